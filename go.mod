@@ -1,0 +1,3 @@
+module github.com/swanlake-io/swanlock
+
+go 1.26

@@ -1,0 +1,86 @@
+package swanlock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// The errors that every locker returns. Look for them with errors.Is: a
+// locker's own errors wrap them and say more.
+var (
+	// ErrNotAcquired says that the lock is held elsewhere, or that the wait
+	// for it was cut short; then the error matches context.Cause(ctx) too.
+	// The caller holds nothing.
+	ErrNotAcquired = errors.New("swanlock: not acquired")
+
+	// ErrAlreadyHeld says that the session that was asked holds the target
+	// itself. Locks never stack. It matches ErrNotAcquired as well, and the
+	// lock that was there is untouched.
+	ErrAlreadyHeld = fmt.Errorf("%w: this session holds it already", ErrNotAcquired)
+
+	// ErrLost says that the lock ended without Release: its session died, or
+	// somebody took it away. The caller must stop what the lock guarded.
+	ErrLost = errors.New("swanlock: lock lost")
+
+	// ErrExpired says that the lock was lost because its TTL ran out. It
+	// matches ErrLost as well.
+	ErrExpired = fmt.Errorf("%w: its TTL ran out", ErrLost)
+
+	// ErrReleased says that the lock was used after Release.
+	ErrReleased = errors.New("swanlock: lock released")
+)
+
+// Info says what a lock is. It does not change while the lock lives.
+type Info struct {
+	Target     string        // what is locked, as the caller named it
+	Owner      string        // who holds it: WithOwner, or host/pid
+	TTL        time.Duration // how long it lives without a refresh; 0: as long as its session
+	AcquiredAt time.Time     // the holder's clock, just before the lock was asked for
+	Fence      uint64        // rises with every exclusive grant that has one; 0: none was asked for
+	Shared     bool          // held together with other readers
+}
+
+// A DistributedLock is a lock that is held, or was. All its methods may be
+// called by several goroutines at once.
+type DistributedLock interface {
+	// Info says what was locked, and how.
+	Info() Info
+
+	// Refresh proves that the lock is still held and restarts its TTL. It
+	// returns nil only if both are so. After a loss it returns an error that
+	// matches ErrLost, after Release one that matches ErrReleased. Any other
+	// error leaves the lock as it was: held, with its old deadline.
+	Refresh(ctx context.Context) error
+
+	// Release frees the lock, also when ctx has ended. A second call returns
+	// nil. If the lock was lost before, or if it cannot be said that it was
+	// held until now, the error matches ErrLost; the lock is free even then.
+	Release(ctx context.Context) error
+
+	// Done is closed once the lock is no longer held, for whatever reason:
+	// release, loss, or the end of its TTL.
+	Done() <-chan struct{}
+
+	// Err is nil while the lock is held, then ErrReleased or an error that
+	// matches ErrLost and tells the cause. It asks the clock, not the server.
+	Err() error
+}
+
+// A Locker takes locks. All its methods may be called by several goroutines
+// at once.
+//
+// Both methods refuse bad input (an empty target, a NUL byte, a negative TTL)
+// before anything is sent, and an option that they cannot honour with an error
+// that matches errors.ErrUnsupported. After an error nothing is held.
+type Locker interface {
+	// TryAcquire takes the lock if it is free now. If it is not, the error
+	// matches ErrNotAcquired.
+	TryAcquire(ctx context.Context, target string, opts ...Option) (DistributedLock, error)
+
+	// Acquire waits for the lock until ctx ends. The error then matches both
+	// ErrNotAcquired and context.Cause(ctx). A target that this very session
+	// holds is refused at once with ErrAlreadyHeld: waiting would never end.
+	Acquire(ctx context.Context, target string, opts ...Option) (DistributedLock, error)
+}
