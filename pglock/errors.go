@@ -1,0 +1,87 @@
+package pglock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/swanlake-io/swanlock"
+)
+
+// What may be wrong with the server or the connection. After each of these an
+// acquire holds nothing.
+var (
+	// ErrStandby says that the server is read-only. A standby has advisory
+	// locks of its own, which exclude nobody on the primary.
+	ErrStandby = errors.New("the server is a standby, or read-only: connect to the primary")
+
+	// ErrPooler says that another backend answered than the one that granted
+	// the lock: a pooler in transaction or statement mode stands between.
+	ErrPooler = errors.New("another backend answered: connect to PostgreSQL itself, or to a pooler in session mode")
+
+	// ErrAbortedTransaction says that the connection is in a transaction that
+	// failed. A lock that was held before is still held.
+	ErrAbortedTransaction = errors.New("the connection's transaction has failed: roll it back first")
+
+	// ErrFenceInTransaction says that a fence was asked for in a transaction
+	// that has its transaction id already: the fence would be older than the
+	// grant.
+	ErrFenceInTransaction = errors.New("no fence in a transaction that has written: acquire before it begins, or without WithFence")
+
+	// ErrLockTableFull says that the server has no memory for another lock.
+	ErrLockTableFull = errors.New("the server's lock table is full: hold fewer locks, or raise max_locks_per_transaction")
+
+	// ErrAudit says that lock_audit could not be written.
+	ErrAudit = errors.New("the audit could not be written")
+
+	// ErrDenied says that the role may not do what the lock needs.
+	ErrDenied = errors.New("the role is not allowed to take advisory locks")
+
+	errDropped = errors.New("its handle was dropped without Release")
+)
+
+// sqlState is the server's own code for err, "" if the server did not speak.
+// Both drivers' errors have the method.
+func sqlState(err error) string {
+	var coded interface{ SQLState() string }
+	if errors.As(err, &coded) {
+		return coded.SQLState()
+	}
+	return ""
+}
+
+// explain adds to a driver's error what it means here.
+func explain(err error, audited bool) error {
+	switch state := sqlState(err); {
+	case state == "25P02":
+		return fmt.Errorf("%w: %w", ErrAbortedTransaction, err)
+	case state == "25006":
+		return fmt.Errorf("%w: %w", ErrStandby, err)
+	case state == "53200":
+		return fmt.Errorf("%w: %w", ErrLockTableFull, err)
+	case audited && (state == "42P01" || state == "42703" || state == "3F000"):
+		return fmt.Errorf("%w: run the lock_audit migration (swanlock migrate up): %w", ErrAudit, err)
+	case audited && state == "42501":
+		return fmt.Errorf("%w: grant SELECT, INSERT and UPDATE on lock_audit: %w", ErrAudit, err)
+	case audited && (state == "53100" || len(state) == 5 && state[:2] == "23"):
+		return fmt.Errorf("%w: %w", ErrAudit, err)
+	case state == "42501":
+		return fmt.Errorf("%w: %w", ErrDenied, err)
+	}
+	return err
+}
+
+// notAcquired is the error of a caller whose context has ended.
+func notAcquired(ctx context.Context) error {
+	return fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, context.Cause(ctx))
+}
+
+// quote shows a target in an error or a log: on one line, and not all of a
+// megabyte.
+func quote(target string) string {
+	const most = 128
+	if len(target) > most {
+		return fmt.Sprintf("%q... (%d bytes)", target[:most], len(target))
+	}
+	return fmt.Sprintf("%q", target)
+}

@@ -1,0 +1,234 @@
+package pglock
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+	"weak"
+
+	"github.com/swanlake-io/swanlock"
+)
+
+// A ledger is what this process knows of one PostgreSQL session. PostgreSQL
+// lets a session take a lock that it holds, and then wants as many unlocks, so
+// whoever comes to the session must find the same ledger: two lockers on one
+// *sql.Conn, or one whose connection the pool hands out again with a lock on
+// it. The driver's connection is what they have in common.
+type ledger struct {
+	turn chan struct{} // holds one value: whose turn it is to use the session
+
+	mu    sync.Mutex
+	dead  error         // why the session was destroyed
+	locks map[Key]*hold // what the server may think this session holds
+	owed  []*hold       // those of them that have ended here
+	lease lease         // the shortest TTL of the locks, from the last statement on
+	saved timeouts      // the caller's own settings, while there is a lease
+	timer *time.Timer   // ends what has expired
+	wake  time.Time     // when the timer goes off
+}
+
+// ledgers has a ledger for each driver's connection that was ever locked on,
+// until that connection is garbage: map[weak.Pointer[byte]]*ledger. A ledger
+// must not keep its connection alive, so a lock that is over lets go of it.
+var ledgers sync.Map
+
+// ledgerOf finds the ledger of conn's session.
+func ledgerOf(conn *sql.Conn) (*ledger, error) {
+	if conn == nil {
+		return nil, errors.New("the connection is nil")
+	}
+	var led *ledger
+	err := conn.Raw(func(driverConn any) error {
+		v := reflect.ValueOf(driverConn)
+		if v.Kind() != reflect.Pointer {
+			return fmt.Errorf("a driver's connection of type %T cannot be told from another: %w", driverConn, errors.ErrUnsupported)
+		}
+		p := (*byte)(v.UnsafePointer())
+		id := weak.Make(p)
+		found, ok := ledgers.Load(id)
+		if !ok {
+			fresh := &ledger{turn: make(chan struct{}, 1), locks: make(map[Key]*hold)}
+			if found, ok = ledgers.LoadOrStore(id, fresh); !ok {
+				runtime.AddCleanup(p, func(id weak.Pointer[byte]) { ledgers.Delete(id) }, id)
+			}
+		}
+		led = found.(*ledger)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the connection is not usable: %w", err)
+	}
+	return led, nil
+}
+
+// take waits for its turn to use the session; give ends the turn.
+func (led *ledger) take(ctx context.Context) error {
+	select {
+	case led.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (led *ledger) give() { <-led.turn }
+
+// add enters a lock that the server has granted.
+func (led *ledger) add(h *hold, saved timeouts) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	led.locks[h.key] = h
+	if ttl := h.info.TTL; ttl > 0 {
+		if led.lease.ttl == 0 {
+			led.lease.ttl, led.saved = ttl, saved
+		}
+		led.lease.ttl = min(led.lease.ttl, ttl)
+		led.arm(h.lease.left(time.Now()))
+	}
+	led.lease.start = h.lease.start
+}
+
+// has says whether the server may still hold h for this session.
+func (led *ledger) has(h *hold) bool {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	return led.locks[h.key] == h
+}
+
+// remove strikes out a lock that the server does not hold for us any more, and
+// sets the lease to next, what without returned for it.
+func (led *ledger) remove(h *hold, next time.Duration) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	if led.locks[h.key] != h {
+		return
+	}
+	delete(led.locks, h.key)
+	h.w = nil
+	led.lease.ttl = next
+	if i := slices.Index(led.owed, h); i >= 0 {
+		led.owed = slices.Delete(led.owed, i, i+1)
+	}
+	if len(led.locks) == 0 {
+		led.disarm()
+	}
+}
+
+// without is the lease that the session has when h is gone, and what the
+// settings must be for it.
+func (led *ledger) without(h *hold) (time.Duration, timeouts) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	if h.info.TTL == 0 || led.locks[h.key] != h {
+		return led.lease.ttl, timeouts{}
+	}
+	var next time.Duration
+	for _, other := range led.locks {
+		if ttl := other.info.TTL; other != h && ttl > 0 && (next == 0 || ttl < next) {
+			next = ttl
+		}
+	}
+	if next == 0 {
+		return 0, led.saved
+	}
+	return next, led.saved.of(next)
+}
+
+// timeouts is what the settings must be now.
+func (led *ledger) timeouts() timeouts {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	if led.lease.ttl == 0 {
+		return timeouts{}
+	}
+	return led.saved.of(led.lease.ttl)
+}
+
+// alive returns an error if the session was destroyed.
+func (led *ledger) alive() error {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	if led.dead != nil {
+		return fmt.Errorf("the session was destroyed (%w): take another connection", led.dead)
+	}
+	return nil
+}
+
+// touch notes that a statement, sent at the time given, was answered: it has
+// restarted the server's count.
+func (led *ledger) touch(sent time.Time) {
+	led.mu.Lock()
+	led.lease.start = sent
+	led.mu.Unlock()
+}
+
+// arm sees to it that the timer goes off within d. led.mu is held.
+func (led *ledger) arm(d time.Duration) {
+	at := time.Now().Add(d)
+	switch {
+	case led.timer == nil:
+		led.timer = time.AfterFunc(d, led.expire)
+	case at.Before(led.wake):
+		led.timer.Reset(d)
+	default:
+		return
+	}
+	led.wake = at
+}
+
+// disarm stops the timer. led.mu is held.
+func (led *ledger) disarm() {
+	if led.timer != nil {
+		led.timer.Stop()
+		led.timer = nil
+	}
+}
+
+// expire ends the locks whose time is up and sets the timer for the next. It
+// is set lazily: a refresh does not touch it.
+func (led *ledger) expire() {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	if led.timer == nil {
+		return
+	}
+	now := time.Now()
+	next := time.Duration(math.MaxInt64)
+	for _, h := range led.locks {
+		if h.expire(now); h.err == nil {
+			next = min(next, h.lease.left(now), led.lease.left(now))
+		}
+	}
+	led.timer = nil
+	if next < math.MaxInt64 {
+		led.arm(next)
+	}
+}
+
+// lose ends every lock of a session that is gone.
+func (led *ledger) lose(cause error) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	led.dead = cause
+	led.abandon(cause)
+	clear(led.locks)
+	led.owed, led.lease.ttl = nil, 0
+}
+
+// abandon ends every lock of a session that we cannot reach any more, but that
+// may be alive: in the pool, given back with locks on it. Whoever comes to it
+// next pays what it owes. led.mu is held.
+func (led *ledger) abandon(cause error) {
+	led.disarm()
+	for _, h := range led.locks {
+		h.end(fmt.Errorf("%w: %w", swanlock.ErrLost, cause))
+		h.w = nil
+	}
+}

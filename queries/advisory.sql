@@ -1,0 +1,102 @@
+-- The statements of a lock's life. Each is one round trip, and returns one row
+-- that says which backend answered: behind a transaction-mode pooler that may
+-- be another one than granted the lock.
+
+-- name: TryAcquire :one
+-- Takes the lock if it is free. The answer is the fence, 0 if none was asked
+-- for, -1: held elsewhere, -2: a standby, -3: a fence was asked for in a
+-- transaction that has its id already, older than this grant. CASE fixes the
+-- order of the calls: no lock is taken but for the third, no fence before it.
+SELECT
+    pg_backend_pid()::integer AS pid,
+    (CASE
+        WHEN pg_is_in_recovery() THEN -2
+        WHEN @fence::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
+        WHEN CASE WHEN @shared::boolean THEN pg_try_advisory_lock_shared(@key::bigint) ELSE pg_try_advisory_lock(@key) END
+        THEN CASE WHEN @fence THEN pg_current_xact_id()::text::bigint ELSE 0 END
+        ELSE -1
+    END)::bigint AS answer;
+
+-- name: TryAcquireLeased :one
+-- As TryAcquire, and the lease comes with the grant. The inner select is a
+-- step of its own, and first, because it calls volatile functions. idle is ''
+-- where the server has no idle_session_timeout (before PostgreSQL 14).
+SELECT
+    l.pid,
+    l.answer,
+    l.idle,
+    l.idle_in_transaction,
+    (CASE WHEN l.answer >= 0 THEN
+        CASE WHEN l.idle <> '' THEN set_config('idle_session_timeout', @lease::text, false) ELSE '' END
+        || set_config('idle_in_transaction_session_timeout', @lease, false)
+    ELSE '' END)::text AS lease
+FROM (
+    SELECT
+        pg_backend_pid()::integer AS pid,
+        COALESCE(current_setting('idle_session_timeout', true), '')::text AS idle,
+        current_setting('idle_in_transaction_session_timeout')::text AS idle_in_transaction,
+        (CASE
+            WHEN pg_is_in_recovery() THEN -2
+            WHEN @fence::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
+            WHEN CASE WHEN @shared::boolean THEN pg_try_advisory_lock_shared(@key::bigint) ELSE pg_try_advisory_lock(@key) END
+            THEN CASE WHEN @fence THEN pg_current_xact_id()::text::bigint ELSE 0 END
+            ELSE -1
+        END)::bigint AS answer
+) l;
+
+-- name: Refresh :one
+-- Asks the server whether this session still holds the lock, and sets the
+-- lease again: a rollback since may have taken it back.
+SELECT
+    h.pid,
+    h.held,
+    (CASE WHEN h.held THEN
+        CASE WHEN @idle::text <> '' THEN set_config('idle_session_timeout', @idle, false) ELSE '' END
+        || CASE WHEN @idle_in_transaction::text <> '' THEN set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END
+    ELSE '' END)::text AS lease
+FROM (
+    SELECT
+        pg_backend_pid()::integer AS pid,
+        EXISTS (
+            SELECT FROM pg_catalog.pg_locks k
+            WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
+                AND k.classid::bigint = ((@key::bigint >> 32) & 4294967295) AND k.objid::bigint = (@key & 4294967295)
+                AND k.mode = CASE WHEN @shared::boolean THEN 'ShareLock' ELSE 'ExclusiveLock' END
+        )::boolean AS held
+) h;
+
+-- name: Release :one
+-- Frees the lock on the backend that granted it, and on no other, and puts
+-- back the settings that the lease had changed.
+SELECT
+    pg_backend_pid()::integer AS pid,
+    (CASE WHEN pg_backend_pid() <> @pid::integer THEN false
+        WHEN @shared::boolean THEN pg_advisory_unlock_shared(@key::bigint)
+        ELSE pg_advisory_unlock(@key)
+    END)::boolean AS released,
+    (CASE WHEN pg_backend_pid() = @pid AND @idle::text <> '' THEN set_config('idle_session_timeout', @idle, false) ELSE '' END
+    || CASE WHEN pg_backend_pid() = @pid AND @idle_in_transaction::text <> '' THEN set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END
+    )::text AS lease;
+
+-- name: Undo :one
+-- Unlocks what a try that failed may have taken all the same. It asks first,
+-- so that the server does not warn of a lock that is not there.
+SELECT (CASE
+    WHEN NOT EXISTS (
+        SELECT FROM pg_catalog.pg_locks k
+        WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
+            AND k.classid::bigint = ((@key::bigint >> 32) & 4294967295) AND k.objid::bigint = (@key & 4294967295)
+            AND k.mode = CASE WHEN @shared::boolean THEN 'ShareLock' ELSE 'ExclusiveLock' END
+    ) THEN false
+    WHEN @shared THEN pg_advisory_unlock_shared(@key)
+    ELSE pg_advisory_unlock(@key)
+END)::boolean AS undone;
+
+-- name: Terminate :one
+-- Ends the backend that granted a lock and cannot be spoken to any more, if it
+-- still holds the lock.
+SELECT COALESCE(bool_or(pg_terminate_backend(k.pid)), false)::boolean AS terminated
+FROM pg_catalog.pg_locks k
+WHERE k.locktype = 'advisory' AND k.pid = @pid::integer AND k.objsubid = 1 AND k.granted
+    AND k.classid::bigint = ((@key::bigint >> 32) & 4294967295) AND k.objid::bigint = (@key & 4294967295)
+    AND k.mode = CASE WHEN @shared::boolean THEN 'ShareLock' ELSE 'ExclusiveLock' END;
