@@ -1,0 +1,40 @@
+# make help tells what there is. CI calls only what stands here.
+.DEFAULT_GOAL := help
+.PHONY: help demo test race lint verify generate bench clean
+
+GO    ?= go
+TOOLS := bin/sqlc bin/staticcheck
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## the main job on real processes and a PostgreSQL of its own (20 s)
+	@$(GO) run ./cmd/swanlock demo
+
+test: ## every test, unit and integration, with the race detector
+	$(GO) test -race -shuffle=on ./...
+
+race: ## the fast tests 20 times over, in random order
+	$(GO) test -race -shuffle=on -short -count=20 ./...
+
+lint: bin/staticcheck ## gofmt, vet, staticcheck
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	bin/staticcheck ./...
+
+verify: lint bin/sqlc ## lint, and: generated code, SQL, go.mod and dependencies are as they should be
+	bin/sqlc diff
+	$(GO) run ./cmd/swanlock dev -- bin/sqlc vet
+	$(GO) mod tidy -diff
+	cd tools && $(GO) mod tidy -diff
+	@foreign=$$($(GO) list -deps -f '{{if not .Standard}}{{.ImportPath}}{{end}}' . ./pglock ./memlock ./migrations ./locktest | grep -v '^github.com/swanlake-io/swanlock'); \
+		test -z "$$foreign" || { echo "linked into users' programs: $$foreign"; exit 1; }
+
+generate: bin/sqlc ## db/ from queries/ and migrations/
+	bin/sqlc generate
+
+clean: ## what make has built
+	rm -rf bin
+
+$(TOOLS) &: tools/go.mod tools/go.sum
+	cd tools && $(GO) build -o ../bin/ tool
