@@ -62,13 +62,41 @@ SELECT
     (CASE WHEN pg_backend_pid() <> $1::integer THEN false
         WHEN $2::boolean THEN pg_advisory_unlock_shared($3::bigint)
         ELSE pg_advisory_unlock($3)
+    END)::boolean AS released
+`
+
+type ReleaseParams struct {
+	Pid    int32
+	Shared bool
+	Key    int64
+}
+
+type ReleaseRow struct {
+	Pid      int32
+	Released bool
+}
+
+// Frees the lock on the backend that granted it, and on no other.
+func (q *Queries) Release(ctx context.Context, arg ReleaseParams) (ReleaseRow, error) {
+	row := q.db.QueryRowContext(ctx, release, arg.Pid, arg.Shared, arg.Key)
+	var i ReleaseRow
+	err := row.Scan(&i.Pid, &i.Released)
+	return i, err
+}
+
+const releaseLeased = `-- name: ReleaseLeased :one
+SELECT
+    pg_backend_pid()::integer AS pid,
+    (CASE WHEN pg_backend_pid() <> $1::integer THEN false
+        WHEN $2::boolean THEN pg_advisory_unlock_shared($3::bigint)
+        ELSE pg_advisory_unlock($3)
     END)::boolean AS released,
     (CASE WHEN pg_backend_pid() = $1 AND $4::text <> '' THEN set_config('idle_session_timeout', $4, false) ELSE '' END
     || CASE WHEN pg_backend_pid() = $1 AND $5::text <> '' THEN set_config('idle_in_transaction_session_timeout', $5, false) ELSE '' END
     )::text AS lease
 `
 
-type ReleaseParams struct {
+type ReleaseLeasedParams struct {
 	Pid               int32
 	Shared            bool
 	Key               int64
@@ -76,23 +104,22 @@ type ReleaseParams struct {
 	IdleInTransaction string
 }
 
-type ReleaseRow struct {
+type ReleaseLeasedRow struct {
 	Pid      int32
 	Released bool
 	Lease    string
 }
 
-// Frees the lock on the backend that granted it, and on no other, and puts
-// back the settings that the lease had changed.
-func (q *Queries) Release(ctx context.Context, arg ReleaseParams) (ReleaseRow, error) {
-	row := q.db.QueryRowContext(ctx, release,
+// As Release, and puts back the settings that the lease had changed.
+func (q *Queries) ReleaseLeased(ctx context.Context, arg ReleaseLeasedParams) (ReleaseLeasedRow, error) {
+	row := q.db.QueryRowContext(ctx, releaseLeased,
 		arg.Pid,
 		arg.Shared,
 		arg.Key,
 		arg.Idle,
 		arg.IdleInTransaction,
 	)
-	var i ReleaseRow
+	var i ReleaseLeasedRow
 	err := row.Scan(&i.Pid, &i.Released, &i.Lease)
 	return i, err
 }

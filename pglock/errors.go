@@ -43,6 +43,9 @@ var (
 // sqlState is the server's own code for err, "" if the server did not speak.
 // Both drivers' errors have the method.
 func sqlState(err error) string {
+	if err == nil {
+		return ""
+	}
 	var coded interface{ SQLState() string }
 	if errors.As(err, &coded) {
 		return coded.SQLState()

@@ -22,7 +22,8 @@ import (
 // *sql.Conn, or one whose connection the pool hands out again with a lock on
 // it. The driver's connection is what they have in common.
 type ledger struct {
-	turn chan struct{} // holds one value: whose turn it is to use the session
+	turn  chan struct{} // holds one value: whose turn it is to use the session
+	watch watch         // used by whoever has the turn
 
 	mu    sync.Mutex
 	dead  error         // why the session was destroyed
@@ -70,11 +71,34 @@ func ledgerOf(conn *sql.Conn) (*ledger, error) {
 
 // take waits for its turn to use the session; give ends the turn.
 func (led *ledger) take(ctx context.Context) error {
+	if led.tryTake() {
+		return nil
+	}
 	select {
 	case led.turn <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// takeSoon does not depend on anybody's context. The statement under way is
+// bounded, and so is this wait.
+func (led *ledger) takeSoon() error {
+	if led.tryTake() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	defer cancel()
+	return led.take(ctx)
+}
+
+func (led *ledger) tryTake() bool {
+	select {
+	case led.turn <- struct{}{}:
+		return true
+	default:
+		return false
 	}
 }
 

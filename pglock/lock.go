@@ -174,10 +174,7 @@ func (h *hold) release(ctx context.Context) error {
 		return nil
 	}
 	if w != nil {
-		// A statement under way ends within its bound, and so does this wait.
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*patience)
-		defer cancel()
-		if err = h.led.take(bounded); err == nil {
+		if err = h.led.takeSoon(); err == nil {
 			err = w.unlock(ctx, h)
 			h.led.give()
 		} else {

@@ -130,9 +130,7 @@ func (s *Session) Close(ctx context.Context) error {
 	for _, h := range mine {
 		errs = append(errs, h.release(ctx))
 	}
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-	defer cancel()
-	if err := led.take(bounded); err != nil {
+	if err := led.takeSoon(); err != nil {
 		return errors.Join(append(errs, err)...)
 	}
 	defer led.give()

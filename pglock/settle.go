@@ -25,7 +25,7 @@ func (w *wire) undo(ctx context.Context, h *hold, err error) {
 		return
 	case "":
 	default:
-		if w.ask(ctx, func(ctx context.Context) error {
+		if w.ask(ctx, h.led, func(ctx context.Context) error {
 			_, err := w.q.Undo(ctx, db.UndoParams{Key: int64(h.key), Shared: h.info.Shared})
 			return err
 		}) == nil {
@@ -162,7 +162,7 @@ func (w *wire) unlock(ctx context.Context, h *hold) error {
 
 // terminate ends the backend that granted h, if it still holds the lock.
 func (w *wire) terminate(ctx context.Context, h *hold) {
-	err := w.ask(ctx, func(ctx context.Context) error {
+	err := w.ask(ctx, h.led, func(ctx context.Context) error {
 		_, err := w.q.Terminate(ctx, db.TerminateParams{Key: int64(h.key), Shared: h.info.Shared, Pid: h.pid})
 		return err
 	})

@@ -4,19 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"time"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/db"
-)
-
-const (
-	// patience is how long a statement may take. None of ours waits for
-	// anything but the server.
-	patience = 5 * time.Second
-	// grace is how much longer than its context a statement may take: a cut
-	// would cost the session, and an answer is usually under way.
-	grace = 500 * time.Millisecond
 )
 
 // What TryAcquire answers when it did not grant the lock.
@@ -34,19 +24,12 @@ type wire struct {
 	forget func() error // drops what was prepared
 }
 
-// ask runs a statement detached from ctx: a cancelled query costs the session
-// with either driver, and may be granted all the same.
-func (w *wire) ask(ctx context.Context, statement func(context.Context) error) error {
-	limit := patience
-	if deadline, ok := ctx.Deadline(); ok {
-		limit = min(limit, max(time.Until(deadline), 0)+grace)
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
-	defer cancel()
-	err := statement(ctx)
+// ask runs a statement on the session of led.
+func (w *wire) ask(ctx context.Context, led *ledger, statement func(context.Context) error) error {
+	err := led.watch.over(ctx, statement)
 	if sqlState(err) == "26000" { // DISCARD ALL or DEALLOCATE took the prepared statement: it did not run
 		w.forget()
-		err = statement(ctx)
+		err = led.watch.over(ctx, statement)
 	}
 	return err
 }
@@ -63,7 +46,7 @@ func (w *wire) try(ctx context.Context, h *hold, r request) (answer int64, saved
 		h.led.mu.Unlock()
 		lease = timeouts{}.of(ttl).idleInTransaction
 	}
-	err = w.ask(ctx, func(ctx context.Context) error {
+	err = w.ask(ctx, h.led, func(ctx context.Context) error {
 		switch {
 		case w.audit:
 			row, err := w.q.TryAcquireAudited(ctx, db.TryAcquireAuditedParams{
@@ -87,7 +70,7 @@ func (w *wire) try(ctx context.Context, h *hold, r request) (answer int64, saved
 
 // refresh proves the lock and sets the lease; probe only proves it.
 func (w *wire) refresh(ctx context.Context, h *hold, t timeouts) (row db.RefreshRow, err error) {
-	err = w.ask(ctx, func(ctx context.Context) error {
+	err = w.ask(ctx, h.led, func(ctx context.Context) error {
 		if h.audit == 0 {
 			row, err = w.q.Refresh(ctx, db.RefreshParams{
 				Key: int64(h.key), Shared: h.info.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
@@ -102,7 +85,7 @@ func (w *wire) refresh(ctx context.Context, h *hold, t timeouts) (row db.Refresh
 }
 
 func (w *wire) probe(ctx context.Context, h *hold) (row db.RefreshRow, err error) {
-	err = w.ask(ctx, func(ctx context.Context) error {
+	err = w.ask(ctx, h.led, func(ctx context.Context) error {
 		row, err = w.q.Refresh(ctx, db.RefreshParams{Key: int64(h.key), Shared: h.info.Shared})
 		return err
 	})
@@ -111,10 +94,16 @@ func (w *wire) probe(ctx context.Context, h *hold) (row db.RefreshRow, err error
 
 // release unlocks and sets the lease to t.
 func (w *wire) release(ctx context.Context, h *hold, t timeouts, audited bool) (row db.ReleaseRow, err error) {
-	err = w.ask(ctx, func(ctx context.Context) error {
-		if !audited {
-			row, err = w.q.Release(ctx, db.ReleaseParams{
+	err = w.ask(ctx, h.led, func(ctx context.Context) error {
+		switch {
+		case audited:
+		case t == timeouts{}:
+			row, err = w.q.Release(ctx, db.ReleaseParams{Key: int64(h.key), Shared: h.info.Shared, Pid: h.pid})
+			return err
+		default:
+			leased, err := w.q.ReleaseLeased(ctx, db.ReleaseLeasedParams{
 				Key: int64(h.key), Shared: h.info.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
+			row = db.ReleaseRow{Pid: leased.Pid, Released: leased.Released}
 			return err
 		}
 		reason := "released"
@@ -124,7 +113,7 @@ func (w *wire) release(ctx context.Context, h *hold, t timeouts, audited bool) (
 		audited, err := w.q.ReleaseAudited(ctx, db.ReleaseAuditedParams{
 			Key: int64(h.key), Shared: h.info.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction,
 			AuditID: h.audit, EndReason: reason})
-		row = db.ReleaseRow(audited)
+		row = db.ReleaseRow{Pid: audited.Pid, Released: audited.Released}
 		return err
 	})
 	return row, err
@@ -132,5 +121,5 @@ func (w *wire) release(ctx context.Context, h *hold, t timeouts, audited bool) (
 
 // auditLost corrects the row of a lock that was gone when it was released.
 func (w *wire) auditLost(ctx context.Context, h *hold) error {
-	return w.ask(ctx, func(ctx context.Context) error { return w.q.AuditLost(ctx, h.audit) })
+	return w.ask(ctx, h.led, func(ctx context.Context) error { return w.q.AuditLost(ctx, h.audit) })
 }

@@ -66,8 +66,16 @@ FROM (
 ) h;
 
 -- name: Release :one
--- Frees the lock on the backend that granted it, and on no other, and puts
--- back the settings that the lease had changed.
+-- Frees the lock on the backend that granted it, and on no other.
+SELECT
+    pg_backend_pid()::integer AS pid,
+    (CASE WHEN pg_backend_pid() <> @pid::integer THEN false
+        WHEN @shared::boolean THEN pg_advisory_unlock_shared(@key::bigint)
+        ELSE pg_advisory_unlock(@key)
+    END)::boolean AS released;
+
+-- name: ReleaseLeased :one
+-- As Release, and puts back the settings that the lease had changed.
 SELECT
     pg_backend_pid()::integer AS pid,
     (CASE WHEN pg_backend_pid() <> @pid::integer THEN false
