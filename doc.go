@@ -1,4 +1,22 @@
 // Package swanlock is the contract of distributed locks: what a lock is
 // (DistributedLock), what takes one (Locker), how (Option), and what may go
-// wrong (the errors).
+// wrong (the errors). Do runs a function while a lock is held.
+//
+//	err := swanlock.Do(ctx, locker, "/lake/checkpoint", func(ctx context.Context, held swanlock.DistributedLock) error {
+//		return checkpoint(ctx) // on no other host now; ctx ends if the lock is lost
+//	}, swanlock.WithTTL(30*time.Second), swanlock.WithAutoRefresh())
+//
+// Package pglock has the lockers for PostgreSQL; package memlock has one in
+// memory, for tests; package locktest checks any.
+//
+// # What a lock promises, and what it does not
+//
+// Of all who ask for a target, one holds it, or several readers do. A lock ends
+// when it is released, when its holder's session ends, and, with WithTTL, when
+// it was not refreshed for that long; Done is closed then, and Err says why.
+//
+// No lock can stop a holder that was paused for longer than its TTL from going
+// on for a moment before it looks. Err looks at the clock, so asking it before
+// each step narrows that moment; only a fence, checked by what is written to,
+// closes it. See https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html
 package swanlock
