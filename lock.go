@@ -37,8 +37,8 @@ type Info struct {
 	Target     string        // what is locked, as the caller named it
 	Owner      string        // who holds it: WithOwner, or host/pid
 	TTL        time.Duration // how long it lives without a refresh; 0: as long as its session
-	AcquiredAt time.Time     // the holder's clock, just before the lock was asked for
-	Fence      uint64        // rises with every exclusive grant that has one; 0: none was asked for
+	AcquiredAt time.Time     // by the holder's clock, no later than the grant
+	Fence      uint64        // rises with every exclusive grant that has one; 0: it has none
 	Shared     bool          // held together with other readers
 }
 
@@ -51,12 +51,14 @@ type DistributedLock interface {
 	// Refresh proves that the lock is still held and restarts its TTL. It
 	// returns nil only if both are so. After a loss it returns an error that
 	// matches ErrLost, after Release one that matches ErrReleased. Any other
-	// error leaves the lock as it was: held, with its old deadline.
+	// error leaves the lock as it was: held, with its old deadline; if ctx has
+	// ended, it matches context.Cause(ctx).
 	Refresh(ctx context.Context) error
 
-	// Release frees the lock, also when ctx has ended. A second call returns
-	// nil. If the lock was lost before, or if it cannot be said that it was
-	// held until now, the error matches ErrLost; the lock is free even then.
+	// Release frees the lock, also when ctx has ended. If the lock was lost
+	// before, or if it cannot be said that it was held until now, the first
+	// call's error matches ErrLost, and Err stays that; the lock is free even
+	// then. Any later call returns nil.
 	Release(ctx context.Context) error
 
 	// Done is closed once the lock is no longer held, for whatever reason:
@@ -73,7 +75,9 @@ type DistributedLock interface {
 //
 // Both methods refuse bad input (an empty target, a NUL byte, a negative TTL)
 // before anything is sent, and an option that they cannot honour with an error
-// that matches errors.ErrUnsupported. After an error nothing is held.
+// that matches errors.ErrUnsupported; neither matches ErrNotAcquired. After any
+// error nothing is held. A ctx that has ended acquires nothing, and the error
+// matches context.Cause(ctx).
 type Locker interface {
 	// TryAcquire takes the lock if it is free now. If it is not, the error
 	// matches ErrNotAcquired.

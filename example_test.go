@@ -1,0 +1,107 @@
+package swanlock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/memlock"
+)
+
+// The examples lock in memory; a pglock.Pool takes the same calls.
+
+// Wait for the lock, work while it is held, and release it however that ends.
+func ExampleDo() {
+	locks := memlock.New()
+	err := swanlock.Do(context.Background(), locks, "/ducklake/checkpoint", func(ctx context.Context, held swanlock.DistributedLock) error {
+		fmt.Println("checkpointing", held.Info().Target)
+		return nil // pass ctx on: it ends if the lock is lost
+	}, swanlock.WithTTL(30*time.Second), swanlock.WithAutoRefresh())
+	fmt.Println(err)
+	// Output:
+	// checkpointing /ducklake/checkpoint
+	// <nil>
+}
+
+// Work that the TTL overtakes is told to stop, and why.
+func ExampleDo_expired() {
+	err := swanlock.Do(context.Background(), memlock.New(), "/slow", func(ctx context.Context, _ swanlock.DistributedLock) error {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}, swanlock.WithTTL(10*time.Millisecond))
+	fmt.Println(errors.Is(err, swanlock.ErrExpired))
+	// Output: true
+}
+
+// One of several hosts does the job; the others go on to something else.
+func ExampleLocker() {
+	var locks swanlock.Locker = memlock.New()
+	ctx := context.Background()
+	for _, host := range []string{"blue", "green"} {
+		held, err := locks.TryAcquire(ctx, "/jobs/nightly", swanlock.WithOwner(host))
+		switch {
+		case errors.Is(err, swanlock.ErrNotAcquired):
+			fmt.Println(host, "leaves it to the other")
+			continue
+		case err != nil:
+			fmt.Println(err)
+			continue
+		}
+		defer held.Release(ctx)
+		fmt.Println(host, "runs the job")
+	}
+	// Output:
+	// blue runs the job
+	// green leaves it to the other
+}
+
+// Each grant has a higher fence than all before it. Storage that remembers the
+// highest it has seen keeps out a holder that does not know yet that it is late.
+func ExampleWithFence() {
+	locks, ctx := memlock.New(), context.Background()
+	var seen uint64
+	write := func(held swanlock.DistributedLock) {
+		if held.Info().Fence < seen {
+			fmt.Println("refused: a later holder has written")
+			return
+		}
+		seen = held.Info().Fence
+		fmt.Println("written")
+	}
+
+	late, err := locks.Acquire(ctx, "/table", swanlock.WithFence(), swanlock.WithTTL(10*time.Millisecond))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	next, err := locks.Acquire(ctx, "/table", swanlock.WithFence()) // once the TTL has run out
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer next.Release(ctx)
+	write(next)
+	write(late)
+	// Output:
+	// written
+	// refused: a later holder has written
+}
+
+// Wait for the lock no longer than the caller has time.
+func ExampleLocker_deadline() {
+	locks := memlock.New()
+	held, err := locks.Acquire(context.Background(), "/busy")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer held.Release(context.Background())
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	_, err = locks.Acquire(ctx, "/busy")
+	fmt.Println(errors.Is(err, swanlock.ErrNotAcquired), errors.Is(err, context.DeadlineExceeded))
+	// Output: true true
+}

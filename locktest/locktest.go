@@ -1,0 +1,198 @@
+// Package locktest checks that a swanlock.Locker keeps the contract. Every
+// locker of this module passes it, and a new one passes it before it is used:
+//
+//	func TestConformance(t *testing.T) {
+//		locktest.Run(t, func(t *testing.T) swanlock.Locker { return newRedisLocker(t, server) },
+//			locktest.WithoutShared("SET NX knows one holder only"))
+//	}
+//
+// Each case says, when it fails, why it matters. None asserts that something
+// was fast, and those that must race a TTL try again when the machine stalled.
+// Run the suite with -race.
+package locktest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+)
+
+// An Option tells Run what a backend cannot do, or does beyond the contract.
+type Option func(*config)
+
+// WithoutTTL says why the backend has no TTL, and so no auto-refresh. As with
+// the other Without options, Run then checks that the option is refused with
+// errors.ErrUnsupported and that nothing is held.
+func WithoutTTL(reason string) Option {
+	return func(c *config) { c.without[ttl], c.without[autoRefresh] = reason, reason }
+}
+
+// WithoutAutoRefresh says why the backend refreshes nothing in the background.
+func WithoutAutoRefresh(reason string) Option {
+	return func(c *config) { c.without[autoRefresh] = reason }
+}
+
+// WithoutFence says why the backend gives no fencing tokens.
+func WithoutFence(reason string) Option { return func(c *config) { c.without[fence] = reason } }
+
+// WithoutShared says why the backend has no readers.
+func WithoutShared(reason string) Option { return func(c *config) { c.without[shared] = reason } }
+
+// Pooled says why no target is ever ErrAlreadyHeld: each lock of one locker
+// has, as far as a caller can see, a session of its own. Without Pooled, each
+// locker is one session.
+func Pooled(reason string) Option { return func(c *config) { c.pooled = &reason } }
+
+// Fair says that waiters are granted the lock in the order in which they
+// came, and that a writer waits no longer for readers who came after it.
+func Fair() Option { return func(c *config) { c.fair = true } }
+
+// ShortTTL sets the TTL of the locks that the suite lets expire, a second
+// unless told otherwise. It should be far longer than the backend's round trip
+// and than what the machine's scheduler may take. The whole run takes some
+// twelve of them.
+func ShortTTL(d time.Duration) Option { return func(c *config) { c.ttl = d } }
+
+// Lose gives the suite a way to take a lock from its holder behind its back:
+// to end the session, to delete the row. It returns once the lock is gone.
+func Lose(lose func(t *testing.T, held swanlock.DistributedLock)) Option {
+	return func(c *config) { c.lose = lose }
+}
+
+// InBubble runs each case in a bubble of testing/synctest, where time passes
+// at once and exactly. It is for lockers that live in this process alone:
+// their newLocker must make whatever they share anew for each t.
+func InBubble() Option { return func(c *config) { c.bubble = true } }
+
+// Run runs every case as a subtest of t.
+//
+// It calls newLocker for each locker it needs, several times a case with the
+// same t. Lockers of one t must exclude each other: they share a database, or
+// whatever the backend has, but no session. What newLocker opens it closes in
+// t.Cleanup; by then every lock has been released. Targets are random, so that
+// the suite may run on a server that others use.
+func Run(t *testing.T, newLocker func(t *testing.T) swanlock.Locker, opts ...Option) {
+	t.Helper()
+	cfg, err := newConfig(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			if reason := cfg.skips(c); reason != "" {
+				t.Skip(reason)
+			}
+			run := func(t *testing.T) {
+				runCase(t, cfg, c, func() swanlock.Locker { return newLocker(t) },
+					func(held swanlock.DistributedLock) { cfg.lose(t, held) })
+			}
+			if cfg.bubble {
+				synctest.Test(t, run)
+			} else {
+				run(t)
+			}
+		})
+	}
+}
+
+// A feature is what a case needs and a backend may lack.
+type feature string
+
+const (
+	ttl         feature = "TTL"
+	autoRefresh feature = "auto-refresh"
+	fence       feature = "fence"
+	shared      feature = "shared locks"
+	fair        feature = "arrival order"
+	loss        feature = "Lose function"
+)
+
+type config struct {
+	without map[feature]string // and the reason
+	pooled  *string
+	fair    bool
+	ttl     time.Duration
+	bubble  bool
+	lose    func(*testing.T, swanlock.DistributedLock)
+}
+
+func newConfig(opts []Option) (*config, error) {
+	cfg := &config{without: make(map[feature]string), ttl: time.Second}
+	for _, opt := range opts {
+		if opt != nil {
+			opt(cfg)
+		}
+	}
+	for f, reason := range cfg.without {
+		if reason == "" {
+			return nil, fmt.Errorf("locktest: no reason given why there is no %s", f)
+		}
+	}
+	if cfg.pooled != nil && *cfg.pooled == "" {
+		return nil, errors.New("locktest: no reason given for Pooled")
+	}
+	if cfg.ttl < 20*time.Millisecond {
+		return nil, fmt.Errorf("locktest: ShortTTL %v: no scheduler is that exact; use 20ms or more", cfg.ttl)
+	}
+	return cfg, nil
+}
+
+// skips says why c is not for this backend; empty if it is.
+func (cfg *config) skips(c testCase) string {
+	for _, f := range c.needs {
+		reason, missing := cfg.without[f]
+		switch {
+		case missing:
+			return fmt.Sprintf("the backend has no %s: %s", f, reason)
+		case f == fair && !cfg.fair, f == loss && cfg.lose == nil:
+			return fmt.Sprintf("the backend promises no %s", f)
+		}
+	}
+	return ""
+}
+
+// A testCase is one promise of the contract.
+type testCase struct {
+	name  string
+	why   string // what breaks in a user's program if this does
+	needs []feature
+	run   func(*env)
+}
+
+var cases = concat(exclusionCases, releaseCases, waitCases, sharedCases, fenceCases, leaseCases,
+	lossCases, inputCases, concurrencyCases, doCases)
+
+func concat(lists ...[]testCase) []testCase {
+	var all []testCase
+	for _, list := range lists {
+		all = append(all, list...)
+	}
+	return all
+}
+
+// tb is what a case needs of *testing.T, so that the suite's own tests can
+// watch cases fail.
+type tb interface {
+	Helper()
+	Logf(format string, args ...any)
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Failed() bool
+}
+
+func runCase(t tb, cfg *config, c testCase, newLocker func() swanlock.Locker, lose func(swanlock.DistributedLock)) {
+	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
+	e := &env{tb: t, config: cfg, newLocker: newLocker, loseLock: lose, ctx: ctx, cancel: cancel, watch: watchScheduler}
+	defer func() {
+		e.close()
+		if t.Failed() {
+			t.Logf("why it matters: %s", c.why)
+		}
+	}()
+	c.run(e)
+}

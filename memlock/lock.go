@@ -1,0 +1,195 @@
+package memlock
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+)
+
+// A space is what a server is to other lockers: all lines, under one mutex.
+type space struct {
+	mu    sync.Mutex
+	lines map[string]*line // those with a holder or a waiter
+	fence uint64           // the last one given
+}
+
+// A line is one target's holders and those who wait for it, in their order.
+type line struct {
+	target  string
+	holders []*lock
+	waiters []*lock
+}
+
+// settle ends the holders whose TTL ran out, and lets in whoever's turn it is.
+// It must be called after each change of ln, with s.mu held, and never with a
+// line that s has dropped: a lock that is held or waits keeps its line there.
+func (s *space) settle(ln *line) {
+	now := time.Now()
+	for _, k := range slices.Clone(ln.holders) {
+		if k.info.TTL > 0 && !now.Before(k.deadline) {
+			k.end(fmt.Errorf("memlock: %q: %w", ln.target, swanlock.ErrExpired))
+		}
+	}
+	var still []*lock
+	for _, k := range ln.waiters {
+		switch {
+		case ln.heldBy(k.locker):
+			k.refused = fmt.Errorf("memlock: %q: %w", ln.target, swanlock.ErrAlreadyHeld)
+			close(k.answered)
+		case len(still) == 0 && ln.admits(k):
+			k.start(now)
+		default:
+			still = append(still, k)
+		}
+	}
+	ln.waiters = still
+	if len(ln.holders) == 0 && len(ln.waiters) == 0 {
+		delete(s.lines, ln.target)
+	}
+}
+
+// leave takes k, which waits, out of its line.
+func (s *space) leave(k *lock) {
+	k.line.waiters = slices.DeleteFunc(k.line.waiters, func(w *lock) bool { return w == k })
+	s.settle(k.line) // a writer that leaves may have kept out readers
+}
+
+func (ln *line) admits(k *lock) bool {
+	return len(ln.holders) == 0 || k.opts.Shared && ln.holders[0].opts.Shared
+}
+
+func (ln *line) heldBy(l *Locker) bool {
+	return l.one && slices.ContainsFunc(ln.holders, func(k *lock) bool { return k.locker == l })
+}
+
+// A lock waits in its line until it is answered: granted or refused. Once
+// granted its info does not change; the rest is guarded by space.mu.
+type lock struct {
+	space    *space
+	line     *line
+	locker   *Locker
+	opts     swanlock.Options
+	answered chan struct{}
+	refused  error // it never was held
+	info     swanlock.Info
+
+	deadline time.Time
+	timer    *time.Timer // nil without a TTL
+	done     chan struct{}
+	err      error // why it is no longer held
+	released bool
+}
+
+func (k *lock) waiting() bool {
+	select {
+	case <-k.answered:
+		return false
+	default:
+		return true
+	}
+}
+
+// start grants k.
+func (k *lock) start(now time.Time) {
+	k.info = swanlock.Info{
+		Target:     k.line.target,
+		Owner:      k.opts.Owner,
+		TTL:        k.opts.TTL,
+		AcquiredAt: now,
+		Shared:     k.opts.Shared,
+	}
+	if k.opts.Fence {
+		k.space.fence++
+		k.info.Fence = k.space.fence
+	}
+	if k.info.TTL > 0 {
+		k.deadline = now.Add(k.info.TTL)
+		k.timer = time.AfterFunc(k.nextTick(now), k.tick)
+	}
+	k.line.holders = append(k.line.holders, k)
+	close(k.answered)
+}
+
+// end makes k no longer held. The caller settles the line afterwards, so that
+// Done is closed before anybody else holds it.
+func (k *lock) end(err error) {
+	k.err = err
+	if k.timer != nil {
+		k.timer.Stop()
+	}
+	k.line.holders = slices.DeleteFunc(k.line.holders, func(h *lock) bool { return h == k })
+	close(k.done)
+}
+
+// tick is what the timer runs. Refresh leaves the timer alone: a tick that
+// finds time left waits for the rest.
+func (k *lock) tick() {
+	k.space.mu.Lock()
+	defer k.space.mu.Unlock()
+	if k.ended() != nil {
+		return
+	}
+	now := time.Now()
+	if k.opts.AutoRefresh {
+		k.deadline = now.Add(k.info.TTL)
+	}
+	k.timer.Reset(k.nextTick(now))
+}
+
+func (k *lock) nextTick(now time.Time) time.Duration {
+	if k.opts.AutoRefresh {
+		return k.info.TTL / 3
+	}
+	return k.deadline.Sub(now)
+}
+
+// ended says why k is no longer held, by the clock; nil while it is.
+func (k *lock) ended() error {
+	if k.err == nil {
+		k.space.settle(k.line)
+	}
+	return k.err
+}
+
+func (k *lock) Info() swanlock.Info { return k.info }
+
+func (k *lock) Done() <-chan struct{} { return k.done }
+
+func (k *lock) Err() error {
+	k.space.mu.Lock()
+	defer k.space.mu.Unlock()
+	return k.ended()
+}
+
+// Refresh refuses a ctx that has ended, and leaves the lock as it was.
+func (k *lock) Refresh(ctx context.Context) error {
+	k.space.mu.Lock()
+	defer k.space.mu.Unlock()
+	if err := k.ended(); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("memlock: refresh %q: %w", k.info.Target, context.Cause(ctx))
+	}
+	k.deadline = time.Now().Add(k.info.TTL)
+	return nil
+}
+
+func (k *lock) Release(context.Context) error {
+	k.space.mu.Lock()
+	defer k.space.mu.Unlock()
+	if k.released {
+		return nil
+	}
+	k.released = true
+	if err := k.ended(); err != nil {
+		return err
+	}
+	k.end(swanlock.ErrReleased)
+	k.space.settle(k.line)
+	return nil
+}
