@@ -1,0 +1,38 @@
+# swanlock's completions for bash. Where they offer nothing, bash completes file
+# names: targets are often paths.
+
+_swanlock() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} i words=
+    COMPREPLY=()
+    if ((COMP_CWORD == 1)); then
+        words='run key migrate dev demo completion version help --help --version'
+    else
+        case ${COMP_WORDS[1]} in
+        run)
+            # Past "TARGET --" the command's own completions apply.
+            for ((i = 3; i < COMP_CWORD; i++)); do
+                if [[ ${COMP_WORDS[i]} == -- ]]; then
+                    if ((i + 1 == COMP_CWORD)); then
+                        COMPREPLY=($(compgen -c -- "$cur"))
+                    elif declare -F _command_offset >/dev/null; then
+                        _command_offset $((i + 1))
+                    fi
+                    return
+                fi
+            done
+            case $prev in
+            --ttl | --timeout | --grace | --owner | -E | --conflict-exit-code) return ;;
+            esac
+            if [[ $cur == -* ]]; then
+                words='--wait --timeout --ttl --grace --shared --fence --audit --owner -E --conflict-exit-code --help --'
+            fi
+            ;;
+        migrate) words='up down status print --help' ;;
+        completion) words='bash zsh fish --help' ;;
+        help) words='run key migrate dev demo completion' ;;
+        key | dev | demo) words='--help' ;;
+        esac
+    fi
+    COMPREPLY=($(compgen -W "$words" -- "$cur"))
+}
+complete -o default -F _swanlock swanlock

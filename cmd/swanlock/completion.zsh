@@ -1,0 +1,52 @@
+#compdef swanlock
+# swanlock's completions for zsh.
+
+_swanlock() {
+    local -a commands
+    commands=(
+        'run:run a command while holding a lock'
+        'key:print the advisory key of a target'
+        'migrate:create the audit table, or remove it'
+        'dev:start a throw-away PostgreSQL'
+        'demo:prove on this machine that the locks work'
+        'completion:print the completions for a shell'
+        'version:print the version'
+        'help:tell about a command'
+    )
+    if ((CURRENT == 2)); then
+        _describe command commands
+        return
+    fi
+    case $words[2] in
+    run)
+        local i
+        for ((i = 4; i < CURRENT; i++)); do
+            if [[ $words[i] == -- ]]; then
+                ((CURRENT -= i))
+                words=("${(@)words[i+1,-1]}")
+                _normal
+                return
+            fi
+        done
+        ((CURRENT--))
+        shift words
+        _arguments \
+            '--wait[wait for as long as it takes]' \
+            '--timeout[wait for this long at most]:duration:' \
+            '--ttl[the lease of the lock]:duration:' \
+            '--grace[from SIGTERM to SIGKILL when the lock is lost]:duration:' \
+            '--shared[lock as a reader]' \
+            '--fence[get a number that rises with every holder]' \
+            '--audit[write a row of lock_audit]' \
+            '--owner[name of the holder]:owner:' \
+            '(-E --conflict-exit-code)'{-E,--conflict-exit-code}'[exit code if held elsewhere]:code:' \
+            '--help[tell about run]' \
+            '1:target:_files' '2:separator:(--)'
+        ;;
+    migrate) ((CURRENT == 3)) && _values command up down status print ;;
+    completion) ((CURRENT == 3)) && _values shell bash zsh fish ;;
+    help) ((CURRENT == 3)) && _values command run key migrate dev demo completion ;;
+    key) ((CURRENT == 3)) && _files ;;
+    esac
+}
+compdef _swanlock swanlock

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+)
+
+// maxRefresh is the longest time between two refreshes, so that also a lock
+// with a long TTL, or none, is soon known to be lost.
+const maxRefresh = 3 * time.Second
+
+// A process is what a guard watches over.
+type process interface {
+	ended() <-chan struct{}
+	signal(syscall.Signal)
+	stop()                  // ask it to end: SIGTERM
+	kill()                  // SIGKILL
+	sweep(by time.Duration) // after its end: wait for what it left running, then kill it
+}
+
+// A guard watches over a process and the lock that it runs under.
+//
+// With a TTL the process is gone before anybody else can hold the lock, as long
+// as swanlock itself runs: if no refresh gets through, it is stopped one grace
+// before the time to kill it, which is shortly before the TTL ends. If the lock
+// is lost at once (its session was ended), the grace begins at that moment.
+type guard struct {
+	lock    swanlock.DistributedLock
+	proc    process
+	ttl     time.Duration // 0: none
+	grace   time.Duration // at most a third of the TTL is used
+	signals <-chan os.Signal
+	warn    func(error)
+}
+
+// refreshed is what became of a refresh.
+type refreshed struct {
+	sent time.Time
+	err  error
+}
+
+// watch returns when the process has ended. Its error, if any, is the loss.
+func (g *guard) watch(ctx context.Context) (lost error) {
+	every, grace := maxRefresh, g.grace
+	var alive time.Duration    // from a refresh to the time to stop the process
+	var alarm <-chan time.Time // when that is
+	var timer *time.Timer
+	if g.ttl > 0 {
+		every, grace = min(every, g.ttl/6), min(grace, g.ttl/3)
+		alive = g.ttl - min(g.ttl/10, time.Second) - grace // timers are late, and kill takes a moment
+		timer = time.NewTimer(time.Until(g.lock.Info().AcquiredAt.Add(alive)))
+		defer timer.Stop()
+		alarm = timer.C
+	}
+
+	quit, results := make(chan struct{}), make(chan refreshed)
+	var refresher sync.WaitGroup
+	refresher.Go(func() { g.refresh(every, quit, results) })
+	defer refresher.Wait()
+	defer close(quit)
+
+	var killAt time.Time
+	var killAlarm <-chan time.Time
+	end := func(why error) {
+		if lost != nil {
+			return
+		}
+		lost, killAt = why, time.Now().Add(grace)
+		if grace > 0 {
+			g.proc.stop()
+		}
+		killAlarm = time.After(grace)
+	}
+	done, cancelled, failing := g.lock.Done(), ctx.Done(), false
+	for {
+		select {
+		case <-g.proc.ended():
+			if lost != nil {
+				g.proc.sweep(time.Until(killAt))
+			}
+			return lost
+		case sig := <-g.signals:
+			g.proc.signal(sig.(syscall.Signal))
+		case <-cancelled:
+			cancelled = nil
+			g.proc.signal(syscall.SIGTERM)
+		case r := <-results:
+			switch {
+			case r.err == nil:
+				failing = false
+				if timer != nil {
+					timer.Reset(time.Until(r.sent.Add(alive)))
+				}
+			case errors.Is(r.err, swanlock.ErrLost):
+				end(r.err)
+			case !failing:
+				failing = true
+				g.warn(fmt.Errorf("cannot refresh the lock, will try again: %w", r.err))
+			}
+		case <-done:
+			done = nil
+			end(g.lock.Err())
+		case <-alarm:
+			end(fmt.Errorf("no refresh got through for %v of its TTL of %v", alive, g.ttl))
+		case <-killAlarm:
+			g.proc.kill()
+		}
+	}
+}
+
+// refresh keeps the lock until quit is closed. It is a goroutine of its own, so
+// that a server that does not answer delays nothing else.
+func (g *guard) refresh(every time.Duration, quit <-chan struct{}, results chan<- refreshed) {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-quit:
+			return
+		}
+		// No context: cutting a statement short could cost the session.
+		r := refreshed{sent: time.Now()}
+		r.err = g.lock.Refresh(context.Background())
+		select {
+		case results <- r:
+		case <-quit:
+			return
+		}
+	}
+}

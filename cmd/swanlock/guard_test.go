@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+)
+
+// A scriptedLock does as the test says.
+type scriptedLock struct {
+	swanlock.DistributedLock
+	info    swanlock.Info
+	refresh func() error
+	done    chan struct{}
+	lose    func(error)
+	err     error
+}
+
+func newScriptedLock(ttl time.Duration) *scriptedLock {
+	l := &scriptedLock{info: swanlock.Info{Target: "t", TTL: ttl, AcquiredAt: time.Now()}, refresh: func() error { return nil }, done: make(chan struct{})}
+	var once sync.Once
+	l.lose = func(err error) { once.Do(func() { l.err = err; close(l.done) }) }
+	return l
+}
+
+func (l *scriptedLock) Info() swanlock.Info           { return l.info }
+func (l *scriptedLock) Refresh(context.Context) error { return l.refresh() }
+func (l *scriptedLock) Done() <-chan struct{}         { return l.done }
+func (l *scriptedLock) Err() error                    { return l.err }
+
+// A scriptedProcess notes what is done to it, and when.
+type scriptedProcess struct {
+	began time.Time
+	onDo  func(what string) // may end it
+
+	mu   sync.Mutex
+	log  []string
+	gone chan struct{}
+	end  func()
+}
+
+func newScriptedProcess() *scriptedProcess {
+	p := &scriptedProcess{began: time.Now(), gone: make(chan struct{})}
+	p.end = sync.OnceFunc(func() { close(p.gone) })
+	return p
+}
+
+func (p *scriptedProcess) note(what string) {
+	p.mu.Lock()
+	p.log = append(p.log, fmt.Sprintf("%v %s", time.Since(p.began), what))
+	p.mu.Unlock()
+	if p.onDo != nil {
+		p.onDo(what)
+	}
+}
+
+func (p *scriptedProcess) ended() <-chan struct{}    { return p.gone }
+func (p *scriptedProcess) signal(sig syscall.Signal) { p.note(sig.String()) }
+func (p *scriptedProcess) stop()                     { p.note("stop") }
+func (p *scriptedProcess) kill()                     { p.note("kill"); p.end() }
+func (p *scriptedProcess) sweep(by time.Duration)    { p.note("sweep " + by.String()) }
+
+func TestGuard(t *testing.T) {
+	lost := fmt.Errorf("%w: a test took it", swanlock.ErrLost)
+	cut := errors.New("the network is cut")
+	for _, tt := range []struct {
+		name       string
+		ttl, grace time.Duration
+		script     func(*scriptedLock, *scriptedProcess, chan<- os.Signal)
+		want       []string // what was done to the process
+		lost       string   // in the error; "": none
+		warnings   int
+	}{
+		{
+			name: "nothing happens for a long time", ttl: 30 * time.Second, grace: 10 * time.Second,
+			script: func(_ *scriptedLock, p *scriptedProcess, _ chan<- os.Signal) { time.AfterFunc(10*time.Hour, p.end) },
+		},
+		{
+			name: "nothing happens to a lock without a TTL", grace: 10 * time.Second,
+			script: func(_ *scriptedLock, p *scriptedProcess, _ chan<- os.Signal) { time.AfterFunc(10*time.Hour, p.end) },
+		},
+		{
+			name: "signals are passed on", ttl: 30 * time.Second, grace: 10 * time.Second,
+			script: func(_ *scriptedLock, p *scriptedProcess, c chan<- os.Signal) {
+				time.AfterFunc(time.Second, func() { c <- syscall.SIGUSR1 })
+				time.AfterFunc(2*time.Second, func() { c <- syscall.SIGTERM })
+				time.AfterFunc(20*time.Second, p.end)
+			},
+			want: []string{"1s user defined signal 1", "2s terminated"},
+		},
+		{
+			name: "a loss stops it, then kills it", ttl: 60 * time.Second, grace: 10 * time.Second,
+			script: func(l *scriptedLock, _ *scriptedProcess, _ chan<- os.Signal) {
+				time.AfterFunc(5*time.Second, func() { l.lose(lost) })
+			},
+			want: []string{"5s stop", "15s kill", "15s sweep 0s"}, lost: "a test took it",
+		},
+		{
+			name: "a loss stops it and it ends", ttl: 60 * time.Second, grace: 10 * time.Second,
+			script: func(l *scriptedLock, p *scriptedProcess, _ chan<- os.Signal) {
+				time.AfterFunc(5*time.Second, func() { l.lose(lost) })
+				p.onDo = func(what string) {
+					if what == "stop" {
+						time.AfterFunc(3*time.Second, p.end)
+					}
+				}
+			},
+			want: []string{"5s stop", "8s sweep 7s"}, lost: "a test took it",
+		},
+		{
+			name: "no grace kills at once", ttl: 60 * time.Second,
+			script: func(l *scriptedLock, _ *scriptedProcess, _ chan<- os.Signal) {
+				time.AfterFunc(5*time.Second, func() { l.lose(lost) })
+			},
+			want: []string{"5s kill", "5s sweep 0s"}, lost: "a test took it",
+		},
+		{
+			name: "a refresh finds the loss", grace: time.Second,
+			script: func(l *scriptedLock, _ *scriptedProcess, _ chan<- os.Signal) {
+				l.refresh = func() error { l.lose(lost); return lost }
+			},
+			want: []string{"3s stop", "4s kill", "4s sweep 0s"}, lost: "a test took it",
+		},
+		{
+			// Refreshed at 5x3 s for the last time, so the server keeps it until 45 s.
+			name: "cut off, it is gone before the TTL ends", ttl: 30 * time.Second, grace: 10 * time.Second,
+			script: func(l *scriptedLock, p *scriptedProcess, _ chan<- os.Signal) {
+				l.refresh = func() error {
+					if time.Since(p.began) > 17*time.Second {
+						return cut
+					}
+					return nil
+				}
+			},
+			want: []string{"34s stop", "44s kill", "44s sweep 0s"}, lost: "no refresh got through for 19s of its TTL of 30s", warnings: 1,
+		},
+		{
+			name: "a refresh that hangs delays nothing", ttl: 6 * time.Second, grace: 10 * time.Second,
+			script: func(l *scriptedLock, p *scriptedProcess, _ chan<- os.Signal) {
+				l.refresh = func() error { <-p.gone; return cut }
+			},
+			want: []string{"3.4s stop", "5.4s kill", "5.4s sweep 0s"}, lost: "no refresh got through for 3.4s of its TTL of 6s",
+		},
+		{
+			// Sent at 3 s, answered at 5 s: the TTL counts from 3 s.
+			name: "a TTL counts from when its refresh was sent", ttl: 30 * time.Second, grace: 10 * time.Second,
+			script: func(l *scriptedLock, p *scriptedProcess, _ chan<- os.Signal) {
+				var n int
+				l.refresh = func() error {
+					if n++; n == 1 {
+						time.Sleep(2 * time.Second)
+						return nil
+					}
+					<-p.gone
+					return cut
+				}
+			},
+			want: []string{"22s stop", "32s kill", "32s sweep 0s"}, lost: "no refresh got through",
+		},
+		{
+			name: "an outage that ends in time is only told", ttl: 30 * time.Second, grace: 10 * time.Second,
+			script: func(l *scriptedLock, p *scriptedProcess, _ chan<- os.Signal) {
+				l.refresh = func() error {
+					if at := time.Since(p.began); at > 10*time.Second && at < 22*time.Second {
+						return cut
+					}
+					return nil
+				}
+				time.AfterFunc(time.Hour, p.end)
+			},
+			warnings: 1,
+		},
+		{
+			name: "without a TTL an outage is only told", grace: 10 * time.Second,
+			script: func(l *scriptedLock, p *scriptedProcess, _ chan<- os.Signal) {
+				l.refresh = func() error { return cut }
+				time.AfterFunc(time.Hour, p.end)
+			},
+			warnings: 1,
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				lock, proc, signals, warnings := newScriptedLock(tt.ttl), newScriptedProcess(), make(chan os.Signal), 0
+				tt.script(lock, proc, signals)
+				time.AfterFunc(24*time.Hour, proc.end) // a test that fails must end
+				g := &guard{lock: lock, proc: proc, ttl: tt.ttl, grace: tt.grace, signals: signals, warn: func(error) { warnings++ }}
+				err := g.watch(t.Context())
+				if !slices.Equal(proc.log, tt.want) {
+					t.Errorf("done to the process: %q\nwant: %q", proc.log, tt.want)
+				}
+				if tt.lost == "" && err != nil || tt.lost != "" && (err == nil || !strings.Contains(err.Error(), tt.lost)) {
+					t.Errorf("watch = %v, want %q", err, tt.lost)
+				}
+				if warnings != tt.warnings {
+					t.Errorf("%d warnings, want %d", warnings, tt.warnings)
+				}
+			})
+		})
+	}
+}
+
+func TestGuardContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+		defer cancel()
+		proc := newScriptedProcess()
+		proc.onDo = func(string) { proc.end() }
+		g := &guard{lock: newScriptedLock(time.Minute), proc: proc, ttl: time.Minute, grace: time.Second}
+		if err := g.watch(ctx); err != nil || !slices.Equal(proc.log, []string{"4s terminated"}) {
+			t.Errorf("watch = %v, %q", err, proc.log)
+		}
+	})
+}

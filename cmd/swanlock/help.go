@@ -1,0 +1,136 @@
+package main
+
+const mainHelp = `swanlock runs a command while it holds a lock that only one process on all your
+hosts can hold. The lock is an advisory lock of your PostgreSQL server.
+
+  swanlock run nightly -- ./report.sh
+
+Try it without a server of your own:
+
+  swanlock demo      real processes, a real PostgreSQL: watch them exclude each other
+  swanlock dev       a local PostgreSQL to play with, gone on Ctrl-C
+
+Commands:
+  run          run a command while holding a lock
+  key          print the advisory key of a target
+  migrate      create the audit table, or remove it: up, down, status, print
+  dev          start a throw-away PostgreSQL and print how to use it
+  demo         prove on this machine that the locks work
+  completion   print the completions for bash, zsh or fish
+  version      print the version
+  help         as in: swanlock help run
+
+The server is the one that SWANLAKE_LOCK_POSTGRES_CONNECTION names (a URL, or
+"host=db user=app ..."), else PGCONNECTION, else PGHOST, PGPORT, PGUSER,
+PGDATABASE, PGPASSWORD and the rest, as psql reads them. swanlock connects to it
+with the pgx driver. Behind PgBouncer, use session mode.
+
+Errors are one line on stderr. Exit codes: swanlock run --help.
+`
+
+const runHelp = `Usage: swanlock run [flags] TARGET -- CMD [ARG...]
+
+Takes the lock on TARGET, runs CMD, and exits with CMD's own exit code. If the
+lock is held elsewhere, CMD is not run.
+
+  swanlock run nightly -- ./report.sh                      one try
+  swanlock run --timeout 5m nightly -- ./report.sh         wait for 5 minutes at most
+  swanlock run --shared catalog -- ./read.sh               together with other readers
+  swanlock run --fence /lake/t1 -- sh -c './write --fence "$SWANLOCK_FENCE"'
+
+TARGET is a path or any other name, the same on every host; SwanLake locks its
+files under the same names. A target that starts with - needs a -- before it.
+
+Flags, all before TARGET:
+  --wait            wait for the lock for as long as it takes
+  --timeout D       wait for D at most; without either there is one try
+  -E, --conflict-exit-code N
+                    exit with N if the lock is held elsewhere (default 1)
+  --shared          lock as a reader: excludes only those without --shared
+  --ttl D           the lock's lease (default 30s, 0: none). Refreshed all the time;
+                    if this host hangs or loses its network, the server frees the
+                    lock when D has passed since the last refresh
+  --grace D         time from SIGTERM to SIGKILL when the lock is lost (default 10s)
+  --fence           get a number that rises with every holder, in SWANLOCK_FENCE
+  --audit           write a row of lock_audit (first: swanlock migrate up)
+  --owner S         the holder's name in the audit (default: host/pid)
+Durations are like 500ms, 30s, 5m or 1h30m.
+
+CMD has swanlock's stdin, stdout and stderr, and in its environment
+  SWANLOCK_TARGET   TARGET
+  SWANLOCK_KEY      its advisory key: what swanlock key prints
+  SWANLOCK_FENCE    the fence, if there is one
+
+Signals: SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1 and SIGUSR2 are passed on to
+CMD. In a terminal, Ctrl-C and Ctrl-\ reach CMD by themselves and are not passed
+on again. Without a terminal CMD leads a process group of its own, and SIGINT,
+SIGQUIT, SIGTERM and SIGKILL go to the whole group, so that nothing of it is left
+running without the lock. On Linux CMD is killed if swanlock is, even by kill -9.
+
+Loss: if the server ends the lock's session, or is restarted, CMD gets SIGTERM
+within 3 seconds and SIGKILL after the grace. If no refresh gets through, CMD gets
+SIGTERM while the lock is still held, and SIGKILL one grace later, shortly before
+the TTL ends: before anybody else can hold the lock. With a TTL the grace is a
+third of it at most. While swanlock itself is stopped (Ctrl-Z) it can do none of
+this: pass the fence to what CMD writes to, and let that refuse a lower one.
+
+Exit codes:
+  CMD's own   CMD ran, and held the lock all the time
+  1, or -E    the lock is held elsewhere; CMD was not run
+  64          the arguments are wrong
+  69          the server cannot be reached, or refuses the lock; CMD was not run
+  75          the lock was lost while CMD ran
+  78          no server is configured, or --audit has no table; CMD was not run
+  126, 127    CMD cannot be run; CMD was not found
+  128+N       signal N ended CMD, or swanlock before it ran CMD
+`
+
+const migrateHelp = `Usage: swanlock migrate up|down|status|print
+
+The locks need no table. The audit (run --audit, pglock.WithAudit) needs one,
+lock_audit, in the first schema of the search_path.
+
+  up       create it; safe to run on many hosts at once, and again
+  down     remove it, with all that it holds
+  status   say whether it is there
+  print    print the SQL, for a migration tool of your own
+
+up keeps its version in the table swanlock_migrations (by goose), so it is not in
+the way of your own migrations.
+`
+
+const devHelp = `Usage: swanlock dev [-- CMD [ARG...]]
+
+Starts a PostgreSQL server on this machine, with the audit table, and prints the
+line that makes swanlock and your programs use it. Paste it in another terminal:
+
+  $ swanlock dev
+  export SWANLAKE_LOCK_POSTGRES_CONNECTION='postgres://...'
+
+With a CMD it prints nothing, runs CMD with that in its environment, and exits
+with CMD's exit code:
+
+  swanlock dev -- go test ./...
+
+The server asks for no password, listens on 127.0.0.1 only, and is removed with
+all its data on Ctrl-C, or when CMD has ended. SWANLOCK_PG_BIN names the folder of
+the PostgreSQL programs to use, if there are several.
+`
+
+const demoHelp = `Usage: swanlock demo
+
+Starts a PostgreSQL server of its own and shows, with real processes on a real
+file, that only one of them holds a lock at a time; that the lock of a killed
+process is free at once and that of a stopped one within its TTL; that fences
+rise; and what the audit says. Takes about 10 seconds. Every claim is checked from
+outside, in the file or by another session. Exits with 0 only if all of them held.
+`
+
+const completionHelp = `Usage: swanlock completion bash|zsh|fish
+
+Prints the completions for a shell. To have them:
+
+  bash   source <(swanlock completion bash)     in ~/.bashrc
+  zsh    source <(swanlock completion zsh)      in ~/.zshrc, after compinit
+  fish   swanlock completion fish | source      in ~/.config/fish/config.fish
+`

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+)
+
+const (
+	defaultTTL   = 30 * time.Second
+	defaultGrace = 10 * time.Second
+	minTTL       = 100 * time.Millisecond // what a process can be expected to keep
+	maxTTL       = 24 * 24 * time.Hour    // idle_session_timeout holds 24.8 days
+)
+
+// runOptions is what the arguments of run say.
+type runOptions struct {
+	ttl, timeout, grace  time.Duration
+	owner                string
+	wait                 bool // for as long as it takes
+	shared, fence, audit bool
+	heldCode             int
+	target               string
+	argv                 []string
+}
+
+func parseRun(args []string) (runOptions, error) {
+	var o runOptions
+	flags := newFlags("run")
+	flags.DurationVar(&o.ttl, "ttl", defaultTTL, "")
+	flags.DurationVar(&o.timeout, "timeout", 0, "")
+	flags.DurationVar(&o.grace, "grace", defaultGrace, "")
+	flags.StringVar(&o.owner, "owner", "", "")
+	flags.BoolVar(&o.wait, "wait", false, "")
+	flags.BoolVar(&o.shared, "shared", false, "")
+	flags.BoolVar(&o.fence, "fence", false, "")
+	flags.BoolVar(&o.audit, "audit", false, "")
+	flags.IntVar(&o.heldCode, "E", exitHeld, "")
+	flags.IntVar(&o.heldCode, "conflict-exit-code", exitHeld, "")
+
+	args, err := parse(flags, args, 1, -1)
+	if err != nil {
+		return o, err
+	}
+	wrong := func(format string, args ...any) (runOptions, error) {
+		return o, failf(exitUsage, "run: "+format+" (see swanlock run --help)", args...)
+	}
+	o.target = args[0]
+	switch {
+	case len(args) < 2 || args[1] != "--":
+		return wrong("after the target %s come -- and the command; flags go before it", quote(o.target))
+	case len(args) < 3 || args[2] == "":
+		return wrong("the command after -- is missing")
+	case o.wait && o.timeout != 0:
+		return wrong("--wait waits for as long as it takes, --timeout does not: give one of them")
+	case o.timeout < 0:
+		return wrong("--timeout %v is negative", o.timeout)
+	case o.grace < 0:
+		return wrong("--grace %v is negative", o.grace)
+	case o.ttl > 0 && o.ttl < minTTL:
+		return wrong("--ttl %v is under %v, which no process could keep; 0 is none", o.ttl, minTTL)
+	case o.ttl > maxTTL:
+		return wrong("--ttl %v is over %v, more than the server can keep", o.ttl, maxTTL)
+	case o.heldCode < 0 || o.heldCode > 255:
+		return wrong("-E %d is not an exit code: they go from 0 to 255", o.heldCode)
+	}
+	o.argv = args[2:]
+	if _, err := swanlock.NewOptions(o.target, o.lockOptions()...); err != nil {
+		return wrong("%w", err)
+	}
+	return o, nil
+}
+
+func (o runOptions) lockOptions() []swanlock.Option {
+	opts := []swanlock.Option{swanlock.WithTTL(o.ttl), swanlock.WithOwner(o.owner)}
+	if o.shared {
+		opts = append(opts, swanlock.WithShared())
+	}
+	if o.fence {
+		opts = append(opts, swanlock.WithFence())
+	}
+	return opts
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+
+	"strings"
+	"syscall"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+func cmdRun(ctx context.Context, s streams, args []string) error {
+	o, err := parseRun(args)
+	if err != nil {
+		return err
+	}
+	path, err := lookPath("run", o.argv[0])
+	if err != nil {
+		return err
+	}
+	signals, release := catch(passedOn...)
+	defer release()
+	// A broken stderr must not end us, and with us the lock, before the command:
+	// caught, SIGPIPE is but an error of the write. Nobody waits for it.
+	catch(syscall.SIGPIPE)
+
+	wctx, stop := endOnSignal(ctx, signals)
+	h, err := acquire(wctx, s, o)
+	stop()
+	if ended := interrupted(wctx, "run"); ended != nil {
+		if err == nil {
+			_ = h.release(ctx)
+		}
+		return ended
+	}
+	if err != nil {
+		return err
+	}
+
+	c, err := startChild("run", path, o.argv, childEnv(os.Environ(), h.lock), s)
+	if err != nil {
+		return errors.Join(err, h.release(ctx))
+	}
+	g := &guard{lock: h.lock, proc: c, ttl: o.ttl, grace: o.grace, signals: signals,
+		warn: func(err error) { complain(s.err, fmt.Errorf("run: %w", err)) }}
+	lost := g.watch(ctx)
+	if err := h.release(ctx); lost == nil && err != nil {
+		lost = err
+	}
+	code, how := c.result()
+	if lost != nil {
+		return failf(exitLost, "run: the lock on %s was lost while the command ran, which %s: %w", quote(o.target), how, lost)
+	}
+	return &failure{code: code}
+}
+
+// held is a lock, on a connection of its own.
+type held struct {
+	db   *sql.DB
+	conn *sql.Conn
+	sess *pglock.Session
+	lock swanlock.DistributedLock
+}
+
+// acquire connects and takes the lock. After an error nothing is held.
+func acquire(ctx context.Context, s streams, o runOptions) (_ *held, err error) {
+	h := &held{}
+	defer func() {
+		if err != nil {
+			h.close(ctx)
+		}
+	}()
+	if h.db, err = open(ctx); err != nil {
+		return nil, err
+	}
+	if h.conn, err = h.db.Conn(ctx); err != nil {
+		return nil, failf(exitUnavailable, "run: cannot connect to PostgreSQL: %w", err)
+	}
+	opts := []pglock.SessionOption{pglock.WithLogger(logger(s.err))}
+	if o.audit {
+		opts = append(opts, pglock.WithAudit())
+	}
+	h.sess = pglock.NewSession(h.conn, opts...)
+
+	switch {
+	case o.wait:
+		h.lock, err = h.sess.Acquire(ctx, o.target, o.lockOptions()...)
+	case o.timeout > 0:
+		ctx, cancel := context.WithTimeout(ctx, o.timeout)
+		defer cancel()
+		h.lock, err = h.sess.Acquire(ctx, o.target, o.lockOptions()...)
+	default:
+		h.lock, err = h.sess.TryAcquire(ctx, o.target, o.lockOptions()...)
+	}
+	switch {
+	case err == nil:
+		return h, nil
+	case errors.Is(err, swanlock.ErrNotAcquired) && o.timeout > 0:
+		return nil, failf(o.heldCode, "run: %s was held elsewhere for all of %v", quote(o.target), o.timeout)
+	case errors.Is(err, swanlock.ErrNotAcquired):
+		return nil, failf(o.heldCode, "run: %s is held elsewhere (--wait or --timeout would wait)", quote(o.target))
+	case errors.Is(err, pglock.ErrAudit):
+		return nil, failf(exitConfig, "run: %w", err)
+	}
+	return nil, failf(exitUnavailable, "run: cannot lock %s: %w", quote(o.target), err)
+}
+
+// release frees the lock and disconnects. An error says that the lock was lost
+// before.
+func (h *held) release(ctx context.Context) error {
+	err := h.lock.Release(ctx)
+	h.close(ctx)
+	return err
+}
+
+func (h *held) close(ctx context.Context) {
+	if h.sess != nil {
+		h.sess.Close(context.WithoutCancel(ctx))
+	}
+	if h.conn != nil {
+		h.conn.Close()
+	}
+	if h.db != nil {
+		h.db.Close()
+	}
+}
+
+// childEnv is env with what the command may want to know of its lock. Those of
+// an outer swanlock run do not get through.
+func childEnv(env []string, lock swanlock.DistributedLock) []string {
+	out := make([]string, 0, len(env)+3)
+	for _, e := range env {
+		switch name, _, _ := strings.Cut(e, "="); name {
+		case "SWANLOCK_TARGET", "SWANLOCK_KEY", "SWANLOCK_FENCE":
+		default:
+			out = append(out, e)
+		}
+	}
+	info := lock.Info()
+	out = append(out, "SWANLOCK_TARGET="+info.Target, fmt.Sprintf("SWANLOCK_KEY=%d", pglock.KeyOf(info.Target)))
+	if info.Fence != 0 {
+		out = append(out, fmt.Sprintf("SWANLOCK_FENCE=%d", info.Fence))
+	}
+	return out
+}
