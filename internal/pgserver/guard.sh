@@ -23,14 +23,15 @@ clean)
 esac
 data=$dir/data
 
-# running prints the processes that work in the folder: initdb, the postmaster and its backends, even those that
-# outlived the postmaster. Without /proc it is the postmaster alone, who stops its backends; initdb, or a postmaster
+# running prints the PostgreSQL processes that work in the folder: initdb, the postmaster and its backends, even those
+# that outlived the postmaster. Without /proc it is the postmaster alone, who stops its backends; initdb, or a postmaster
 # that is just starting, fails by itself when the folder goes.
 running() {
 	if [ -e /proc/self/cwd ]; then
 		for p in /proc/[0-9]*; do
 			if [ "$p/cwd" -ef "$data" ] || [ "$p/cwd" -ef "$dir" ]; then
-				echo "${p#/proc/}"
+				read -r name <"$p/comm"
+				case $name in initdb | postgres) echo "${p#/proc/}" ;; esac
 			fi
 		done
 	else

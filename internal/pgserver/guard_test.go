@@ -38,7 +38,7 @@ func openTemp(t *testing.T) string {
 func checkEmpty(t *testing.T, temp string) {
 	t.Helper()
 	var left []string
-	for begin := time.Now(); time.Since(begin) < 20*time.Second; time.Sleep(10 * time.Millisecond) {
+	for begin := time.Now(); time.Since(begin) < 10*time.Second; time.Sleep(10 * time.Millisecond) {
 		left, _ = filepath.Glob(filepath.Join(temp, "*"))
 		for _, pid := range processes(t, temp+"/") {
 			left = append(left, "process "+pid)
@@ -172,6 +172,25 @@ func checkNoMemory(t *testing.T, segment string) {
 	if left, _ := os.ReadFile("/proc/sysvipc/shm"); strings.Contains(string(left), segment) {
 		t.Errorf("shared memory is left:%s", segment)
 	}
+}
+
+// A shell in which somebody looks at the server is none of the guard's.
+func TestStopSparesOthers(t *testing.T) {
+	s := start(t)
+	other := exec.Command("sleep", "60")
+	other.Dir = s.Dir()
+	other.SysProcAttr = attributes(s.account) // so that the guard could end it
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Stop(); err != nil {
+		t.Error(err)
+	}
+	if ended, _ := exited(other.Process.Pid); ended {
+		t.Error("it was ended")
+	}
+	other.Process.Kill()
+	other.Wait()
 }
 
 // withoutProc has guards believe that there is no /proc.

@@ -75,7 +75,8 @@ var defaults = []setting{
 }
 
 // Start starts a server and returns once it takes connections. On failure nothing is left, and the error has the end
-// of the server's log where there is one. The context bounds the start alone; to end the server, call Stop.
+// of the server's log where there is one. The context bounds the start alone, save for a download of binaries; to end the
+// server, call Stop.
 func Start(ctx context.Context, opts ...Option) (_ *Server, err error) {
 	defer func() {
 		if err != nil {
@@ -115,8 +116,8 @@ func Start(ctx context.Context, opts ...Option) (_ *Server, err error) {
 	return s, nil
 }
 
-// URL returns the server's address as a connection string, over TCP. Each parameter is a "name=value" that is added
-// to it, as they stand; user and dbname are among them.
+// URL returns the connection string for TCP. Each of params is a "name=value", not yet escaped, that is added to it or
+// replaces what is there, user and dbname included: URL("application_name=a test", "dbname=other").
 func (s *Server) URL(params ...string) string {
 	return s.connString(s.Addr(), url.Values{}, params)
 }
