@@ -59,16 +59,12 @@ func (q *Queries) Refresh(ctx context.Context, arg RefreshParams) (RefreshRow, e
 const release = `-- name: Release :one
 SELECT
     pg_backend_pid()::integer AS pid,
-    (CASE WHEN pg_backend_pid() <> $1::integer THEN false
-        WHEN $2::boolean THEN pg_advisory_unlock_shared($3::bigint)
-        ELSE pg_advisory_unlock($3)
-    END)::boolean AS released
+    (CASE WHEN pg_backend_pid() <> $1::integer THEN false ELSE pg_advisory_unlock($2::bigint) END)::boolean AS released
 `
 
 type ReleaseParams struct {
-	Pid    int32
-	Shared bool
-	Key    int64
+	Pid int32
+	Key int64
 }
 
 type ReleaseRow struct {
@@ -78,13 +74,13 @@ type ReleaseRow struct {
 
 // Frees the lock on the backend that granted it, and on no other.
 func (q *Queries) Release(ctx context.Context, arg ReleaseParams) (ReleaseRow, error) {
-	row := q.db.QueryRowContext(ctx, release, arg.Pid, arg.Shared, arg.Key)
+	row := q.db.QueryRowContext(ctx, release, arg.Pid, arg.Key)
 	var i ReleaseRow
 	err := row.Scan(&i.Pid, &i.Released)
 	return i, err
 }
 
-const releaseLeased = `-- name: ReleaseLeased :one
+const releaseWith = `-- name: ReleaseWith :one
 SELECT
     pg_backend_pid()::integer AS pid,
     (CASE WHEN pg_backend_pid() <> $1::integer THEN false
@@ -96,7 +92,7 @@ SELECT
     )::text AS lease
 `
 
-type ReleaseLeasedParams struct {
+type ReleaseWithParams struct {
 	Pid               int32
 	Shared            bool
 	Key               int64
@@ -104,22 +100,23 @@ type ReleaseLeasedParams struct {
 	IdleInTransaction string
 }
 
-type ReleaseLeasedRow struct {
+type ReleaseWithRow struct {
 	Pid      int32
 	Released bool
 	Lease    string
 }
 
-// As Release, and puts back the settings that the lease had changed.
-func (q *Queries) ReleaseLeased(ctx context.Context, arg ReleaseLeasedParams) (ReleaseLeasedRow, error) {
-	row := q.db.QueryRowContext(ctx, releaseLeased,
+// As Release, of a reader's lock too, and puts back the settings that the lease
+// had changed.
+func (q *Queries) ReleaseWith(ctx context.Context, arg ReleaseWithParams) (ReleaseWithRow, error) {
+	row := q.db.QueryRowContext(ctx, releaseWith,
 		arg.Pid,
 		arg.Shared,
 		arg.Key,
 		arg.Idle,
 		arg.IdleInTransaction,
 	)
-	var i ReleaseLeasedRow
+	var i ReleaseWithRow
 	err := row.Scan(&i.Pid, &i.Released, &i.Lease)
 	return i, err
 }
@@ -153,18 +150,10 @@ SELECT
     pg_backend_pid()::integer AS pid,
     (CASE
         WHEN pg_is_in_recovery() THEN -2
-        WHEN $1::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
-        WHEN CASE WHEN $2::boolean THEN pg_try_advisory_lock_shared($3::bigint) ELSE pg_try_advisory_lock($3) END
-        THEN CASE WHEN $1 THEN pg_current_xact_id()::text::bigint ELSE 0 END
+        WHEN pg_try_advisory_lock($1::bigint) THEN 0
         ELSE -1
     END)::bigint AS answer
 `
-
-type TryAcquireParams struct {
-	Fence  bool
-	Shared bool
-	Key    int64
-}
 
 type TryAcquireRow struct {
 	Pid    int32
@@ -174,25 +163,23 @@ type TryAcquireRow struct {
 // The statements of a lock's life. Each is one round trip, and returns one row
 // that says which backend answered: behind a transaction-mode pooler that may
 // be another one than granted the lock.
-// Takes the lock if it is free. The answer is the fence, 0 if none was asked
-// for, -1: held elsewhere, -2: a standby, -3: a fence was asked for in a
-// transaction that has its id already, older than this grant. CASE fixes the
-// order of the calls: no lock is taken but for the third, no fence before it.
-func (q *Queries) TryAcquire(ctx context.Context, arg TryAcquireParams) (TryAcquireRow, error) {
-	row := q.db.QueryRowContext(ctx, tryAcquire, arg.Fence, arg.Shared, arg.Key)
+// Takes the lock if it is free: the common case, and the fewest arguments. The
+// answer is 0, or -1: held elsewhere, -2: a standby.
+func (q *Queries) TryAcquire(ctx context.Context, key int64) (TryAcquireRow, error) {
+	row := q.db.QueryRowContext(ctx, tryAcquire, key)
 	var i TryAcquireRow
 	err := row.Scan(&i.Pid, &i.Answer)
 	return i, err
 }
 
-const tryAcquireLeased = `-- name: TryAcquireLeased :one
+const tryAcquireWith = `-- name: TryAcquireWith :one
 SELECT
     l.pid,
     l.answer,
     l.idle,
     l.idle_in_transaction,
-    (CASE WHEN l.answer >= 0 THEN
-        CASE WHEN l.idle <> '' THEN set_config('idle_session_timeout', $1::text, false) ELSE '' END
+    (CASE WHEN l.answer >= 0 AND $1::text <> '' THEN
+        CASE WHEN l.idle <> '' THEN set_config('idle_session_timeout', $1, false) ELSE '' END
         || set_config('idle_in_transaction_session_timeout', $1, false)
     ELSE '' END)::text AS lease
 FROM (
@@ -210,14 +197,14 @@ FROM (
 ) l
 `
 
-type TryAcquireLeasedParams struct {
+type TryAcquireWithParams struct {
 	Lease  string
 	Fence  bool
 	Shared bool
 	Key    int64
 }
 
-type TryAcquireLeasedRow struct {
+type TryAcquireWithRow struct {
 	Pid               int32
 	Answer            int64
 	Idle              string
@@ -225,17 +212,20 @@ type TryAcquireLeasedRow struct {
 	Lease             string
 }
 
-// As TryAcquire, and the lease comes with the grant. The inner select is a
+// As TryAcquire, as a reader, with a fence, with a lease. The answer is the
+// fence if one was asked for, and -3 if it was asked for in a transaction that
+// has its id already, older than this grant. CASE fixes the order of the calls:
+// no lock is taken but by the third, no fence before it. The inner select is a
 // step of its own, and first, because it calls volatile functions. idle is ”
 // where the server has no idle_session_timeout (before PostgreSQL 14).
-func (q *Queries) TryAcquireLeased(ctx context.Context, arg TryAcquireLeasedParams) (TryAcquireLeasedRow, error) {
-	row := q.db.QueryRowContext(ctx, tryAcquireLeased,
+func (q *Queries) TryAcquireWith(ctx context.Context, arg TryAcquireWithParams) (TryAcquireWithRow, error) {
+	row := q.db.QueryRowContext(ctx, tryAcquireWith,
 		arg.Lease,
 		arg.Fence,
 		arg.Shared,
 		arg.Key,
 	)
-	var i TryAcquireLeasedRow
+	var i TryAcquireWithRow
 	err := row.Scan(
 		&i.Pid,
 		&i.Answer,

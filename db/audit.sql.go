@@ -31,7 +31,7 @@ WITH h AS MATERIALIZED (
         )::boolean AS held
 ), row AS (
     UPDATE lock_audit a SET
-        refreshed_at = CASE WHEN h.held THEN clock_timestamp() ELSE a.refreshed_at END,
+        refreshed_at = CASE WHEN h.held THEN GREATEST(a.refreshed_at, clock_timestamp()) ELSE a.refreshed_at END,
         released_at = CASE WHEN h.held THEN NULL ELSE a.refreshed_at END,
         end_reason = CASE WHEN h.held THEN NULL ELSE 'lost' END
     FROM h
@@ -78,7 +78,7 @@ func (q *Queries) RefreshAudited(ctx context.Context, arg RefreshAuditedParams) 
 
 const releaseAudited = `-- name: ReleaseAudited :one
 WITH row AS (
-    UPDATE lock_audit SET released_at = clock_timestamp(), end_reason = $3::text
+    UPDATE lock_audit SET released_at = GREATEST(refreshed_at, clock_timestamp()), end_reason = $3::text
     WHERE id = $4 AND released_at IS NULL AND pg_backend_pid() = $5::integer
     RETURNING id
 ), closed AS MATERIALIZED (
@@ -118,8 +118,8 @@ type ReleaseAuditedRow struct {
 	Lease    string
 }
 
-// As Release, and the row is closed first: until this statement commits, the
-// next holder, who looks for open rows, waits for it.
+// As Release, and the row is closed first, so that the interval ends before the
+// next begins.
 func (q *Queries) ReleaseAudited(ctx context.Context, arg ReleaseAuditedParams) (ReleaseAuditedRow, error) {
 	row := q.db.QueryRowContext(ctx, releaseAudited,
 		arg.Idle,
@@ -158,12 +158,16 @@ WITH l AS MATERIALIZED (
     FROM l WHERE l.answer >= 0
 ), dead AS (
     UPDATE lock_audit a SET
-        released_at = LEAST(g.granted_at, (
+        released_at = GREATEST(a.acquired_at, LEAST(g.granted_at, (
             SELECT min(n.acquired_at) FROM lock_audit n
-            WHERE n.key = a.key AND n.acquired_at > a.acquired_at AND (n.mode = 'exclusive' OR a.mode = 'exclusive'))),
+            WHERE n.key = a.key AND n.acquired_at > a.acquired_at AND (n.mode = 'exclusive' OR a.mode = 'exclusive')))),
         end_reason = CASE WHEN a.ttl_ms > 0 AND a.refreshed_at + a.ttl_ms * interval '1 millisecond' <= g.granted_at THEN 'expired' ELSE 'killed' END
-    FROM g
-    WHERE a.key = $4 AND a.released_at IS NULL AND (NOT $3 OR a.mode = 'exclusive')
+    FROM g, LATERAL (
+        SELECT o.id FROM lock_audit o
+        WHERE g.pid > 0 AND o.key = $4 AND o.released_at IS NULL AND (NOT $3 OR o.mode = 'exclusive')
+        FOR UPDATE SKIP LOCKED
+    ) o
+    WHERE a.id = o.id
 ), row AS (
     INSERT INTO lock_audit (target, key, owner, ttl_ms, mode, fence, backend_pid, backend_start, client_addr, acquired_at, refreshed_at)
     SELECT $5::text, $4, $6::text, $7::bigint, CASE WHEN $3 THEN 'shared' ELSE 'exclusive' END,
@@ -208,7 +212,9 @@ type TryAcquireAuditedRow struct {
 // and released_at before the unlock.
 // As TryAcquire. The grant proves that whoever has an open row for this key is
 // gone, so it is closed: at most at this grant, and at most where the next
-// interval began (a row may have come too late for that grant's snapshot).
+// interval began (a row may have come too late for that grant's snapshot). A
+// row that somebody is closing, perhaps in a long transaction, is not waited
+// for. A clock that was set back may not make an interval end before it began.
 func (q *Queries) TryAcquireAudited(ctx context.Context, arg TryAcquireAuditedParams) (TryAcquireAuditedRow, error) {
 	row := q.db.QueryRowContext(ctx, tryAcquireAudited,
 		arg.Lease,

@@ -1,7 +1,8 @@
 // Package pglock locks with PostgreSQL's session advisory locks, on
-// connections that the caller keeps: a Session on one *sql.Conn, or TryAcquire
-// and Acquire for a single lock. It works with any database/sql driver for
-// PostgreSQL and is tested with lib/pq and pgx.
+// connections that the caller keeps: a Pool on a *sql.DB, for any number of
+// goroutines and targets; a Session on one *sql.Conn; or TryAcquire and Acquire
+// for a single lock. It works with any database/sql driver for PostgreSQL and is
+// tested with lib/pq and pgx.
 //
 // # What holds a lock
 //
@@ -41,6 +42,16 @@
 // given back. A statement that the server does not answer in time (five
 // seconds, or 500 ms after the context's deadline if that is sooner) costs the
 // session.
+//
+// # The pool
+//
+// A Pool keeps many locks on few sessions, which are its own: it may use them
+// at any time, so it proves their locks at every heartbeat and unlocks what has
+// expired or was dropped. Calls that come while a statement is under way travel
+// together in the next one. Locks with a TTL have sessions of their own, and
+// share the shortest: if the whole process hangs for that long, all of these are
+// lost. Every statement of a session walks the locks that it holds, so that
+// there are 400 on one at the most.
 //
 // # What it does not promise
 //

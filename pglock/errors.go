@@ -2,6 +2,7 @@ package pglock
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 
@@ -31,6 +32,9 @@ var (
 	// ErrLockTableFull says that the server has no memory for another lock.
 	ErrLockTableFull = errors.New("the server's lock table is full: hold fewer locks, or raise max_locks_per_transaction")
 
+	// ErrPoolFull says that a pool holds as many locks as it may.
+	ErrPoolFull = errors.New("the pool holds as many locks as it may: hold fewer, or allow it more (WithMaxSessions, max_locks_per_transaction)")
+
 	// ErrAudit says that lock_audit could not be written.
 	ErrAudit = errors.New("the audit could not be written")
 
@@ -38,6 +42,7 @@ var (
 	ErrDenied = errors.New("the role is not allowed to take advisory locks")
 
 	errDropped = errors.New("its handle was dropped without Release")
+	errClosed  = fmt.Errorf("its connection was closed before Release: %w", sql.ErrConnDone)
 )
 
 // sqlState is the server's own code for err, "" if the server did not speak.

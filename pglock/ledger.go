@@ -3,6 +3,7 @@ package pglock
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"math"
@@ -12,8 +13,6 @@ import (
 	"sync"
 	"time"
 	"weak"
-
-	"github.com/swanlake-io/swanlock"
 )
 
 // A ledger is what this process knows of one PostgreSQL session. PostgreSQL
@@ -26,13 +25,21 @@ type ledger struct {
 	watch watch         // used by whoever has the turn
 
 	mu    sync.Mutex
-	dead  error         // why the session was destroyed
-	locks map[Key]*hold // what the server may think this session holds
-	owed  []*hold       // those of them that have ended here
-	lease lease         // the shortest TTL of the locks, from the last statement on
-	saved timeouts      // the caller's own settings, while there is a lease
-	timer *time.Timer   // ends what has expired
-	wake  time.Time     // when the timer goes off
+	dead  error            // why the session was destroyed
+	pool  *line            // whose session it is, if a pool's
+	locks map[lockID]*hold // what the server may think this session holds
+	owed  []*hold          // those of them that have ended here
+	lease lease            // the shortest TTL of the locks, from the last statement on
+	saved timeouts         // the caller's own settings, while there is a lease
+	timer *time.Timer      // ends what has expired
+	wake  time.Time        // when the timer goes off
+}
+
+// A lockID tells the locks of a session apart. A key is there once, but for the
+// readers of a pool, who are numbered from 1.
+type lockID struct {
+	key    Key
+	reader int
 }
 
 // ledgers has a ledger for each driver's connection that was ever locked on,
@@ -40,13 +47,12 @@ type ledger struct {
 // must not keep its connection alive, so a lock that is over lets go of it.
 var ledgers sync.Map
 
-// ledgerOf finds the ledger of conn's session.
-func ledgerOf(conn *sql.Conn) (*ledger, error) {
+// ledgerOf finds the ledger of conn's session, and the driver's connection.
+func ledgerOf(conn *sql.Conn) (led *ledger, raw driver.Conn, err error) {
 	if conn == nil {
-		return nil, errors.New("the connection is nil")
+		return nil, nil, errors.New("the connection is nil")
 	}
-	var led *ledger
-	err := conn.Raw(func(driverConn any) error {
+	err = conn.Raw(func(driverConn any) error {
 		v := reflect.ValueOf(driverConn)
 		if v.Kind() != reflect.Pointer {
 			return fmt.Errorf("a driver's connection of type %T cannot be told from another: %w", driverConn, errors.ErrUnsupported)
@@ -55,18 +61,18 @@ func ledgerOf(conn *sql.Conn) (*ledger, error) {
 		id := weak.Make(p)
 		found, ok := ledgers.Load(id)
 		if !ok {
-			fresh := &ledger{turn: make(chan struct{}, 1), locks: make(map[Key]*hold)}
+			fresh := &ledger{turn: make(chan struct{}, 1), locks: make(map[lockID]*hold)}
 			if found, ok = ledgers.LoadOrStore(id, fresh); !ok {
 				runtime.AddCleanup(p, func(id weak.Pointer[byte]) { ledgers.Delete(id) }, id)
 			}
 		}
-		led = found.(*ledger)
+		led, raw = found.(*ledger), driverConn.(driver.Conn)
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("the connection is not usable: %w", err)
+		return nil, nil, fmt.Errorf("the connection is not usable: %w", err)
 	}
-	return led, nil
+	return led, raw, nil
 }
 
 // take waits for its turn to use the session; give ends the turn.
@@ -108,7 +114,7 @@ func (led *ledger) give() { <-led.turn }
 func (led *ledger) add(h *hold, saved timeouts) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	led.locks[h.key] = h
+	led.locks[h.id] = h
 	if ttl := h.info.TTL; ttl > 0 {
 		if led.lease.ttl == 0 {
 			led.lease.ttl, led.saved = ttl, saved
@@ -123,7 +129,7 @@ func (led *ledger) add(h *hold, saved timeouts) {
 func (led *ledger) has(h *hold) bool {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	return led.locks[h.key] == h
+	return led.locks[h.id] == h
 }
 
 // remove strikes out a lock that the server does not hold for us any more, and
@@ -131,18 +137,45 @@ func (led *ledger) has(h *hold) bool {
 func (led *ledger) remove(h *hold, next time.Duration) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	if led.locks[h.key] != h {
+	led.owed = slices.DeleteFunc(led.owed, func(o *hold) bool { return o == h })
+	if led.locks[h.id] != h {
 		return
 	}
-	delete(led.locks, h.key)
+	delete(led.locks, h.id)
 	h.w = nil
-	led.lease.ttl = next
-	if i := slices.Index(led.owed, h); i >= 0 {
-		led.owed = slices.Delete(led.owed, i, i+1)
+	if led.pool != nil {
+		led.pool.p.unclaim(h.id.key, led.pool)
+	} else {
+		led.lease.ttl = next
 	}
 	if len(led.locks) == 0 {
 		led.disarm()
 	}
+}
+
+// reads says whether readers hold key on this session.
+func (led *ledger) reads(key Key) bool {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	for id := range led.locks {
+		if id.key == key && id.reader > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// takenBy is the locks that w took. Their Release has nothing to do any more.
+func (led *ledger) takenBy(w *wire) (holds []*hold) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	for _, h := range led.locks {
+		if h.w == w {
+			h.released = true
+			holds = append(holds, h)
+		}
+	}
+	return holds
 }
 
 // without is the lease that the session has when h is gone, and what the
@@ -150,7 +183,7 @@ func (led *ledger) remove(h *hold, next time.Duration) {
 func (led *ledger) without(h *hold) (time.Duration, timeouts) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	if h.info.TTL == 0 || led.locks[h.key] != h {
+	if h.info.TTL == 0 || led.locks[h.id] != h || led.pool != nil {
 		return led.lease.ttl, timeouts{}
 	}
 	var next time.Duration
@@ -234,6 +267,9 @@ func (led *ledger) expire() {
 	if next < math.MaxInt64 {
 		led.arm(next)
 	}
+	if led.pool != nil && len(led.owed) > 0 {
+		go led.pool.flush()
+	}
 }
 
 // lose ends every lock of a session that is gone.
@@ -241,18 +277,26 @@ func (led *ledger) lose(cause error) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	led.dead = cause
-	led.abandon(cause)
+	led.disarm()
+	for _, h := range led.locks {
+		h.abandon(cause)
+		if led.pool != nil {
+			led.pool.p.unclaim(h.id.key, led.pool)
+		}
+	}
 	clear(led.locks)
 	led.owed, led.lease.ttl = nil, 0
 }
 
-// abandon ends every lock of a session that we cannot reach any more, but that
-// may be alive: in the pool, given back with locks on it. Whoever comes to it
-// next pays what it owes. led.mu is held.
-func (led *ledger) abandon(cause error) {
-	led.disarm()
+// abandon ends the locks that were taken through conn, or not through conn if
+// it is the others that are closed. The session may be alive: in the pool,
+// given back with locks on it. Whoever comes to it next pays what it owes.
+func (led *ledger) abandon(conn *sql.Conn, others bool, cause error) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
 	for _, h := range led.locks {
-		h.end(fmt.Errorf("%w: %w", swanlock.ErrLost, cause))
-		h.w = nil
+		if h.w != nil && (h.w.conn != conn) == others {
+			h.abandon(cause)
+		}
 	}
 }

@@ -28,8 +28,9 @@ type PostgresLock struct {
 // PostgresLock, since ledger and timers keep it alive.
 type hold struct {
 	led   *ledger
+	line  *line // of the pool that it was taken from
 	info  swanlock.Info
-	key   Key
+	id    lockID
 	pid   int32
 	audit int64 // the row's id; 0: none
 	log   *slog.Logger
@@ -41,13 +42,41 @@ type hold struct {
 	released bool  // Release was called
 	lease    lease // its own; the session's ends it too
 	auto     *time.Timer
+	renew    bool // with every heartbeat of the pool
+}
+
+// newHold is what r asks for, not granted yet.
+func newHold(w *wire, led *ledger, r request) *hold {
+	h := &hold{w: w, led: led, log: w.log, id: lockID{key: r.key}, done: make(chan struct{})}
+	h.info = swanlock.Info{Target: r.target, Owner: r.Owner, TTL: r.TTL, Shared: r.Shared, AcquiredAt: time.Now()}
+	h.lease = lease{r.TTL, h.info.AcquiredAt}
+	return h
+}
+
+// handle is what the caller gets.
+func (h *hold) handle() *PostgresLock {
+	l := &PostgresLock{h: h}
+	l.dropped = runtime.AddCleanup(l, drop, h)
+	return l
+}
+
+// late is why a lock that was granted must be given back: the caller has gone,
+// or its lease has.
+func (h *hold) late(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return notAcquired(ctx)
+	}
+	if h.over() != nil {
+		return fmt.Errorf("%w: the answer took longer than the TTL (%v)", swanlock.ErrNotAcquired, h.info.TTL)
+	}
+	return nil
 }
 
 // Info says what was locked, and how.
 func (l *PostgresLock) Info() swanlock.Info { return l.h.info }
 
 // Key is the target's advisory key.
-func (l *PostgresLock) Key() Key { return l.h.key }
+func (l *PostgresLock) Key() Key { return l.h.id.key }
 
 // BackendPID is the process id of the server's end of the session, as in
 // pg_locks and pg_stat_activity.
@@ -116,10 +145,22 @@ func (h *hold) lose(cause error) error {
 	return h.err
 }
 
+// abandon ends a lock whose session cannot be reached any more. led.mu is held.
+func (h *hold) abandon(cause error) {
+	h.end(fmt.Errorf("%w: %w", swanlock.ErrLost, cause))
+	h.w = nil
+}
+
 func (h *hold) refresh(ctx context.Context) error {
 	wrap := func(err error) error { return fmt.Errorf("pglock: refresh %s: %w", quote(h.info.Target), err) }
 	if ctx.Err() != nil {
 		return wrap(context.Cause(ctx))
+	}
+	if h.line != nil {
+		if err := h.line.do(ctx, &op{kind: refreshing, h: h}); err != nil {
+			return wrap(err)
+		}
+		return nil
 	}
 	if err := h.led.take(ctx); err != nil {
 		return wrap(err)
@@ -139,15 +180,12 @@ func (h *hold) refresh(ctx context.Context) error {
 	}
 	h.led.mu.Lock()
 	h.led.lease.start = sent
-	if h.err == nil {
+	if h.err == nil { // it may have expired while the statement was under way
 		h.lease.start = sent
 	}
-	err = h.err
 	h.led.mu.Unlock()
-	if err != nil { // it expired while the statement was under way
-		w.settle(ctx, h.led)
-	}
-	return err
+	w.settle(ctx, h.led) // the lease that was set again is also that of a lock that has ended
+	return h.over()
 }
 
 // state is Err, and the way to the session.
@@ -173,9 +211,12 @@ func (h *hold) release(ctx context.Context) error {
 	if again {
 		return nil
 	}
-	if w != nil {
+	if w != nil && h.line != nil {
+		err = h.line.do(ctx, &op{kind: releasing, h: h})
+	} else if w != nil {
 		if err = h.led.takeSoon(); err == nil {
 			err = w.unlock(ctx, h)
+			w.settle(ctx, h.led)
 			h.led.give()
 		} else {
 			w.destroy(h.led, err)
@@ -188,7 +229,7 @@ func (h *hold) release(ctx context.Context) error {
 	return nil
 }
 
-// autoRefresh refreshes every third of the TTL, so that two may fail.
+// autoRefresh refreshes every third of the TTL, so that one may fail.
 func (h *hold) autoRefresh() {
 	every := h.info.TTL / 3
 	ctx, cancel := context.WithTimeout(context.Background(), every)
@@ -214,7 +255,7 @@ func drop(h *hold) {
 	}
 	h.log.Warn("pglock: a lock was dropped without Release", "target", quote(h.info.Target), "owner", h.info.Owner)
 	h.end(fmt.Errorf("%w: %w", swanlock.ErrLost, errDropped))
-	if h.auto != nil {
+	if h.auto != nil || h.line != nil {
 		go h.release(context.Background())
 		return
 	}

@@ -5,9 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
-	"runtime"
 	"sync"
 	"time"
 
@@ -22,53 +20,20 @@ import (
 //
 // A Session prepares its statements on the connection, so that each call is one
 // round trip when warm. Close it before the connection goes back to the pool.
-type Session struct {
-	w *wire
-
-	mu     sync.Mutex
-	closed bool
-}
-
-// A SessionOption sets how a Session works. A nil one does nothing.
-type SessionOption func(*config)
-
-// config is what the options set.
-type config struct {
-	audit     bool
-	log       *slog.Logger
-	leaseless *sync.Once // says once that the server keeps no lease
-}
-
-// WithAudit writes a row of lock_audit (see the package migrations) for each
-// lock, in the statement that takes it, and closes the row in the one that
-// frees it. If the row cannot be written, the lock is not taken (ErrAudit).
-// Inside a transaction of the caller's the rows share its fate. Exclusive locks
-// outside one have a fence then, asked for or not.
-func WithAudit() SessionOption { return func(c *config) { c.audit = true } }
-
-// WithLogger sets where warnings go; the default is slog.Default().
-func WithLogger(l *slog.Logger) SessionOption { return func(c *config) { c.log = l } }
-
-var leaseless sync.Once
-
-func newConfig(opts []SessionOption) *config {
-	c := &config{log: slog.Default(), leaseless: &leaseless}
-	for _, opt := range opts {
-		if opt != nil {
-			opt(c)
-		}
-	}
-	if c.log == nil {
-		c.log = slog.New(slog.DiscardHandler)
-	}
-	return c
-}
+type Session struct{ w *wire }
 
 // NewSession makes a Session on conn. It sends nothing: what is wrong with the
 // connection shows at the first acquire.
 func NewSession(conn *sql.Conn, opts ...SessionOption) *Session {
+	c := defaults()
+	for _, opt := range opts {
+		if opt != nil {
+			opt.forSession(c)
+		}
+	}
+	c.complete()
 	p := &prepared{Conn: conn, stmts: make(map[string]*sql.Stmt)}
-	return &Session{w: &wire{config: newConfig(opts), conn: conn, q: db.New(p), forget: p.forget}}
+	return &Session{w: &wire{config: c, conn: conn, q: db.New(p), forget: p.forget}}
 }
 
 // TryAcquire takes the lock if it is free, in one round trip. See
@@ -86,12 +51,6 @@ func (s *Session) Acquire(ctx context.Context, target string, opts ...swanlock.O
 }
 
 func (s *Session) acquire(ctx context.Context, target string, opts []swanlock.Option, how acquirer) (*PostgresLock, error) {
-	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
-		return nil, fmt.Errorf("pglock: acquire %s: the session is closed", quote(target))
-	}
 	return acquire(ctx, s.w, target, opts, how)
 }
 
@@ -107,34 +66,26 @@ func locked(l *PostgresLock, err error) (swanlock.DistributedLock, error) {
 // statements. The connection stays open and as it was before. A second call
 // does nothing.
 func (s *Session) Close(ctx context.Context) error {
-	s.mu.Lock()
-	closed := s.closed
-	s.closed = true
-	s.mu.Unlock()
-	if closed {
+	w := s.w
+	if w.closed.Swap(true) {
 		return nil
 	}
-	led, err := ledgerOf(s.w.conn)
+	led, _, err := ledgerOf(w.conn)
 	if err != nil {
 		return fmt.Errorf("pglock: close: %w", err)
 	}
-	var errs []error
-	led.mu.Lock()
-	var mine []*hold
-	for _, h := range led.locks {
-		if h.w == s.w {
-			mine = append(mine, h)
-		}
-	}
-	led.mu.Unlock()
-	for _, h := range mine {
-		errs = append(errs, h.release(ctx))
-	}
 	if err := led.takeSoon(); err != nil {
-		return errors.Join(append(errs, err)...)
+		w.destroy(led, err)
+		return fmt.Errorf("pglock: close: %w", err)
 	}
 	defer led.give()
-	return errors.Join(append(errs, s.w.forget())...)
+	var errs []error
+	for _, h := range led.takenBy(w) {
+		if err := w.unlock(ctx, h); err != nil {
+			errs = append(errs, fmt.Errorf("pglock: release %s: %w", quote(h.info.Target), err))
+		}
+	}
+	return errors.Join(append(errs, w.settle(ctx, led), w.forget())...)
 }
 
 // TryAcquire takes the lock on conn if it is free now. It leaves nothing on the
@@ -150,30 +101,41 @@ func Acquire(ctx context.Context, conn *sql.Conn, target string, opts ...swanloc
 	return acquire(ctx, plain(conn), target, opts, (*wire).poll)
 }
 
+var leaseless sync.Once // for the package's functions
+
 // plain is the way to conn without anything prepared.
 func plain(conn *sql.Conn) *wire {
-	return &wire{config: newConfig(nil), conn: conn, q: db.New(conn), forget: func() error { return nil }}
+	c := defaults()
+	c.leaseless = &leaseless
+	return &wire{config: c, conn: conn, q: db.New(conn), forget: func() error { return nil }}
 }
 
 // A request is what is asked for, checked.
 type request struct {
 	swanlock.Options
-	target string
-	key    Key
+	target  string
+	key     Key
+	waiting bool // in a pool's queue
 }
 
 type acquirer func(w *wire, ctx context.Context, r request) (*PostgresLock, error)
 
+// check is the request for target, if there is nothing wrong with it.
+func check(target string, opts []swanlock.Option) (request, error) {
+	o, err := swanlock.NewOptions(target, opts...)
+	if err == nil && o.TTL > maxTTL {
+		err = fmt.Errorf("pglock: acquire %s: the TTL %v is more than PostgreSQL keeps (%v)", quote(target), o.TTL, maxTTL)
+	}
+	return request{Options: o, target: target, key: KeyOf(target)}, err
+}
+
 // acquire checks what was asked for before anything is sent.
 func acquire(ctx context.Context, w *wire, target string, opts []swanlock.Option, how acquirer) (*PostgresLock, error) {
-	o, err := swanlock.NewOptions(target, opts...)
+	r, err := check(target, opts)
 	if err != nil {
 		return nil, err
 	}
-	if o.TTL > maxTTL {
-		return nil, fmt.Errorf("pglock: acquire %s: the TTL %v is more than PostgreSQL keeps (%v)", quote(target), o.TTL, maxTTL)
-	}
-	l, err := how(w, ctx, request{o, target, KeyOf(target)})
+	l, err := how(w, ctx, r)
 	if err != nil {
 		return nil, fmt.Errorf("pglock: acquire %s: %w", quote(target), err)
 	}
@@ -189,7 +151,7 @@ func (w *wire) poll(ctx context.Context, r request) (*PostgresLock, error) {
 	<-timer.C
 	for interval := shortest; ; interval = min(interval*3/2, longest) {
 		l, err := w.tryAcquire(ctx, r)
-		if !errors.Is(err, swanlock.ErrNotAcquired) || errors.Is(err, swanlock.ErrAlreadyHeld) || ctx.Err() != nil {
+		if !errors.Is(err, swanlock.ErrNotAcquired) || errors.Is(err, swanlock.ErrAlreadyHeld) {
 			return l, err
 		}
 		timer.Reset(interval/2 + rand.N(interval/2))
@@ -206,7 +168,7 @@ func (w *wire) tryAcquire(ctx context.Context, r request) (*PostgresLock, error)
 	if ctx.Err() != nil {
 		return nil, notAcquired(ctx)
 	}
-	led, err := ledgerOf(w.conn)
+	led, err := w.ledger()
 	if err != nil {
 		return nil, err
 	}
@@ -214,6 +176,13 @@ func (w *wire) tryAcquire(ctx context.Context, r request) (*PostgresLock, error)
 		return nil, notAcquired(ctx)
 	}
 	defer led.give()
+	if w.closed.Load() {
+		return nil, errors.New("the session is closed")
+	}
+	if _, w.raw, err = ledgerOf(w.conn); err != nil { // closed meanwhile
+		return nil, err
+	}
+	led.abandon(w.conn, true, errClosed) // since the pool has handed the session out again
 	if err := w.settle(ctx, led); err != nil {
 		return nil, err
 	}
@@ -221,44 +190,18 @@ func (w *wire) tryAcquire(ctx context.Context, r request) (*PostgresLock, error)
 		return nil, err
 	}
 
-	h := &hold{w: w, led: led, log: w.log, key: r.key, done: make(chan struct{})}
-	h.info = swanlock.Info{Target: r.target, Owner: r.Owner, TTL: r.TTL, Shared: r.Shared, AcquiredAt: time.Now()}
-	h.lease = lease{r.TTL, h.info.AcquiredAt}
-	answer, saved, err := w.try(ctx, h, r)
-	if err != nil {
-		w.undo(ctx, h, err)
-		return nil, explain(err, w.audit)
+	h := newHold(w, led, r)
+	if err := w.grant(ctx, h, r); err != nil {
+		return nil, err
 	}
-	switch answer {
-	case heldElsewhere:
-		led.touch(h.info.AcquiredAt)
-		return nil, swanlock.ErrNotAcquired
-	case onStandby:
-		return nil, ErrStandby
-	case fenceTooOld:
-		return nil, ErrFenceInTransaction
-	}
-	h.info.Fence = uint64(answer)
-	led.add(h, saved)
-	// What came too late is given back: the caller has gone, or its lease has.
-	if _, late := h.state(); ctx.Err() != nil || late != nil {
+	if late := h.late(ctx); late != nil {
 		w.unlock(ctx, h)
-		if ctx.Err() != nil {
-			return nil, notAcquired(ctx)
-		}
-		return nil, fmt.Errorf("%w: the answer took longer than the TTL (%v)", swanlock.ErrNotAcquired, r.TTL)
-	}
-	if r.TTL > 0 && saved.idle == "" {
-		w.leaseless.Do(func() {
-			w.log.Warn("pglock: the server has no idle_session_timeout (PostgreSQL 14+): the TTL is kept by the holder alone")
-		})
+		return nil, late
 	}
 	if r.AutoRefresh {
 		led.mu.Lock()
 		h.auto = time.AfterFunc(r.TTL/3, h.autoRefresh)
 		led.mu.Unlock()
 	}
-	l := &PostgresLock{h: h}
-	l.dropped = runtime.AddCleanup(l, drop, h)
-	return l, nil
+	return h.handle(), nil
 }

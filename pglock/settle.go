@@ -6,6 +6,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -26,9 +28,13 @@ func (w *wire) undo(ctx context.Context, h *hold, err error) {
 	case "":
 	default:
 		if w.ask(ctx, h.led, func(ctx context.Context) error {
-			_, err := w.q.Undo(ctx, db.UndoParams{Key: int64(h.key), Shared: h.info.Shared})
+			_, err := w.q.Undo(ctx, db.UndoParams{Key: int64(h.id.key), Shared: h.info.Shared})
 			return err
 		}) == nil {
+			return
+		}
+		// A role that may not unlock may still ask.
+		if row, err := w.probe(ctx, h); err == nil && !row.Held {
 			return
 		}
 	}
@@ -39,19 +45,30 @@ func (w *wire) undo(ctx context.Context, h *hold, err error) {
 // the server whether that is so. It does not restart that lock's TTL.
 func (w *wire) checkFree(ctx context.Context, led *ledger, key Key) error {
 	led.mu.Lock()
-	h := led.locks[key]
+	h := led.locks[lockID{key: key}]
 	led.mu.Unlock()
 	if h == nil {
 		return nil
 	}
 	row, err := w.probe(ctx, h)
 	if err != nil {
-		return w.examine(ctx, h, err)
-	}
-	if w.proven(ctx, h, row) == nil {
+		err = w.examine(ctx, h, err)
+	} else if err = w.proven(ctx, h, row); err == nil {
 		return swanlock.ErrAlreadyHeld
 	}
-	return led.alive()
+	if h.over() == nil {
+		return err
+	}
+	// That lock is lost, which its holder is told. This one may be had if the
+	// session lives.
+	if errors.Is(err, ErrPooler) {
+		return ErrPooler
+	}
+	if dead := led.alive(); dead != nil {
+		return dead
+	}
+	_, _, err = ledgerOf(w.conn)
+	return err
 }
 
 // settle unlocks what has ended here but may still be locked on the server.
@@ -109,10 +126,15 @@ func (w *wire) examine(ctx context.Context, h *hold, err error) error {
 }
 
 // strayed ends the lock when another backend answered. The one that granted it
-// cannot be spoken to, only ended.
+// cannot be spoken to, only ended, and so it is with the session's other locks.
 func (w *wire) strayed(ctx context.Context, h *hold, pid int32) error {
 	err := h.lose(fmt.Errorf("%w (process %d granted the lock, %d answered)", ErrPooler, h.pid, pid))
-	w.terminate(ctx, h)
+	h.led.mu.Lock()
+	granted := slices.Collect(maps.Values(h.led.locks))
+	h.led.mu.Unlock()
+	for _, other := range granted {
+		w.terminate(ctx, other)
+	}
 	w.destroy(h.led, ErrPooler)
 	return err
 }
@@ -163,7 +185,7 @@ func (w *wire) unlock(ctx context.Context, h *hold) error {
 // terminate ends the backend that granted h, if it still holds the lock.
 func (w *wire) terminate(ctx context.Context, h *hold) {
 	err := w.ask(ctx, h.led, func(ctx context.Context) error {
-		_, err := w.q.Terminate(ctx, db.TerminateParams{Key: int64(h.key), Shared: h.info.Shared, Pid: h.pid})
+		_, err := w.q.Terminate(ctx, db.TerminateParams{Key: int64(h.id.key), Shared: h.info.Shared, Pid: h.pid})
 		return err
 	})
 	if err != nil {
@@ -181,11 +203,9 @@ func (w *wire) destroy(led *ledger, cause error) {
 	defer timer.Stop()
 	select {
 	case err := <-closed:
-		if errors.Is(err, sql.ErrConnDone) {
+		if errors.Is(err, sql.ErrConnDone) && !w.own {
 			// It was closed before: the session is dead, or in the pool.
-			led.mu.Lock()
-			led.abandon(fmt.Errorf("%w: %w", cause, err))
-			led.mu.Unlock()
+			led.abandon(w.conn, false, fmt.Errorf("%w: %w", cause, err))
 			return
 		}
 	case <-timer.C:

@@ -2,6 +2,7 @@ package pglock
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"time"
 )
@@ -19,33 +20,59 @@ var errSilent = errors.New("the server did not answer in time")
 
 // A watch bounds the statements of one session, one at a time. It does what
 // context.WithTimeout would do, without its cost for each of them.
-type watch struct {
-	life  context.Context // what they run under
-	timer *time.Timer     // ends life
+type watch struct{ life *life }
+
+// A life is what statements run under, until one of them takes too long.
+type life struct {
+	context.Context
+	end      context.CancelFunc
+	timer    *time.Timer   // cuts the statement under way
+	conn     driver.Conn   // that it is on
+	returned chan struct{} // closed when it has been cut and has returned
 }
 
-// over runs a statement detached from ctx: a cancelled query costs the session
-// with either driver, and may be granted all the same. If the statement takes
-// too long it is cut, and the error is errSilent, whatever it did.
-func (w *watch) over(ctx context.Context, statement func(context.Context) error) error {
+// over runs a statement on conn, detached from ctx: a cancelled query costs the
+// session with either driver, and may be granted all the same. If the statement
+// takes too long it is cut, and the error is errSilent, whatever it did.
+func (w *watch) over(ctx context.Context, conn driver.Conn, statement func(context.Context) error) error {
 	limit := patience
 	if deadline, ok := ctx.Deadline(); ok {
 		limit = min(limit, max(time.Until(deadline), 0)+grace)
 	}
-	if w.timer == nil {
-		life, end := context.WithCancel(context.Background())
-		w.life, w.timer = life, time.AfterFunc(limit, end)
+	l := w.life
+	if l == nil {
+		l = &life{returned: make(chan struct{}), conn: conn}
+		l.Context, l.end = context.WithCancel(context.Background())
+		l.timer = time.AfterFunc(limit, l.cut)
+		w.life = l
 	} else {
-		w.timer.Reset(limit)
+		l.conn = conn
+		l.timer.Reset(limit)
 	}
-	err := statement(detached{w.life, ctx})
-	if !w.timer.Stop() { // it went off, perhaps just now
-		w.timer = nil
-		if err != nil {
-			err = errSilent
-		}
+	err := statement(detached{l, ctx})
+	if l.timer.Stop() {
+		l.conn = nil
+		return err
+	}
+	w.life = nil // it went off, perhaps just now
+	close(l.returned)
+	if err != nil {
+		err = errSilent
 	}
 	return err
+}
+
+// cut ends the life. lib/pq then asks the server to cancel, and waits for its
+// answer even so: if there is none, only the connection's end makes it return.
+func (l *life) cut() {
+	l.end()
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-l.returned:
+	case <-timer.C:
+		l.conn.Close()
+	}
 }
 
 // detached is a context that ends with its own life and has another's values.

@@ -3,7 +3,9 @@ package pglock
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
+	"sync/atomic"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/db"
@@ -20,18 +22,60 @@ const (
 type wire struct {
 	*config
 	conn   *sql.Conn
+	raw    driver.Conn // what conn is to the driver
 	q      *db.Queries
 	forget func() error // drops what was prepared
+	own    bool         // nobody else has conn
+	closed atomic.Bool  // its Session was closed
+	led    atomic.Pointer[ledger]
+}
+
+// ledger finds the ledger of conn. Only the first call waits for a statement
+// that is under way, as conn.Raw does: those who have a context wait in take.
+func (w *wire) ledger() (*ledger, error) {
+	if led := w.led.Load(); led != nil {
+		return led, nil
+	}
+	led, _, err := ledgerOf(w.conn)
+	w.led.Store(led)
+	return led, err
 }
 
 // ask runs a statement on the session of led.
 func (w *wire) ask(ctx context.Context, led *ledger, statement func(context.Context) error) error {
-	err := led.watch.over(ctx, statement)
+	err := led.watch.over(ctx, w.raw, statement)
 	if sqlState(err) == "26000" { // DISCARD ALL or DEALLOCATE took the prepared statement: it did not run
 		w.forget()
-		err = led.watch.over(ctx, statement)
+		err = led.watch.over(ctx, w.raw, statement)
 	}
 	return err
+}
+
+// grant asks for the lock, and enters it in the ledger. Whatever its error,
+// nothing is held.
+func (w *wire) grant(ctx context.Context, h *hold, r request) error {
+	answer, saved, err := w.try(ctx, h, r)
+	if err != nil {
+		w.undo(ctx, h, err)
+		return explain(err, w.audit)
+	}
+	switch answer {
+	case heldElsewhere:
+		h.led.touch(h.info.AcquiredAt)
+		return swanlock.ErrNotAcquired
+	case onStandby:
+		return ErrStandby
+	case fenceTooOld:
+		return ErrFenceInTransaction
+	}
+	h.info.Fence = uint64(answer)
+	h.led.add(h, saved)
+	if r.TTL > 0 && saved.idle == "" {
+		w.leaseless.Do(func() {
+			w.log.Warn("pglock: the server has no idle_session_timeout (PostgreSQL 14+): the TTL is kept by the holder alone")
+		})
+	}
+	return nil
 }
 
 // try asks for the lock. saved is what the lease's settings were.
@@ -54,13 +98,13 @@ func (w *wire) try(ctx context.Context, h *hold, r request) (answer int64, saved
 				Target: r.target, Owner: r.Owner, TtlMs: milliseconds(r.TTL)})
 			h.pid, h.audit, answer, saved = row.Pid, row.AuditID, row.Answer, timeouts{row.Idle, row.IdleInTransaction}
 			return err
-		case lease != "":
-			row, err := w.q.TryAcquireLeased(ctx, db.TryAcquireLeasedParams{
+		case lease != "" || r.Shared || r.Fence:
+			row, err := w.q.TryAcquireWith(ctx, db.TryAcquireWithParams{
 				Key: int64(r.key), Shared: r.Shared, Fence: r.Fence, Lease: lease})
 			h.pid, answer, saved = row.Pid, row.Answer, timeouts{row.Idle, row.IdleInTransaction}
 			return err
 		default:
-			row, err := w.q.TryAcquire(ctx, db.TryAcquireParams{Key: int64(r.key), Shared: r.Shared, Fence: r.Fence})
+			row, err := w.q.TryAcquire(ctx, int64(r.key))
 			h.pid, answer = row.Pid, row.Answer
 			return err
 		}
@@ -73,11 +117,11 @@ func (w *wire) refresh(ctx context.Context, h *hold, t timeouts) (row db.Refresh
 	err = w.ask(ctx, h.led, func(ctx context.Context) error {
 		if h.audit == 0 {
 			row, err = w.q.Refresh(ctx, db.RefreshParams{
-				Key: int64(h.key), Shared: h.info.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
+				Key: int64(h.id.key), Shared: h.info.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
 			return err
 		}
 		audited, err := w.q.RefreshAudited(ctx, db.RefreshAuditedParams{
-			Key: int64(h.key), Shared: h.info.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction, AuditID: h.audit})
+			Key: int64(h.id.key), Shared: h.info.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction, AuditID: h.audit})
 		row = db.RefreshRow(audited)
 		return err
 	})
@@ -86,7 +130,7 @@ func (w *wire) refresh(ctx context.Context, h *hold, t timeouts) (row db.Refresh
 
 func (w *wire) probe(ctx context.Context, h *hold) (row db.RefreshRow, err error) {
 	err = w.ask(ctx, h.led, func(ctx context.Context) error {
-		row, err = w.q.Refresh(ctx, db.RefreshParams{Key: int64(h.key), Shared: h.info.Shared})
+		row, err = w.q.Refresh(ctx, db.RefreshParams{Key: int64(h.id.key), Shared: h.info.Shared})
 		return err
 	})
 	return row, err
@@ -97,13 +141,13 @@ func (w *wire) release(ctx context.Context, h *hold, t timeouts, audited bool) (
 	err = w.ask(ctx, h.led, func(ctx context.Context) error {
 		switch {
 		case audited:
-		case t == timeouts{}:
-			row, err = w.q.Release(ctx, db.ReleaseParams{Key: int64(h.key), Shared: h.info.Shared, Pid: h.pid})
+		case t == timeouts{} && !h.info.Shared:
+			row, err = w.q.Release(ctx, db.ReleaseParams{Key: int64(h.id.key), Pid: h.pid})
 			return err
 		default:
-			leased, err := w.q.ReleaseLeased(ctx, db.ReleaseLeasedParams{
-				Key: int64(h.key), Shared: h.info.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
-			row = db.ReleaseRow{Pid: leased.Pid, Released: leased.Released}
+			with, err := w.q.ReleaseWith(ctx, db.ReleaseWithParams{
+				Key: int64(h.id.key), Shared: h.info.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
+			row = db.ReleaseRow{Pid: with.Pid, Released: with.Released}
 			return err
 		}
 		reason := "released"
@@ -111,7 +155,7 @@ func (w *wire) release(ctx context.Context, h *hold, t timeouts, audited bool) (
 			reason = "expired"
 		}
 		audited, err := w.q.ReleaseAudited(ctx, db.ReleaseAuditedParams{
-			Key: int64(h.key), Shared: h.info.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction,
+			Key: int64(h.id.key), Shared: h.info.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction,
 			AuditID: h.audit, EndReason: reason})
 		row = db.ReleaseRow{Pid: audited.Pid, Released: audited.Released}
 		return err

@@ -3,22 +3,21 @@
 -- be another one than granted the lock.
 
 -- name: TryAcquire :one
--- Takes the lock if it is free. The answer is the fence, 0 if none was asked
--- for, -1: held elsewhere, -2: a standby, -3: a fence was asked for in a
--- transaction that has its id already, older than this grant. CASE fixes the
--- order of the calls: no lock is taken but for the third, no fence before it.
+-- Takes the lock if it is free: the common case, and the fewest arguments. The
+-- answer is 0, or -1: held elsewhere, -2: a standby.
 SELECT
     pg_backend_pid()::integer AS pid,
     (CASE
         WHEN pg_is_in_recovery() THEN -2
-        WHEN @fence::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
-        WHEN CASE WHEN @shared::boolean THEN pg_try_advisory_lock_shared(@key::bigint) ELSE pg_try_advisory_lock(@key) END
-        THEN CASE WHEN @fence THEN pg_current_xact_id()::text::bigint ELSE 0 END
+        WHEN pg_try_advisory_lock(@key::bigint) THEN 0
         ELSE -1
     END)::bigint AS answer;
 
--- name: TryAcquireLeased :one
--- As TryAcquire, and the lease comes with the grant. The inner select is a
+-- name: TryAcquireWith :one
+-- As TryAcquire, as a reader, with a fence, with a lease. The answer is the
+-- fence if one was asked for, and -3 if it was asked for in a transaction that
+-- has its id already, older than this grant. CASE fixes the order of the calls:
+-- no lock is taken but by the third, no fence before it. The inner select is a
 -- step of its own, and first, because it calls volatile functions. idle is ''
 -- where the server has no idle_session_timeout (before PostgreSQL 14).
 SELECT
@@ -26,8 +25,8 @@ SELECT
     l.answer,
     l.idle,
     l.idle_in_transaction,
-    (CASE WHEN l.answer >= 0 THEN
-        CASE WHEN l.idle <> '' THEN set_config('idle_session_timeout', @lease::text, false) ELSE '' END
+    (CASE WHEN l.answer >= 0 AND @lease::text <> '' THEN
+        CASE WHEN l.idle <> '' THEN set_config('idle_session_timeout', @lease, false) ELSE '' END
         || set_config('idle_in_transaction_session_timeout', @lease, false)
     ELSE '' END)::text AS lease
 FROM (
@@ -69,13 +68,11 @@ FROM (
 -- Frees the lock on the backend that granted it, and on no other.
 SELECT
     pg_backend_pid()::integer AS pid,
-    (CASE WHEN pg_backend_pid() <> @pid::integer THEN false
-        WHEN @shared::boolean THEN pg_advisory_unlock_shared(@key::bigint)
-        ELSE pg_advisory_unlock(@key)
-    END)::boolean AS released;
+    (CASE WHEN pg_backend_pid() <> @pid::integer THEN false ELSE pg_advisory_unlock(@key::bigint) END)::boolean AS released;
 
--- name: ReleaseLeased :one
--- As Release, and puts back the settings that the lease had changed.
+-- name: ReleaseWith :one
+-- As Release, of a reader's lock too, and puts back the settings that the lease
+-- had changed.
 SELECT
     pg_backend_pid()::integer AS pid,
     (CASE WHEN pg_backend_pid() <> @pid::integer THEN false

@@ -1,0 +1,578 @@
+package mocks_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/DATA-DOG/go-sqlmock"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/mocks"
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+// ways are the ways in which pglock comes to a connection. The script is the
+// same for all.
+var ways = map[string]func(conn *sql.Conn) swanlock.Locker{
+	"conn":    func(conn *sql.Conn) swanlock.Locker { return onConn{conn} },
+	"session": func(conn *sql.Conn) swanlock.Locker { return pglock.NewSession(conn, quiet) },
+	"audited": func(conn *sql.Conn) swanlock.Locker { return pglock.NewSession(conn, quiet, pglock.WithAudit()) },
+}
+
+var quiet = pglock.WithLogger(slog.New(slog.DiscardHandler))
+
+// onConn is pglock's package functions as a Locker.
+type onConn struct{ conn *sql.Conn }
+
+func (c onConn) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	if l, err := pglock.TryAcquire(ctx, c.conn, target, opts...); err == nil {
+		return l, nil
+	} else {
+		return nil, err
+	}
+}
+
+func (c onConn) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	if l, err := pglock.Acquire(ctx, c.conn, target, opts...); err == nil {
+		return l, nil
+	} else {
+		return nil, err
+	}
+}
+
+// everyWay runs f for each way, with and without a TTL.
+func everyWay(t *testing.T, f func(t *testing.T, l swanlock.Locker, pg *mocks.Postgres, opts ...swanlock.Option)) {
+	for name, way := range ways {
+		t.Run(name, func(t *testing.T) {
+			conn, pg := mocks.NewConn(t)
+			f(t, way(conn), pg)
+		})
+		t.Run(name+" with a TTL", func(t *testing.T) {
+			conn, pg := mocks.NewConn(t)
+			f(t, way(conn), pg, swanlock.WithTTL(time.Hour))
+		})
+	}
+}
+
+func take(t *testing.T, l swanlock.Locker, opts ...swanlock.Option) swanlock.DistributedLock {
+	t.Helper()
+	lock, err := l.TryAcquire(context.Background(), "t", opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lock
+}
+
+func TestLife(t *testing.T) {
+	everyWay(t, func(t *testing.T, l swanlock.Locker, pg *mocks.Postgres, opts ...swanlock.Option) {
+		ctx := context.Background()
+		for range 2 { // the second time on warm statements
+			pg.ExpectTryAcquire("t")
+			pg.ExpectRefresh("t")
+			pg.ExpectTryAcquire("t").AlreadyHeld()
+			pg.ExpectRelease("t")
+			lock := take(t, l, opts...)
+			if !pg.Holds("t") {
+				t.Error("granted, and not held")
+			}
+			if err := lock.Refresh(ctx); err != nil {
+				t.Error(err)
+			}
+			if _, err := l.TryAcquire(ctx, "t", opts...); !errors.Is(err, swanlock.ErrAlreadyHeld) {
+				t.Errorf("got %v, want %v", err, swanlock.ErrAlreadyHeld)
+			}
+			if err := lock.Release(ctx); err != nil {
+				t.Error(err)
+			}
+			if pg.Holds("t") || pg.Ended() {
+				t.Errorf("released: holds %v, ended %v", pg.Holds("t"), pg.Ended())
+			}
+		}
+	})
+}
+
+func TestNotGranted(t *testing.T) {
+	io := errors.New("connection reset")
+	for name, c := range map[string]struct {
+		script func(*mocks.ExpectedTryAcquire)
+		want   error
+		ended  bool
+	}{
+		"HeldElsewhere":   {func(e *mocks.ExpectedTryAcquire) { e.HeldElsewhere() }, swanlock.ErrNotAcquired, false},
+		"Standby":         {func(e *mocks.ExpectedTryAcquire) { e.Standby() }, pglock.ErrStandby, false},
+		"FenceTooOld":     {func(e *mocks.ExpectedTryAcquire) { e.FenceInTransaction() }, pglock.ErrFenceInTransaction, false},
+		"Fails":           {func(e *mocks.ExpectedTryAcquire) { e.Fails(mocks.SQLState("53200")) }, pglock.ErrLockTableFull, false},
+		"FailsAfterGrant": {func(e *mocks.ExpectedTryAcquire) { e.FailsAfterGrant(mocks.SQLState("57014")) }, mocks.SQLState("57014"), false},
+		"NoState":         {func(e *mocks.ExpectedTryAcquire) { e.FailsAfterGrant(io) }, io, true},
+		"BadConn":         {func(e *mocks.ExpectedTryAcquire) { e.Fails(driver.ErrBadConn) }, driver.ErrBadConn, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			everyWay(t, func(t *testing.T, l swanlock.Locker, pg *mocks.Postgres, opts ...swanlock.Option) {
+				c.script(pg.ExpectTryAcquire("t"))
+				_, err := l.TryAcquire(context.Background(), "t", opts...)
+				if name == "BadConn" && errors.Is(err, sql.ErrConnDone) {
+					err = driver.ErrBadConn // what database/sql makes of it on a prepared statement
+				}
+				if !errors.Is(err, c.want) {
+					t.Errorf("got %v, want %v", err, c.want)
+				}
+				if pg.Holds("t") || pg.Ended() != c.ended {
+					t.Errorf("holds %v, ended %v", pg.Holds("t"), pg.Ended())
+				}
+			})
+		})
+	}
+}
+
+func TestAcquireWaits(t *testing.T) {
+	everyWay(t, func(t *testing.T, l swanlock.Locker, pg *mocks.Postgres, opts ...swanlock.Option) {
+		pg.ExpectTryAcquire("t").HeldElsewhere()
+		pg.ExpectTryAcquire("t").HeldElsewhere()
+		pg.ExpectTryAcquire("t").Granted()
+		lock, err := l.Acquire(context.Background(), "t", opts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pg.ExpectRelease("t")
+		lock.Release(context.Background())
+
+		pg.ExpectTryAcquire("t").StaysHeldElsewhere()
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+		defer cancel()
+		if _, err := l.Acquire(ctx, "t", opts...); !errors.Is(err, swanlock.ErrNotAcquired) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		pg.ExpectTryAcquire("t").Granted()
+		take(t, l, opts...)
+	})
+}
+
+func TestLosses(t *testing.T) {
+	ctx, io := context.Background(), errors.New("connection reset")
+	type call = func(l swanlock.DistributedLock) error
+	refresh := func(l swanlock.DistributedLock) error { return l.Refresh(ctx) }
+	release := func(l swanlock.DistributedLock) error { return l.Release(ctx) }
+	for name, c := range map[string]struct {
+		script func(pg *mocks.Postgres)
+		call   call
+		want   error // nil: the call succeeds
+		held   bool
+		ended  bool
+	}{
+		"refresh: lost": {func(pg *mocks.Postgres) { pg.ExpectRefresh("t").Lost() },
+			refresh, swanlock.ErrLost, false, false},
+		"refresh: another backend": {func(pg *mocks.Postgres) { pg.ExpectRefresh("t").ByAnotherBackend() },
+			refresh, pglock.ErrPooler, false, true},
+		"refresh: the server fails": {func(pg *mocks.Postgres) { pg.ExpectRefresh("t").Fails(mocks.SQLState("57014")) },
+			refresh, mocks.SQLState("57014"), true, false},
+		"refresh: it fails, and the lock is gone": {func(pg *mocks.Postgres) {
+			pg.ExpectRefresh("t").Fails(mocks.SQLState("57014"))
+			pg.ExpectProbe("t").Lost()
+		}, refresh, swanlock.ErrLost, false, false},
+		"refresh: the connection fails": {func(pg *mocks.Postgres) { pg.ExpectRefresh("t").Fails(io) },
+			refresh, swanlock.ErrLost, false, true},
+		"release: lost": {func(pg *mocks.Postgres) { pg.ExpectRelease("t").Lost() },
+			release, swanlock.ErrLost, false, false},
+		"release: another backend": {func(pg *mocks.Postgres) { pg.ExpectRelease("t").ByAnotherBackend() },
+			release, pglock.ErrPooler, false, true},
+		"release: another backend, named": {func(pg *mocks.Postgres) {
+			pg.ExpectRelease("t").ByAnotherBackend()
+			pg.ExpectTerminate("t")
+		}, release, pglock.ErrPooler, false, true},
+		"release: the server fails once": {func(pg *mocks.Postgres) { pg.ExpectRelease("t").Fails(mocks.SQLState("57014")) },
+			release, nil, false, false},
+		"release: the connection fails": {func(pg *mocks.Postgres) { pg.ExpectRelease("t").Fails(io) },
+			release, swanlock.ErrLost, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			everyWay(t, func(t *testing.T, l swanlock.Locker, pg *mocks.Postgres, opts ...swanlock.Option) {
+				pg.ExpectTryAcquire("t").Granted()
+				c.script(pg)
+				lock := take(t, l, opts...)
+				err := c.call(lock)
+				audited := strings.Contains(t.Name(), "audited")
+				if c.want == nil && audited && errors.Is(err, mocks.SQLState("57014")) {
+					err = nil // the lock is free, and the caller told that the row is not closed
+				}
+				if !errors.Is(err, c.want) {
+					t.Errorf("got %v, want %v", err, c.want)
+				}
+				if pg.Holds("t") != c.held || pg.Ended() != c.ended {
+					t.Errorf("holds %v, ended %v; want %v, %v", pg.Holds("t"), pg.Ended(), c.held, c.ended)
+				}
+				if c.held {
+					pg.ExpectRelease("t")
+					lock.Release(ctx)
+				}
+			})
+		})
+	}
+}
+
+func TestOptions(t *testing.T) {
+	ctx := context.Background()
+	conn, pg := mocks.NewConn(t)
+	s := pglock.NewSession(conn, pglock.WithAudit())
+	pg.ExpectTryAcquire("t").WithTTL(1500 * time.Millisecond).WithExclusive().WithFence().WithAudit("me").GrantedWithFence(41)
+	pg.ExpectRelease("t")
+	pg.ExpectTryAcquire("t").WithShared().WithTTL(0).WithAudit("you")
+	pg.ExpectRelease("t")
+	pg.ExpectTryAcquire("t").WithTTL(time.Hour + 1500*time.Microsecond)
+	pg.ExpectRelease("t")
+	lock := take(t, s, swanlock.WithTTL(1500*time.Millisecond), swanlock.WithFence(), swanlock.WithOwner("me"))
+	if got := lock.Info().Fence; got != 41 {
+		t.Errorf("fence %d, want 41", got)
+	}
+	lock.Release(ctx)
+	lock = take(t, s, swanlock.WithShared(), swanlock.WithOwner("you"))
+	if got := lock.Info().Fence; got != 0 {
+		t.Errorf("a shared lock's fence is %d", got)
+	}
+	lock.Release(ctx)
+	onConn, err := pglock.TryAcquire(ctx, conn, "t", swanlock.WithTTL(time.Hour+1500*time.Microsecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	onConn.Release(ctx)
+}
+
+func TestSettings(t *testing.T) {
+	conn, pg := mocks.NewConn(t)
+	pg.SetConfig("idle_in_transaction_session_timeout", "1min")
+	pg.ExpectTryAcquire("t")
+	pg.ExpectRelease("t")
+	settings := func() string {
+		return pg.CurrentSetting("idle_session_timeout") + " " + pg.CurrentSetting("idle_in_transaction_session_timeout")
+	}
+	lock := take(t, pglock.NewSession(conn), swanlock.WithTTL(time.Second))
+	if got, want := settings(), "1000 1000"; got != want {
+		t.Errorf("held: %q, want %q", got, want)
+	}
+	lock.Release(context.Background())
+	if got, want := settings(), "0 1min"; got != want {
+		t.Errorf("released: %q, want %q", got, want)
+	}
+	pg.ExpectTryAcquire("t").FailsAfterGrant(mocks.SQLState("57014"))
+	pglock.TryAcquire(context.Background(), conn, "t", swanlock.WithTTL(time.Second))
+	if got, want := settings(), "0 1min"; got != want { // unlike locks, they go with a statement that fails
+		t.Errorf("failed: %q, want %q", got, want)
+	}
+}
+
+// The subject's own statements have their place in the script.
+func TestOwnStatements(t *testing.T) {
+	ctx := context.Background()
+	conn, pg := mocks.NewConn(t)
+	pg.ExpectTryAcquire("t")
+	pg.ExpectBegin()
+	pg.ExpectPrepare("SELECT n").ExpectQuery().WithArgs(1).WillReturnRows(sqlmock.NewRows([]string{"n"}).AddRow(7))
+	pg.ExpectExec("DELETE").WillReturnError(io.ErrShortWrite)
+	pg.ExpectRollback()
+	pg.ExpectQuery("SELECT m").WillReturnRows(sqlmock.NewRows([]string{"m"}).AddRow(8))
+	pg.ExpectRelease("t")
+
+	lock := take(t, pglock.NewSession(conn))
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stmt, err := tx.Prepare("SELECT n FROM x WHERE id = $1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n, m int
+	if err := stmt.QueryRow(1).Scan(&n); err != nil || n != 7 {
+		t.Errorf("got %d, %v", n, err)
+	}
+	if _, err := tx.Exec("DELETE FROM x"); !errors.Is(err, io.ErrShortWrite) {
+		t.Errorf("got %v", err)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Error(err)
+	}
+	if err := conn.QueryRowContext(ctx, "SELECT m FROM x").Scan(&m); err != nil || m != 8 {
+		t.Errorf("got %d, %v", m, err)
+	}
+	if err := lock.Release(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestInAnyOrder(t *testing.T) {
+	conn, pg := mocks.NewConn(t)
+	pg.MatchExpectationsInOrder(false)
+	pg.ExpectTryAcquire("a").HeldElsewhere()
+	pg.ExpectTryAcquire("t")
+	take(t, pglock.NewSession(conn))
+	if _, err := pglock.TryAcquire(context.Background(), conn, "a"); !errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A pool's connections are sessions of their own.
+func TestDB(t *testing.T) {
+	ctx := context.Background()
+	first, pg := mocks.NewConn(t)
+	second, err := pg.DB().Conn(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	pg.ExpectTryAcquire("t").WithShared()
+	pg.ExpectTryAcquire("t").WithShared()
+	a, err := pglock.TryAcquire(ctx, first, "t", swanlock.WithShared())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := pglock.TryAcquire(ctx, second, "t", swanlock.WithShared())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.BackendPID() == b.BackendPID() {
+		t.Errorf("both sessions have process %d", a.BackendPID())
+	}
+}
+
+// A statement that the server has forgotten stays forgotten.
+func TestForgottenStatement(t *testing.T) {
+	ctx := context.Background()
+	conn, pg := mocks.NewConn(t)
+	l := pglock.NewSession(conn)
+	pg.ExpectTryAcquire("t")
+	pg.ExpectRefresh("t").Fails(mocks.SQLState("26000"))
+	pg.ExpectRefresh("t")
+	lock := take(t, l)
+	if err := lock.Refresh(ctx); err != nil {
+		t.Error(err)
+	}
+
+	pg.ExpectUndo("u").Fails(mocks.SQLState("26000"))
+	pg.ExpectUndo("u")
+	const query = "-- name: Undo :one\nSELECT $1, $2"
+	stmt, err := conn.PrepareContext(ctx, query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stmt.Close()
+	var undone bool
+	for range 2 {
+		if err := stmt.QueryRow(int64(pglock.KeyOf("u")), false).Scan(&undone); !errors.Is(err, mocks.SQLState("26000")) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if err := conn.QueryRowContext(ctx, query, int64(pglock.KeyOf("u")), false).Scan(&undone); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAfter(t *testing.T) {
+	conn, pg := mocks.NewConn(t)
+	pg.ExpectTryAcquire("t").After(30 * time.Millisecond)
+	pg.ExpectRelease("t").After(30 * time.Millisecond)
+	start := time.Now()
+	take(t, pglock.NewSession(conn)).Release(context.Background())
+	if took := time.Since(start); took < 60*time.Millisecond {
+		t.Errorf("took %v", took)
+	}
+}
+
+// watchedT is a *testing.T that keeps what a script finds wrong.
+type watchedT struct {
+	exampleT
+	failures []string
+}
+
+func (t *watchedT) Errorf(format string, args ...any) {
+	t.failures = append(t.failures, fmt.Sprintf(format, args...))
+}
+
+// Each of these tests must fail, and say why.
+func TestFailures(t *testing.T) {
+	ctx := context.Background()
+	for name, c := range map[string]struct {
+		run  func(conn *sql.Conn, pg *mocks.Postgres)
+		want string
+	}{
+		"unmet": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t")
+			pg.ExpectRelease("t")
+			pglock.TryAcquire(ctx, conn, "t")
+		}, `never asked for: Release of "t"`},
+		"unmet, of its own": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectExec("DELETE")
+		}, "DELETE"},
+		"an undo that is not sent": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t").HeldElsewhere()
+			pg.ExpectUndo("t")
+			pglock.TryAcquire(ctx, conn, "t")
+		}, `never asked for: Undo of "t"`},
+		"unexpected": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pglock.TryAcquire(ctx, conn, "t")
+		}, "unexpected TryAcquire of a target whose key is"},
+		"out of order": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("a")
+			pg.ExpectTryAcquire("b")
+			pglock.TryAcquire(ctx, conn, "b")
+		}, `unexpected TryAcquire of "b": the next lock expectation is TryAcquire of "a"`},
+		"a statement of its own is missing": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectExec("DELETE")
+			pg.ExpectTryAcquire("t")
+			pglock.TryAcquire(ctx, conn, "t")
+		}, `unexpected TryAcquire of "t"`},
+		"a release too many": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t")
+			l, _ := pglock.TryAcquire(ctx, conn, "t")
+			l.Release(ctx)
+		}, `unexpected Release of "t": the next lock expectation is nothing`},
+		"a refresh too many": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t")
+			l, _ := pglock.TryAcquire(ctx, conn, "t")
+			l.Refresh(ctx)
+		}, `unexpected Refresh of "t"`},
+		"another verb": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t")
+			pg.ExpectRelease("t")
+			l, _ := pglock.TryAcquire(ctx, conn, "t")
+			l.Refresh(ctx)
+		}, `unexpected Refresh of "t": the next lock expectation is Release of "t"`},
+		"another target": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t")
+			pglock.TryAcquire(ctx, conn, "u")
+		}, `the next lock expectation is TryAcquire of "t"`},
+		"taken twice": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t")
+			pglock.TryAcquire(ctx, conn, "t", swanlock.WithTTL(time.Hour))
+			pglock.TryAcquire(ctx, conn, "t", swanlock.WithTTL(time.Hour))
+		}, "script that with AlreadyHeld"},
+		"held elsewhere too often": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t").HeldElsewhere()
+			pglock.TryAcquire(ctx, conn, "t")
+			pglock.TryAcquire(ctx, conn, "t")
+		}, `unexpected TryAcquire of "t"`},
+		"TTL": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t").WithTTL(time.Hour)
+			pglock.TryAcquire(ctx, conn, "t", swanlock.WithTTL(time.Minute))
+		}, `has a lease of "60000" ms, not "3600000"`},
+		"no TTL": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t").WithTTL(0)
+			pglock.TryAcquire(ctx, conn, "t", swanlock.WithTTL(time.Minute))
+		}, `has a lease of "60000" ms, not ""`},
+		"audited TTL": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t").WithTTL(time.Hour)
+			pglock.NewSession(conn, pglock.WithAudit()).TryAcquire(ctx, "t")
+		}, "has a TTL of 0 ms, not 3600000"},
+		"shared": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t").WithShared()
+			pglock.TryAcquire(ctx, conn, "t")
+		}, "exclusive, not shared"},
+		"exclusive": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t").WithExclusive()
+			pglock.TryAcquire(ctx, conn, "t", swanlock.WithShared())
+		}, "shared, not exclusive"},
+		"fence": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t").WithFence()
+			pglock.TryAcquire(ctx, conn, "t")
+		}, "wants no fence"},
+		"a fence for none": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t").GrantedWithFence(9)
+			pglock.TryAcquire(ctx, conn, "t")
+		}, "wants no fence"},
+		"audit": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t").WithAudit("me")
+			pglock.TryAcquire(ctx, conn, "t", swanlock.WithOwner("me"))
+		}, "is not audited"},
+		"owner": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t").WithAudit("me")
+			pglock.NewSession(conn, pglock.WithAudit()).TryAcquire(ctx, "t", swanlock.WithOwner("you"))
+		}, `for "you", not "me"`},
+		"stacked": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t")
+			pg.ExpectTryAcquire("t")
+			const twice = "-- name: TryAcquire :one\nSELECT $1"
+			for range 2 {
+				conn.QueryRowContext(ctx, twice, int64(pglock.KeyOf("t"))).Scan()
+			}
+		}, "would need two unlocks"},
+		"another lock than was granted": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			pg.ExpectTryAcquire("t")
+			pg.ExpectRelease("t")
+			pglock.TryAcquire(ctx, conn, "t")
+			conn.QueryRowContext(ctx, "-- name: ReleaseWith :one\nSELECT $1, $2, $3, $4, $5", int64(4001), true, int64(pglock.KeyOf("t")), "", "").Scan()
+		}, "not the lock that was granted"},
+		"an audit corrected without cause": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			conn.ExecContext(ctx, "-- name: AuditLost :exec\nUPDATE", int64(3))
+		}, "unexpected AuditLost of the audit's row 3"},
+		"arguments that are not known": {func(conn *sql.Conn, pg *mocks.Postgres) {
+			conn.ExecContext(ctx, "-- name: AuditLost :exec\nUPDATE", int64(3), int64(4))
+		}, "AuditLost has 2 arguments, not 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &watchedT{}
+			conn, pg := mocks.NewConn(w)
+			c.run(conn, pg)
+			w.end()
+			if got := strings.Join(w.failures, "\n"); !strings.Contains(got, c.want) {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// Closing a connection waits for its Rows: a test must not hang on that.
+func TestRowsLeftOpen(t *testing.T) {
+	t.Parallel()
+	w := &watchedT{}
+	conn, pg := mocks.NewConn(w)
+	pg.ExpectQuery("SELECT").WillReturnRows(sqlmock.NewRows([]string{"n"}).AddRow(1))
+	rows, err := conn.QueryContext(context.Background(), "SELECT n FROM x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	w.end()
+	if got := strings.Join(w.failures, "\n"); !strings.Contains(got, "close its Rows") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A lock that outlives its test, as one with auto-refresh may, does not fail it.
+func TestOver(t *testing.T) {
+	w := &watchedT{}
+	conn, pg := mocks.NewConn(w)
+	pg.ExpectTryAcquire("t")
+	l, err := pglock.TryAcquire(context.Background(), conn, "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.end()
+	l.Release(context.Background())
+	if len(w.failures) > 0 {
+		t.Error(w.failures)
+	}
+}
+
+func BenchmarkNewConn(b *testing.B) {
+	ctx := context.Background()
+	for b.Loop() {
+		w := &watchedT{}
+		conn, pg := mocks.NewConn(w)
+		pg.ExpectTryAcquire("t")
+		pg.ExpectRelease("t")
+		l, err := pglock.TryAcquire(ctx, conn, "t")
+		if err != nil {
+			b.Fatal(err)
+		}
+		l.Release(ctx)
+		if w.end(); len(w.failures) > 0 {
+			b.Fatal(w.failures)
+		}
+	}
+}

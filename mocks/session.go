@@ -1,0 +1,333 @@
+package mocks
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"time"
+
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+// A session is the server's end of one connection. It keeps what was granted,
+// so that it can tell the truth. All of it is guarded by pg.mu.
+type session struct {
+	pg     *Postgres
+	pid    int32
+	config config
+	held   map[pglock.Key]grant
+	ended  bool
+	// trouble is what was last asked of a key, if it went wrong: pglock may ask
+	// more of its own accord.
+	trouble   map[pglock.Key]trouble
+	auditOwed bool // a release found an audited lock gone: its row is wrong
+}
+
+// A trouble is what went wrong.
+type trouble struct {
+	verb verb
+	err  error // nil: it was answered
+}
+
+// Two of the server's codes mean more here than that something failed.
+const (
+	noSuchStatement    = "26000" // and that it has not run, so that it is sent again
+	abortedTransaction = "25P02"
+)
+
+// A grant is how a lock was granted.
+type grant struct {
+	target string
+	shared bool
+	leased bool
+	audit  int64
+}
+
+// A reply is an answer under way.
+type reply struct {
+	answer answer
+	err    error
+	delay  time.Duration
+}
+
+func (pg *Postgres) newSession() *session {
+	pg.mu.Lock()
+	defer pg.mu.Unlock()
+	s := &session{
+		pg:      pg,
+		pid:     firstPID + int32(len(pg.sessions)),
+		config:  pg.config,
+		held:    make(map[pglock.Key]grant),
+		trouble: make(map[pglock.Key]trouble),
+	}
+	pg.sessions = append(pg.sessions, s)
+	return s
+}
+
+func (s *session) end() {
+	s.pg.mu.Lock()
+	defer s.pg.mu.Unlock()
+	s.ended = s.ended || !s.pg.over
+	clear(s.held)
+}
+
+// query answers one of pglock's statements.
+func (s *session) query(ctx context.Context, name, query string, args []driver.NamedValue) (driver.Rows, error) {
+	q, err := read(name, args)
+	if err != nil {
+		s.pg.fail("%v", err)
+		return nil, err
+	}
+	s.pg.mu.Lock()
+	rows, r, err := s.ask(ctx, q, query, args)
+	s.pg.mu.Unlock()
+	if rows != nil || err != nil {
+		return rows, err
+	}
+	if r.delay > 0 {
+		select {
+		case <-time.After(r.delay):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	return r.answer.row(name), nil
+}
+
+// exec is query for a statement without a row.
+func (s *session) exec(ctx context.Context, name, query string, args []driver.NamedValue) (driver.Result, error) {
+	q, err := read(name, args)
+	if err != nil {
+		s.pg.fail("%v", err)
+		return nil, err
+	}
+	pg := s.pg
+	pg.mu.Lock()
+	defer pg.mu.Unlock()
+	pg.asked, pg.met, pg.theirs = q, nil, false
+	defer func() { pg.asked = nil }()
+	result, err := pg.inner.(driver.ExecerContext).ExecContext(ctx, query, args)
+	if pg.theirs || err == nil {
+		return result, err
+	}
+	if !s.auditOwed {
+		return nil, s.unexpected(q)
+	}
+	s.auditOwed = false
+	return driver.RowsAffected(1), nil
+}
+
+// ask has go-sqlmock find what the script says to q. rows and err are those of an
+// expectation of the test's own.
+func (s *session) ask(ctx context.Context, q *question, query string, args []driver.NamedValue) (rows driver.Rows, r reply, err error) {
+	s.judge(q)
+	pg := s.pg
+	pg.asked, pg.met, pg.theirs = q, nil, false
+	rows, err = pg.inner.(driver.QueryerContext).QueryContext(ctx, query, args)
+	pg.asked = nil
+	if pg.theirs {
+		return rows, reply{}, err
+	}
+	as := pg.met
+	switch {
+	case as != nil:
+		as.met = true
+		pg.stays[q.key()] = as.outcome == staysHeldElsewhere
+		for _, w := range as.wants {
+			if problem := w(q); problem != "" {
+				pg.failf("%s %s", as, problem)
+			}
+		}
+	case s.ownAccord(q):
+		as = &step{verb: q.verb}
+		if err := s.trouble[q.key()].err; stateOf(err) == abortedTransaction {
+			as.outcome, as.err = fails, err // as everything, until it is rolled back
+		}
+	case q.verb == tryAcquire && pg.stays[q.key()]:
+		as = &step{verb: q.verb, outcome: staysHeldElsewhere}
+	default:
+		return nil, reply{}, s.unexpected(q)
+	}
+	r = reply{err: as.err, delay: as.delay}
+	r.answer = s.answer(q, as)
+	return nil, r, nil
+}
+
+// judge tells a probe from a refresh. Without a lease they are the same to the
+// server.
+func (s *session) judge(q *question) {
+	if q.verb != refresh || q.audited() || q.Idle != "" || q.IdleInTransaction != "" {
+		return
+	}
+	g, ok := s.held[q.key()]
+	q.mayProbe = true
+	trouble := s.trouble[q.key()]
+	state := stateOf(trouble.err)
+	failed := trouble.verb == undo || trouble.verb == refresh && state != noSuchStatement && state != abortedTransaction
+	if failed || ok && (g.leased || g.audit != 0) {
+		q.verb = probe
+	}
+}
+
+// ownAccord says whether pglock may ask q without being scripted to.
+func (s *session) ownAccord(q *question) bool {
+	trouble := s.trouble[q.key()]
+	after := trouble.verb
+	switch q.verb {
+	case undo:
+		return after == tryAcquire
+	case refresh:
+		return after == refresh && stateOf(trouble.err) == noSuchStatement
+	case probe:
+		return after == refresh || after == undo
+	case release: // once more, or to put back the settings after a loss
+		return after == release || after == refresh || after == probe
+	case terminate:
+		return after == terminate
+	}
+	return false
+}
+
+// answer does what q asks, as the step has it.
+func (s *session) answer(q *question, as *step) answer {
+	key := q.key()
+	g, held := s.held[key]
+	delete(s.trouble, key)
+	if q.verb != tryAcquire && q.verb != undo && held && (g.shared != q.Shared || q.audited() && g.audit != q.AuditID) {
+		s.pg.failf("%s of %q: not the lock that was granted", q.verb, g.target)
+		held = false
+	}
+	a := answer{Pid: s.pid, Idle: s.config.idle, IdleInTransaction: s.config.idleInTransaction}
+	if as.outcome == fails {
+		s.trouble[key] = trouble{q.verb, as.err}
+		return a
+	}
+	if as.outcome == lost {
+		delete(s.held, key)
+		held = false
+	}
+	if as.outcome == otherBackend {
+		a.Pid = s.pid + 1000
+		s.trouble[key] = trouble{verb: terminate}
+	}
+	here := a.Pid == s.pid
+	switch q.verb {
+	case tryAcquire:
+		a.Answer, a.AuditID = s.grant(q, as)
+	case refresh, probe:
+		a.Held = held && here
+		if a.Held {
+			s.set(q.Idle, q.IdleInTransaction)
+		} else if here {
+			s.trouble[key] = trouble{verb: q.verb}
+		}
+	case release:
+		a.Released = held && here && q.Pid == s.pid
+		if a.Released {
+			delete(s.held, key)
+		}
+		if here && q.Pid == s.pid {
+			s.set(q.Idle, q.IdleInTransaction)
+			if !a.Released && q.audited() {
+				s.auditOwed = true
+			}
+		}
+	case undo:
+		a.Undone = held && g.shared == q.Shared
+		if a.Undone {
+			delete(s.held, key)
+		}
+	case terminate:
+		a.Terminated = held && q.Pid == s.pid
+		if a.Terminated {
+			delete(s.held, key)
+		}
+	}
+	return a
+}
+
+// grant answers an attempt.
+func (s *session) grant(q *question, as *step) (fence, audit int64) {
+	switch as.outcome {
+	case heldElsewhere, staysHeldElsewhere:
+		return -1, 0
+	case onStandby:
+		return -2, 0
+	case fenceTooOld:
+		return -3, 0
+	case failsAfterGrant:
+		s.trouble[q.key()] = trouble{tryAcquire, as.err}
+	}
+	pg := s.pg
+	if _, held := s.held[q.key()]; held {
+		pg.failf("TryAcquire of %q: the session holds it, and would need two unlocks", as.target)
+	}
+	g := grant{target: as.target, shared: q.Shared, leased: q.Lease != ""}
+	if g.leased && as.outcome != failsAfterGrant { // an error takes settings back, though not locks
+		idle := q.Lease
+		if s.config.idle == "" {
+			idle = ""
+		}
+		s.set(idle, q.Lease)
+	}
+	if q.audited() {
+		pg.audit++
+		g.audit = pg.audit
+	}
+	s.held[q.key()] = g
+	switch fenced := q.Fence || q.audited() && !q.Shared; {
+	case fenced && as.fence > 0:
+		pg.fence = as.fence
+	case fenced:
+		pg.fence++
+	case as.fence > 0:
+		pg.failf("%s wants no fence", as)
+		return 0, g.audit
+	default:
+		return 0, g.audit
+	}
+	return int64(pg.fence), g.audit
+}
+
+// set is set_config: "" leaves a setting as it is.
+func (s *session) set(idle, idleInTransaction string) {
+	if idle != "" {
+		s.config.idle = idle
+	}
+	if idleInTransaction != "" {
+		s.config.idleInTransaction = idleInTransaction
+	}
+}
+
+// unexpected fails the test, and the statement with it.
+func (s *session) unexpected(q *question) error {
+	what := fmt.Sprintf("%s of %s", q.verb, s.pg.name(q))
+	hint := ""
+	if q.verb == probe {
+		hint = " (the session holds it already: script that with AlreadyHeld)"
+	}
+	s.pg.failf("unexpected %s%s: the next lock expectation is %s", what, hint, s.pg.next())
+	return fmt.Errorf("mocks: unexpected %s", what)
+}
+
+// name is what q is about, as far as the script knows it.
+func (pg *Postgres) name(q *question) string {
+	if q.verb == auditLost {
+		return fmt.Sprintf("the audit's row %d", q.AuditID)
+	}
+	for _, st := range pg.order {
+		if pglock.KeyOf(st.target) == q.key() {
+			return fmt.Sprintf("%q", st.target)
+		}
+	}
+	return fmt.Sprintf("a target whose key is %d", q.Key)
+}
+
+func (pg *Postgres) fail(format string, args ...any) {
+	pg.mu.Lock()
+	defer pg.mu.Unlock()
+	pg.failf(format, args...)
+}

@@ -1,0 +1,26 @@
+package pglock_test
+
+import (
+	"testing"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/locktest"
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+// TestConformance runs the suite that every locker passes, on each way to
+// acquire.
+func TestConformance(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o := observe(t)
+		for _, by := range acquirers {
+			t.Run(by.name, func(t *testing.T) {
+				t.Parallel()
+				newLocker := func(t *testing.T) swanlock.Locker { return by.with(dial(t, driver)) }
+				locktest.Run(t, newLocker, locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) {
+					o.kill(held.(*pglock.PostgresLock).BackendPID())
+				}))
+			})
+		}
+	})
+}

@@ -1,0 +1,237 @@
+package pglock_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/pgserver"
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+// newDatabase makes a database without the migration on the tests' server, and
+// gives the parameter that names it.
+func newDatabase(t *testing.T) string {
+	t.Helper()
+	name := fmt.Sprintf("empty_%d", rand.Uint64())
+	admin := openDB(t, "postgres")
+	run(t, admin, "CREATE DATABASE "+name)
+	t.Cleanup(func() { run(t, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
+	return "dbname=" + name
+}
+
+// newRole makes a role with no rights, and gives the parameter that names it.
+func newRole(t *testing.T, db string) (param, name string) {
+	t.Helper()
+	name = fmt.Sprintf("nobody_%d", rand.Uint64())
+	admin := openDB(t, "postgres", db)
+	run(t, admin, "CREATE ROLE "+name+" LOGIN")
+	t.Cleanup(func() {
+		run(t, admin, "DROP OWNED BY "+name)
+		run(t, admin, "DROP ROLE "+name)
+	})
+	return "user=" + name, name
+}
+
+// wantRefused checks that an acquire fails for want's reason, that it says what
+// to do, that nothing is held, and that the connection is as good as before.
+func wantRefused(t *testing.T, o observer, conn *sql.Conn, l swanlock.Locker, want error, says string, opts ...swanlock.Option) {
+	t.Helper()
+	target := newTarget(t)
+	for name, acquire := range map[string]func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error){
+		"TryAcquire": l.TryAcquire, "Acquire": l.Acquire,
+	} {
+		held, err := acquire(bg, target, opts...)
+		if held != nil {
+			t.Errorf("%s returned a lock with its error", name)
+		}
+		wantIs(t, err, want)
+		if errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("%s: got %v, which matches ErrNotAcquired: nobody holds the lock", name, err)
+		}
+		if !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: got %q, want it to say %q", name, err, says)
+		}
+		o.wantHeld(target)
+	}
+	if err := conn.Raw(func(any) error { return nil }); err != nil {
+		t.Fatalf("the caller's connection: %v", err)
+	}
+}
+
+// TestNoAuditTable: without the table nothing is held, and the error names the
+// migration. The lock may have been granted before the row failed. Fact 16.
+func TestNoAuditTable(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		db := newDatabase(t)
+		o, conn := observe(t, db), dial(t, driver, db)
+		s := pglock.NewSession(conn, pglock.WithAudit())
+		wantRefused(t, o, conn, s, pglock.ErrAudit, "migrat")
+		must(t, acquired(t, pglock.NewSession(conn), newTarget(t)).Release(bg)) // it works without
+
+		// A table that refuses the row once the lock was granted.
+		run(t, o.db, `CREATE TABLE lock_audit (id bigint, target text, key bigint, owner text, ttl_ms bigint, mode text,
+			fence bigint, backend_pid int, backend_start timestamptz, client_addr inet, acquired_at timestamptz,
+			refreshed_at timestamptz, released_at timestamptz, end_reason text, CHECK (target = 'never'))`)
+		wantRefused(t, o, conn, s, pglock.ErrAudit, "")
+		wantRefused(t, o, conn, s, pglock.ErrAudit, "", swanlock.WithTTL(time.Minute))
+		if got := one[string](t, conn, "SHOW idle_session_timeout"); got != "0" {
+			t.Errorf("a refused acquire left idle_session_timeout at %s", got)
+		}
+		wantRefused(t, o, conn, s, pglock.ErrAudit, "", swanlock.WithShared())
+	})
+}
+
+// TestUnprivileged: a role that may not take locks, or not write the audit, is
+// told so.
+func TestUnprivileged(t *testing.T) {
+	functions := []string{
+		"pg_try_advisory_lock(bigint)", "pg_try_advisory_lock_shared(bigint)", "pg_advisory_unlock(bigint)", "pg_advisory_unlock_shared(bigint)",
+	}
+	eachDriver(t, func(t *testing.T, driver string) {
+		db := newDatabase(t)
+		o := observe(t, db)
+		role, name := newRole(t, db)
+		_, err := provider(o.db).Up(bg)
+		must(t, err)
+		conn := dial(t, driver, db, role)
+		audited := pglock.NewSession(conn, pglock.WithAudit())
+		wantRefused(t, o, conn, audited, pglock.ErrAudit, "grant")
+		run(t, o.db, "GRANT SELECT, INSERT, UPDATE ON lock_audit TO "+name)
+		must(t, acquired(t, audited, newTarget(t)).Release(bg)) // what the message says is enough
+
+		for _, f := range functions {
+			run(t, o.db, "REVOKE EXECUTE ON FUNCTION "+f+" FROM PUBLIC")
+		}
+		for _, by := range acquirers {
+			want := pglock.ErrDenied
+			if by.name == "audited" {
+				want = pglock.ErrAudit // either table or function
+			}
+			wantRefused(t, o, conn, by.with(conn), want, "permission denied")
+			wantRefused(t, o, conn, by.with(conn), want, "permission denied", swanlock.WithShared())
+		}
+	})
+}
+
+// TestReadOnly: the audit cannot be written on a session that may only read.
+func TestReadOnly(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, conn := observe(t), dial(t, driver)
+		run(t, conn, "SET default_transaction_read_only = on")
+		wantRefused(t, o, conn, pglock.NewSession(conn, pglock.WithAudit()), pglock.ErrStandby, "read-only")
+		must(t, acquired(t, pglock.NewSession(conn), newTarget(t), swanlock.WithTTL(time.Minute)).Release(bg))
+	})
+}
+
+// TestAbortedTransaction: in a transaction that has failed nothing can be asked.
+// An acquire holds nothing, a refresh leaves the lock as it is, and a release
+// frees it by the session's end. Fact 6.
+func TestAbortedTransaction(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		for _, by := range acquirers {
+			t.Run(by.name, func(t *testing.T) {
+				o, conn := observe(t), dial(t, driver)
+				l, target := by.with(conn), newTarget(t)
+				held := acquired(t, l, target, swanlock.WithTTL(time.Minute))
+				run(t, conn, "BEGIN")
+				conn.ExecContext(bg, "SELECT 1/0")
+
+				wantRefused(t, o, conn, by.with(conn), pglock.ErrAbortedTransaction, "roll it back")
+				_, err := l.TryAcquire(bg, target) // it may be held or not
+				wantIs(t, err, pglock.ErrAbortedTransaction)
+				err = held.Refresh(bg)
+				wantIs(t, err, pglock.ErrAbortedTransaction)
+				if errors.Is(err, swanlock.ErrLost) || held.Err() != nil {
+					t.Errorf("got %v and %v, want a lock that is held", err, held.Err())
+				}
+				o.wantHeld(target, held.BackendPID())
+
+				run(t, conn, "ROLLBACK")
+				must(t, held.Refresh(bg))
+				must(t, held.Release(bg))
+				o.wantHeld(target)
+
+				held = acquired(t, l, target)
+				run(t, conn, "BEGIN")
+				conn.ExecContext(bg, "SELECT 1/0")
+				wantIs(t, held.Release(bg), swanlock.ErrLost, pglock.ErrAbortedTransaction)
+				o.wantSoonFree(target)
+				wantIs(t, held.Err(), swanlock.ErrLost)
+			})
+		}
+	})
+}
+
+// TestUnusableConnection: a nil connection and one that was closed are refused.
+func TestUnusableConnection(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		closed := dial(t, driver)
+		warm := pglock.NewSession(closed)
+		must(t, acquired(t, warm, newTarget(t)).Release(bg))
+		must(t, closed.Close())
+		dead := dial(t, driver)
+		observe(t).kill(pidOf(t, dead))
+		for name, conn := range map[string]*sql.Conn{"nil": nil, "closed": closed, "dead": dead} {
+			for _, by := range append(acquirers, acquirer{"warm", func(*sql.Conn) swanlock.Locker { return warm }}) {
+				for range 2 {
+					held, err := by.with(conn).TryAcquire(bg, newTarget(t))
+					if held != nil || err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
+						t.Errorf("%s, %s: got %v and %v, want an error that says what is wrong", by.name, name, held, err)
+					}
+					ctx, cancel := context.WithTimeout(bg, soon)
+					held, err = by.with(conn).Acquire(ctx, newTarget(t))
+					if held != nil || err == nil || errors.Is(err, swanlock.ErrNotAcquired) || ctx.Err() != nil {
+						t.Errorf("%s, %s: got %v and %v, want an error that says what is wrong, at once", by.name, name, held, err)
+					}
+					cancel()
+				}
+			}
+		}
+		if err := pglock.NewSession(nil).Close(bg); err == nil {
+			t.Error("closing a session without a connection said nothing")
+		}
+	})
+}
+
+// TestLockTableFull: when the server has no room for another lock, the error
+// says so, and nothing is held. Fact 12.
+func TestLockTableFull(t *testing.T) {
+	small, err := pgserver.Start(bg, pgserver.WithSetting("max_locks_per_transaction", "10"), pgserver.WithSetting("max_connections", "10"))
+	must(t, err)
+	t.Cleanup(func() { small.Stop() })
+	for _, driver := range []string{"postgres", "pgx"} { // one after the other: the table is the whole server's
+		t.Run(driver, func(t *testing.T) {
+			conn := connOf(t, openURL(t, driver, small.URL()))
+			o := observer{t, openURL(t, "postgres", small.URL())}
+			must(t, o.db.Ping()) // once the table is full nobody can connect
+			s := pglock.NewSession(conn)
+			var all []swanlock.DistributedLock
+			for {
+				held, err := s.TryAcquire(bg, fmt.Sprintf("full/%d", len(all)))
+				if err != nil {
+					wantIs(t, err, pglock.ErrLockTableFull)
+					break
+				}
+				if all = append(all, held); len(all) > 100_000 {
+					t.Fatal("the lock table never fills")
+				}
+			}
+			if got := o.locksOf(pidOf(t, conn)); got != len(all) {
+				t.Errorf("%d locks are held after %d grants and a failure", got, len(all))
+			}
+			must(t, s.Close(bg)) // frees them all
+			runtime.KeepAlive(all)
+			if got := o.locksOf(pidOf(t, conn)); got != 0 {
+				t.Errorf("%d locks are held after Close", got)
+			}
+		})
+	}
+}

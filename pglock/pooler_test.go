@@ -1,0 +1,145 @@
+package pglock_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+// A pooler is a connection that, like PgBouncer in transaction mode, hands each
+// statement to another server connection than the one before, and prepares
+// statements where they are missing.
+type pooler struct {
+	backends [2]driver.Conn
+	next     int
+	fixed    bool // next does not change
+}
+
+// poolerDriver makes poolers of another driver's connections.
+type poolerDriver struct{ driver.Driver }
+
+func init() {
+	for _, name := range []string{"postgres", "pgx"} {
+		db, err := sql.Open(name, "")
+		if err != nil {
+			panic(err)
+		}
+		sql.Register("pooled "+name, poolerDriver{db.Driver()})
+		db.Close()
+	}
+}
+
+func (d poolerDriver) Open(url string) (driver.Conn, error) {
+	p := &pooler{}
+	for i := range p.backends {
+		conn, err := d.Driver.Open(url)
+		if err != nil {
+			return nil, err
+		}
+		p.backends[i] = conn
+	}
+	return p, nil
+}
+
+// backend is the server's end of the next statement.
+func (p *pooler) backend() driver.Conn {
+	conn := p.backends[p.next]
+	if !p.fixed {
+		p.next = 1 - p.next
+	}
+	return conn
+}
+
+func (p *pooler) Close() error {
+	return errors.Join(p.backends[0].Close(), p.backends[1].Close())
+}
+
+func (p *pooler) Begin() (driver.Tx, error) { return nil, errors.New("no transactions here") }
+
+func (p *pooler) Prepare(query string) (driver.Stmt, error) { return pooledStmt{p, query}, nil }
+
+func (p *pooler) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	return p.backend().(driver.QueryerContext).QueryContext(ctx, query, args)
+}
+
+func (p *pooler) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	return p.backend().(driver.ExecerContext).ExecContext(ctx, query, args)
+}
+
+type pooledStmt struct {
+	p     *pooler
+	query string
+}
+
+func (s pooledStmt) Close() error  { return nil }
+func (s pooledStmt) NumInput() int { return -1 }
+
+func (s pooledStmt) Exec([]driver.Value) (driver.Result, error) { panic("not called") }
+func (s pooledStmt) Query([]driver.Value) (driver.Rows, error)  { panic("not called") }
+
+func (s pooledStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	return s.p.QueryContext(ctx, s.query, args)
+}
+
+// TestPooler: behind a pooler in transaction mode a lock is held by a session
+// that the next statement may not reach. The first refresh or release that
+// meets another backend finds it out, and frees what was held on either.
+func TestPooler(t *testing.T) {
+	finders := map[string]func(l swanlock.Locker, target string, held *pglock.PostgresLock) error{
+		"Refresh": func(_ swanlock.Locker, _ string, held *pglock.PostgresLock) error { return held.Refresh(bg) },
+		"Release": func(_ swanlock.Locker, _ string, held *pglock.PostgresLock) error { return held.Release(bg) },
+		"a second acquire": func(l swanlock.Locker, target string, _ *pglock.PostgresLock) error {
+			_, err := l.TryAcquire(bg, target)
+			return err
+		},
+	}
+	eachDriver(t, func(t *testing.T, driver string) {
+		o := observe(t)
+		for _, by := range acquirers {
+			for finder, find := range finders {
+				for _, ttl := range []time.Duration{0, time.Minute} {
+					for first := range 2 {
+						t.Run(fmt.Sprintf("%s %s with TTL %v on backend %d", by.name, finder, ttl, first), func(t *testing.T) {
+							conn := connOf(t, openURL(t, "pooled "+driver, server(t).URL()))
+							var p *pooler
+							must(t, conn.Raw(func(c any) error { p = c.(*pooler); return nil }))
+							p.next, p.fixed = 0, true
+							pids := []int{pidOf(t, conn), 0}
+							p.next = 1
+							pids[1] = pidOf(t, conn)
+							p.next = first
+
+							// One lock on each backend, then the first meets the other.
+							l, target, other := by.with(conn), newTarget(t), newTarget(t)
+							held := acquired(t, l, target, swanlock.WithTTL(ttl))
+							p.next = 1 - first
+							elsewhere := acquired(t, l, other)
+							o.wantHeld(target, pids[first])
+							o.wantHeld(other, pids[1-first])
+							p.fixed = false
+							wantIs(t, find(l, target, held), pglock.ErrPooler)
+							o.wantSoonFree(target)
+							o.wantSoonFree(other)
+							wantIs(t, held.Err(), pglock.ErrPooler, swanlock.ErrLost)
+							wantIs(t, elsewhere.Err(), swanlock.ErrLost)
+							if finder != "Release" {
+								wantIs(t, held.Release(bg), pglock.ErrPooler)
+							}
+							_, err := l.TryAcquire(bg, target)
+							if err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
+								t.Errorf("got %v from a connection that was given up", err)
+							}
+						})
+					}
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,274 @@
+//go:build unix
+
+package pglock_test
+
+import (
+	"bufio"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+// A child is this test binary run again as a process of its own, which does
+// what children has under its name. It ends when its standard input does.
+type child struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	stdin io.Closer
+	lines chan string
+}
+
+const (
+	childEnv  = "SWANLOCK_TEST_CHILD"
+	driverEnv = "SWANLOCK_TEST_DRIVER"
+	urlEnv    = "SWANLOCK_TEST_URL"
+	targetEnv = "SWANLOCK_TEST_TARGET"
+)
+
+// children return an exit code.
+var children = map[string]func(l *pglock.Session, target string) error{
+	"hold":    childHolds,
+	"wait":    childWaits,
+	"contend": childContends,
+}
+
+func runChild(name string) int {
+	err := func() error {
+		db, err := sql.Open(os.Getenv(driverEnv), os.Getenv(urlEnv))
+		if err != nil {
+			return err
+		}
+		conn, err := db.Conn(bg)
+		if err != nil {
+			return err
+		}
+		var opts []pglock.SessionOption
+		if name == "contend" {
+			opts = append(opts, pglock.WithAudit())
+		}
+		return children[name](pglock.NewSession(conn, opts...), os.Getenv(targetEnv))
+	}()
+	if err != nil {
+		fmt.Println("error:", err)
+		return 1
+	}
+	return 0
+}
+
+func startChild(t *testing.T, name, driver, target string) *child {
+	t.Helper()
+	exe, err := os.Executable()
+	must(t, err)
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), childEnv+"="+name, driverEnv+"="+driver, urlEnv+"="+server(t).URL(), targetEnv+"="+target)
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	must(t, err)
+	stdout, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	c := &child{t, cmd, stdin, make(chan string, 100)}
+	go func() {
+		defer close(c.lines)
+		for in := bufio.NewScanner(stdout); in.Scan(); {
+			c.lines <- in.Text()
+		}
+	}()
+	t.Cleanup(func() {
+		stdin.Close()
+		cmd.Process.Kill()
+		for range c.lines {
+		}
+		cmd.Wait()
+	})
+	return c
+}
+
+// says waits for the child's next line.
+func (c *child) says() string {
+	c.t.Helper()
+	select {
+	case line := <-c.lines:
+		return line
+	case <-time.After(soon):
+		c.t.Fatal("the child says nothing")
+		return ""
+	}
+}
+
+func (c *child) wantSays(want string) {
+	c.t.Helper()
+	if got := c.says(); got != want {
+		c.t.Fatalf("the child says %q, want %q", got, want)
+	}
+}
+
+const stoppedTTL = 2 * time.Second
+
+// childHolds takes the lock, and when it notices that it stood still asks
+// whether it holds it. It has one thread for Go code and never lets go of it,
+// so that no timer of ours can have run before.
+func childHolds(l *pglock.Session, target string) error {
+	held, err := l.TryAcquire(bg, target, swanlock.WithTTL(stoppedTTL))
+	if err != nil {
+		return err
+	}
+	runtime.GOMAXPROCS(1)
+	fmt.Println("held")
+	for last := time.Now(); ; {
+		now := time.Now()
+		if now.Sub(last) > stoppedTTL/2 {
+			break
+		}
+		last = now
+	}
+	if err := held.Err(); !errors.Is(err, swanlock.ErrExpired) {
+		return fmt.Errorf("the first Err after a stop is %v", err)
+	}
+	fmt.Println("expired")
+	return nil
+}
+
+// childWaits waits for the lock and keeps it until its input ends.
+func childWaits(l *pglock.Session, target string) error {
+	fmt.Println("waiting")
+	held, err := l.Acquire(bg, target)
+	if err != nil {
+		return err
+	}
+	fmt.Println("held")
+	io.Copy(io.Discard, os.Stdin)
+	return held.Release(bg)
+}
+
+// childContends takes and frees locks until its input ends.
+func childContends(l *pglock.Session, target string) error {
+	ended := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		close(ended)
+	}()
+	for {
+		select {
+		case <-ended:
+			return nil
+		default:
+		}
+		held, err := l.Acquire(bg, target)
+		if err != nil {
+			return err
+		}
+		time.Sleep(rand.N(3 * time.Millisecond))
+		if err := held.Release(bg); err != nil {
+			return err
+		}
+	}
+}
+
+// TestStoppedProcess: a holder that is stopped loses its lock within its TTL to
+// another process, and when it runs again, the first thing it asks tells it.
+func TestStoppedProcess(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		target, late := newTarget(t), watchScheduler(t)
+		holder := startChild(t, "hold", driver, target)
+		holder.wantSays("held")
+		waiter := startChild(t, "wait", driver, target)
+		waiter.wantSays("waiting")
+		must(t, holder.cmd.Process.Signal(syscall.SIGSTOP))
+		stopped := time.Now()
+		waiter.wantSays("held")
+		if took, most := time.Since(stopped), stoppedTTL+500*time.Millisecond+late(); took > most {
+			t.Errorf("another process held the lock %v after the stop, want at most %v", took, most)
+		}
+		must(t, holder.cmd.Process.Signal(syscall.SIGCONT))
+		holder.wantSays("expired")
+	})
+}
+
+// TestKilledProcess: a holder that dies frees its lock at once.
+func TestKilledProcess(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		target, o := newTarget(t), observe(t)
+		holder := startChild(t, "wait", driver, target)
+		holder.wantSays("waiting")
+		holder.wantSays("held")
+		if len(o.holders(target)) != 1 {
+			t.Fatal("the child does not hold the lock")
+		}
+		must(t, holder.cmd.Process.Kill())
+		o.wantSoonFree(target)
+	})
+}
+
+// TestAuditOfProcesses lets processes contend for a key while some are killed,
+// and proves from the audit that no two exclusive intervals overlap, that the
+// fences rise with them, and that every row of the dead was closed.
+func TestAuditOfProcesses(t *testing.T) {
+	const processes = 4
+	span := 3 * time.Second
+	if testing.Short() {
+		span = time.Second
+	}
+	eachDriver(t, func(t *testing.T, driver string) {
+		target, o := newTarget(t), observe(t)
+		key := int64(pglock.KeyOf(target))
+		reasons := func(reason string) int {
+			return one[int](t, o.db, "SELECT count(*) FROM lock_audit WHERE key = $1::bigint AND end_reason IS NOT DISTINCT FROM NULLIF($2::text, '')", key, reason)
+		}
+		contend := make([]*child, processes)
+		for i := range contend {
+			contend[i] = startChild(t, "contend", driver, target)
+		}
+		kills := 0
+		for start := time.Now(); time.Since(start) < span || reasons("killed") < 3 && time.Since(start) < soon; kills++ {
+			i := rand.IntN(processes)
+			next := startChild(t, "contend", driver, target)
+			time.Sleep(rand.N(100 * time.Millisecond))
+			must(t, contend[i].cmd.Process.Kill())
+			contend[i] = next
+		}
+		for _, c := range contend {
+			c.stdin.Close()
+		}
+		for _, c := range contend {
+			for line := range c.lines {
+				t.Error(line)
+			}
+		}
+		o.wantSoonFree(target)
+
+		// One more grant closes the row of whoever was killed last.
+		s, _ := newSession(t, driver, pglock.WithAudit())
+		must(t, acquired(t, s, target).Release(bg))
+		const overlaps = `SELECT count(*) FROM lock_audit a JOIN lock_audit b
+			ON a.key = b.key AND a.id < b.id AND a.acquired_at < b.released_at AND b.acquired_at < a.released_at
+			WHERE a.key = $1::bigint`
+		if n := one[int](t, o.db, overlaps, key); n > 0 {
+			t.Errorf("%d pairs of intervals overlap", n)
+		}
+		const disorder = `SELECT count(*) FROM (
+			SELECT fence, lag(fence) OVER (ORDER BY acquired_at, id) AS before FROM lock_audit WHERE key = $1::bigint) f
+			WHERE fence IS NULL OR fence <= before`
+		if n := one[int](t, o.db, disorder, key); n > 0 {
+			t.Errorf("%d fences do not rise", n)
+		}
+		t.Logf("%d processes killed; rows: %d released, %d killed", kills, reasons("released"), reasons("killed"))
+		if n := reasons(""); n > 0 {
+			t.Errorf("%d rows are open, though nobody holds the lock", n)
+		}
+		if reasons("released") == 0 || reasons("killed") == 0 || reasons("killed") > kills {
+			t.Errorf("got %d rows released and %d killed by %d kills", reasons("released"), reasons("killed"), kills)
+		}
+	})
+}

@@ -1,0 +1,240 @@
+package pglock_test
+
+import (
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+// A proxy stands between a driver and the server. It counts what goes by, and
+// it can be a network that loses or delays the server's answers.
+type proxy struct {
+	listener net.Listener
+	server   string
+	url      string
+	group    sync.WaitGroup
+
+	bursts atomic.Int64 // of the client's bytes, each after some of the server's
+	ready  atomic.Int64 // the server's ReadyForQuery messages
+	muted  atomic.Bool  // the server's answers are lost
+	delay  atomic.Int64 // of each of the server's answers
+	swap   atomic.Bool  // the last bytes were the server's
+}
+
+func newProxy(t testing.TB) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	u, err := url.Parse(server(t).URL())
+	must(t, err)
+	p := &proxy{listener: l, server: u.Host}
+	u.Host = l.Addr().String()
+	p.url = u.String()
+	p.swap.Store(true)
+	p.group.Go(p.serve)
+	t.Cleanup(func() {
+		l.Close()
+		p.group.Wait()
+	})
+	return p
+}
+
+func (p *proxy) serve() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", p.server)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		p.group.Go(func() {
+			defer server.Close()
+			io.Copy(server, watched{client, func([]byte) {
+				if p.swap.Swap(false) {
+					p.bursts.Add(1)
+				}
+			}})
+		})
+		p.group.Go(func() {
+			defer client.Close()
+			p.answers(client, server)
+		})
+	}
+}
+
+// answers passes on the server's messages, whole.
+func (p *proxy) answers(client io.Writer, server io.Reader) {
+	for {
+		head := make([]byte, 5)
+		if _, err := io.ReadFull(server, head); err != nil {
+			return
+		}
+		message := append(head, make([]byte, binary.BigEndian.Uint32(head[1:])-4)...)
+		if _, err := io.ReadFull(server, message[5:]); err != nil {
+			return
+		}
+		p.swap.Store(true)
+		if head[0] == 'Z' {
+			p.ready.Add(1)
+			time.Sleep(time.Duration(p.delay.Load()))
+		}
+		if p.muted.Load() {
+			continue
+		}
+		if _, err := client.Write(message); err != nil {
+			return
+		}
+	}
+}
+
+// watched is a reader that shows what was read.
+type watched struct {
+	io.Reader
+	see func([]byte)
+}
+
+func (w watched) Read(b []byte) (int, error) {
+	n, err := w.Reader.Read(b)
+	if n > 0 {
+		w.see(b[:n])
+	}
+	return n, err
+}
+
+// trips counts the round trips of f. Bursts and ReadyForQuery agree, as neither
+// driver sends ahead.
+func (p *proxy) trips(t testing.TB, f func()) int {
+	t.Helper()
+	bursts, ready := p.bursts.Load(), p.ready.Load()
+	f()
+	bursts, ready = p.bursts.Load()-bursts, p.ready.Load()-ready
+	if bursts != ready {
+		t.Errorf("the client spoke %d times, but the server was ready %d times", bursts, ready)
+	}
+	return int(bursts)
+}
+
+var tripOptions = []struct {
+	name string
+	opts []swanlock.Option
+}{
+	{"plain", nil},
+	{"shared", []swanlock.Option{swanlock.WithShared()}},
+	{"TTL", []swanlock.Option{swanlock.WithTTL(time.Minute)}},
+	{"fence", []swanlock.Option{swanlock.WithFence()}},
+	{"all", []swanlock.Option{swanlock.WithTTL(time.Minute), swanlock.WithFence(), swanlock.WithOwner("me")}},
+}
+
+// TestRoundTrips counts them. A warm Session takes one for each call, whatever
+// the options. Fact 20.
+func TestRoundTrips(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		for session, audit := range map[string][]pglock.SessionOption{"": nil, " audited": {pglock.WithAudit()}} {
+			for _, c := range tripOptions {
+				t.Run(c.name+session, func(t *testing.T) {
+					p := newProxy(t)
+					s := pglock.NewSession(connOf(t, openURL(t, driver, p.url)), audit...)
+					other, _ := newSession(t, driver)
+					var held swanlock.DistributedLock
+					var err error
+					target, taken := newTarget(t), newTarget(t)
+					acquired(t, other, taken)
+					calls := []struct {
+						name string
+						call func() error
+					}{
+						{"a try that is granted", func() error { held, err = s.TryAcquire(bg, target, c.opts...); return err }},
+						{"a refresh", func() error { return held.Refresh(bg) }},
+						{"a try that is refused", func() error { _, err := s.TryAcquire(bg, taken, c.opts...); return not(err, swanlock.ErrNotAcquired) }},
+						{"a try of what the session holds", func() error {
+							_, err := s.TryAcquire(bg, target, c.opts...)
+							return not(err, swanlock.ErrAlreadyHeld)
+						}},
+						{"a release", func() error { return held.Release(bg) }},
+						{"a wait for what is free", func() error { held, err = s.Acquire(bg, target, c.opts...); return err }},
+						{"another release", func() error { return held.Release(bg) }},
+						{"a second release", func() error { held.Release(bg); return nil }},
+					}
+					for _, call := range calls { // warm up
+						must(t, call.call())
+					}
+					for _, call := range calls {
+						want := 1
+						if call.name == "a second release" {
+							want = 0
+						}
+						if got := p.trips(t, func() { err = call.call() }); got != want || err != nil {
+							t.Errorf("%s took %d round trips (error %v), want %d", call.name, got, err, want)
+						}
+					}
+				})
+			}
+		}
+	})
+}
+
+// not drops the error that is wanted.
+func not(err, want error) error {
+	if errors.Is(err, want) {
+		return nil
+	}
+	return err
+}
+
+// TestFreshRoundTrips: the first try on a connection takes no more round trips
+// than the driver itself needs for a query with an argument, by each of the
+// ways to acquire.
+func TestFreshRoundTrips(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		p := newProxy(t)
+		db := openURL(t, driver, p.url)
+		fresh := func() *sql.Conn { return connOf(t, db) }
+		conn := fresh()
+		driverNeeds := p.trips(t, func() { one[int](t, conn, "SELECT $1::int", 1) })
+		for _, by := range acquirers {
+			for _, c := range tripOptions {
+				l := by.with(fresh())
+				if got := p.trips(t, func() { acquired(t, l, newTarget(t), c.opts...) }); got > driverNeeds {
+					t.Errorf("%s, %s: %d round trips on a fresh connection, but the driver needs %d", by.name, c.name, got, driverNeeds)
+				}
+			}
+		}
+	})
+}
+
+// TestWarmFunctions: the package's functions prepare nothing, so a call takes
+// what a query with arguments takes: one round trip with pgx, which keeps its
+// statements, and with lib/pq two, or one with binary_parameters.
+func TestWarmFunctions(t *testing.T) {
+	p := newProxy(t)
+	for _, c := range []struct {
+		driver, params string
+		want           int
+	}{{"postgres", "", 2}, {"postgres", "&binary_parameters=yes", 1}, {"pgx", "", 1}} {
+		conn := connOf(t, openURL(t, c.driver, p.url+c.params))
+		target := newTarget(t)
+		cycle := func() {
+			held, err := pglock.TryAcquire(bg, conn, target)
+			must(t, err)
+			must(t, held.Refresh(bg))
+			must(t, held.Release(bg))
+		}
+		cycle()
+		if got := p.trips(t, cycle); got != 3*c.want {
+			t.Errorf("%s%s: try, refresh and release took %d round trips, want %d", c.driver, c.params, got, 3*c.want)
+		}
+	}
+}
