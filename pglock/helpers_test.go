@@ -184,6 +184,9 @@ func observe(t testing.TB, params ...string) observer {
 	return observer{t, openDB(t, "postgres", append(params, "binary_parameters=yes")...)}
 }
 
+// in is the same observer for a test of its own.
+func (o observer) in(t testing.TB) observer { return observer{t, o.db} }
+
 // ofKey selects the holders of a key from pg_locks as the documentation of
 // pg_locks splits it.
 const ofKey = `SELECT pid, mode FROM pg_catalog.pg_locks

@@ -48,17 +48,26 @@ func (d poolerDriver) Open(url string) (driver.Conn, error) {
 	return p, nil
 }
 
-// backend is the server's end of the next statement.
+// backend is the server's end of the next statement: one that lives.
 func (p *pooler) backend() driver.Conn {
 	conn := p.backends[p.next]
+	if _, err := conn.(driver.ExecerContext).ExecContext(bg, "SELECT 1", nil); err != nil {
+		return p.backends[1-p.next]
+	}
 	if !p.fixed {
 		p.next = 1 - p.next
 	}
 	return conn
 }
 
-func (p *pooler) Close() error {
-	return errors.Join(p.backends[0].Close(), p.backends[1].Close())
+// Close is the client's end of the connection. The server's ends are the
+// pooler's, who keeps them, with whatever is on them.
+func (p *pooler) Close() error { return nil }
+
+func (p *pooler) shutDown() {
+	for _, conn := range p.backends {
+		conn.Close()
+	}
 }
 
 func (p *pooler) Begin() (driver.Tx, error) { return nil, errors.New("no transactions here") }
@@ -110,6 +119,7 @@ func TestPooler(t *testing.T) {
 							conn := connOf(t, openURL(t, "pooled "+driver, server(t).URL()))
 							var p *pooler
 							must(t, conn.Raw(func(c any) error { p = c.(*pooler); return nil }))
+							t.Cleanup(p.shutDown)
 							p.next, p.fixed = 0, true
 							pids := []int{pidOf(t, conn), 0}
 							p.next = 1

@@ -64,6 +64,8 @@ func (w *watch) over(ctx context.Context, conn driver.Conn, statement func(conte
 
 // cut ends the life. lib/pq then asks the server to cancel, and waits for its
 // answer even so: if there is none, only the connection's end makes it return.
+// Its Close allows for a read that is under way, as its own Listener has it; pgx
+// has returned by then.
 func (l *life) cut() {
 	l.end()
 	timer := time.NewTimer(grace)
