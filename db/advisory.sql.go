@@ -122,23 +122,28 @@ func (q *Queries) ReleaseWith(ctx context.Context, arg ReleaseWithParams) (Relea
 }
 
 const terminate = `-- name: Terminate :one
-SELECT COALESCE(bool_or(pg_terminate_backend(k.pid)), false)::boolean AS terminated
+SELECT COALESCE(bool_or(CASE
+    WHEN k.pid <> pg_backend_pid() THEN pg_terminate_backend(k.pid)
+    WHEN $1::boolean THEN pg_advisory_unlock_shared($2::bigint)
+    ELSE pg_advisory_unlock($2)
+END), false)::boolean AS terminated
 FROM pg_catalog.pg_locks k
-WHERE k.locktype = 'advisory' AND k.pid = $1::integer AND k.objsubid = 1 AND k.granted
-    AND k.classid::bigint = (($2::bigint >> 32) & 4294967295) AND k.objid::bigint = ($2 & 4294967295)
-    AND k.mode = CASE WHEN $3::boolean THEN 'ShareLock' ELSE 'ExclusiveLock' END
+WHERE k.locktype = 'advisory' AND k.pid = $3::integer AND k.objsubid = 1 AND k.granted
+    AND k.classid::bigint = (($2 >> 32) & 4294967295) AND k.objid::bigint = ($2 & 4294967295)
+    AND k.mode = CASE WHEN $1 THEN 'ShareLock' ELSE 'ExclusiveLock' END
 `
 
 type TerminateParams struct {
-	Pid    int32
-	Key    int64
 	Shared bool
+	Key    int64
+	Pid    int32
 }
 
 // Ends the backend that granted a lock and cannot be spoken to any more, if it
-// still holds the lock.
+// still holds the lock. Should it be the one that gets this, it unlocks: its end
+// would take the way to the others with it.
 func (q *Queries) Terminate(ctx context.Context, arg TerminateParams) (bool, error) {
-	row := q.db.QueryRowContext(ctx, terminate, arg.Pid, arg.Key, arg.Shared)
+	row := q.db.QueryRowContext(ctx, terminate, arg.Shared, arg.Key, arg.Pid)
 	var terminated bool
 	err := row.Scan(&terminated)
 	return terminated, err

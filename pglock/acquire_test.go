@@ -29,7 +29,7 @@ func TestAcquireGetsIt(t *testing.T) {
 				got := make(chan answer, 1)
 				waiter := by.with(dial(t, driver))
 				go func() {
-					l, err := waiter.Acquire(bg, target)
+					l, err := waiter.Acquire(shortly(t), target)
 					got <- answer{l, err}
 				}()
 				select {
@@ -224,7 +224,7 @@ func TestWaitBlocksNobody(t *testing.T) {
 		s, conn := newSession(t, driver)
 		got := make(chan error, 1)
 		go func() {
-			l, err := s.Acquire(bg, target)
+			l, err := s.Acquire(shortly(t), target)
 			if err == nil {
 				err = l.Release(bg)
 			}

@@ -153,6 +153,19 @@ func TestClose(t *testing.T) {
 	})
 }
 
+// TestCloseAfterConn: closing the connection before its Session is a mistake
+// that Close reports, and the locks' holders are told.
+func TestCloseAfterConn(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		conn := dial(t, driver)
+		s := pglock.NewSession(conn)
+		held := acquired(t, s, newTarget(t))
+		must(t, conn.Close())
+		wantIs(t, s.Close(bg), sql.ErrConnDone)
+		wantIs(t, held.Err(), swanlock.ErrLost, sql.ErrConnDone)
+	})
+}
+
 // TestCloseWhileWaiting: an Acquire that waits does not outlive its Session,
 // and takes no lock after it.
 func TestCloseWhileWaiting(t *testing.T) {

@@ -18,7 +18,7 @@ func TestConformance(t *testing.T) {
 				t.Parallel()
 				newLocker := func(t *testing.T) swanlock.Locker { return by.with(dial(t, driver)) }
 				locktest.Run(t, newLocker, locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) {
-					o.kill(held.(*pglock.PostgresLock).BackendPID())
+					o.in(t).kill(held.(*pglock.PostgresLock).BackendPID())
 				}))
 			})
 		}

@@ -1,8 +1,7 @@
 // Package pglock locks with PostgreSQL's session advisory locks, on
-// connections that the caller keeps: a Pool on a *sql.DB, for any number of
-// goroutines and targets; a Session on one *sql.Conn; or TryAcquire and Acquire
-// for a single lock. It works with any database/sql driver for PostgreSQL and is
-// tested with lib/pq and pgx.
+// connections that the caller keeps: a Session on one *sql.Conn, or TryAcquire
+// and Acquire for a single lock. It works with any database/sql driver for
+// PostgreSQL and is tested with lib/pq and pgx.
 //
 // # What holds a lock
 //
@@ -27,7 +26,8 @@
 // was sent for that long, all of them are lost. The holder counts from before
 // the last refresh was sent, so it knows before the server acts. If the lock is
 // taken in a transaction that is rolled back, the lock stays but the server's
-// lease goes with the settings, until the next Refresh sets it again.
+// lease goes with the settings, until the next Refresh sets it again; if it is
+// released in one, the lease's settings come back with the rollback and stay.
 // Before PostgreSQL 14 there is no idle_session_timeout: then only the holder
 // keeps time, and a warning says so once.
 // https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-IDLE-SESSION-TIMEOUT
@@ -41,17 +41,8 @@
 // drivers would pay for that with the session: what is granted too late is
 // given back. A statement that the server does not answer in time (five
 // seconds, or 500 ms after the context's deadline if that is sooner) costs the
-// session.
-//
-// # The pool
-//
-// A Pool keeps many locks on few sessions, which are its own: it may use them
-// at any time, so it proves their locks at every heartbeat and unlocks what has
-// expired or was dropped. Calls that come while a statement is under way travel
-// together in the next one. Locks with a TTL have sessions of their own, and
-// share the shortest: if the whole process hangs for that long, all of these are
-// lost. Every statement of a session walks the locks that it holds, so that
-// there are 400 on one at the most.
+// session: it is cancelled, and if the driver waits even so, its connection is
+// closed under it.
 //
 // # What it does not promise
 //

@@ -182,6 +182,7 @@ func TestLedgerIsCollected(t *testing.T) {
 		o := observe(t)
 		for name, life := range lives {
 			t.Run(name, func(t *testing.T) {
+				o := o.in(t)
 				db := openDB(t, driver)
 				id := func() weak.Pointer[byte] { // which keeps nothing alive
 					conn := connOf(t, db)

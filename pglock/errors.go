@@ -32,9 +32,6 @@ var (
 	// ErrLockTableFull says that the server has no memory for another lock.
 	ErrLockTableFull = errors.New("the server's lock table is full: hold fewer locks, or raise max_locks_per_transaction")
 
-	// ErrPoolFull says that a pool holds as many locks as it may.
-	ErrPoolFull = errors.New("the pool holds as many locks as it may: hold fewer, or allow it more (WithMaxSessions, max_locks_per_transaction)")
-
 	// ErrAudit says that lock_audit could not be written.
 	ErrAudit = errors.New("the audit could not be written")
 
@@ -65,6 +62,8 @@ func explain(err error, audited bool) error {
 		return fmt.Errorf("%w: %w", ErrAbortedTransaction, err)
 	case state == "25006":
 		return fmt.Errorf("%w: %w", ErrStandby, err)
+	case state == "26000", state == "42P05": // again, after it was prepared anew
+		return fmt.Errorf("%w: %w", ErrPooler, err)
 	case state == "53200":
 		return fmt.Errorf("%w: %w", ErrLockTableFull, err)
 	case audited && (state == "42P01" || state == "42703" || state == "3F000"):

@@ -48,7 +48,7 @@ func wantRefused(t *testing.T, o observer, conn *sql.Conn, l swanlock.Locker, wa
 	for name, acquire := range map[string]func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error){
 		"TryAcquire": l.TryAcquire, "Acquire": l.Acquire,
 	} {
-		held, err := acquire(bg, target, opts...)
+		held, err := acquire(shortly(t), target, opts...)
 		if held != nil {
 			t.Errorf("%s returned a lock with its error", name)
 		}
@@ -86,6 +86,52 @@ func TestNoAuditTable(t *testing.T) {
 			t.Errorf("a refused acquire left idle_session_timeout at %s", got)
 		}
 		wantRefused(t, o, conn, s, pglock.ErrAudit, "", swanlock.WithShared())
+	})
+}
+
+// TestServerTimeouts: a statement that the server cuts short may have taken the
+// lock before. The error is the server's, and the session, which lives, holds
+// nothing. Fact 1.
+func TestServerTimeouts(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		db := newDatabase(t)
+		o, conn := observe(t, db), dial(t, driver, db)
+		_, err := provider(o.db).Up(bg)
+		must(t, err)
+		// The row is written after the grant, and takes too long.
+		run(t, o.db, `CREATE TABLE busy (x int); CREATE TABLE how (sql text);
+			CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+				'DECLARE s text; BEGIN FOR s IN SELECT sql FROM how LOOP EXECUTE s; END LOOP; RETURN new; END';
+			CREATE TRIGGER slow BEFORE INSERT ON lock_audit FOR EACH ROW EXECUTE FUNCTION slow()`)
+		blocker, err := o.db.Begin()
+		must(t, err)
+		defer blocker.Rollback()
+		_, err = blocker.Exec("LOCK TABLE busy")
+		must(t, err)
+		pid := pidOf(t, conn)
+		s := pglock.NewSession(conn, pglock.WithAudit())
+		for setting, how := range map[string]string{
+			"statement_timeout": "SELECT pg_sleep(10)", "lock_timeout": "LOCK TABLE busy",
+		} {
+			run(t, o.db, "DELETE FROM how")
+			run(t, o.db, "INSERT INTO how VALUES ($1)", how)
+			run(t, conn, "SET "+setting+" = '300ms'")
+			for _, opts := range [][]swanlock.Option{nil, {swanlock.WithTTL(time.Minute)}, {swanlock.WithShared()}} {
+				target := newTarget(t)
+				_, err := s.TryAcquire(bg, target, opts...)
+				if err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
+					t.Errorf("%s: got %v, want the server's error", setting, err)
+				}
+				o.wantHeld(target)
+			}
+			run(t, conn, "RESET "+setting)
+		}
+		if got := pidOf(t, conn); got != pid {
+			t.Errorf("backend %d became %d", pid, got)
+		}
+		if got := one[string](t, conn, "SHOW idle_session_timeout"); got != "0" {
+			t.Errorf("idle_session_timeout is %s, want the caller's own", got)
+		}
 	})
 }
 
@@ -234,4 +280,21 @@ func TestLockTableFull(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNoTableInTransaction: that the audit's table is missing is told even
+// though asking for it has made the caller's transaction fail.
+func TestNoTableInTransaction(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		dbname := newDatabase(t)
+		o := observe(t, dbname)
+		conn := dial(t, driver, dbname)
+		tx, err := conn.BeginTx(bg, nil)
+		must(t, err)
+		defer tx.Rollback()
+		target := newTarget(t)
+		_, err = pglock.NewSession(conn, pglock.WithAudit()).TryAcquire(bg, target)
+		wantIs(t, err, pglock.ErrAudit)
+		o.wantSoonFree(target)
+	})
 }

@@ -50,29 +50,6 @@ func Example() {
 	// <nil>
 }
 
-// A Pool takes any number of locks on a few connections of a *sql.DB.
-func ExamplePool() {
-	db := open()
-	defer db.Close()
-	checkpoint := func(ctx context.Context) error { fmt.Println("checkpoint"); return ctx.Err() }
-
-	run := func(ctx context.Context) error {
-		locks, err := pglock.NewPool(db) // db is your *sql.DB, on lib/pq or on pgx
-		if err != nil {
-			return err
-		}
-		defer locks.Close(ctx)
-
-		return swanlock.Do(ctx, locks, "/lake/checkpoint", func(ctx context.Context, held swanlock.DistributedLock) error {
-			return checkpoint(ctx) // on no other host now; ctx ends if the lock is lost
-		}, swanlock.WithTTL(30*time.Second), swanlock.WithAutoRefresh())
-	}
-	fmt.Println(run(context.Background()))
-	// Output:
-	// checkpoint
-	// <nil>
-}
-
 // One lock on one connection, without waiting.
 func ExampleTryAcquire() {
 	ctx := context.Background()

@@ -36,6 +36,13 @@ const soon = 20 * time.Second
 // bg is for calls that nothing should cut short.
 var bg = context.Background()
 
+// shortly is for calls that nothing but a bug keeps from returning.
+func shortly(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(bg, soon)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // newTarget is a target of t's own.
 func newTarget(t testing.TB) string { return t.Name() + "/" + rand.Text() }
 

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 	"weak"
 )
@@ -22,24 +23,17 @@ import (
 // it. The driver's connection is what they have in common.
 type ledger struct {
 	turn  chan struct{} // holds one value: whose turn it is to use the session
+	turns atomic.Int64  // how many have ended
 	watch watch         // used by whoever has the turn
 
 	mu    sync.Mutex
-	dead  error            // why the session was destroyed
-	pool  *line            // whose session it is, if a pool's
-	locks map[lockID]*hold // what the server may think this session holds
-	owed  []*hold          // those of them that have ended here
-	lease lease            // the shortest TTL of the locks, from the last statement on
-	saved timeouts         // the caller's own settings, while there is a lease
-	timer *time.Timer      // ends what has expired
-	wake  time.Time        // when the timer goes off
-}
-
-// A lockID tells the locks of a session apart. A key is there once, but for the
-// readers of a pool, who are numbered from 1.
-type lockID struct {
-	key    Key
-	reader int
+	dead  error         // why the session was destroyed
+	locks map[Key]*hold // what the server may think this session holds
+	owed  []*hold       // those of them that have ended here
+	lease lease         // the shortest TTL of the locks, from the last statement on
+	saved timeouts      // the caller's own settings, while there is a lease
+	timer *time.Timer   // ends what has expired
+	wake  time.Time     // when the timer goes off
 }
 
 // ledgers has a ledger for each driver's connection that was ever locked on,
@@ -61,7 +55,7 @@ func ledgerOf(conn *sql.Conn) (led *ledger, raw driver.Conn, err error) {
 		id := weak.Make(p)
 		found, ok := ledgers.Load(id)
 		if !ok {
-			fresh := &ledger{turn: make(chan struct{}, 1), locks: make(map[lockID]*hold)}
+			fresh := &ledger{turn: make(chan struct{}, 1), locks: make(map[Key]*hold)}
 			if found, ok = ledgers.LoadOrStore(id, fresh); !ok {
 				runtime.AddCleanup(p, func(id weak.Pointer[byte]) { ledgers.Delete(id) }, id)
 			}
@@ -88,15 +82,18 @@ func (led *ledger) take(ctx context.Context) error {
 	}
 }
 
-// takeSoon does not depend on anybody's context. The statement under way is
-// bounded, and so is this wait.
+// takeSoon does not depend on anybody's context. Statements are bounded, so it
+// gives up only if no turn ends for longer than one can take.
 func (led *ledger) takeSoon() error {
-	if led.tryTake() {
-		return nil
+	for {
+		turns := led.turns.Load()
+		ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+		err := led.take(ctx)
+		cancel()
+		if err == nil || led.turns.Load() == turns {
+			return err
+		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
-	defer cancel()
-	return led.take(ctx)
 }
 
 func (led *ledger) tryTake() bool {
@@ -108,13 +105,16 @@ func (led *ledger) tryTake() bool {
 	}
 }
 
-func (led *ledger) give() { <-led.turn }
+func (led *ledger) give() {
+	led.turns.Add(1)
+	<-led.turn
+}
 
 // add enters a lock that the server has granted.
 func (led *ledger) add(h *hold, saved timeouts) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	led.locks[h.id] = h
+	led.locks[h.key] = h
 	if ttl := h.info.TTL; ttl > 0 {
 		if led.lease.ttl == 0 {
 			led.lease.ttl, led.saved = ttl, saved
@@ -129,7 +129,7 @@ func (led *ledger) add(h *hold, saved timeouts) {
 func (led *ledger) has(h *hold) bool {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	return led.locks[h.id] == h
+	return led.locks[h.key] == h
 }
 
 // remove strikes out a lock that the server does not hold for us any more, and
@@ -138,31 +138,15 @@ func (led *ledger) remove(h *hold, next time.Duration) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	led.owed = slices.DeleteFunc(led.owed, func(o *hold) bool { return o == h })
-	if led.locks[h.id] != h {
+	if led.locks[h.key] != h {
 		return
 	}
-	delete(led.locks, h.id)
+	delete(led.locks, h.key)
 	h.w = nil
-	if led.pool != nil {
-		led.pool.p.unclaim(h.id.key, led.pool)
-	} else {
-		led.lease.ttl = next
-	}
+	led.lease.ttl = next
 	if len(led.locks) == 0 {
 		led.disarm()
 	}
-}
-
-// reads says whether readers hold key on this session.
-func (led *ledger) reads(key Key) bool {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	for id := range led.locks {
-		if id.key == key && id.reader > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // takenBy is the locks that w took. Their Release has nothing to do any more.
@@ -183,7 +167,7 @@ func (led *ledger) takenBy(w *wire) (holds []*hold) {
 func (led *ledger) without(h *hold) (time.Duration, timeouts) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	if h.info.TTL == 0 || led.locks[h.id] != h || led.pool != nil {
+	if h.info.TTL == 0 || led.locks[h.key] != h {
 		return led.lease.ttl, timeouts{}
 	}
 	var next time.Duration
@@ -267,9 +251,6 @@ func (led *ledger) expire() {
 	if next < math.MaxInt64 {
 		led.arm(next)
 	}
-	if led.pool != nil && len(led.owed) > 0 {
-		go led.pool.flush()
-	}
 }
 
 // lose ends every lock of a session that is gone.
@@ -280,9 +261,6 @@ func (led *ledger) lose(cause error) {
 	led.disarm()
 	for _, h := range led.locks {
 		h.abandon(cause)
-		if led.pool != nil {
-			led.pool.p.unclaim(h.id.key, led.pool)
-		}
 	}
 	clear(led.locks)
 	led.owed, led.lease.ttl = nil, 0

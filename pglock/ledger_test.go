@@ -58,12 +58,13 @@ func TestAlreadyHeld(t *testing.T) {
 				for mode, opts := range modes {
 					for again, optsAgain := range modes {
 						t.Run(first.name+" "+mode+" then "+second.name+" "+again, func(t *testing.T) {
+							o := o.in(t)
 							target := newTarget(t)
 							held := acquired(t, first.with(conn), target, opts...)
 							l := second.with(conn)
 							_, err := l.TryAcquire(bg, target, optsAgain...)
 							wantIs(t, err, swanlock.ErrAlreadyHeld, swanlock.ErrNotAcquired)
-							_, err = l.Acquire(bg, target, optsAgain...) // at once: it would wait for ever
+							_, err = l.Acquire(shortly(t), target, optsAgain...) // at once: it would wait for ever
 							wantIs(t, err, swanlock.ErrAlreadyHeld)
 							if err := held.Err(); err != nil {
 								t.Errorf("the lock that was there ended: %v", err)
@@ -187,6 +188,7 @@ func TestTakenAway(t *testing.T) {
 				for _, ttl := range []time.Duration{0, time.Minute} {
 					check := func(finder string, find func(t *testing.T, l swanlock.Locker, target string, held *pglock.PostgresLock)) {
 						t.Run(by.name+" "+ttl.String()+" "+theft.name+" found by "+finder, func(t *testing.T) {
+							o := o.in(t)
 							conn := dial(t, driver)
 							l, target := by.with(conn), newTarget(t)
 							held := acquired(t, l, target, swanlock.WithTTL(ttl))

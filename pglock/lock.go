@@ -28,9 +28,8 @@ type PostgresLock struct {
 // PostgresLock, since ledger and timers keep it alive.
 type hold struct {
 	led   *ledger
-	line  *line // of the pool that it was taken from
 	info  swanlock.Info
-	id    lockID
+	key   Key
 	pid   int32
 	audit int64 // the row's id; 0: none
 	log   *slog.Logger
@@ -42,12 +41,11 @@ type hold struct {
 	released bool  // Release was called
 	lease    lease // its own; the session's ends it too
 	auto     *time.Timer
-	renew    bool // with every heartbeat of the pool
 }
 
 // newHold is what r asks for, not granted yet.
 func newHold(w *wire, led *ledger, r request) *hold {
-	h := &hold{w: w, led: led, log: w.log, id: lockID{key: r.key}, done: make(chan struct{})}
+	h := &hold{w: w, led: led, log: w.log, key: r.key, done: make(chan struct{})}
 	h.info = swanlock.Info{Target: r.target, Owner: r.Owner, TTL: r.TTL, Shared: r.Shared, AcquiredAt: time.Now()}
 	h.lease = lease{r.TTL, h.info.AcquiredAt}
 	return h
@@ -66,17 +64,21 @@ func (h *hold) late(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return notAcquired(ctx)
 	}
-	if h.over() != nil {
+	switch err := h.over(); {
+	case err == nil:
+		return nil
+	case errors.Is(err, swanlock.ErrExpired):
 		return fmt.Errorf("%w: the answer took longer than the TTL (%v)", swanlock.ErrNotAcquired, h.info.TTL)
+	default: // it is no loss to the caller, who never had it
+		return fmt.Errorf("%w: %v", swanlock.ErrNotAcquired, err)
 	}
-	return nil
 }
 
 // Info says what was locked, and how.
 func (l *PostgresLock) Info() swanlock.Info { return l.h.info }
 
 // Key is the target's advisory key.
-func (l *PostgresLock) Key() Key { return l.h.id.key }
+func (l *PostgresLock) Key() Key { return l.h.key }
 
 // BackendPID is the process id of the server's end of the session, as in
 // pg_locks and pg_stat_activity.
@@ -110,7 +112,9 @@ func (l *PostgresLock) Refresh(ctx context.Context) error {
 // second call. Otherwise the error matches swanlock.ErrLost, and the session
 // has been destroyed unless it said itself that it does not hold the lock. An
 // error that matches ErrAudit says that the lock was released in good order but
-// its row was not closed.
+// its row was not closed. One that matches sql.ErrConnDone says that the
+// connection was closed first: if it went back to the pool, the session keeps
+// the lock until it ends or until this package next comes to it.
 func (l *PostgresLock) Release(ctx context.Context) error {
 	l.dropped.Stop()
 	return l.h.release(ctx)
@@ -155,12 +159,6 @@ func (h *hold) refresh(ctx context.Context) error {
 	wrap := func(err error) error { return fmt.Errorf("pglock: refresh %s: %w", quote(h.info.Target), err) }
 	if ctx.Err() != nil {
 		return wrap(context.Cause(ctx))
-	}
-	if h.line != nil {
-		if err := h.line.do(ctx, &op{kind: refreshing, h: h}); err != nil {
-			return wrap(err)
-		}
-		return nil
 	}
 	if err := h.led.take(ctx); err != nil {
 		return wrap(err)
@@ -211,9 +209,7 @@ func (h *hold) release(ctx context.Context) error {
 	if again {
 		return nil
 	}
-	if w != nil && h.line != nil {
-		err = h.line.do(ctx, &op{kind: releasing, h: h})
-	} else if w != nil {
+	if w != nil {
 		if err = h.led.takeSoon(); err == nil {
 			err = w.unlock(ctx, h)
 			w.settle(ctx, h.led)
@@ -223,7 +219,7 @@ func (h *hold) release(ctx context.Context) error {
 			_, err = h.state()
 		}
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, swanlock.ErrReleased) { // its Session's Close may have been first
 		return fmt.Errorf("pglock: release %s: %w", quote(h.info.Target), err)
 	}
 	return nil
@@ -255,7 +251,7 @@ func drop(h *hold) {
 	}
 	h.log.Warn("pglock: a lock was dropped without Release", "target", quote(h.info.Target), "owner", h.info.Owner)
 	h.end(fmt.Errorf("%w: %w", swanlock.ErrLost, errDropped))
-	if h.auto != nil || h.line != nil {
+	if h.auto != nil {
 		go h.release(context.Background())
 		return
 	}

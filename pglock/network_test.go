@@ -170,7 +170,7 @@ func TestLeaseStartsBeforeTheStatement(t *testing.T) {
 					l, _ := slow(t, driver, by, delay)
 					held := acquired(t, l, target, swanlock.WithTTL(ttl))
 					must(t, call(held))
-					next, err := acquirers[0].with(dial(t, driver)).Acquire(bg, target)
+					next, err := acquirers[0].with(dial(t, driver)).Acquire(shortly(t), target)
 					now := held.Err()
 					must(t, err)
 					wantIs(t, now, swanlock.ErrExpired)
@@ -194,6 +194,36 @@ func TestSlowerThanItsTTL(t *testing.T) {
 			}
 			wantIs(t, err, swanlock.ErrNotAcquired)
 			o.wantSoonFree(target)
+		}
+	})
+}
+
+// TestCloseOnASilentServer: Close returns in time and leaves nothing held, though
+// the prepared statements cannot be let go of.
+func TestCloseOnASilentServer(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		for _, holding := range []bool{false, true} {
+			o, p, late := observe(t), newProxy(t), watchScheduler(t)
+			conn := connOf(t, openURL(t, driver, p.url))
+			s, target := pglock.NewSession(conn), newTarget(t)
+			held := acquired(t, s, target)
+			if !holding {
+				must(t, held.Release(bg))
+			}
+			pid := pidOf(t, conn)
+			p.muted.Store(true)
+			start := time.Now()
+			ctx, cancel := context.WithTimeout(bg, 100*time.Millisecond)
+			err := s.Close(ctx)
+			cancel()
+			if took := time.Since(start); took > 3*time.Second+late() {
+				t.Errorf("holding %t: Close took %v, with a context of 100 ms", holding, took)
+			}
+			if holding {
+				wantIs(t, err, swanlock.ErrLost)
+				o.wantSoonFree(target)
+			}
+			eventually(t, "the backend has ended", func() bool { return !o.alive(pid) })
 		}
 	})
 }

@@ -20,7 +20,15 @@ type pooler struct {
 	backends [2]driver.Conn
 	next     int
 	fixed    bool // next does not change
+
+	forgetful bool // does not prepare statements where they are missing
 }
+
+// A noStatement is what the server says of a prepared statement that it lacks.
+type noStatement struct{}
+
+func (noStatement) Error() string    { return "prepared statement does not exist" }
+func (noStatement) SQLState() string { return "26000" }
 
 // poolerDriver makes poolers of another driver's connections.
 type poolerDriver struct{ driver.Driver }
@@ -94,7 +102,29 @@ func (s pooledStmt) Exec([]driver.Value) (driver.Result, error) { panic("not cal
 func (s pooledStmt) Query([]driver.Value) (driver.Rows, error)  { panic("not called") }
 
 func (s pooledStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	if s.p.forgetful {
+		return nil, noStatement{}
+	}
 	return s.p.QueryContext(ctx, s.query, args)
+}
+
+// TestPoolerLosesStatements: a pooler that knows nothing of prepared statements
+// sends them where they are missing. That is found at the first acquire.
+func TestPoolerLosesStatements(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o := observe(t)
+		conn := connOf(t, openURL(t, "pooled "+driver, server(t).URL()))
+		must(t, conn.Raw(func(c any) error {
+			p := c.(*pooler)
+			t.Cleanup(p.shutDown)
+			p.forgetful = true
+			return nil
+		}))
+		target := newTarget(t)
+		_, err := pglock.NewSession(conn).TryAcquire(bg, target)
+		wantIs(t, err, pglock.ErrPooler)
+		o.wantHeld(target)
+	})
 }
 
 // TestPooler: behind a pooler in transaction mode a lock is held by a session
@@ -116,6 +146,7 @@ func TestPooler(t *testing.T) {
 				for _, ttl := range []time.Duration{0, time.Minute} {
 					for first := range 2 {
 						t.Run(fmt.Sprintf("%s %s with TTL %v on backend %d", by.name, finder, ttl, first), func(t *testing.T) {
+							o := o.in(t)
 							conn := connOf(t, openURL(t, "pooled "+driver, server(t).URL()))
 							var p *pooler
 							must(t, conn.Raw(func(c any) error { p = c.(*pooler); return nil }))

@@ -3,6 +3,7 @@ package pglock
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 )
 
@@ -19,9 +20,7 @@ func (p *prepared) QueryRowContext(ctx context.Context, query string, args ...an
 	if stmt == nil {
 		var err error
 		if stmt, err = p.PrepareContext(ctx, query); err != nil {
-			// There is no making a *sql.Row of an error: asked again
-			// unprepared, the server says the same.
-			return p.Conn.QueryRowContext(ctx, query, args...)
+			return rowOf(err)
 		}
 		p.stmts[query] = stmt
 	}
@@ -37,3 +36,16 @@ func (p *prepared) forget() error {
 	}
 	return errors.Join(errs...)
 }
+
+// rowOf is a *sql.Row of an error, which only a *sql.DB can make.
+func rowOf(err error) *sql.Row {
+	db := sql.OpenDB(failing{err})
+	defer db.Close()
+	return db.QueryRowContext(context.Background(), "")
+}
+
+// failing is a driver.Connector that never connects.
+type failing struct{ error }
+
+func (f failing) Connect(context.Context) (driver.Conn, error) { return nil, f.error }
+func (f failing) Driver() driver.Driver                        { return nil }

@@ -2,7 +2,6 @@ package pglock_test
 
 import (
 	"errors"
-	"log/slog"
 	"math"
 	"testing"
 	"time"
@@ -180,11 +179,17 @@ func TestTTLBounds(t *testing.T) {
 	const most = math.MaxInt32 * time.Millisecond
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)
-		s, conn := newSession(t, driver, pglock.WithLogger(slog.New(slog.DiscardHandler)))
-		target := newTarget(t)
-		_, err := s.TryAcquire(bg, target, swanlock.WithTTL(most+1))
-		if err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
-			t.Errorf("got %v for a TTL that is too long, want an error of its own", err)
+		p := newProxy(t)
+		conn := connOf(t, openURL(t, driver, p.url))
+		s, target := pglock.NewSession(conn), newTarget(t)
+		sent := p.trips(t, func() {
+			_, err := s.TryAcquire(bg, target, swanlock.WithTTL(most+1))
+			if err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
+				t.Errorf("got %v for a TTL that is too long, want an error of its own", err)
+			}
+		})
+		if sent > 0 {
+			t.Error("a TTL that is too long was sent to the server")
 		}
 		o.wantHeld(target)
 		held := acquired(t, s, target, swanlock.WithTTL(most))

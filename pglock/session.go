@@ -25,15 +25,8 @@ type Session struct{ w *wire }
 // NewSession makes a Session on conn. It sends nothing: what is wrong with the
 // connection shows at the first acquire.
 func NewSession(conn *sql.Conn, opts ...SessionOption) *Session {
-	c := defaults()
-	for _, opt := range opts {
-		if opt != nil {
-			opt.forSession(c)
-		}
-	}
-	c.complete()
 	p := &prepared{Conn: conn, stmts: make(map[string]*sql.Stmt)}
-	return &Session{w: &wire{config: c, conn: conn, q: db.New(p), forget: p.forget}}
+	return &Session{w: &wire{config: newConfig(new(sync.Once), opts), conn: conn, q: db.New(p), forget: p.forget}}
 }
 
 // TryAcquire takes the lock if it is free, in one round trip. See
@@ -72,6 +65,9 @@ func (s *Session) Close(ctx context.Context) error {
 	}
 	led, _, err := ledgerOf(w.conn)
 	if err != nil {
+		if led := w.led.Load(); led != nil {
+			led.abandon(w.conn, false, err)
+		}
 		return fmt.Errorf("pglock: close: %w", err)
 	}
 	if err := led.takeSoon(); err != nil {
@@ -79,13 +75,16 @@ func (s *Session) Close(ctx context.Context) error {
 		return fmt.Errorf("pglock: close: %w", err)
 	}
 	defer led.give()
+	if _, w.raw, err = ledgerOf(w.conn); err != nil { // closed meanwhile
+		return fmt.Errorf("pglock: close: %w", err)
+	}
 	var errs []error
 	for _, h := range led.takenBy(w) {
 		if err := w.unlock(ctx, h); err != nil {
 			errs = append(errs, fmt.Errorf("pglock: release %s: %w", quote(h.info.Target), err))
 		}
 	}
-	return errors.Join(append(errs, w.settle(ctx, led), w.forget())...)
+	return errors.Join(append(errs, w.settle(ctx, led), w.unprepare(ctx, led))...)
 }
 
 // TryAcquire takes the lock on conn if it is free now. It leaves nothing on the
@@ -105,17 +104,14 @@ var leaseless sync.Once // for the package's functions
 
 // plain is the way to conn without anything prepared.
 func plain(conn *sql.Conn) *wire {
-	c := defaults()
-	c.leaseless = &leaseless
-	return &wire{config: c, conn: conn, q: db.New(conn), forget: func() error { return nil }}
+	return &wire{config: newConfig(&leaseless, nil), conn: conn, q: db.New(conn), forget: func() error { return nil }}
 }
 
 // A request is what is asked for, checked.
 type request struct {
 	swanlock.Options
-	target  string
-	key     Key
-	waiting bool // in a pool's queue
+	target string
+	key    Key
 }
 
 type acquirer func(w *wire, ctx context.Context, r request) (*PostgresLock, error)

@@ -28,7 +28,7 @@ func (w *wire) undo(ctx context.Context, h *hold, err error) {
 	case "":
 	default:
 		if w.ask(ctx, h.led, func(ctx context.Context) error {
-			_, err := w.q.Undo(ctx, db.UndoParams{Key: int64(h.id.key), Shared: h.info.Shared})
+			_, err := w.q.Undo(ctx, db.UndoParams{Key: int64(h.key), Shared: h.info.Shared})
 			return err
 		}) == nil {
 			return
@@ -45,7 +45,7 @@ func (w *wire) undo(ctx context.Context, h *hold, err error) {
 // the server whether that is so. It does not restart that lock's TTL.
 func (w *wire) checkFree(ctx context.Context, led *ledger, key Key) error {
 	led.mu.Lock()
-	h := led.locks[lockID{key: key}]
+	h := led.locks[key]
 	led.mu.Unlock()
 	if h == nil {
 		return nil
@@ -185,7 +185,7 @@ func (w *wire) unlock(ctx context.Context, h *hold) error {
 // terminate ends the backend that granted h, if it still holds the lock.
 func (w *wire) terminate(ctx context.Context, h *hold) {
 	err := w.ask(ctx, h.led, func(ctx context.Context) error {
-		_, err := w.q.Terminate(ctx, db.TerminateParams{Key: int64(h.id.key), Shared: h.info.Shared, Pid: h.pid})
+		_, err := w.q.Terminate(ctx, db.TerminateParams{Key: int64(h.key), Shared: h.info.Shared, Pid: h.pid})
 		return err
 	})
 	if err != nil {
@@ -203,7 +203,7 @@ func (w *wire) destroy(led *ledger, cause error) {
 	defer timer.Stop()
 	select {
 	case err := <-closed:
-		if errors.Is(err, sql.ErrConnDone) && !w.own {
+		if errors.Is(err, sql.ErrConnDone) {
 			// It was closed before: the session is dead, or in the pool.
 			led.abandon(w.conn, false, fmt.Errorf("%w: %w", cause, err))
 			return

@@ -30,13 +30,11 @@ func TestStandby(t *testing.T) {
 			conn := connOf(t, db)
 			session := pglock.NewSession(conn)
 			audited := pglock.NewSession(conn, pglock.WithAudit())
-			pool := newPool(t, db)
 			for name, try := range map[string]func(...swanlock.Option) (any, error){
 				"functions": func(o ...swanlock.Option) (any, error) { return pglock.TryAcquire(bg, conn, "t", o...) },
 				"Session":   func(o ...swanlock.Option) (any, error) { return session.TryAcquire(bg, "t", o...) },
 				"audited":   func(o ...swanlock.Option) (any, error) { return audited.TryAcquire(bg, "t", o...) },
 				"Acquire":   func(o ...swanlock.Option) (any, error) { return session.Acquire(bg, "t", o...) },
-				"Pool":      func(o ...swanlock.Option) (any, error) { return pool.TryAcquire(bg, "t", o...) },
 			} {
 				for _, opts := range [][]swanlock.Option{nil, {swanlock.WithTTL(time.Minute)}, {swanlock.WithShared()}, {swanlock.WithFence()}} {
 					if _, err := try(opts...); !(errors.Is(err, pglock.ErrStandby) || name == "audited" && errors.Is(err, pglock.ErrAudit)) ||

@@ -15,8 +15,8 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// TestStorm lets sessions contend while contexts end at random and backends
-// are killed at random. What each acquire said is compared with what another
+// TestStorm lets sessions contend while contexts end at random, backends are
+// killed at random, and some have a statement_timeout of a millisecond. What each acquire said is compared with what another
 // session sees: after a failure nothing is held, after a success the lock is,
 // and never are there two holders. Facts 1, 2, 3, 21, 22 and 24.
 func TestStorm(t *testing.T) {
@@ -26,11 +26,15 @@ func TestStorm(t *testing.T) {
 	}
 	const workers, targets = 8, 3
 	eachDriver(t, func(t *testing.T, driver string) {
-		s := &storm{T: t, o: observe(t), holding: make(map[string]map[int]bool), killed: make(map[int]bool)}
+		dbname := newDatabase(t)
+		s := &storm{T: t, o: observe(t, dbname), holding: make(map[string]map[int]bool), killed: make(map[int]bool)}
 		for range targets {
 			s.targets = append(s.targets, newTarget(t))
 		}
-		db := openDB(t, driver)
+		_, err := provider(s.o.db).Up(bg)
+		must(t, err)
+		run(t, s.o.db, slowAudit)
+		db := openDB(t, driver, dbname)
 		db.SetMaxIdleConns(0) // a connection that was given back must not be seen again
 		s.o.db.SetMaxIdleConns(workers + 1)
 
@@ -64,6 +68,12 @@ func TestStorm(t *testing.T) {
 		}
 	})
 }
+
+// slowAudit makes the row of a hasty worker's lock take its time. It is written
+// after the grant.
+const slowAudit = `
+	CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(random() * 0.002); RETURN new; END';
+	CREATE TRIGGER slow BEFORE INSERT ON lock_audit FOR EACH ROW WHEN (new.owner = 'hasty') EXECUTE FUNCTION slow()`
 
 type storm struct {
 	*testing.T
@@ -133,7 +143,11 @@ type stormWorker struct {
 	conn *sql.Conn
 	pid  int
 	*pglock.Session
+	hasty bool // its statements are cut short by the server
 }
+
+// mayFail says whether the session has a reason to.
+func (w *stormWorker) mayFail() bool { return w.hasty || w.wasKilled(w.pid) }
 
 // dial makes a new session. It fails when its backend is killed too soon.
 func (w *stormWorker) dial() error {
@@ -145,9 +159,12 @@ func (w *stormWorker) dial() error {
 		conn.Close()
 		return err
 	}
-	w.conn = conn
+	w.conn, w.hasty = conn, rand.IntN(8) == 0
+	if w.hasty {
+		conn.ExecContext(bg, "SET statement_timeout = '1ms'") // which itself may be killed
+	}
 	var opts []pglock.SessionOption
-	if rand.IntN(4) == 0 {
+	if w.hasty || rand.IntN(4) == 0 {
 		opts = append(opts, pglock.WithAudit())
 	}
 	w.Session = pglock.NewSession(conn, opts...)
@@ -186,7 +203,10 @@ func (w *stormWorker) try() bool {
 	}
 	target := w.targets[rand.IntN(len(w.targets))]
 	shared := rand.IntN(8) == 0
-	opts := []swanlock.Option{swanlock.WithOwner("storm")}
+	var opts []swanlock.Option
+	if w.hasty {
+		opts = append(opts, swanlock.WithOwner("hasty"))
+	}
 	if shared {
 		opts = append(opts, swanlock.WithShared())
 	} else if rand.IntN(4) == 0 {
@@ -211,7 +231,7 @@ func (w *stormWorker) try() bool {
 	if !sees && !w.wasKilled(w.pid) {
 		w.Errorf("granted %s, but another session does not see backend %d hold it", target, w.pid)
 	}
-	if rand.IntN(8) == 0 && held.Refresh(bg) != nil && !w.wasKilled(w.pid) {
+	if rand.IntN(8) == 0 && held.Refresh(bg) != nil && !w.mayFail() {
 		w.Errorf("Refresh: %v", held.Err())
 	}
 	w.leave(target, w.pid)
@@ -219,7 +239,7 @@ func (w *stormWorker) try() bool {
 	ctx, cancel = badContext()
 	err = held.Release(ctx)
 	cancel()
-	if err != nil && !w.wasKilled(w.pid) {
+	if err != nil && !w.mayFail() {
 		w.Errorf("release of %s by backend %d, which nobody killed: %v", target, w.pid, err)
 	}
 	return w.holdsNothing(fmt.Sprintf("Release (%v)", err))
@@ -233,7 +253,7 @@ func (w *stormWorker) afterFailure(target string, err error) bool {
 		w.refused.Add(1)
 	default:
 		w.failed.Add(1)
-		if !w.wasKilled(w.pid) {
+		if !w.mayFail() {
 			w.Errorf("acquire of %s by backend %d, which nobody killed: %v", target, w.pid, err)
 		}
 	}

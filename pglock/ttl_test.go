@@ -49,7 +49,7 @@ func TestServerEndsLease(t *testing.T) {
 
 					// The next holder comes as soon as the server lets it.
 					next := acquirers[0].with(dial(t, driver))
-					l, err := next.Acquire(bg, target)
+					l, err := next.Acquire(shortly(t), target)
 					must(t, err)
 					if took, most := time.Since(since), ttl+500*time.Millisecond+late(); took > most {
 						t.Errorf("the next holder had the lock after %v, want at most %v", took, most)
@@ -75,7 +75,7 @@ func TestDoneNeedsNoCall(t *testing.T) {
 		const ttl = 300 * time.Millisecond
 		start := time.Now()
 		held := acquired(t, s, newTarget(t), swanlock.WithTTL(ttl))
-		<-held.Done()
+		ended(t, held)
 		if took := time.Since(start); took < ttl || took > ttl+200*time.Millisecond+late() {
 			t.Errorf("Done was closed after %v, want after %v", took, ttl)
 		}

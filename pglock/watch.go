@@ -54,12 +54,9 @@ func (w *watch) over(ctx context.Context, conn driver.Conn, statement func(conte
 		l.conn = nil
 		return err
 	}
-	w.life = nil // it went off, perhaps just now
+	w.life = nil // it went off, perhaps just now, and what it did is not known
 	close(l.returned)
-	if err != nil {
-		err = errSilent
-	}
-	return err
+	return errSilent
 }
 
 // cut ends the life. lib/pq then asks the server to cancel, and waits for its
@@ -72,7 +69,12 @@ func (l *life) cut() {
 	defer timer.Stop()
 	select {
 	case <-l.returned:
+		return
 	case <-timer.C:
+	}
+	select {
+	case <-l.returned: // both were so: it needs no help
+	default:
 		l.conn.Close()
 	}
 }

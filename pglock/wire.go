@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/db"
@@ -25,7 +26,6 @@ type wire struct {
 	raw    driver.Conn // what conn is to the driver
 	q      *db.Queries
 	forget func() error // drops what was prepared
-	own    bool         // nobody else has conn
 	closed atomic.Bool  // its Session was closed
 	led    atomic.Pointer[ledger]
 }
@@ -45,10 +45,33 @@ func (w *wire) ledger() (*ledger, error) {
 func (w *wire) ask(ctx context.Context, led *ledger, statement func(context.Context) error) error {
 	err := led.watch.over(ctx, w.raw, statement)
 	if sqlState(err) == "26000" { // DISCARD ALL or DEALLOCATE took the prepared statement: it did not run
-		w.forget()
+		if gone := w.unprepare(ctx, led); errors.Is(gone, errSilent) {
+			return gone
+		}
 		err = led.watch.over(ctx, w.raw, statement)
 	}
 	return err
+}
+
+// unprepare forgets what was prepared, which asks the server too, and takes no
+// context. So the server must first show that it answers; should it fall silent
+// just then, the call is left behind until the network gives up.
+func (w *wire) unprepare(ctx context.Context, led *ledger) error {
+	if err := led.watch.over(ctx, w.raw, w.conn.PingContext); err != nil {
+		w.destroy(led, err)
+		return err
+	}
+	forgotten := make(chan error, 1)
+	go func() { forgotten <- w.forget() }()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case err := <-forgotten:
+		return err
+	case <-timer.C:
+		w.destroy(led, errSilent)
+		return errSilent
+	}
 }
 
 // grant asks for the lock, and enters it in the ledger. Whatever its error,
@@ -117,11 +140,11 @@ func (w *wire) refresh(ctx context.Context, h *hold, t timeouts) (row db.Refresh
 	err = w.ask(ctx, h.led, func(ctx context.Context) error {
 		if h.audit == 0 {
 			row, err = w.q.Refresh(ctx, db.RefreshParams{
-				Key: int64(h.id.key), Shared: h.info.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
+				Key: int64(h.key), Shared: h.info.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
 			return err
 		}
 		audited, err := w.q.RefreshAudited(ctx, db.RefreshAuditedParams{
-			Key: int64(h.id.key), Shared: h.info.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction, AuditID: h.audit})
+			Key: int64(h.key), Shared: h.info.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction, AuditID: h.audit})
 		row = db.RefreshRow(audited)
 		return err
 	})
@@ -130,7 +153,7 @@ func (w *wire) refresh(ctx context.Context, h *hold, t timeouts) (row db.Refresh
 
 func (w *wire) probe(ctx context.Context, h *hold) (row db.RefreshRow, err error) {
 	err = w.ask(ctx, h.led, func(ctx context.Context) error {
-		row, err = w.q.Refresh(ctx, db.RefreshParams{Key: int64(h.id.key), Shared: h.info.Shared})
+		row, err = w.q.Refresh(ctx, db.RefreshParams{Key: int64(h.key), Shared: h.info.Shared})
 		return err
 	})
 	return row, err
@@ -142,11 +165,11 @@ func (w *wire) release(ctx context.Context, h *hold, t timeouts, audited bool) (
 		switch {
 		case audited:
 		case t == timeouts{} && !h.info.Shared:
-			row, err = w.q.Release(ctx, db.ReleaseParams{Key: int64(h.id.key), Pid: h.pid})
+			row, err = w.q.Release(ctx, db.ReleaseParams{Key: int64(h.key), Pid: h.pid})
 			return err
 		default:
 			with, err := w.q.ReleaseWith(ctx, db.ReleaseWithParams{
-				Key: int64(h.id.key), Shared: h.info.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
+				Key: int64(h.key), Shared: h.info.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
 			row = db.ReleaseRow{Pid: with.Pid, Released: with.Released}
 			return err
 		}
@@ -155,7 +178,7 @@ func (w *wire) release(ctx context.Context, h *hold, t timeouts, audited bool) (
 			reason = "expired"
 		}
 		audited, err := w.q.ReleaseAudited(ctx, db.ReleaseAuditedParams{
-			Key: int64(h.id.key), Shared: h.info.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction,
+			Key: int64(h.key), Shared: h.info.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction,
 			AuditID: h.audit, EndReason: reason})
 		row = db.ReleaseRow{Pid: audited.Pid, Released: audited.Released}
 		return err

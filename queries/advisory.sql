@@ -99,9 +99,14 @@ END)::boolean AS undone;
 
 -- name: Terminate :one
 -- Ends the backend that granted a lock and cannot be spoken to any more, if it
--- still holds the lock.
-SELECT COALESCE(bool_or(pg_terminate_backend(k.pid)), false)::boolean AS terminated
+-- still holds the lock. Should it be the one that gets this, it unlocks: its end
+-- would take the way to the others with it.
+SELECT COALESCE(bool_or(CASE
+    WHEN k.pid <> pg_backend_pid() THEN pg_terminate_backend(k.pid)
+    WHEN @shared::boolean THEN pg_advisory_unlock_shared(@key::bigint)
+    ELSE pg_advisory_unlock(@key)
+END), false)::boolean AS terminated
 FROM pg_catalog.pg_locks k
 WHERE k.locktype = 'advisory' AND k.pid = @pid::integer AND k.objsubid = 1 AND k.granted
-    AND k.classid::bigint = ((@key::bigint >> 32) & 4294967295) AND k.objid::bigint = (@key & 4294967295)
-    AND k.mode = CASE WHEN @shared::boolean THEN 'ShareLock' ELSE 'ExclusiveLock' END;
+    AND k.classid::bigint = ((@key >> 32) & 4294967295) AND k.objid::bigint = (@key & 4294967295)
+    AND k.mode = CASE WHEN @shared THEN 'ShareLock' ELSE 'ExclusiveLock' END;
