@@ -80,7 +80,7 @@ func (s *Session) Close(ctx context.Context) error {
 	}
 	var errs []error
 	for _, h := range led.takenBy(w) {
-		if err := w.unlock(ctx, h); err != nil {
+		if err := w.unlock(ctx, h); err != nil && !errors.Is(err, errDropped) { // which was logged
 			errs = append(errs, fmt.Errorf("pglock: release %s: %w", quote(h.info.Target), err))
 		}
 	}

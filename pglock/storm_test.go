@@ -16,9 +16,10 @@ import (
 )
 
 // TestStorm lets sessions contend while contexts end at random, backends are
-// killed at random, and some have a statement_timeout of a millisecond. What each acquire said is compared with what another
-// session sees: after a failure nothing is held, after a success the lock is,
-// and never are there two holders. Facts 1, 2, 3, 21, 22 and 24.
+// killed at random, and some have a statement_timeout of a millisecond. What
+// each acquire said is compared with what another session sees: after a failure
+// nothing is held, after a success the lock is, and never are there two holders.
+// Facts 1, 2, 3, 21, 22 and 24.
 func TestStorm(t *testing.T) {
 	tries := 10_000
 	if testing.Short() {
