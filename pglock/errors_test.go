@@ -298,3 +298,26 @@ func TestNoTableInTransaction(t *testing.T) {
 		o.wantSoonFree(target)
 	})
 }
+
+// TestDestroyedInTransaction: a lock that a failed acquire has taken in a
+// transaction is free before the caller ends the transaction.
+func TestDestroyedInTransaction(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		dbname := newDatabase(t)
+		o := observe(t, dbname)
+		_, err := provider(o.db).Up(bg)
+		must(t, err)
+		run(t, o.db, `CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'`)
+		run(t, o.db, "CREATE TRIGGER fail BEFORE INSERT ON lock_audit FOR EACH ROW EXECUTE FUNCTION fail()")
+		conn := dial(t, driver, dbname)
+		tx, err := conn.BeginTx(bg, nil)
+		must(t, err)
+		defer tx.Rollback()
+		pid, target := one[int](t, tx, "SELECT pg_backend_pid()"), newTarget(t)
+		if _, err := pglock.NewSession(conn, pglock.WithAudit()).TryAcquire(bg, target); err == nil {
+			t.Error("the lock is granted though its row was refused")
+		}
+		eventually(t, "the backend has ended", func() bool { return !o.alive(pid) })
+		o.wantSoonFree(target)
+	})
+}

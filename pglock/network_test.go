@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"runtime"
 	"testing"
 	"time"
 
@@ -224,6 +225,7 @@ func TestCloseOnASilentServer(t *testing.T) {
 				o.wantSoonFree(target)
 			}
 			eventually(t, "the backend has ended", func() bool { return !o.alive(pid) })
+			runtime.KeepAlive(held)
 		}
 	})
 }

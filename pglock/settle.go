@@ -194,11 +194,20 @@ func (w *wire) terminate(ctx context.Context, h *hold) {
 }
 
 // destroy ends the session: sql.Conn.Close would only give it back to the pool,
-// locks and all. It does not wait for ever, since the connection cannot be
-// closed before the caller's own Rows on it are.
+// locks and all. The driver's connection is closed at once, in Raw, where nobody
+// else can use it; the *sql.Conn follows when the caller's own Rows and
+// transaction on it have ended.
 func (w *wire) destroy(led *ledger, cause error) {
-	closed := make(chan error, 1)
-	go func() { closed <- w.conn.Raw(func(any) error { return driver.ErrBadConn }) }()
+	closed := make(chan error, 2)
+	go func() {
+		closed <- w.conn.Raw(func(driverConn any) error {
+			if c, ok := driverConn.(driver.Conn); ok {
+				c.Close()
+				closed <- nil
+			}
+			return driver.ErrBadConn
+		})
+	}()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
@@ -207,6 +216,11 @@ func (w *wire) destroy(led *ledger, cause error) {
 			// It was closed before: the session is dead, or in the pool.
 			led.abandon(w.conn, false, fmt.Errorf("%w: %w", cause, err))
 			return
+		}
+		timer.Reset(grace)
+		select {
+		case <-closed:
+		case <-timer.C: // the caller's Rows or transaction are open still
 		}
 	case <-timer.C:
 		w.log.Error("pglock: the connection is in use and could not be closed: its locks live until it is", "cause", cause)
