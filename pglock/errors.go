@@ -32,11 +32,19 @@ var (
 	// ErrLockTableFull says that the server has no memory for another lock.
 	ErrLockTableFull = errors.New("the server's lock table is full: hold fewer locks, or raise max_locks_per_transaction")
 
+	// ErrPoolFull says that a Pool holds as many locks as it may: its sessions
+	// are full, or half of the server's lock table is. When all of that is,
+	// nobody can connect to the server any more.
+	ErrPoolFull = errors.New("the pool holds all the locks that it may: release some, or raise max_locks_per_transaction")
+
 	// ErrAudit says that lock_audit could not be written.
 	ErrAudit = errors.New("the audit could not be written")
 
 	// ErrDenied says that the role may not do what the lock needs.
 	ErrDenied = errors.New("the role is not allowed to take advisory locks")
+
+	errPoolClosed  = errors.New("the pool is closed")
+	errSessionGone = errors.New("the pool's session is gone")
 
 	errDropped = errors.New("its handle was dropped without Release")
 	errClosed  = fmt.Errorf("its connection was closed before Release: %w", sql.ErrConnDone)

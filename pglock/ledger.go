@@ -26,14 +26,23 @@ type ledger struct {
 	turns atomic.Int64  // how many have ended
 	watch watch         // used by whoever has the turn
 
-	mu    sync.Mutex
-	dead  error         // why the session was destroyed
-	locks map[Key]*hold // what the server may think this session holds
-	owed  []*hold       // those of them that have ended here
-	lease lease         // the shortest TTL of the locks, from the last statement on
-	saved timeouts      // the caller's own settings, while there is a lease
-	timer *time.Timer   // ends what has expired
-	wake  time.Time     // when the timer goes off
+	mu      sync.Mutex
+	dead    error            // why the session was destroyed
+	locks   map[lockID]*hold // what the server may think this session holds
+	owed    []*hold          // those of them that have ended here
+	tickets map[*ticket]bool // its places in line; true: owed
+	lease   lease            // the shortest TTL of the locks, from the last statement on
+	saved   timeouts         // the caller's own settings, while there is a lease
+	timer   *time.Timer      // ends what has expired
+	wake    time.Time        // when the timer goes off
+	pool    *poolSession     // whose session it is, if a pool's: then the lease is the session's own
+}
+
+// A lockID tells the locks of a session apart. A key is there once, but for the
+// readers of a pool, who are numbered from 1.
+type lockID struct {
+	key    Key
+	reader int
 }
 
 // ledgers has a ledger for each driver's connection that was ever locked on,
@@ -55,7 +64,7 @@ func ledgerOf(conn *sql.Conn) (led *ledger, raw driver.Conn, err error) {
 		id := weak.Make(p)
 		found, ok := ledgers.Load(id)
 		if !ok {
-			fresh := &ledger{turn: make(chan struct{}, 1), locks: make(map[Key]*hold)}
+			fresh := &ledger{turn: make(chan struct{}, 1), locks: make(map[lockID]*hold), tickets: make(map[*ticket]bool)}
 			if found, ok = ledgers.LoadOrStore(id, fresh); !ok {
 				runtime.AddCleanup(p, func(id weak.Pointer[byte]) { ledgers.Delete(id) }, id)
 			}
@@ -114,22 +123,50 @@ func (led *ledger) give() {
 func (led *ledger) add(h *hold, saved timeouts) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	led.locks[h.key] = h
-	if ttl := h.info.TTL; ttl > 0 {
+	led.locks[h.id] = h
+	if ttl := h.info.TTL; ttl > 0 && led.pool == nil {
 		if led.lease.ttl == 0 {
 			led.lease.ttl, led.saved = ttl, saved
 		}
 		led.lease.ttl = min(led.lease.ttl, ttl)
-		led.arm(h.lease.left(time.Now()))
 	}
-	led.lease.start = h.lease.start
+	if now := time.Now(); h.lease.ttl > 0 || led.lease.ttl > 0 {
+		led.arm(min(h.lease.left(now), led.lease.left(now)))
+	}
 }
 
 // has says whether the server may still hold h for this session.
 func (led *ledger) has(h *hold) bool {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	return led.locks[h.key] == h
+	return led.locks[h.id] == h
+}
+
+// reads says whether the session has readers of key besides but.
+func (led *ledger) reads(key Key, but *hold) bool {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	for id, h := range led.locks { // never many: only pools have several, and ask seldom
+		if id.key == key && id.reader > 0 && h != but {
+			return true
+		}
+	}
+	return false
+}
+
+// owes is something that the session owes, if there is anything.
+func (led *ledger) owes() (*hold, *ticket) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	for t, owed := range led.tickets {
+		if owed {
+			return nil, t
+		}
+	}
+	if len(led.owed) > 0 {
+		return led.owed[0], nil
+	}
+	return nil, nil
 }
 
 // remove strikes out a lock that the server does not hold for us any more, and
@@ -138,14 +175,17 @@ func (led *ledger) remove(h *hold, next time.Duration) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	led.owed = slices.DeleteFunc(led.owed, func(o *hold) bool { return o == h })
-	if led.locks[h.key] != h {
+	if led.locks[h.id] != h {
 		return
 	}
-	delete(led.locks, h.key)
+	delete(led.locks, h.id)
 	h.w = nil
 	led.lease.ttl = next
 	if len(led.locks) == 0 {
 		led.disarm()
+	}
+	if led.pool != nil {
+		led.pool.freed(h)
 	}
 }
 
@@ -162,12 +202,24 @@ func (led *ledger) takenBy(w *wire) (holds []*hold) {
 	return holds
 }
 
+// ticketsOf is w's places in line.
+func (led *ledger) ticketsOf(w *wire) (tickets []*ticket) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	for t := range led.tickets {
+		if t.w == w {
+			tickets = append(tickets, t)
+		}
+	}
+	return tickets
+}
+
 // without is the lease that the session has when h is gone, and what the
 // settings must be for it.
 func (led *ledger) without(h *hold) (time.Duration, timeouts) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	if h.info.TTL == 0 || led.locks[h.key] != h {
+	if h.info.TTL == 0 || led.locks[h.id] != h || led.pool != nil {
 		return led.lease.ttl, timeouts{}
 	}
 	var next time.Duration
@@ -186,7 +238,7 @@ func (led *ledger) without(h *hold) (time.Duration, timeouts) {
 func (led *ledger) timeouts() timeouts {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	if led.lease.ttl == 0 {
+	if led.lease.ttl == 0 || led.pool != nil {
 		return timeouts{}
 	}
 	return led.saved.of(led.lease.ttl)
@@ -202,12 +254,22 @@ func (led *ledger) alive() error {
 	return nil
 }
 
+// pooled says whether the session is a Pool's, whose connection nobody else
+// closes: it is closed only if the session is dead.
+func (led *ledger) pooled() bool {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	return led.pool != nil
+}
+
 // touch notes that a statement, sent at the time given, was answered: it has
 // restarted the server's count.
 func (led *ledger) touch(sent time.Time) {
 	led.mu.Lock()
-	led.lease.start = sent
-	led.mu.Unlock()
+	defer led.mu.Unlock()
+	if sent.After(led.lease.start) {
+		led.lease.start = sent
+	}
 }
 
 // arm sees to it that the timer goes off within d. led.mu is held.
@@ -240,6 +302,9 @@ func (led *ledger) expire() {
 	if led.timer == nil {
 		return
 	}
+	if led.pool != nil {
+		defer led.pool.flush()
+	}
 	now := time.Now()
 	next := time.Duration(math.MaxInt64)
 	for _, h := range led.locks {
@@ -261,9 +326,13 @@ func (led *ledger) lose(cause error) {
 	led.disarm()
 	for _, h := range led.locks {
 		h.abandon(cause)
+		if led.pool != nil {
+			led.pool.freed(h)
+		}
 	}
 	clear(led.locks)
-	led.owed, led.lease.ttl = nil, 0
+	clear(led.tickets)
+	led.owed, led.lease.ttl, led.pool = nil, 0, nil
 }
 
 // abandon ends the locks that were taken through conn, or not through conn if
@@ -275,6 +344,11 @@ func (led *ledger) abandon(conn *sql.Conn, others bool, cause error) {
 	for _, h := range led.locks {
 		if h.w != nil && (h.w.conn != conn) == others {
 			h.abandon(cause)
+		}
+	}
+	for t := range led.tickets {
+		if (t.w.conn != conn) == others {
+			led.tickets[t] = true
 		}
 	}
 }

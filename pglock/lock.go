@@ -29,7 +29,8 @@ type PostgresLock struct {
 type hold struct {
 	led   *ledger
 	info  swanlock.Info
-	key   Key
+	id    lockID
+	at    *poolSession // that it was taken on; nil on a caller's connection
 	pid   int32
 	audit int64 // the row's id; 0: none
 	log   *slog.Logger
@@ -41,15 +42,26 @@ type hold struct {
 	released bool  // Release was called
 	lease    lease // its own; the session's ends it too
 	auto     *time.Timer
+	renewed  bool // by every heartbeat of its pool
+	claimed  bool // from its pool; guarded by its mutex
 }
 
 // newHold is what r asks for, not granted yet.
-func newHold(w *wire, led *ledger, r request) *hold {
-	h := &hold{w: w, led: led, log: w.log, key: r.key, done: make(chan struct{})}
-	h.info = swanlock.Info{Target: r.target, Owner: r.Owner, TTL: r.TTL, Shared: r.Shared, AcquiredAt: time.Now()}
-	h.lease = lease{r.TTL, h.info.AcquiredAt}
+func newHold(r request) *hold {
+	h := &hold{id: lockID{key: r.key}, done: make(chan struct{})}
+	h.info = swanlock.Info{Target: r.target, Owner: r.Owner, TTL: r.TTL, Shared: r.Shared}
+	h.lease.ttl, h.renewed = r.TTL, r.AutoRefresh
 	return h
 }
+
+// on says what session h is to be on.
+func (h *hold) on(w *wire, led *ledger) *hold {
+	h.w, h.led, h.log = w, led, w.log
+	return h
+}
+
+// began notes from when on the lock is held: before it was granted.
+func (h *hold) began(at time.Time) { h.info.AcquiredAt, h.lease.start = at, at }
 
 // handle is what the caller gets.
 func (h *hold) handle() *PostgresLock {
@@ -78,7 +90,7 @@ func (h *hold) late(ctx context.Context) error {
 func (l *PostgresLock) Info() swanlock.Info { return l.h.info }
 
 // Key is the target's advisory key.
-func (l *PostgresLock) Key() Key { return l.h.key }
+func (l *PostgresLock) Key() Key { return l.h.id.key }
 
 // BackendPID is the process id of the server's end of the session, as in
 // pg_locks and pg_stat_activity.
@@ -156,28 +168,41 @@ func (h *hold) abandon(cause error) {
 }
 
 func (h *hold) refresh(ctx context.Context) error {
-	wrap := func(err error) error { return fmt.Errorf("pglock: refresh %s: %w", quote(h.info.Target), err) }
+	wrap := func(err error) error {
+		if err == nil {
+			return nil
+		}
+		return fmt.Errorf("pglock: refresh %s: %w", quote(h.info.Target), err)
+	}
 	if ctx.Err() != nil {
 		return wrap(context.Cause(ctx))
+	}
+	if h.at != nil {
+		return wrap(h.at.do(ctx, &op{kind: refreshing, h: h}))
 	}
 	if err := h.led.take(ctx); err != nil {
 		return wrap(err)
 	}
 	defer h.led.give()
 	w, err := h.state()
-	if err != nil {
-		return err
+	if err == nil {
+		err = w.renew(ctx, h)
 	}
+	return wrap(err)
+}
+
+// renew proves the lock and restarts its TTL.
+func (w *wire) renew(ctx context.Context, h *hold) error {
 	sent := time.Now()
 	row, err := w.refresh(ctx, h, h.led.timeouts())
 	if err != nil {
-		return wrap(w.examine(ctx, h, err))
+		return w.examine(ctx, h, err)
 	}
 	if err := w.proven(ctx, h, row); err != nil {
-		return wrap(err)
+		return err
 	}
+	h.led.touch(sent)
 	h.led.mu.Lock()
-	h.led.lease.start = sent
 	if h.err == nil { // it may have expired while the statement was under way
 		h.lease.start = sent
 	}
@@ -209,7 +234,9 @@ func (h *hold) release(ctx context.Context) error {
 	if again {
 		return nil
 	}
-	if w != nil {
+	if w != nil && h.at != nil {
+		err = h.at.do(ctx, &op{kind: releasing, h: h})
+	} else if w != nil {
 		if err = h.led.takeSoon(); err == nil {
 			err = w.unlock(ctx, h)
 			w.settle(ctx, h.led)
@@ -251,7 +278,7 @@ func drop(h *hold) {
 	}
 	h.log.Warn("pglock: a lock was dropped without Release", "target", quote(h.info.Target), "owner", h.info.Owner)
 	h.end(fmt.Errorf("%w: %w", swanlock.ErrLost, errDropped))
-	if h.auto != nil {
+	if h.auto != nil || h.at != nil {
 		go h.release(context.Background())
 		return
 	}

@@ -3,25 +3,47 @@ package pglock
 import (
 	"log/slog"
 	"sync"
+	"time"
 )
 
 // A SessionOption sets how a Session works. A nil one does nothing.
-type SessionOption func(*config)
+type SessionOption interface{ forSession(*config) }
+
+// A PoolOption sets how a Pool works. A nil one does nothing.
+type PoolOption interface{ forPool(*config) }
+
+// A CommonOption is for a Session and for a Pool.
+type CommonOption func(*config)
+
+func (o CommonOption) forSession(c *config) { o.set(c) }
+func (o CommonOption) forPool(c *config)    { o.set(c) }
+
+func (o CommonOption) set(c *config) {
+	if o != nil {
+		o(c)
+	}
+}
+
+type poolOption func(*config)
+
+func (o poolOption) forPool(c *config) { o(c) }
 
 // config is what the options set.
 type config struct {
-	audit     bool
-	log       *slog.Logger
-	leaseless *sync.Once // says once that the server keeps no lease
+	audit      bool
+	polling    bool
+	log        *slog.Logger
+	leaseless  *sync.Once // says once that the server keeps no lease
+	maxWaiters int
+	heartbeat  time.Duration
 }
 
-func newConfig(leaseless *sync.Once, opts []SessionOption) *config {
-	c := &config{log: slog.Default(), leaseless: leaseless}
-	for _, opt := range opts {
-		if opt != nil {
-			opt(c)
-		}
-	}
+func defaults() *config {
+	return &config{log: slog.Default(), leaseless: new(sync.Once), maxWaiters: 8, heartbeat: 5 * time.Second}
+}
+
+// complete mends what an option has left out.
+func (c *config) complete() *config {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
@@ -33,8 +55,27 @@ func newConfig(leaseless *sync.Once, opts []SessionOption) *config {
 // frees it. If the row cannot be written, the lock is not taken (ErrAudit).
 // Inside a transaction of the caller's the rows share its fate. Exclusive locks
 // outside one have a fence then, asked for or not.
-func WithAudit() SessionOption { return func(c *config) { c.audit = true } }
+func WithAudit() CommonOption { return func(c *config) { c.audit = true } }
 
 // WithLogger sets where warnings go; the default is slog.Default(), and nil is
 // nowhere.
-func WithLogger(l *slog.Logger) SessionOption { return func(c *config) { c.log = l } }
+func WithLogger(l *slog.Logger) CommonOption { return func(c *config) { c.log = l } }
+
+// WithPolling makes Acquire look from time to time, at growing intervals of up
+// to a quarter of a second, instead of waiting in the server. It is for very
+// long waits, such as a leader's standbys: it keeps the place in line, needs no
+// session to wait on, and leaves nothing in the server's log, but is up to a
+// quarter of a second late.
+func WithPolling() CommonOption { return func(c *config) { c.polling = true } }
+
+// WithMaxWaiters bounds the connections on which a Pool waits in the server, one
+// for each target that its callers wait for; the default is 8. For further
+// targets, and if n is 0, it looks from time to time, as WithPolling does.
+func WithMaxWaiters(n int) PoolOption { return poolOption(func(c *config) { c.maxWaiters = n }) }
+
+// WithHeartbeat sets how often a Pool proves the locks of each session, and so
+// how soon it finds out that one is dead; the default is 5 s. A session with a
+// TTL is proven every third of that, if that is sooner.
+func WithHeartbeat(every time.Duration) PoolOption {
+	return poolOption(func(c *config) { c.heartbeat = every })
+}

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -26,7 +25,13 @@ type Session struct{ w *wire }
 // connection shows at the first acquire.
 func NewSession(conn *sql.Conn, opts ...SessionOption) *Session {
 	p := &prepared{Conn: conn, stmts: make(map[string]*sql.Stmt)}
-	return &Session{w: &wire{config: newConfig(new(sync.Once), opts), conn: conn, q: db.New(p), forget: p.forget}}
+	c := defaults()
+	for _, opt := range opts {
+		if opt != nil {
+			opt.forSession(c)
+		}
+	}
+	return &Session{w: &wire{config: c.complete(), conn: conn, q: db.New(p), forget: p.forget}}
 }
 
 // TryAcquire takes the lock if it is free, in one round trip. See
@@ -35,12 +40,19 @@ func (s *Session) TryAcquire(ctx context.Context, target string, opts ...swanloc
 	return locked(s.acquire(ctx, target, opts, (*wire).tryAcquire))
 }
 
-// Acquire waits for the lock until ctx ends. See swanlock.Locker. It tries
-// again and again, at growing intervals of up to a quarter of a second, so
-// others may use the session meanwhile and nothing waits in the server; who
-// comes first is not served first.
+// Acquire waits for the lock until ctx ends. See swanlock.Locker. Waiters are
+// served in the order in which they came, on all hosts; readers who come one
+// after the other may have the lock together. A process that dies leaves the
+// line at once; one that is stopped, or cut off, keeps its place as a holder
+// keeps its lock.
+//
+// The session waits in the server for a quarter of a second at a time, and
+// other calls, and the end of ctx, wait with it; PostgreSQL logs each such wait
+// as a lock timeout. If the session has other locks, or is in a transaction, it
+// looks from time to time instead (see WithPolling), and keeps its place all
+// the same.
 func (s *Session) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
-	return locked(s.acquire(ctx, target, opts, (*wire).poll))
+	return locked(s.acquire(ctx, target, opts, (*wire).queue))
 }
 
 func (s *Session) acquire(ctx context.Context, target string, opts []swanlock.Option, how acquirer) (*PostgresLock, error) {
@@ -79,6 +91,9 @@ func (s *Session) Close(ctx context.Context) error {
 		return fmt.Errorf("pglock: close: %w", err)
 	}
 	var errs []error
+	for _, t := range led.ticketsOf(w) { // somebody waits: he will find the session closed
+		errs = append(errs, w.drop(ctx, t))
+	}
 	for _, h := range led.takenBy(w) {
 		if err := w.unlock(ctx, h); err != nil && !errors.Is(err, errDropped) { // which was logged
 			errs = append(errs, fmt.Errorf("pglock: release %s: %w", quote(h.info.Target), err))
@@ -97,14 +112,16 @@ func TryAcquire(ctx context.Context, conn *sql.Conn, target string, opts ...swan
 
 // Acquire waits for the lock on conn until ctx ends, as Session.Acquire does.
 func Acquire(ctx context.Context, conn *sql.Conn, target string, opts ...swanlock.Option) (*PostgresLock, error) {
-	return acquire(ctx, plain(conn), target, opts, (*wire).poll)
+	return acquire(ctx, plain(conn), target, opts, (*wire).queue)
 }
 
 var leaseless sync.Once // for the package's functions
 
 // plain is the way to conn without anything prepared.
 func plain(conn *sql.Conn) *wire {
-	return &wire{config: newConfig(&leaseless, nil), conn: conn, q: db.New(conn), forget: func() error { return nil }}
+	c := defaults()
+	c.leaseless = &leaseless
+	return &wire{config: c, conn: conn, q: db.New(conn), forget: func() error { return nil }}
 }
 
 // A request is what is asked for, checked.
@@ -138,29 +155,22 @@ func acquire(ctx context.Context, w *wire, target string, opts []swanlock.Option
 	return l, nil
 }
 
-// poll tries until the lock is free or ctx ends. It waits without the session,
-// a random part of an interval that grows, so that waiters do not march in step.
-func (w *wire) poll(ctx context.Context, r request) (*PostgresLock, error) {
-	const shortest, longest = 2 * time.Millisecond, 250 * time.Millisecond
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	<-timer.C
-	for interval := shortest; ; interval = min(interval*3/2, longest) {
-		l, err := w.tryAcquire(ctx, r)
-		if !errors.Is(err, swanlock.ErrNotAcquired) || errors.Is(err, swanlock.ErrAlreadyHeld) {
-			return l, err
-		}
-		timer.Reset(interval/2 + rand.N(interval/2))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			return nil, notAcquired(ctx)
-		}
-	}
-}
-
 // tryAcquire makes one attempt. Whatever its error, nothing is held.
 func (w *wire) tryAcquire(ctx context.Context, r request) (*PostgresLock, error) {
+	led, err := w.enter(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer led.give()
+	h := newHold(r).on(w, led)
+	if err := w.grant(ctx, h, r); err != nil {
+		return nil, err
+	}
+	return w.finish(ctx, h, r)
+}
+
+// enter takes the turn, and sees to it that the session is fit for r.
+func (w *wire) enter(ctx context.Context, r request) (*ledger, error) {
 	if ctx.Err() != nil {
 		return nil, notAcquired(ctx)
 	}
@@ -171,33 +181,37 @@ func (w *wire) tryAcquire(ctx context.Context, r request) (*PostgresLock, error)
 	if led.take(ctx) != nil {
 		return nil, notAcquired(ctx)
 	}
-	defer led.give()
+	if err := w.fit(ctx, led, r); err != nil {
+		led.give()
+		return nil, err
+	}
+	return led, nil
+}
+
+func (w *wire) fit(ctx context.Context, led *ledger, r request) (err error) {
 	if w.closed.Load() {
-		return nil, errors.New("the session is closed")
+		return errors.New("the session is closed")
 	}
 	if _, w.raw, err = ledgerOf(w.conn); err != nil { // closed meanwhile
-		return nil, err
+		return err
 	}
 	led.abandon(w.conn, true, errClosed) // since the pool has handed the session out again
 	if err := w.settle(ctx, led); err != nil {
-		return nil, err
+		return err
 	}
-	if err := w.checkFree(ctx, led, r.key); err != nil {
-		return nil, err
-	}
+	return w.checkFree(ctx, led, r.key)
+}
 
-	h := newHold(w, led, r)
-	if err := w.grant(ctx, h, r); err != nil {
-		return nil, err
-	}
+// finish gives a lock that was granted to its caller, if that is not too late.
+func (w *wire) finish(ctx context.Context, h *hold, r request) (*PostgresLock, error) {
 	if late := h.late(ctx); late != nil {
 		w.unlock(ctx, h)
 		return nil, late
 	}
 	if r.AutoRefresh {
-		led.mu.Lock()
+		h.led.mu.Lock()
 		h.auto = time.AfterFunc(r.TTL/3, h.autoRefresh)
-		led.mu.Unlock()
+		h.led.mu.Unlock()
 	}
 	return h.handle(), nil
 }

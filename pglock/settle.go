@@ -22,15 +22,12 @@ import (
 // does not mean that the lock was not granted. If the server spoke, the session
 // is asked to unlock; otherwise, or if it cannot, it is destroyed.
 func (w *wire) undo(ctx context.Context, h *hold, err error) {
-	switch sqlState(err) {
-	case "25P02": // refused before it ran
+	switch state := sqlState(err); {
+	case state == "25P02": // refused before it ran
 		return
-	case "":
+	case state == "", h.id.reader > 0 && h.led.reads(h.id.key, h): // whose lock would be undone?
 	default:
-		if w.ask(ctx, h.led, func(ctx context.Context) error {
-			_, err := w.q.Undo(ctx, db.UndoParams{Key: int64(h.key), Shared: h.info.Shared})
-			return err
-		}) == nil {
+		if w.unlockIfHeld(ctx, h) == nil {
 			return
 		}
 		// A role that may not unlock may still ask.
@@ -41,11 +38,19 @@ func (w *wire) undo(ctx context.Context, h *hold, err error) {
 	w.destroy(h.led, err)
 }
 
+// unlockIfHeld frees, once, what the ledger does not know of.
+func (w *wire) unlockIfHeld(ctx context.Context, h *hold) error {
+	return w.ask(ctx, h.led, func(ctx context.Context) error {
+		_, err := w.q.Undo(ctx, db.UndoParams{Key: int64(h.id.key), Shared: h.info.Shared})
+		return err
+	})
+}
+
 // checkFree looks whether the session holds key by the ledger, and then asks
 // the server whether that is so. It does not restart that lock's TTL.
 func (w *wire) checkFree(ctx context.Context, led *ledger, key Key) error {
 	led.mu.Lock()
-	h := led.locks[key]
+	h := led.locks[lockID{key: key}]
 	led.mu.Unlock()
 	if h == nil {
 		return nil
@@ -71,15 +76,17 @@ func (w *wire) checkFree(ctx context.Context, led *ledger, key Key) error {
 	return err
 }
 
-// settle unlocks what has ended here but may still be locked on the server.
+// settle unlocks what has ended here but may still be locked on the server, and
+// leaves the lines that nobody waits in any more.
 func (w *wire) settle(ctx context.Context, led *ledger) error {
 	for {
-		led.mu.Lock()
-		var h *hold
-		if len(led.owed) > 0 {
-			h = led.owed[0]
+		h, t := led.owes()
+		if t != nil {
+			if err := w.drop(ctx, t); err != nil {
+				return err
+			}
+			continue
 		}
-		led.mu.Unlock()
 		if h == nil {
 			return led.alive()
 		}
@@ -185,7 +192,7 @@ func (w *wire) unlock(ctx context.Context, h *hold) error {
 // terminate ends the backend that granted h, if it still holds the lock.
 func (w *wire) terminate(ctx context.Context, h *hold) {
 	err := w.ask(ctx, h.led, func(ctx context.Context) error {
-		_, err := w.q.Terminate(ctx, db.TerminateParams{Key: int64(h.key), Shared: h.info.Shared, Pid: h.pid})
+		_, err := w.q.Terminate(ctx, db.TerminateParams{Key: int64(h.id.key), Shared: h.info.Shared, Pid: h.pid})
 		return err
 	})
 	if err != nil {
@@ -212,8 +219,8 @@ func (w *wire) destroy(led *ledger, cause error) {
 	defer timer.Stop()
 	select {
 	case err := <-closed:
-		if errors.Is(err, sql.ErrConnDone) {
-			// It was closed before: the session is dead, or in the pool.
+		if errors.Is(err, sql.ErrConnDone) && !led.pooled() {
+			// It was closed before: the session is dead, or in the caller's pool.
 			led.abandon(w.conn, false, fmt.Errorf("%w: %w", cause, err))
 			return
 		}

@@ -77,14 +77,15 @@ func (w *wire) unprepare(ctx context.Context, led *ledger) error {
 // grant asks for the lock, and enters it in the ledger. Whatever its error,
 // nothing is held.
 func (w *wire) grant(ctx context.Context, h *hold, r request) error {
+	sent := time.Now()
 	answer, saved, err := w.try(ctx, h, r)
 	if err != nil {
 		w.undo(ctx, h, err)
 		return explain(err, w.audit)
 	}
+	h.led.touch(sent)
 	switch answer {
 	case heldElsewhere:
-		h.led.touch(h.info.AcquiredAt)
 		return swanlock.ErrNotAcquired
 	case onStandby:
 		return ErrStandby
@@ -92,19 +93,27 @@ func (w *wire) grant(ctx context.Context, h *hold, r request) error {
 		return ErrFenceInTransaction
 	}
 	h.info.Fence = uint64(answer)
+	h.began(sent)
 	h.led.add(h, saved)
-	if r.TTL > 0 && saved.idle == "" {
+	if r.TTL > 0 && h.at == nil {
+		w.warnLeaseless(saved)
+	}
+	return nil
+}
+
+// warnLeaseless says once that this server keeps no lease.
+func (w *wire) warnLeaseless(saved timeouts) {
+	if saved.idle == "" {
 		w.leaseless.Do(func() {
 			w.log.Warn("pglock: the server has no idle_session_timeout (PostgreSQL 14+): the TTL is kept by the holder alone")
 		})
 	}
-	return nil
 }
 
 // try asks for the lock. saved is what the lease's settings were.
 func (w *wire) try(ctx context.Context, h *hold, r request) (answer int64, saved timeouts, err error) {
 	lease := ""
-	if r.TTL > 0 {
+	if r.TTL > 0 && h.at == nil {
 		h.led.mu.Lock()
 		ttl := r.TTL
 		if h.led.lease.ttl > 0 {
@@ -140,11 +149,11 @@ func (w *wire) refresh(ctx context.Context, h *hold, t timeouts) (row db.Refresh
 	err = w.ask(ctx, h.led, func(ctx context.Context) error {
 		if h.audit == 0 {
 			row, err = w.q.Refresh(ctx, db.RefreshParams{
-				Key: int64(h.key), Shared: h.info.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
+				Key: int64(h.id.key), Shared: h.info.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
 			return err
 		}
 		audited, err := w.q.RefreshAudited(ctx, db.RefreshAuditedParams{
-			Key: int64(h.key), Shared: h.info.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction, AuditID: h.audit})
+			Key: int64(h.id.key), Shared: h.info.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction, AuditID: h.audit})
 		row = db.RefreshRow(audited)
 		return err
 	})
@@ -153,7 +162,7 @@ func (w *wire) refresh(ctx context.Context, h *hold, t timeouts) (row db.Refresh
 
 func (w *wire) probe(ctx context.Context, h *hold) (row db.RefreshRow, err error) {
 	err = w.ask(ctx, h.led, func(ctx context.Context) error {
-		row, err = w.q.Refresh(ctx, db.RefreshParams{Key: int64(h.key), Shared: h.info.Shared})
+		row, err = w.q.Refresh(ctx, db.RefreshParams{Key: int64(h.id.key), Shared: h.info.Shared})
 		return err
 	})
 	return row, err
@@ -165,11 +174,11 @@ func (w *wire) release(ctx context.Context, h *hold, t timeouts, audited bool) (
 		switch {
 		case audited:
 		case t == timeouts{} && !h.info.Shared:
-			row, err = w.q.Release(ctx, db.ReleaseParams{Key: int64(h.key), Pid: h.pid})
+			row, err = w.q.Release(ctx, db.ReleaseParams{Key: int64(h.id.key), Pid: h.pid})
 			return err
 		default:
 			with, err := w.q.ReleaseWith(ctx, db.ReleaseWithParams{
-				Key: int64(h.key), Shared: h.info.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
+				Key: int64(h.id.key), Shared: h.info.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
 			row = db.ReleaseRow{Pid: with.Pid, Released: with.Released}
 			return err
 		}
@@ -178,7 +187,7 @@ func (w *wire) release(ctx context.Context, h *hold, t timeouts, audited bool) (
 			reason = "expired"
 		}
 		audited, err := w.q.ReleaseAudited(ctx, db.ReleaseAuditedParams{
-			Key: int64(h.key), Shared: h.info.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction,
+			Key: int64(h.id.key), Shared: h.info.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction,
 			AuditID: h.audit, EndReason: reason})
 		row = db.ReleaseRow{Pid: audited.Pid, Released: audited.Released}
 		return err

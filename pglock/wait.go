@@ -1,0 +1,316 @@
+package pglock
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+// A queue is those callers of a pool who wait for one key, in the order of their
+// tickets. Only the first looks what is ahead of him in the line of all hosts:
+// the others have him ahead. It is guarded by the pool's mutex.
+type queue struct{ waiters []*waiter }
+
+// A waiter is one of them.
+type waiter struct {
+	r     request
+	s     *poolSession // where his ticket is
+	t     *ticket
+	woken chan struct{}
+}
+
+// wake tells the first that something has happened.
+func (q *queue) wake() {
+	select {
+	case q.waiters[0].woken <- struct{}{}:
+	default:
+	}
+}
+
+// awaited says whether callers of this pool wait for key.
+func (p *Pool) awaited(key Key) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.queues[key] != nil
+}
+
+// wait waits in line until the lock is granted or ctx ends.
+func (p *Pool) wait(ctx context.Context, r request) (*PostgresLock, error) {
+	me, err := p.join(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { p.leave(me) }()
+	for pause := newPause(); ; {
+		switch {
+		case ctx.Err() != nil:
+			return nil, notAcquired(ctx)
+		case p.life.Err() != nil:
+			return nil, errPoolClosed
+		case !me.t.has(): // its session is gone, and the place with it
+			again, err := p.join(ctx, r)
+			if err != nil {
+				return nil, err
+			}
+			p.leave(me)
+			me = again
+		}
+		again := time.Duration(-1)
+		if p.first(me) {
+			l, waited, err := p.step(ctx, me)
+			if l != nil || err != nil {
+				return l, err
+			}
+			if again = pause.next(); waited {
+				again = 0
+			}
+		}
+		me.sleep(ctx, p.life, again)
+	}
+}
+
+// sleep lasts until the waiter is woken, or for d, if that is not negative.
+func (me *waiter) sleep(ctx, life context.Context, d time.Duration) {
+	if d == 0 {
+		return
+	}
+	var after <-chan time.Time
+	if d > 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		after = timer.C
+	}
+	select {
+	case <-me.woken:
+	case <-after:
+	case <-ctx.Done():
+	case <-life.Done():
+	}
+}
+
+// join takes a ticket, and with it the place in the pool's own queue.
+func (p *Pool) join(ctx context.Context, r request) (*waiter, error) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, errPoolClosed
+	}
+	s, err := p.choose(leaseOf(r.TTL))
+	p.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	me := &waiter{r: r, s: s, woken: make(chan struct{}, 1)}
+	if err = s.opened(ctx); err == nil {
+		for pause := newPause(); me.t == nil && err == nil; {
+			err = s.do(ctx, &op{kind: alone, f: func(ctx context.Context) (err error) {
+				if me.t, err = s.w.takeTicket(ctx, s.led, r.key); me.t == nil {
+					return err
+				}
+				if me.t.pid != s.pid {
+					s.stray(ctx, me.t.pid)
+					return ErrPooler
+				}
+				p.enqueue(me)
+				return nil
+			}})
+			if me.t == nil && err == nil { // too many came at once
+				err = pause.wait(ctx)
+			}
+		}
+	}
+	if err != nil {
+		p.mu.Lock()
+		p.unreserve(s)
+		p.mu.Unlock()
+		return nil, err
+	}
+	return me, nil
+}
+
+// enqueue puts me where the ticket says: those taken on another session may come
+// a little late.
+func (p *Pool) enqueue(me *waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	q := p.queues[me.r.key]
+	if q == nil {
+		q = &queue{}
+		p.queues[me.r.key] = q
+	}
+	i, _ := slices.BinarySearchFunc(q.waiters, me.t.number, func(w *waiter, n int32) int { return int(w.t.number) - int(n) })
+	q.waiters = slices.Insert(q.waiters, i, me)
+}
+
+// first says whether me is the first of this pool's.
+func (p *Pool) first(me *waiter) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.queues[me.r.key].waiters[0] == me
+}
+
+// leave gives the place up, without waiting for the server.
+func (p *Pool) leave(me *waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	q := p.queues[me.r.key]
+	i := slices.Index(q.waiters, me)
+	if i < 0 {
+		return
+	}
+	q.waiters = slices.Delete(q.waiters, i, i+1)
+	if len(q.waiters) == 0 {
+		delete(p.queues, me.r.key)
+	} else if i == 0 {
+		if next := q.waiters[0].t; me.t.ahead.Load() == 0 && next.ahead.Load() == me.t.number {
+			next.ahead.Store(0) // he was the first of all, so the next is
+		}
+		q.wake()
+	}
+	if p.over {
+		return
+	}
+	p.work.Go(func() {
+		if me.t.has() {
+			me.s.do(context.Background(), &op{kind: alone, f: func(ctx context.Context) error { return me.s.w.drop(ctx, me.t) }})
+		}
+		p.mu.Lock()
+		p.unreserve(me.s)
+		p.mu.Unlock()
+	})
+}
+
+// step waits for the turn of me, the pool's first, for a slice and on a session
+// for nothing else; if there is none to be had, it only looks.
+func (p *Pool) step(ctx context.Context, me *waiter) (l *PostgresLock, waited bool, err error) {
+	s := p.waitSession(me)
+	if s == nil {
+		l, _, err = p.attempt(ctx, me, me.s, 0)
+		return l, false, err
+	}
+	ended := make(chan struct{})
+	if !p.spawn(func() {
+		defer close(ended)
+		if s.opened(p.life) == nil {
+			l, waited, err = p.attempt(ctx, me, s, p.slice(ctx, s))
+		} else {
+			l, _, err = p.attempt(ctx, me, me.s, 0)
+		}
+		p.mu.Lock()
+		s.waits = false
+		p.waiting--
+		p.mu.Unlock()
+	}) {
+		return nil, false, errPoolClosed
+	}
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		p.cancel(me, s, ended)
+	case <-p.life.Done():
+		p.cancel(me, s, ended)
+	}
+	return l, waited, err
+}
+
+// cancel ends the wait on s, with the session of the ticket, so that who has
+// left is not in the server's queue any more.
+func (p *Pool) cancel(me *waiter, s *poolSession, ended <-chan struct{}) {
+	for pause := newPause(); ; {
+		select {
+		case <-s.ready:
+			me.s.do(context.Background(), &op{kind: alone, f: func(ctx context.Context) error {
+				return me.s.w.cancelWait(ctx, me.s.led, s.pid)
+			}})
+		default: // it is not even open
+		}
+		select {
+		case <-ended:
+			return
+		case <-time.After(pause.next()): // it was not waiting yet
+		}
+	}
+}
+
+// waitSession is an empty session to wait on, if there may be one more.
+func (p *Pool) waitSession(me *waiter) *poolSession {
+	st := p.db.Stats()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.polling || p.closed || p.waiting >= p.maxWaiters {
+		return nil
+	}
+	lease := leaseOf(me.r.TTL)
+	var s *poolSession
+	for _, other := range p.sessions {
+		if other.locks == 0 && !other.waits && other.lease == lease && other != me.s {
+			s = other
+		}
+	}
+	if s == nil {
+		if len(p.sessions) >= maxSessions || st.MaxOpenConnections > 0 && st.InUse >= st.MaxOpenConnections {
+			return nil
+		}
+		s = p.newSession(lease)
+	}
+	s.waits = true
+	p.waiting++
+	return s
+}
+
+// slice is how long a statement may wait on s.
+func (p *Pool) slice(ctx context.Context, s *poolSession) time.Duration {
+	d := slice
+	if s.lease > 0 {
+		d = min(d, s.lease/3)
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		d = min(d, time.Until(deadline))
+	}
+	return max(d, time.Millisecond)
+}
+
+// attempt looks on s whether it is the turn of me, and waits for it for a slice.
+func (p *Pool) attempt(ctx context.Context, me *waiter, s *poolSession, slice time.Duration) (l *PostgresLock, waited bool, err error) {
+	h := newHold(me.r).on(s.w, s.led)
+	granted := false
+	err = s.do(context.Background(), &op{kind: alone, f: func(ctx context.Context) error {
+		granted, waited, err = s.turn(ctx, h, me, slice)
+		return err
+	}})
+	switch {
+	case errors.Is(err, errSessionGone):
+		return nil, false, nil
+	case err != nil || !granted:
+		return nil, waited, err
+	}
+	l, err = h.given(ctx, me.r)
+	return l, waited, err
+}
+
+// turn is what attempt does while it leads.
+func (s *poolSession) turn(ctx context.Context, h *hold, me *waiter, slice time.Duration) (granted, waited bool, err error) {
+	s.led.mu.Lock()
+	_, has := s.led.locks[lockID{key: h.id.key}]
+	s.led.mu.Unlock()
+	if has || !h.info.Shared && s.led.reads(h.id.key, h) { // it would be granted to the session once more
+		return false, false, nil
+	}
+	if awaited, err := s.awaited(ctx, h, int64(me.t.number)); err != nil || awaited {
+		return false, false, err
+	}
+	h.at = s
+	if granted, waited, err = s.w.turn(ctx, h, me.t, slice); err != nil || !granted {
+		return false, waited, err
+	}
+	s.p.mu.Lock()
+	s.p.reserve(s)
+	s.p.claimed(h, s)
+	s.p.mu.Unlock()
+	if err := s.w.entered(ctx, h, me.r); err != nil {
+		s.p.unclaim(h)
+		return false, waited, err
+	}
+	return true, waited, nil
+}
