@@ -72,6 +72,20 @@ func (q *Queries) Batch(ctx context.Context, arg BatchParams) (BatchRow, error) 
 	return i, err
 }
 
+const cancelWait = `-- name: CancelWait :one
+SELECT COALESCE(bool_or(pg_cancel_backend(k.pid)), false)::boolean AS cancelled
+FROM pg_catalog.pg_locks k
+WHERE k.locktype = 'advisory' AND k.pid = $1::integer AND NOT k.granted
+`
+
+// Ends the wait of another of our sessions, if it is waiting.
+func (q *Queries) CancelWait(ctx context.Context, pid int32) (bool, error) {
+	row := q.db.QueryRowContext(ctx, cancelWait, pid)
+	var cancelled bool
+	err := row.Scan(&cancelled)
+	return cancelled, err
+}
+
 const heartbeat = `-- name: Heartbeat :one
 SELECT
     pg_backend_pid()::integer AS pid,

@@ -21,6 +21,10 @@ type session struct {
 	// more of its own accord.
 	trouble   map[pglock.Key]trouble
 	auditOwed bool // a release found an audited lock gone: its row is wrong
+	// turned is the step that a wait in line met: pglock may take the lock once
+	// more, for what else was asked for. Then it is stacked, for a moment.
+	turned  map[pglock.Key]*step
+	stacked map[pglock.Key]bool
 }
 
 // A trouble is what went wrong.
@@ -59,6 +63,8 @@ func (pg *Postgres) newSession() *session {
 		config:  pg.config,
 		held:    make(map[pglock.Key]grant),
 		trouble: make(map[pglock.Key]trouble),
+		turned:  make(map[pglock.Key]*step),
+		stacked: make(map[pglock.Key]bool),
 	}
 	pg.sessions = append(pg.sessions, s)
 	return s
@@ -125,6 +131,20 @@ func (s *session) exec(ctx context.Context, name, query string, args []driver.Na
 func (s *session) ask(ctx context.Context, q *question, query string, args []driver.NamedValue) (rows driver.Rows, r reply, err error) {
 	s.judge(q)
 	pg := s.pg
+	switch key := q.key(); {
+	case q.verb == line: // nobody else is in it
+		return nil, reply{answer: answer{Pid: s.pid, Ticket: 1, Dropped: true}}, nil
+	case q.verb == tryAcquire && q.name != "Turn" && s.turned[key] != nil:
+		as := s.turned[key]
+		delete(s.turned, key)
+		s.check(q, as)
+		delete(s.held, key)
+		s.stacked[key] = true
+		return nil, reply{answer: s.answer(q, as)}, nil
+	case q.verb == release && s.stacked[key]:
+		delete(s.stacked, key)
+		return nil, reply{answer: answer{Pid: s.pid, Released: true}}, nil
+	}
 	pg.asked, pg.met, pg.theirs = q, nil, false
 	rows, err = pg.inner.(driver.QueryerContext).QueryContext(ctx, query, args)
 	pg.asked = nil
@@ -136,10 +156,10 @@ func (s *session) ask(ctx context.Context, q *question, query string, args []dri
 	case as != nil:
 		as.met = true
 		pg.stays[q.key()] = as.outcome == staysHeldElsewhere
-		for _, w := range as.wants {
-			if problem := w(q); problem != "" {
-				pg.failf("%s %s", as, problem)
-			}
+		if delete(s.turned, q.key()); q.name == "Turn" {
+			s.turned[q.key()] = as
+		} else {
+			s.check(q, as)
 		}
 	case s.ownAccord(q):
 		as = &step{verb: q.verb}
@@ -156,6 +176,15 @@ func (s *session) ask(ctx context.Context, q *question, query string, args []dri
 	return nil, r, nil
 }
 
+// check compares what was asked with what the step wants.
+func (s *session) check(q *question, as *step) {
+	for _, w := range as.wants {
+		if problem := w(q); problem != "" {
+			s.pg.failf("%s %s", as, problem)
+		}
+	}
+}
+
 // judge tells a probe from a refresh. Without a lease they are the same to the
 // server.
 func (s *session) judge(q *question) {
@@ -166,7 +195,7 @@ func (s *session) judge(q *question) {
 	q.mayProbe = true
 	trouble := s.trouble[q.key()]
 	state := stateOf(trouble.err)
-	failed := trouble.verb == undo || trouble.verb == refresh && state != noSuchStatement && state != abortedTransaction
+	failed := trouble.verb == undo || trouble.verb == tryAcquire || trouble.verb == refresh && state != noSuchStatement && state != abortedTransaction
 	if failed || ok && (g.leased || g.audit != 0) {
 		q.verb = probe
 	}
@@ -182,7 +211,7 @@ func (s *session) ownAccord(q *question) bool {
 	case refresh:
 		return after == refresh && stateOf(trouble.err) == noSuchStatement
 	case probe:
-		return after == refresh || after == undo
+		return after == refresh || after == undo || after == tryAcquire // the last: a wait that was cut
 	case release: // once more, or to put back the settings after a loss
 		return after == release || after == refresh || after == probe
 	case terminate:
@@ -214,6 +243,9 @@ func (s *session) answer(q *question, as *step) answer {
 		s.trouble[key] = trouble{verb: terminate}
 	}
 	here := a.Pid == s.pid
+	if q.name != "Turn" {
+		delete(s.turned, key)
+	}
 	switch q.verb {
 	case tryAcquire:
 		a.Answer, a.AuditID = s.grant(q, as)
@@ -283,7 +315,7 @@ func (s *session) grant(q *question, as *step) (fence, audit int64) {
 		pg.fence = as.fence
 	case fenced:
 		pg.fence++
-	case as.fence > 0:
+	case as.fence > 0 && q.name != "Turn":
 		pg.failf("%s wants no fence", as)
 		return 0, g.audit
 	default:

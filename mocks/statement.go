@@ -22,6 +22,7 @@ const (
 	undo       verb = "Undo"
 	terminate  verb = "Terminate"
 	auditLost  verb = "AuditLost"
+	line       verb = "line" // the tickets of those who wait
 )
 
 // A shape says how to read a statement and what it returns. sqlc's Params have
@@ -43,6 +44,10 @@ var shapes = map[string]shape{
 	"ReleaseAudited":    {release, db.ReleaseAuditedParams{}, db.ReleaseAuditedRow{}},
 	"Undo":              {undo, db.UndoParams{}, struct{ Undone bool }{}},
 	"Terminate":         {terminate, db.TerminateParams{}, struct{ Terminated bool }{}},
+	"Turn":              {tryAcquire, db.TurnParams{}, db.TurnRow{}},
+	"TakeTicket":        {line, struct{ Hash int32 }{}, db.TakeTicketRow{}},
+	"DropTicket":        {line, db.DropTicketParams{}, db.DropTicketRow{}},
+	"UndoTicket":        {line, db.UndoTicketParams{}, struct{ Tickets int64 }{}},
 	"AuditLost":         {auditLost, struct{ AuditID int64 }{}, struct{}{}},
 }
 
@@ -74,6 +79,10 @@ type question struct {
 	IdleInTransaction string
 	Pid               int32
 	EndReason         string
+
+	Hash, Ticket, Ahead int32
+	Mine                bool
+	Slice, Known        string
 }
 
 func (q *question) key() pglock.Key { return pglock.Key(q.Key) }
@@ -115,6 +124,9 @@ type answer struct {
 	Held, Released    bool
 	Undone            bool
 	Terminated        bool
+	Ticket            int32
+	Dropped, Waits    bool
+	Tickets           int64
 }
 
 // row makes the row of the statement of that name.

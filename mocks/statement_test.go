@@ -42,6 +42,7 @@ func TestStatementsAreRead(t *testing.T) {
 	q := db.New(pool)
 	try := question{Key: 1, Shared: true, Fence: true, Lease: "2", Target: "t", Owner: "o", TtlMs: 3}
 	lock := question{Key: 1, Shared: true, Idle: "4", IdleInTransaction: "5", AuditID: 6, Pid: 7, EndReason: "r"}
+	wait := question{Key: 1, Shared: true, Hash: 2, Ticket: 3, Ahead: 4, Mine: true, Slice: "5", Known: "{6}", Pid: 7}
 	seen := make(map[string]bool)
 	for name, send := range map[string]func(){
 		"TryAcquire":        func() { q.TryAcquire(ctx, try.Key) },
@@ -54,6 +55,10 @@ func TestStatementsAreRead(t *testing.T) {
 		"ReleaseAudited":    func() { q.ReleaseAudited(ctx, fill[db.ReleaseAuditedParams](lock)) },
 		"Undo":              func() { q.Undo(ctx, fill[db.UndoParams](lock)) },
 		"Terminate":         func() { q.Terminate(ctx, fill[db.TerminateParams](lock)) },
+		"Turn":              func() { q.Turn(ctx, fill[db.TurnParams](wait)) },
+		"TakeTicket":        func() { q.TakeTicket(ctx, wait.Hash) },
+		"DropTicket":        func() { q.DropTicket(ctx, fill[db.DropTicketParams](wait)) },
+		"UndoTicket":        func() { q.UndoTicket(ctx, fill[db.UndoTicketParams](wait)) },
 		"AuditLost":         func() { q.AuditLost(ctx, lock.AuditID) },
 	} {
 		seen[name] = true
@@ -68,7 +73,10 @@ func TestStatementsAreRead(t *testing.T) {
 			continue
 		}
 		want := lock
-		if shapes[name].verb == tryAcquire {
+		switch {
+		case name == "Turn" || shapes[name].verb == line:
+			want = wait
+		case shapes[name].verb == tryAcquire:
 			want = try
 		}
 		for i := range reflect.TypeOf(shapes[name].params).NumField() {
@@ -98,7 +106,7 @@ func fill[P any](from question) (params P) {
 // A statement of a lock's life that this package does not know would reach
 // go-sqlmock, and a user's test would need its SQL.
 func TestStatementsAreKnown(t *testing.T) {
-	for _, file := range []string{"../queries/advisory.sql", "../queries/audit.sql"} {
+	for _, file := range []string{"../queries/advisory.sql", "../queries/audit.sql", "../queries/line.sql"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

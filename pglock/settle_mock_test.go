@@ -23,6 +23,7 @@ var (
 
 const (
 	timedOut  = mocks.SQLState("57014")
+	full      = mocks.SQLState("53200")
 	forgotten = mocks.SQLState("26000")
 	aborted   = mocks.SQLState("25P02")
 )

@@ -310,11 +310,32 @@ func TestScriptedWait(t *testing.T) {
 		s.pg.ExpectRelease("t")
 		s.is(lock.Release(ctxBG), nil)
 
-		// An error ends the wait.
+		// An error ends the wait,
+		s.pg.ExpectTryAcquire("t").HeldElsewhere()
+		s.pg.ExpectTryAcquire("t").Fails(full)
+		_, err = s.l.Acquire(ctxBG, "t")
+		s.is(err, full)
+
+		// but for that of a wait in the server that was cut, which may have come
+		// too late to make a difference.
 		s.pg.ExpectTryAcquire("t").HeldElsewhere()
 		s.pg.ExpectTryAcquire("t").Fails(timedOut)
-		_, err = s.l.Acquire(ctxBG, "t")
-		s.is(err, timedOut)
+		s.pg.ExpectTryAcquire("t").FailsAfterGrant(timedOut)
+		lock, err = s.l.Acquire(ctxBG, "t")
+		s.is(err, nil)
+		s.pg.ExpectRelease("t")
+		s.is(lock.Release(ctxBG), nil)
+
+		// What else is asked for is had in a statement of its own.
+		s.pg.ExpectTryAcquire("t").HeldElsewhere()
+		s.pg.ExpectTryAcquire("t").WithFence().GrantedWithFence(77)
+		lock, err = s.l.Acquire(ctxBG, "t", swanlock.WithFence(), swanlock.WithTTL(time.Minute))
+		s.is(err, nil)
+		if got := lock.Info().Fence; got != 77 {
+			s.Errorf("got the fence %d, want 77", got)
+		}
+		s.pg.ExpectRelease("t")
+		s.is(lock.Release(ctxBG), nil)
 
 		// The context ends while the statement is under way.
 		for _, answer := range []time.Duration{0, 20 * time.Millisecond} {

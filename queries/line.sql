@@ -69,12 +69,6 @@ FROM (
         (@slice <> '' AND COALESCE(current_setting('swanlock.waits', true), '') <> 'yes')::boolean AS waits
 ) s;
 
--- name: CancelWait :one
--- Ends the wait of another of our sessions, if it is waiting.
-SELECT COALESCE(bool_or(pg_cancel_backend(k.pid)), false)::boolean AS cancelled
-FROM pg_catalog.pg_locks k
-WHERE k.locktype = 'advisory' AND k.pid = @pid::integer AND NOT k.granted;
-
 -- name: DropTicket :one
 -- Leaves the line. If the answer comes from another backend than the one that
 -- gave the ticket, that one is ended: it cannot be spoken to any more.

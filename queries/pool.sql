@@ -81,3 +81,9 @@ SELECT EXISTS (
             OR k.objsubid = 2 AND k.granted
                 AND k.classid::bigint = (@hash::integer & 4294967295) AND k.objid::bigint < @below::bigint)
 )::boolean AS awaited;
+
+-- name: CancelWait :one
+-- Ends the wait of another of our sessions, if it is waiting.
+SELECT COALESCE(bool_or(pg_cancel_backend(k.pid)), false)::boolean AS cancelled
+FROM pg_catalog.pg_locks k
+WHERE k.locktype = 'advisory' AND k.pid = @pid::integer AND NOT k.granted;
