@@ -18,7 +18,7 @@ func TestConformance(t *testing.T) {
 			t.Run(by.name, func(t *testing.T) {
 				t.Parallel()
 				newLocker := func(t *testing.T) swanlock.Locker { return by.with(dial(t, driver)) }
-				locktest.Run(t, newLocker, locktest.ShortTTL(600*time.Millisecond), locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) {
+				locktest.Run(t, newLocker, locktest.ShortTTL(600*time.Millisecond), locktest.Fair(), locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) {
 					o.in(t).kill(held.(*pglock.PostgresLock).BackendPID())
 				}))
 			})

@@ -31,3 +31,6 @@ func Sabotage(held swanlock.DistributedLock) error {
 	_, err := h.w.conn.ExecContext(context.Background(), "SELECT pg_advisory_unlock($1)", int64(h.id.key))
 	return err
 }
+
+// TicketSpace is where the tickets of the target's line are.
+func TicketSpace(target string) int32 { return KeyOf(target).hash() }

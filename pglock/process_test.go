@@ -25,7 +25,7 @@ import (
 type child struct {
 	t     *testing.T
 	cmd   *exec.Cmd
-	stdin io.Closer
+	stdin io.WriteCloser
 	lines chan string
 }
 
@@ -37,10 +37,22 @@ const (
 )
 
 // children return an exit code.
-var children = map[string]func(l *pglock.Session, target string) error{
-	"hold":    childHolds,
-	"wait":    childWaits,
-	"contend": childContends,
+var children = map[string]func(db *sql.DB, target string) error{
+	"hold":    onSession(childHolds),
+	"wait":    onSession(childWaits),
+	"contend": onSession(childContends, pglock.WithAudit()),
+	"line":    childInLine,
+}
+
+// onSession makes a child of what needs one Session.
+func onSession(f func(l *pglock.Session, target string) error, opts ...pglock.SessionOption) func(*sql.DB, string) error {
+	return func(db *sql.DB, target string) error {
+		conn, err := db.Conn(bg)
+		if err != nil {
+			return err
+		}
+		return f(pglock.NewSession(conn, opts...), target)
+	}
 }
 
 func runChild(name string) int {
@@ -49,15 +61,7 @@ func runChild(name string) int {
 		if err != nil {
 			return err
 		}
-		conn, err := db.Conn(bg)
-		if err != nil {
-			return err
-		}
-		var opts []pglock.SessionOption
-		if name == "contend" {
-			opts = append(opts, pglock.WithAudit())
-		}
-		return children[name](pglock.NewSession(conn, opts...), os.Getenv(targetEnv))
+		return children[name](db, os.Getenv(targetEnv))
 	}()
 	if err != nil {
 		fmt.Println("error:", err)

@@ -1,0 +1,400 @@
+//go:build unix
+
+package pglock_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"fmt"
+	mrand "math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+// tickets counts the places taken in the line for the target.
+func (o observer) tickets(target string) int {
+	o.t.Helper()
+	return one[int](o.t, o.db, `SELECT count(*) FROM pg_catalog.pg_locks
+		WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND mode = 'ExclusiveLock' AND classid::bigint = $1::bigint & 4294967295`,
+		int64(pglock.TicketSpace(target)))
+}
+
+// wantTickets waits until so many places are taken.
+func (o observer) wantTickets(target string, n int) {
+	o.t.Helper()
+	eventually(o.t, fmt.Sprintf("%d wait in line", n), func() bool { return o.tickets(target) == n })
+}
+
+// childInLine waits for the lock on behalf of each number that it is told, and
+// writes the number down while it holds the lock. The target is how it waits,
+// and the table to write to.
+func childInLine(db *sql.DB, target string) error {
+	how, table, _ := strings.Cut(target, " ")
+	var opts []pglock.CommonOption
+	if strings.HasPrefix(how, "polling") {
+		opts = append(opts, pglock.WithPolling())
+	}
+	var pool *pglock.Pool
+	if strings.HasSuffix(how, "pool") {
+		var common []pglock.PoolOption
+		for _, opt := range opts {
+			common = append(common, opt)
+		}
+		var err error
+		if pool, err = pglock.NewPool(db, common...); err != nil {
+			return err
+		}
+	}
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		n := in.Text()
+		go func() {
+			err := func() error {
+				var l swanlock.Locker = pool
+				if pool == nil {
+					conn, err := db.Conn(bg)
+					if err != nil {
+						return err
+					}
+					var common []pglock.SessionOption
+					for _, opt := range opts {
+						common = append(common, opt)
+					}
+					l = pglock.NewSession(conn, common...)
+				}
+				held, err := l.Acquire(bg, table)
+				if err != nil {
+					return err
+				}
+				if _, err := db.Exec("INSERT INTO " + table + " (waiter) VALUES (" + n + ")"); err != nil {
+					return err
+				}
+				return held.Release(bg)
+			}()
+			if err != nil {
+				fmt.Println("error:", err)
+			}
+			fmt.Println("served", n)
+		}()
+	}
+	return nil
+}
+
+// TestLineOfProcesses: waiters of several processes are served in the order in
+// which they came, though some processes are killed while they line up and while
+// they are served.
+func TestLineOfProcesses(t *testing.T) {
+	const processes = 4
+	for _, kind := range []struct {
+		name    string
+		waiters int
+	}{{"pool", 200}, {"session", 40}, {"polling pool", 40}, {"polling session", 40}} {
+		t.Run(kind.name, func(t *testing.T) {
+			eachDriver(t, func(t *testing.T, driver string) {
+				if strings.HasPrefix(kind.name, "polling") && testing.Short() {
+					t.Skip("takes its time")
+				}
+				o := observe(t)
+				table := "line_" + strings.ToLower(rand.Text())
+				run(t, o.db, "CREATE TABLE "+table+" (id bigint GENERATED ALWAYS AS IDENTITY, waiter int)")
+				holder, _ := newSession(t, "pgx")
+				held := acquired(t, holder, table)
+				how := strings.ReplaceAll(kind.name, " ", "-")
+				var procs []*child
+				for range processes {
+					procs = append(procs, startChild(t, "line", driver, how+" "+table))
+				}
+				of := make([]int, kind.waiters) // the process of each waiter
+				inLine := make([]int, processes)
+				alive := []int{0, 1, 2, 3}
+				kill := func() {
+					i := mrand.IntN(len(alive))
+					dead := alive[i]
+					alive = append(alive[:i], alive[i+1:]...)
+					must(t, procs[dead].cmd.Process.Kill())
+					inLine[dead] = 0
+				}
+				total := func() (n int) {
+					for _, w := range inLine {
+						n += w
+					}
+					return n
+				}
+				for n := range kind.waiters {
+					if n == kind.waiters*3/4 {
+						kill()
+						o.wantTickets(table, total())
+					}
+					p := alive[mrand.IntN(len(alive))]
+					of[n] = p
+					fmt.Fprintln(procs[p].stdin, n)
+					inLine[p]++
+					o.wantTickets(table, total())
+				}
+				must(t, held.Release(bg))
+				rows := func() int { return one[int](t, o.db, "SELECT count(*) FROM "+table) }
+				eventually(t, "some are served", func() bool { return rows() >= kind.waiters/10 })
+				kill()
+				var survivors []int
+				for n, p := range of {
+					if p == alive[0] || p == alive[1] {
+						survivors = append(survivors, n)
+					}
+				}
+				for _, p := range alive {
+					for left := inLine[p]; left > 0; left-- {
+						if line := procs[p].says(); !strings.HasPrefix(line, "served ") {
+							t.Error(line)
+						}
+					}
+				}
+				var order []int
+				list, err := o.db.Query("SELECT waiter FROM " + table + " ORDER BY id")
+				must(t, err)
+				defer list.Close()
+				for list.Next() {
+					var n int
+					must(t, list.Scan(&n))
+					order = append(order, n)
+				}
+				must(t, list.Err())
+				served := make(map[int]bool)
+				for i, n := range order {
+					served[n] = true
+					if i > 0 && order[i-1] >= n {
+						t.Errorf("waiter %d was served after waiter %d: %v", n, order[i-1], order)
+						break
+					}
+				}
+				for _, n := range survivors {
+					if !served[n] {
+						t.Errorf("waiter %d was never served", n)
+					}
+				}
+				o.wantTickets(table, 0)
+				o.wantSoonFree(table)
+			})
+		})
+	}
+}
+
+// waitsFor starts an Acquire and returns once it is in line.
+func waitsFor(t *testing.T, o observer, ctx context.Context, l swanlock.Locker, target string, opts ...swanlock.Option) <-chan outcome {
+	t.Helper()
+	before := o.tickets(target)
+	got := make(chan outcome, 1)
+	go func() {
+		held, err := l.Acquire(ctx, target, opts...)
+		got <- outcome{held, err}
+	}()
+	o.wantTickets(target, before+1)
+	return got
+}
+
+type outcome struct {
+	held swanlock.DistributedLock
+	err  error
+}
+
+// get is the lock that a wait must have come to.
+func (o outcome) get(t *testing.T) swanlock.DistributedLock {
+	t.Helper()
+	must(t, o.err)
+	return o.held
+}
+
+// TestLineIsLeft: whoever leaves the line, however he does it, leaves no place
+// behind him, and those after him move up.
+func TestLineIsLeft(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		for _, how := range []struct {
+			name  string
+			leave func(o observer, s *pglock.Session, conn *sql.Conn, cancel context.CancelFunc)
+		}{
+			{"context", func(_ observer, _ *pglock.Session, _ *sql.Conn, cancel context.CancelFunc) { cancel() }},
+			{"killed", func(o observer, _ *pglock.Session, conn *sql.Conn, _ context.CancelFunc) {
+				o.kill(one[int](o.t, o.db, "SELECT pid FROM pg_stat_activity WHERE query LIKE '%name: Turn %' AND application_name = $1", o.t.Name()))
+			}},
+			{"session closed", func(_ observer, s *pglock.Session, _ *sql.Conn, _ context.CancelFunc) { s.Close(bg) }},
+		} {
+			t.Run(how.name, func(t *testing.T) {
+				t.Parallel()
+				o, target := observe(t), newTarget(t)
+				holder, _ := newSession(t, driver)
+				held := acquired(t, holder, target)
+				conn := dial(t, driver, "application_name="+strings.ReplaceAll(t.Name(), " ", "%20"))
+				leaver := pglock.NewSession(conn)
+				ctx, cancel := context.WithCancel(bg)
+				defer cancel()
+				left := waitsFor(t, o, ctx, leaver, target)
+				stays, _ := newSession(t, driver)
+				stay := waitsFor(t, o, shortly(t), stays, target)
+				how.leave(o, leaver, conn, cancel)
+				if out := <-left; out.err == nil {
+					t.Error("who left got the lock")
+				}
+				o.wantTickets(target, 1)
+				must(t, held.Release(bg))
+				must(t, (<-stay).get(t).Release(bg))
+				o.wantTickets(target, 0)
+				o.wantSoonFree(target)
+			})
+		}
+	})
+}
+
+// TestLineOfClosedConnection: a place on a connection that its owner gives back
+// to the pool while he waits goes when this package next comes to the session.
+func TestLineOfClosedConnection(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		holder, _ := newSession(t, driver)
+		held := acquired(t, holder, target)
+		db := openDB(t, driver)
+		db.SetMaxOpenConns(1)
+		conn := connOf(t, db)
+		left := waitsFor(t, o, bg, pglock.NewSession(conn), target)
+		must(t, conn.Close())
+		if out := <-left; out.err == nil {
+			t.Fatal("got the lock on a closed connection")
+		}
+		next := pglock.NewSession(connOf(t, db))
+		must(t, acquired(t, next, target+"/other").Release(bg))
+		o.wantTickets(target, 0)
+		must(t, held.Release(bg))
+	})
+}
+
+// TestLineInTransaction: a wait inside the caller's transaction keeps its place
+// but never aborts it, which a wait in the server that times out would.
+func TestLineInTransaction(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		holder, _ := newSession(t, driver)
+		held := acquired(t, holder, target)
+		s, conn := newSession(t, driver)
+		run(t, conn, "BEGIN")
+		run(t, conn, "SELECT pg_current_xact_id()")
+		got := waitsFor(t, o, shortly(t), s, target)
+		later, _ := newSession(t, driver)
+		after := waitsFor(t, o, shortly(t), later, target)
+		time.Sleep(600 * time.Millisecond) // longer than a wait in the server would take
+		must(t, held.Release(bg))
+		l := (<-got).get(t)
+		run(t, conn, "COMMIT")
+		must(t, l.Release(bg))
+		must(t, (<-after).get(t).Release(bg))
+		o.wantTickets(target, 0)
+	})
+}
+
+// TestLineWithOptions: what was asked for is had after a wait too: the fence is
+// newer than the grant, the TTL starts after the wait, the row is written, and
+// the session holds the lock once.
+func TestLineWithOptions(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		for name, locker := range map[string]func(t *testing.T) swanlock.Locker{
+			"session": func(t *testing.T) swanlock.Locker { s, _ := newSession(t, driver, pglock.WithAudit()); return s },
+			"pool":    func(t *testing.T) swanlock.Locker { return newPool(t, openDB(t, driver), pglock.WithAudit()) },
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				o, target := observe(t), newTarget(t)
+				a, b := locker(t), locker(t)
+				held := acquired(t, a, target, swanlock.WithFence())
+				got := waitsFor(t, o, shortly(t), b, target, swanlock.WithFence(), swanlock.WithTTL(time.Second), swanlock.WithOwner("b"))
+				time.Sleep(1200 * time.Millisecond)
+				must(t, held.Release(bg))
+				l := (<-got).get(t)
+				if l.Info().Fence <= held.Info().Fence {
+					t.Errorf("got the fence %d after %d", l.Info().Fence, held.Info().Fence)
+				}
+				must(t, l.Refresh(bg))
+				if n := one[int](t, o.db, "SELECT count(*) FROM lock_audit WHERE target = $1::text AND owner = 'b' AND released_at IS NULL", target); n != 1 {
+					t.Errorf("got %d open rows, want 1", n)
+				}
+				must(t, l.Release(bg))
+				o.wantHeld(target)
+				o.wantTickets(target, 0)
+			})
+		}
+	})
+}
+
+// TestLineOfReadersAndWriters: readers one after the other have the lock
+// together, and a writer among them is not starved by readers who come later.
+func TestLineOfReadersAndWriters(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		holder, _ := newSession(t, driver)
+		held := acquired(t, holder, target)
+		pool := newPool(t, openDB(t, driver))
+		other, _ := newSession(t, driver)
+		first := waitsFor(t, o, shortly(t), pool, target, swanlock.WithShared())
+		second := waitsFor(t, o, shortly(t), pool, target, swanlock.WithShared())
+		third := waitsFor(t, o, shortly(t), other, target, swanlock.WithShared())
+		writer := waitsFor(t, o, shortly(t), newPool(t, openDB(t, driver)), target)
+		late := waitsFor(t, o, shortly(t), pool, target, swanlock.WithShared())
+		must(t, held.Release(bg))
+		readers := []swanlock.DistributedLock{(<-first).get(t), (<-second).get(t), (<-third).get(t)}
+		if n := len(o.holders(target)); n < 2 {
+			t.Errorf("got readers on %d sessions, want 2 at least", n)
+		}
+		select {
+		case <-writer:
+			t.Fatal("a writer among readers")
+		case <-late:
+			t.Fatal("a reader overtook a writer")
+		case <-time.After(50 * time.Millisecond):
+		}
+		if _, err := pool.TryAcquire(bg, target, swanlock.WithShared()); err == nil {
+			t.Error("a try overtook a writer")
+		}
+		for _, r := range readers {
+			must(t, r.Release(bg))
+		}
+		w := (<-writer).get(t)
+		select {
+		case <-late:
+			t.Fatal("a reader with a writer")
+		case <-time.After(20 * time.Millisecond):
+		}
+		must(t, w.Release(bg))
+		must(t, (<-late).get(t).Release(bg))
+		o.wantTickets(target, 0)
+	})
+}
+
+// TestLineRunsOutOfNumbers: when the numbers are used up, those who come wait
+// until the line is empty, and it starts again.
+func TestLineRunsOutOfNumbers(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		holder, _ := newSession(t, driver)
+		held := acquired(t, holder, target)
+		run(t, o.db, "SELECT 1")
+		last := dial(t, driver)
+		run(t, last, fmt.Sprintf("SELECT pg_advisory_lock(%d, 2147483647)", pglock.TicketSpace(target)))
+		s, _ := newSession(t, driver)
+		got := make(chan outcome, 1)
+		go func() {
+			held, err := s.Acquire(shortly(t), target)
+			got <- outcome{held, err}
+		}()
+		time.Sleep(50 * time.Millisecond)
+		if n := o.tickets(target); n != 1 {
+			t.Fatalf("got %d tickets, want the last alone", n)
+		}
+		run(t, last, "SELECT pg_advisory_unlock_all()")
+		o.wantTickets(target, 1)
+		must(t, held.Release(bg))
+		must(t, (<-got).get(t).Release(bg))
+		o.wantTickets(target, 0)
+	})
+}
