@@ -217,6 +217,23 @@ func (o observer) holders(target string) []int {
 	return pids
 }
 
+// locks is the modes in which backends hold the target now.
+func (o observer) locks(target string) map[int]string {
+	o.t.Helper()
+	rows, err := o.db.QueryContext(bg, ofKey, int64(pglock.KeyOf(target)))
+	must(o.t, err)
+	defer rows.Close()
+	modes := make(map[int]string)
+	for rows.Next() {
+		var pid int
+		var mode string
+		must(o.t, rows.Scan(&pid, &mode))
+		modes[pid] = mode
+	}
+	must(o.t, rows.Err())
+	return modes
+}
+
 // wantHeld checks that exactly these backends hold the target.
 func (o observer) wantHeld(target string, pids ...int) {
 	o.t.Helper()

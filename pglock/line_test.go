@@ -10,6 +10,7 @@ import (
 	"fmt"
 	mrand "math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -141,9 +142,9 @@ func TestLineOfProcesses(t *testing.T) {
 				rows := func() int { return one[int](t, o.db, "SELECT count(*) FROM "+table) }
 				eventually(t, "some are served", func() bool { return rows() >= kind.waiters/10 })
 				kill()
-				var survivors []int
+				survivors := []int{}
 				for n, p := range of {
-					if p == alive[0] || p == alive[1] {
+					if slices.Contains(alive, p) {
 						survivors = append(survivors, n)
 					}
 				}
@@ -164,18 +165,10 @@ func TestLineOfProcesses(t *testing.T) {
 					order = append(order, n)
 				}
 				must(t, list.Err())
-				served := make(map[int]bool)
-				for i, n := range order {
-					served[n] = true
-					if i > 0 && order[i-1] >= n {
-						t.Errorf("waiter %d was served after waiter %d: %v", n, order[i-1], order)
-						break
-					}
-				}
-				for _, n := range survivors {
-					if !served[n] {
-						t.Errorf("waiter %d was never served", n)
-					}
+				// What the dead sent last may come late: nothing fences it here.
+				order = slices.DeleteFunc(order, func(n int) bool { return !slices.Contains(alive, of[n]) })
+				if !slices.Equal(order, survivors) {
+					t.Errorf("served in the order %v, want that of arrival: %v", order, survivors)
 				}
 				o.wantTickets(table, 0)
 				o.wantSoonFree(table)

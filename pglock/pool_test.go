@@ -21,6 +21,7 @@ import (
 // newPool is a Pool that is closed with the test, and found empty.
 func newPool(t testing.TB, db *sql.DB, opts ...pglock.PoolOption) *pglock.Pool {
 	t.Helper()
+	others := db.Stats().InUse
 	p, err := pglock.NewPool(db, opts...)
 	if err != nil {
 		t.Fatal(err)
@@ -30,6 +31,9 @@ func newPool(t testing.TB, db *sql.DB, opts ...pglock.PoolOption) *pglock.Pool {
 		defer cancel()
 		if err := p.Close(ctx); err != nil {
 			t.Error(err)
+		}
+		if n := db.Stats().InUse; n > others {
+			t.Errorf("got %d connections in use after Close, want %d as before", n, others)
 		}
 	})
 	return p
@@ -96,33 +100,41 @@ func TestPoolSharesRoundTrips(t *testing.T) {
 	})
 }
 
-// When the shared session dies, each of its locks is told within a heartbeat,
+// When a session dies, each of its locks is told within a heartbeat, no other is,
 // nothing is taken again, and the next acquire gets another session.
 func TestPoolSessionKilled(t *testing.T) {
+	const heartbeat = 500 * time.Millisecond
 	eachDriver(t, func(t *testing.T, driver string) {
-		o := observe(t)
-		p := newPool(t, openDB(t, driver), pglock.WithHeartbeat(200*time.Millisecond))
+		o, late := observe(t), watchScheduler(t)
+		p := newPool(t, openDB(t, driver), pglock.WithHeartbeat(heartbeat))
 		target := newTarget(t)
-		locks := holdMany(t, p, target, 300)
-		pid := backendOf(locks[0])
+		locks := holdMany(t, p, target, 1000)
+		of := make(map[int][]swanlock.DistributedLock)
 		for _, l := range locks {
-			if backendOf(l) != pid {
-				t.Fatalf("got a lock on process %d, want all on %d", backendOf(l), pid)
-			}
+			of[backendOf(l)] = append(of[backendOf(l)], l)
 		}
-		o.kill(pid)
-		timeout := time.After(soon)
-		for i, l := range locks {
-			select {
-			case <-l.Done():
-			case <-timeout:
-				t.Fatalf("lock %d: Done is open though its session is dead", i)
+		if len(of) != 3 {
+			t.Fatalf("got 1,000 locks on %d sessions, want 3", len(of))
+		}
+		for pid, lost := range of {
+			o.kill(pid)
+			start := time.Now()
+			for i, l := range lost {
+				if err := ended(t, l); !errors.Is(err, swanlock.ErrLost) {
+					t.Fatalf("lock %d: got Err %v, want ErrLost", i, err)
+				}
 			}
-			if err := l.Err(); !errors.Is(err, swanlock.ErrLost) {
-				t.Fatalf("lock %d: got Err %v, want ErrLost", i, err)
+			if took := time.Since(start); took > heartbeat+200*time.Millisecond+late() {
+				t.Errorf("the holders were told after %v, want within a heartbeat of %v", took, heartbeat)
 			}
-			if err := l.Release(bg); !errors.Is(err, swanlock.ErrLost) {
-				t.Fatalf("lock %d: got Release %v, want ErrLost", i, err)
+			if err := lost[0].Release(bg); !errors.Is(err, swanlock.ErrLost) {
+				t.Fatalf("got Release %v, want ErrLost", err)
+			}
+			delete(of, pid)
+			for pid, others := range of {
+				if n := o.locksOf(pid); n != len(others) || others[0].Err() != nil {
+					t.Errorf("another session has %d locks, want %d, and Err is %v", n, len(others), others[0].Err())
+				}
 			}
 		}
 		for i := range locks {
@@ -130,16 +142,7 @@ func TestPoolSessionKilled(t *testing.T) {
 				t.Fatalf("lock %d: held again, by %v", i, held)
 			}
 		}
-		l, err := p.TryAcquire(bg, target+"/0")
-		if err != nil {
-			t.Fatalf("after the loss: %v", err)
-		}
-		if backendOf(l) == pid {
-			t.Error("got the dead session again")
-		}
-		if err := l.Release(bg); err != nil {
-			t.Error(err)
-		}
+		must(t, acquired(t, p, target+"/0").Release(bg))
 	})
 }
 
@@ -192,6 +195,76 @@ func TestPoolOnASmallDB(t *testing.T) {
 	})
 }
 
+// With two connections in all, or one, contended locks are had all the same.
+func TestPoolContendsOnASmallDB(t *testing.T) {
+	for _, conns := range []int{1, 2} {
+		t.Run(fmt.Sprint(conns), func(t *testing.T) {
+			eachDriver(t, func(t *testing.T, driver string) {
+				var pools []*pglock.Pool
+				for range 2 {
+					db := openDB(t, driver)
+					db.SetMaxOpenConns(conns)
+					pools = append(pools, newPool(t, db))
+				}
+				contend(t, pools, 4, 5, newTarget(t))
+			})
+		})
+	}
+}
+
+// contend has goroutines of each pool take turns at the target, and checks from
+// the outside that no two have it at once.
+func contend(t *testing.T, pools []*pglock.Pool, goroutines, rounds int, target string, opts ...swanlock.Option) {
+	t.Helper()
+	var inside atomic.Int32
+	var wg sync.WaitGroup
+	for _, p := range pools {
+		for range goroutines {
+			wg.Go(func() {
+				for range rounds {
+					l, err := p.Acquire(shortly(t), target, opts...)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if n := inside.Add(1); n != 1 {
+						t.Errorf("%d holders at once", n)
+					}
+					time.Sleep(time.Duration(rand.IntN(500)) * time.Microsecond)
+					inside.Add(-1)
+					if err := l.Release(bg); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+}
+
+// Whatever way the waiters wait, one at a time has the lock, and all get it.
+func TestPoolContends(t *testing.T) {
+	for name, opts := range map[string][]pglock.PoolOption{
+		"in the server": {},
+		"one waiter":    {pglock.WithMaxWaiters(1)},
+		"no waiters":    {pglock.WithMaxWaiters(0)},
+		"polling":       {pglock.WithPolling()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachDriver(t, func(t *testing.T, driver string) {
+				pools := []*pglock.Pool{newPool(t, openDB(t, driver), opts...), newPool(t, openDB(t, driver), opts...)}
+				target, rounds := newTarget(t), 20
+				if name != "in the server" {
+					rounds = 4
+				}
+				t.Run("plain", func(t *testing.T) { contend(t, pools, 4, rounds, target) })
+				t.Run("ttl", func(t *testing.T) { contend(t, pools, 4, rounds, target, swanlock.WithTTL(soon)) })
+				t.Run("fence", func(t *testing.T) { contend(t, pools, 4, rounds, target, swanlock.WithFence()) })
+			})
+		})
+	}
+}
+
 // A *sql.DB that has no connection to give is named as the cause.
 func TestPoolWithoutAConnection(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
@@ -223,7 +296,7 @@ func TestPoolTenThousand(t *testing.T) {
 		t.Skip("takes some seconds")
 	}
 	eachDriver(t, func(t *testing.T, driver string) {
-		srv, err := pgserver.Start(bg, pgserver.WithSetting("max_connections", "100"), pgserver.WithSetting("max_locks_per_transaction", "256"))
+		srv, err := pgserver.Start(bg, pgserver.WithSetting("max_connections", "100"), pgserver.WithSetting("max_locks_per_transaction", "200"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -282,7 +355,9 @@ func TestPoolClose(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)
 		db := openDB(t, driver)
-		before := one[string](t, db, "SHOW idle_session_timeout")
+		const settings = "SELECT current_setting('idle_session_timeout') || current_setting('idle_in_transaction_session_timeout')"
+		db.SetMaxOpenConns(2)
+		before := one[string](t, db, settings)
 		p, err := pglock.NewPool(db)
 		if err != nil {
 			t.Fatal(err)
@@ -319,9 +394,19 @@ func TestPoolClose(t *testing.T) {
 		if s := db.Stats(); s.InUse != 0 {
 			t.Errorf("got %d connections in use, want 0", s.InUse)
 		}
-		if got := one[string](t, db, "SHOW idle_session_timeout"); got != before {
-			t.Errorf("got idle_session_timeout %s, want %s as before", got, before)
+		for range 2 { // both connections
+			conn := connOf(t, db)
+			if got := one[string](t, conn, settings); got != before {
+				t.Errorf("got the settings %s, want %s as before", got, before)
+			}
+			if n := one[int](t, conn, "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '-- name: %'"); n != 0 {
+				t.Errorf("%d statements are still prepared", n)
+			}
+			if n := o.locksOf(pidOf(t, conn)); n != 0 {
+				t.Errorf("the session has %d locks or tickets", n)
+			}
 		}
+		db.SetMaxOpenConns(0)
 		if err := db.Ping(); err != nil {
 			t.Errorf("the caller's *sql.DB: %v", err)
 		}
@@ -439,8 +524,8 @@ func TestPoolFreesWhatExpired(t *testing.T) {
 	})
 }
 
-// Cancellations, deadlines and killed sessions leave nothing held, and never
-// give two holders.
+// Cancellations, deadlines, short TTLs and killed sessions leave nothing held,
+// and never give two holders; who has the lock is read from another session.
 func TestPoolStorm(t *testing.T) {
 	tries := 5000
 	if testing.Short() {
@@ -448,14 +533,14 @@ func TestPoolStorm(t *testing.T) {
 	}
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)
-		db := openDB(t, driver)
-		p := newPool(t, db, pglock.WithHeartbeat(100*time.Millisecond))
+		pools := []*pglock.Pool{
+			newPool(t, openDB(t, driver), pglock.WithHeartbeat(100*time.Millisecond)),
+			newPool(t, openDB(t, driver), pglock.WithHeartbeat(100*time.Millisecond), pglock.WithMaxWaiters(1)),
+		}
 		target := newTarget(t)
-		warm, err := p.Acquire(bg, target) // so that the first deadlines are not all spent on connecting
-		must(t, err)
-		must(t, warm.Release(bg))
-		var owners [4]atomic.Int32
-		var granted, left atomic.Int32
+		name := func(i int) string { return fmt.Sprintf("%s/%d", target, i) }
+		const targets = 4
+		var granted, shared, left, expired, kills atomic.Int32
 		left.Store(int32(tries))
 		stop := make(chan struct{})
 		var killer sync.WaitGroup
@@ -466,51 +551,87 @@ func TestPoolStorm(t *testing.T) {
 					return
 				case <-time.After(time.Duration(20+rand.IntN(60)) * time.Millisecond):
 				}
-				name := fmt.Sprintf("%s/%d", target, rand.IntN(len(owners)))
-				for _, pid := range o.holders(name) {
+				for _, pid := range o.holders(name(rand.IntN(targets))) {
 					o.kill(pid)
+					kills.Add(1)
 				}
 			}
 		})
 		var wg sync.WaitGroup
-		for range 8 {
+		for range 16 {
 			wg.Go(func() {
 				for left.Add(-1) >= 0 {
-					i := rand.IntN(len(owners))
-					ctx, cancel := context.WithTimeout(bg, time.Duration(rand.IntN(2000))*time.Microsecond)
+					i, p := rand.IntN(targets), pools[rand.IntN(len(pools))]
+					var ctx context.Context
+					var cancel context.CancelFunc
 					if rand.IntN(2) == 0 {
+						ctx, cancel = context.WithTimeout(bg, time.Duration(rand.IntN(20_000))*time.Microsecond)
+					} else {
 						ctx, cancel = context.WithCancel(bg)
-						time.AfterFunc(time.Duration(rand.IntN(1000))*time.Microsecond, cancel)
+						time.AfterFunc(time.Duration(rand.IntN(20_000))*time.Microsecond, cancel)
 					}
-					l, err := p.Acquire(ctx, fmt.Sprintf("%s/%d", target, i))
+					var opts []swanlock.Option
+					if rand.IntN(3) == 0 {
+						opts = append(opts, swanlock.WithTTL(time.Duration(30+rand.IntN(50))*time.Millisecond))
+					}
+					reader := rand.IntN(4) == 0
+					if reader {
+						opts = append(opts, swanlock.WithShared())
+					}
+					acquire := p.Acquire
+					if rand.IntN(3) == 0 {
+						acquire = p.TryAcquire
+					}
+					l, err := acquire(ctx, name(i), opts...)
 					cancel()
 					if err != nil {
+						if errors.Is(err, swanlock.ErrLost) {
+							t.Errorf("an acquire was lost: %v", err)
+						}
 						continue
 					}
 					granted.Add(1)
-					if l.Err() == nil && owners[i].Add(1) != 1 && l.Err() == nil {
-						// The other may be one whose session was killed and who
-						// does not know yet: then the server tells.
-						if got := o.holders(fmt.Sprintf("%s/%d", target, i)); len(got) > 1 {
-							t.Errorf("two holders: %v", got)
+					if reader {
+						shared.Add(1)
+					}
+					if rand.IntN(10) == 0 {
+						time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond) // some expire
+					}
+					// The server's word counts only if the lock was held before and after.
+					before := l.Err()
+					holders := o.locks(name(i))
+					if after := l.Err(); before == nil && after == nil {
+						if mode, ok := holders[backendOf(l)]; !ok && kills.Load() == 0 || mode != "" && (mode == "ShareLock") != reader {
+							t.Errorf("%s: held by %v, not by %d", name(i), holders, backendOf(l))
+						}
+						if !reader && len(holders) > 1 {
+							t.Errorf("%s: an exclusive lock has holders %v", name(i), holders)
 						}
 					}
-					owners[i].Add(-1)
-					l.Release(bg)
+					if err := l.Release(bg); errors.Is(err, swanlock.ErrExpired) {
+						expired.Add(1)
+					}
 				}
 			})
 		}
 		wg.Wait()
 		close(stop)
 		killer.Wait()
-		if granted.Load() == 0 {
-			t.Error("nothing was ever granted")
+		for i := range targets {
+			o.wantSoonFree(name(i))
+			o.wantTickets(name(i), 0)
 		}
-		for i := range owners {
-			name := fmt.Sprintf("%s/%d", target, i)
-			eventually(t, name+" is free", func() bool { return len(o.holders(name)) == 0 })
+		for i := range targets { // and both pools are as good as new
+			for _, p := range pools {
+				l, err := p.Acquire(shortly(t), name(i))
+				must(t, err)
+				must(t, l.Release(bg))
+			}
 		}
-		t.Logf("%d of %d granted", granted.Load(), tries)
+		t.Logf("%d tries, %d granted, %d to readers, %d expired, %d sessions killed", tries, granted.Load(), shared.Load(), expired.Load(), kills.Load())
+		if granted.Load() == 0 || shared.Load() == 0 || kills.Load() == 0 {
+			t.Error("the storm was a breeze")
+		}
 	})
 }
 

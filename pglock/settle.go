@@ -219,10 +219,12 @@ func (w *wire) destroy(led *ledger, cause error) {
 	defer timer.Stop()
 	select {
 	case err := <-closed:
-		if errors.Is(err, sql.ErrConnDone) && !led.pooled() {
-			// It was closed before: the session is dead, or in the caller's pool.
-			led.abandon(w.conn, false, fmt.Errorf("%w: %w", cause, err))
-			return
+		if errors.Is(err, sql.ErrConnDone) { // it was closed before
+			if !led.pooled() { // the session is dead, or in the caller's pool
+				led.abandon(w.conn, false, fmt.Errorf("%w: %w", cause, err))
+				return
+			}
+			break
 		}
 		timer.Reset(grace)
 		select {
