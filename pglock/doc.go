@@ -1,7 +1,8 @@
 // Package pglock locks with PostgreSQL's session advisory locks, on
-// connections that the caller keeps: a Session on one *sql.Conn, or TryAcquire
-// and Acquire for a single lock. It works with any database/sql driver for
-// PostgreSQL and is tested with lib/pq and pgx.
+// connections that the caller keeps: a Pool on a *sql.DB, for any number of
+// goroutines and targets; a Session on one *sql.Conn; or TryAcquire and Acquire
+// for a single lock. It works with any database/sql driver for PostgreSQL and is
+// tested with lib/pq and pgx.
 //
 // # What holds a lock
 //
@@ -43,6 +44,27 @@
 // seconds, or 500 ms after the context's deadline if that is sooner) costs the
 // session: it is cancelled, and if the driver waits even so, its connection is
 // closed under it.
+//
+// # The pool
+//
+// A Pool keeps many locks on few sessions, which are its own: it may use them
+// at any time, so it proves their locks at every heartbeat and unlocks what has
+// expired or was dropped. Calls that come while a statement is under way travel
+// together in the next one. A session's lease is set once, when it is opened, to
+// the TTL of its locks or somewhat less, and every statement restarts it; each
+// lock's own TTL is kept by the holder's process.
+//
+// # The line
+//
+// Who waits in Acquire takes a ticket: an advisory lock in the space of two
+// integers (the key's two halves, xored; a number one above the highest live
+// ticket), which goes with its session. He waits for the ticket ahead of his, in
+// slices of half a second at most, looks again what is ahead when that is gone,
+// and when nothing is, waits for the lock itself, in the server's own queue,
+// which a try does not overtake. Slices keep the snapshot that a waiting
+// statement holds young, and end before deadlock_timeout. An application that
+// takes advisory locks of two integers itself may by chance (one in 2^32 for each
+// first integer) stand in a line.
 //
 // # What it does not promise
 //

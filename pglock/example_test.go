@@ -32,21 +32,43 @@ func Example() {
 	checkpoint := func(ctx context.Context) error { fmt.Println("checkpoint"); return ctx.Err() }
 
 	run := func(ctx context.Context) error {
-		conn, err := db.Conn(ctx) // db is your *sql.DB, on lib/pq or on pgx
+		locks, err := pglock.NewPool(db) // db is your *sql.DB, on lib/pq or on pgx
 		if err != nil {
 			return err
 		}
-		defer conn.Close()
-		session := pglock.NewSession(conn)
-		defer session.Close(ctx)
+		defer locks.Close(ctx)
 
-		return swanlock.Do(ctx, session, "/lake/checkpoint", func(ctx context.Context, held swanlock.DistributedLock) error {
+		return swanlock.Do(ctx, locks, "/lake/checkpoint", func(ctx context.Context, held swanlock.DistributedLock) error {
 			return checkpoint(ctx) // on no other host now; ctx ends if the lock is lost
 		}, swanlock.WithTTL(30*time.Second), swanlock.WithAutoRefresh())
 	}
 	fmt.Println(run(context.Background()))
 	// Output:
 	// checkpoint
+	// <nil>
+}
+
+// A Session takes locks on a connection of the caller's.
+func ExampleNewSession() {
+	ctx := context.Background()
+	db := open()
+	defer db.Close()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer conn.Close()
+	session := pglock.NewSession(conn)
+	defer session.Close(ctx) // before the connection goes back
+
+	lock, err := session.TryAcquire(ctx, "nightly-report", swanlock.WithTTL(time.Minute))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(lock.Release(ctx))
+	// Output:
 	// <nil>
 }
 
