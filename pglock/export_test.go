@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"reflect"
+	"slices"
+	"time"
 	"weak"
 
 	"github.com/swanlake-io/swanlock"
@@ -34,3 +36,32 @@ func Sabotage(held swanlock.DistributedLock) error {
 
 // TicketSpace is where the tickets of the target's line are.
 func TicketSpace(target string) int32 { return KeyOf(target).hash() }
+
+const MaxTTL = maxTTL
+
+var LeaseOf = leaseOf
+
+// ServerLease asks the session of p with that pid for its lease.
+func ServerLease(p *Pool, pid int) (lease time.Duration) {
+	p.mu.Lock()
+	sessions := slices.Clone(p.sessions)
+	p.mu.Unlock()
+	for _, s := range sessions {
+		if s.pid != int32(pid) {
+			continue
+		}
+		s.do(context.Background(), &op{kind: alone, f: func(ctx context.Context) error {
+			return s.w.conn.QueryRowContext(ctx, "SELECT setting::bigint * 1000000 FROM pg_settings WHERE name = 'idle_session_timeout'").Scan(&lease)
+		}})
+	}
+	return lease
+}
+
+// Expire lets the TTL of held run out now.
+func Expire(held swanlock.DistributedLock) {
+	h := held.(*PostgresLock).h
+	h.led.mu.Lock()
+	h.lease.start = time.Now().Add(-2 * h.lease.ttl)
+	h.led.arm(0)
+	h.led.mu.Unlock()
+}

@@ -39,13 +39,14 @@ const (
 // children return an exit code.
 var children = map[string]func(db *sql.DB, target string) error{
 	"hold":    onSession(childHolds),
+	"pooled":  onPool(childHolds),
 	"wait":    onSession(childWaits),
 	"contend": onSession(childContends, pglock.WithAudit()),
 	"line":    childInLine,
 }
 
 // onSession makes a child of what needs one Session.
-func onSession(f func(l *pglock.Session, target string) error, opts ...pglock.SessionOption) func(*sql.DB, string) error {
+func onSession(f func(l swanlock.Locker, target string) error, opts ...pglock.SessionOption) func(*sql.DB, string) error {
 	return func(db *sql.DB, target string) error {
 		conn, err := db.Conn(bg)
 		if err != nil {
@@ -68,6 +69,16 @@ func runChild(name string) int {
 		return 1
 	}
 	return 0
+}
+
+func onPool(f func(l swanlock.Locker, target string) error) func(*sql.DB, string) error {
+	return func(db *sql.DB, target string) error {
+		p, err := pglock.NewPool(db)
+		if err != nil {
+			return err
+		}
+		return f(p, target)
+	}
 }
 
 func startChild(t *testing.T, name, driver, target string) *child {
@@ -123,7 +134,7 @@ const stoppedTTL = 2 * time.Second
 // childHolds takes the lock, and when it notices that it stood still asks
 // whether it holds it. It has one thread for Go code and never lets go of it,
 // so that no timer of ours can have run before.
-func childHolds(l *pglock.Session, target string) error {
+func childHolds(l swanlock.Locker, target string) error {
 	held, err := l.TryAcquire(bg, target, swanlock.WithTTL(stoppedTTL))
 	if err != nil {
 		return err
@@ -145,7 +156,7 @@ func childHolds(l *pglock.Session, target string) error {
 }
 
 // childWaits waits for the lock and keeps it until its input ends.
-func childWaits(l *pglock.Session, target string) error {
+func childWaits(l swanlock.Locker, target string) error {
 	fmt.Println("waiting")
 	held, err := l.Acquire(bg, target)
 	if err != nil {
@@ -157,7 +168,7 @@ func childWaits(l *pglock.Session, target string) error {
 }
 
 // childContends takes and frees locks until its input ends.
-func childContends(l *pglock.Session, target string) error {
+func childContends(l swanlock.Locker, target string) error {
 	ended := make(chan struct{})
 	go func() {
 		io.Copy(io.Discard, os.Stdin)
@@ -184,20 +195,29 @@ func childContends(l *pglock.Session, target string) error {
 // another process, and when it runs again, the first thing it asks tells it.
 func TestStoppedProcess(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		target, late := newTarget(t), watchScheduler(t)
-		holder := startChild(t, "hold", driver, target)
-		holder.wantSays("held")
-		waiter := startChild(t, "wait", driver, target)
-		waiter.wantSays("waiting")
-		must(t, holder.cmd.Process.Signal(syscall.SIGSTOP))
-		stopped := time.Now()
-		waiter.wantSays("held")
-		if took, most := time.Since(stopped), stoppedTTL+500*time.Millisecond+late(); took > most {
-			t.Errorf("another process held the lock %v after the stop, want at most %v", took, most)
+		for _, how := range []string{"hold", "pooled"} {
+			t.Run(how, func(t *testing.T) {
+				t.Parallel()
+				stopProcess(t, how, driver)
+			})
 		}
-		must(t, holder.cmd.Process.Signal(syscall.SIGCONT))
-		holder.wantSays("expired")
 	})
+}
+
+func stopProcess(t *testing.T, how, driver string) {
+	target, late := newTarget(t), watchScheduler(t)
+	holder := startChild(t, how, driver, target)
+	holder.wantSays("held")
+	waiter := startChild(t, "wait", driver, target)
+	waiter.wantSays("waiting")
+	must(t, holder.cmd.Process.Signal(syscall.SIGSTOP))
+	stopped := time.Now()
+	waiter.wantSays("held")
+	if took, most := time.Since(stopped), stoppedTTL+500*time.Millisecond+late(); took > most {
+		t.Errorf("another process held the lock %v after the stop, want at most %v", took, most)
+	}
+	must(t, holder.cmd.Process.Signal(syscall.SIGCONT))
+	holder.wantSays("expired")
 }
 
 // TestKilledProcess: a holder that dies frees its lock at once.

@@ -1,0 +1,167 @@
+package pglock_test
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+func TestLeaseOf(t *testing.T) {
+	for ttl, want := range map[time.Duration]time.Duration{
+		0:                        0,
+		time.Microsecond:         time.Millisecond,
+		time.Millisecond:         time.Millisecond,
+		5 * time.Millisecond:     4 * time.Millisecond,
+		7 * time.Millisecond:     6 * time.Millisecond,
+		time.Second:              768 * time.Millisecond,
+		1025 * time.Millisecond:  1024 * time.Millisecond,
+		30 * time.Second:         24576 * time.Millisecond,
+		pglock.MaxTTL:            3 << 29 * time.Millisecond,
+		1999 * time.Microsecond:  time.Millisecond,
+		time.Hour + time.Second:  3145728 * time.Millisecond,
+		1536 * time.Millisecond:  1536 * time.Millisecond,
+		1535 * time.Millisecond:  1024 * time.Millisecond,
+		12 * time.Hour:           33554432 * time.Millisecond,
+		2047 * time.Microsecond:  2 * time.Millisecond,
+		100 * time.Millisecond:   96 * time.Millisecond,
+		24 * 24 * time.Hour:      3 << 29 * time.Millisecond,
+		10 * time.Second:         8192 * time.Millisecond,
+		15 * time.Minute:         786432 * time.Millisecond,
+		123456 * time.Nanosecond: time.Millisecond,
+	} {
+		if got := pglock.LeaseOf(ttl); got != want {
+			t.Errorf("the lease for a TTL of %v is %v, want %v", ttl, got, want)
+		}
+	}
+	for ttl := time.Millisecond; ttl < pglock.MaxTTL; ttl = ttl*5/4 + time.Microsecond {
+		if got := pglock.LeaseOf(ttl); got > ttl || got < ttl.Truncate(time.Millisecond)*2/3 {
+			t.Errorf("the lease for a TTL of %v is %v, want two thirds of it or more", ttl, got)
+		}
+	}
+}
+
+// Locks of every TTL, and those without, are on sessions whose lease is no longer.
+func TestPoolLeases(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		p, target := newPool(t, openDB(t, driver)), newTarget(t)
+		sessions := make(map[int]time.Duration)
+		for i, ttl := range []time.Duration{0, 2 * time.Second, 2500 * time.Millisecond, time.Hour, 0, 65 * time.Minute, 3 * time.Second} {
+			l := acquired(t, p, target+string(rune('a'+i)), swanlock.WithTTL(ttl))
+			sessions[backendOf(l)] = pglock.LeaseOf(ttl)
+			defer l.Release(bg)
+		}
+		if len(sessions) != 4 {
+			t.Errorf("got %d sessions, want one for 0, for 2 and 2.5 s, for 3 s, and for an hour and 65 min", len(sessions))
+		}
+		for pid, lease := range sessions {
+			if got := pglock.ServerLease(p, pid); got != lease {
+				t.Errorf("session %d: the server's lease is %v, want %v", pid, got, lease)
+			}
+		}
+	})
+}
+
+// A release that comes when the lock has expired, and another caller has it on
+// the same session, frees nothing.
+func TestPoolStaleRelease(t *testing.T) {
+	rounds := 100
+	if testing.Short() {
+		rounds = 50
+	}
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, p, target := observe(t), newPool(t, openDB(t, driver)), newTarget(t)
+		must(t, acquired(t, p, target+"/warm", swanlock.WithTTL(time.Hour)).Release(bg))
+		seen := 0
+		for range rounds {
+			old, err := p.TryAcquire(bg, target, swanlock.WithTTL(time.Hour))
+			must(t, err)
+			var wg sync.WaitGroup
+			for range 8 { // so that the release travels with others
+				wg.Go(func() {
+					if l, err := p.TryAcquire(bg, newTarget(t), swanlock.WithTTL(time.Hour)); err != nil {
+						t.Error(err)
+					} else if err := l.Release(bg); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			pglock.Expire(old)
+			wg.Go(func() {
+				if err := old.Release(bg); !errors.Is(err, swanlock.ErrExpired) {
+					t.Errorf("got %v, want ErrExpired", err)
+				}
+			})
+			next, err := p.TryAcquire(bg, target, swanlock.WithTTL(time.Hour))
+			for errors.Is(err, swanlock.ErrNotAcquired) {
+				next, err = p.TryAcquire(bg, target, swanlock.WithTTL(time.Hour))
+			}
+			must(t, err)
+			wg.Wait()
+			if backendOf(next) == backendOf(old) {
+				seen++
+			}
+			o.wantHeld(target, backendOf(next))
+			must(t, next.Refresh(bg))
+			must(t, next.Release(bg))
+		}
+		if seen == 0 {
+			t.Error("the next holder was never on the same session")
+		}
+	})
+}
+
+// Readers of one pool share a session, each for itself: the last to go frees the
+// lock, and none can be undone by another.
+func TestPoolReaders(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		for _, opts := range [][]pglock.PoolOption{nil, {pglock.WithAudit()}} {
+			o, p, target := observe(t), newPool(t, openDB(t, driver), opts...), newTarget(t)
+			var readers []swanlock.DistributedLock
+			for range 5 {
+				readers = append(readers, acquired(t, p, target, swanlock.WithShared()))
+			}
+			for i, r := range readers {
+				if backendOf(r) != backendOf(readers[0]) {
+					t.Errorf("reader %d is on another session", i)
+				}
+				o.wantHeld(target, backendOf(r))
+				must(t, readers[len(readers)-1].Refresh(bg))
+				must(t, r.Release(bg))
+			}
+			o.wantHeld(target)
+			w := acquired(t, p, target)
+			if _, err := p.TryAcquire(bg, target, swanlock.WithShared()); !errors.Is(err, swanlock.ErrNotAcquired) {
+				t.Errorf("a reader beside a writer: got %v, want ErrNotAcquired", err)
+			}
+			must(t, w.Release(bg))
+		}
+	})
+}
+
+// A reader does not overtake a writer who waits in the server's queue, as
+// SwanLake's servers do, though the session has the lock already.
+func TestPoolReadersDoNotOvertake(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, p, target := observe(t), newPool(t, openDB(t, driver)), newTarget(t)
+		first := acquired(t, p, target, swanlock.WithShared())
+		conn := dial(t, driver)
+		pid := pidOf(t, conn)
+		wrote := make(chan error, 1)
+		go func() {
+			_, err := conn.ExecContext(bg, "SELECT pg_advisory_lock($1)", int64(pglock.KeyOf(target)))
+			wrote <- err
+		}()
+		eventually(t, "the writer waits", func() bool {
+			return one[bool](t, o.db, "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1::int AND NOT granted)", pid)
+		})
+		if _, err := p.TryAcquire(bg, target, swanlock.WithShared()); !errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("got %v, want ErrNotAcquired", err)
+		}
+		must(t, first.Release(bg))
+		must(t, <-wrote)
+	})
+}
