@@ -37,6 +37,21 @@ func (q *Queries) Awaited(ctx context.Context, arg AwaitedParams) (bool, error) 
 	return awaited, err
 }
 
+const backend = `-- name: Backend :one
+
+SELECT pg_backend_pid()::integer AS pid
+`
+
+// What a pool's session sends on behalf of many callers at once. The pool has
+// the session to itself: no transaction is open, and the backend is the same,
+// which each statement checks before it does anything.
+func (q *Queries) Backend(ctx context.Context) (int32, error) {
+	row := q.db.QueryRowContext(ctx, backend)
+	var pid int32
+	err := row.Scan(&pid)
+	return pid, err
+}
+
 const batch = `-- name: Batch :one
 WITH s AS MATERIALIZED (
     SELECT pg_backend_pid()::integer AS pid, pg_backend_pid() = $1::integer AS ours
@@ -149,9 +164,9 @@ func (q *Queries) HeldKeys(ctx context.Context) ([]HeldKeysRow, error) {
 }
 
 const poolOpen = `-- name: PoolOpen :one
-
 SELECT
     o.pid,
+    o.idle_ms,
     o.standby,
     o.idle,
     o.idle_in_transaction,
@@ -163,6 +178,7 @@ SELECT
 FROM (
     SELECT
         pg_backend_pid()::integer AS pid,
+        COALESCE((SELECT g.setting::bigint FROM pg_catalog.pg_settings g WHERE g.name = 'idle_session_timeout'), 0)::bigint AS idle_ms,
         pg_is_in_recovery()::boolean AS standby,
         COALESCE(current_setting('idle_session_timeout', true), '')::text AS idle,
         current_setting('idle_in_transaction_session_timeout')::text AS idle_in_transaction,
@@ -174,6 +190,7 @@ FROM (
 
 type PoolOpenRow struct {
 	Pid               int32
+	IdleMs            int64
 	Standby           bool
 	Idle              string
 	IdleInTransaction string
@@ -181,16 +198,15 @@ type PoolOpenRow struct {
 	Lease             string
 }
 
-// What a pool's session sends on behalf of many callers at once. The pool has
-// the session to itself: no transaction is open, and the backend is the same,
-// which each statement checks before it does anything.
 // Sets the session's lease, and says what must be known before locks are put on
-// it; room is for how many locks the whole server has memory.
+// it: idle_ms is the lease that it had, of its role perhaps, and room is for how
+// many locks the whole server has memory.
 func (q *Queries) PoolOpen(ctx context.Context, lease string) (PoolOpenRow, error) {
 	row := q.db.QueryRowContext(ctx, poolOpen, lease)
 	var i PoolOpenRow
 	err := row.Scan(
 		&i.Pid,
+		&i.IdleMs,
 		&i.Standby,
 		&i.Idle,
 		&i.IdleInTransaction,

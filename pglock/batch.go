@@ -213,7 +213,7 @@ func (s *poolSession) released(h *hold, held bool) error {
 	}
 	err := h.err
 	s.led.mu.Unlock()
-	s.led.remove(h, s.lease)
+	s.led.remove(h, s.kept)
 	if errors.Is(err, swanlock.ErrReleased) {
 		return nil
 	}
@@ -371,7 +371,7 @@ func (s *poolSession) reconcile(ctx context.Context) error {
 	s.led.mu.Unlock()
 	for _, h := range lost {
 		h.lose(errors.New("the session does not hold it any more"))
-		s.led.remove(h, s.lease)
+		s.led.remove(h, s.kept)
 	}
 	for key, shared := range held {
 		stranger := &hold{led: s.led, id: lockID{key: key}, info: swanlock.Info{Shared: shared}}

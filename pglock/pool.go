@@ -48,10 +48,11 @@ type Pool struct {
 	sessions []*poolSession
 	claims   map[Key]*claim
 	queues   map[Key]*queue
-	locks    int // on all sessions
-	room     int // for how many
-	waiting  int // how many sessions wait
-	readers  int // that there ever were
+	locks    int  // on all sessions
+	room     int  // for how many
+	waiting  int  // how many sessions wait
+	readers  int  // that there ever were
+	checked  bool // that no pooler is in between
 }
 
 // A claim is what a pool's callers hold of a key, or ask for just now. It only

@@ -165,3 +165,16 @@ func TestPoolReadersDoNotOvertake(t *testing.T) {
 		must(t, <-wrote)
 	})
 }
+
+// An idle_session_timeout that the role has, or the server, ends no session of a
+// pool: the heartbeat is quicker.
+func TestPoolOutlivesIdleTimeout(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		p, target := newPool(t, openDB(t, driver, "idle_session_timeout=900ms")), newTarget(t)
+		l := acquired(t, p, target)
+		time.Sleep(2 * time.Second)
+		must(t, l.Err())
+		must(t, l.Refresh(bg))
+		must(t, l.Release(bg))
+	})
+}

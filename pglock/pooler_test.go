@@ -184,3 +184,56 @@ func TestPooler(t *testing.T) {
 		}
 	})
 }
+
+// TestPoolBehindAPooler: a Pool refuses a pooler in transaction mode when it
+// opens, before anything is set on the pooler's connections: two of its own that
+// share a backend give it away, and one that is on two.
+func TestPoolBehindAPooler(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		for _, alternates := range []bool{true, false} {
+			backends, err := poolerDriver{poolerOf(driver)}.Open(server(t).URL())
+			must(t, err)
+			shared := backends.(*pooler)
+			shared.fixed = !alternates
+			t.Cleanup(shared.shutDown)
+			db := sql.OpenDB(sharing{shared})
+			t.Cleanup(func() { db.Close() })
+			if alternates {
+				db.SetMaxOpenConns(1) // so that nothing else can tell
+			}
+			p := newPool(t, db)
+			_, err = p.TryAcquire(bg, newTarget(t), swanlock.WithTTL(time.Minute))
+			wantIs(t, err, pglock.ErrPooler)
+			for range 2 {
+				if got := one[string](t, db, "SHOW idle_session_timeout"); got != "0" {
+					t.Errorf("idle_session_timeout is left at %s", got)
+				}
+				// But for what pgx prepares by itself.
+				if n := one[int](t, db, "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '-- name: %' AND statement NOT LIKE '%Backend%'"); n > 0 {
+					t.Errorf("%d statements are left prepared", n)
+				}
+			}
+		}
+	})
+}
+
+// poolerOf is the driver of that name.
+func poolerOf(name string) driver.Driver {
+	db, err := sql.Open(name, "")
+	if err != nil {
+		panic(err)
+	}
+	defer db.Close()
+	return db.Driver()
+}
+
+// sharing gives every connection the same backends.
+type sharing struct{ p *pooler }
+
+func (s sharing) Connect(context.Context) (driver.Conn, error) {
+	return &client{s.p}, nil
+}
+func (s sharing) Driver() driver.Driver { return nil }
+
+// A client is one of several of a pooler.
+type client struct{ *pooler }

@@ -27,7 +27,8 @@ type poolSession struct {
 	w      *wire
 	led    *ledger
 	pid    int32
-	before timeouts // what the settings were
+	before timeouts      // what the settings were
+	kept   time.Duration // the server's lease: ours, or that of the role
 
 	combiner
 
@@ -92,6 +93,10 @@ func (s *poolSession) connect(ctx context.Context) (err error) {
 	if err := s.w.settle(ctx, s.led); err != nil { // somebody may have given it back with locks on it
 		return errors.Join(err, conn.Close())
 	}
+	if err := s.direct(ctx); err != nil {
+		s.w.destroy(s.led, err)
+		return err
+	}
 	var params string
 	if s.lease > 0 {
 		params = timeouts{}.of(s.lease).idleInTransaction
@@ -111,11 +116,13 @@ func (s *poolSession) connect(ctx context.Context) (err error) {
 	}
 	s.pid, s.before = row.Pid, timeouts{row.Idle, row.IdleInTransaction}
 	s.p.measured(row.Room)
-	if s.lease > 0 {
+	if s.kept = s.lease; s.lease > 0 {
 		s.w.warnLeaseless(s.before)
+	} else {
+		s.kept = time.Duration(row.IdleMs) * time.Millisecond
 	}
 	s.led.mu.Lock()
-	s.led.pool, s.led.lease = s, lease{s.lease, sent}
+	s.led.pool, s.led.lease = s, lease{s.kept, sent}
 	s.led.mu.Unlock()
 	s.combiner.mu.Lock()
 	s.beat = time.AfterFunc(s.every(), func() { s.p.spawn(s.heartbeat) })
@@ -123,10 +130,53 @@ func (s *poolSession) connect(ctx context.Context) (err error) {
 	return nil
 }
 
+// direct refuses a pooler in transaction mode, once for each pool, before
+// anything is set or prepared: two connections that share one backend give it
+// away, and one that has two.
+func (s *poolSession) direct(ctx context.Context) error {
+	p := s.p
+	p.mu.Lock()
+	checked := p.checked
+	p.mu.Unlock()
+	if checked {
+		return nil
+	}
+	first, err := backendOf(ctx, s.w.conn)
+	if err != nil {
+		return err
+	}
+	if st := p.db.Stats(); st.MaxOpenConnections == 0 || st.InUse < st.MaxOpenConnections {
+		ctx, cancel := context.WithTimeout(ctx, connecting/10) // somebody may be quicker
+		defer cancel()
+		if conn, err := p.db.Conn(ctx); err == nil {
+			pid, err := backendOf(ctx, conn)
+			if conn.Close(); err == nil && pid == first {
+				return fmt.Errorf("%w (two connections share the backend %d)", ErrPooler, pid)
+			}
+		}
+	}
+	if again, err := backendOf(ctx, s.w.conn); err != nil {
+		return err
+	} else if again != first {
+		return fmt.Errorf("%w (process %d, then %d)", ErrPooler, first, again)
+	}
+	p.mu.Lock()
+	p.checked = true
+	p.mu.Unlock()
+	return nil
+}
+
+// backendOf asks who is behind conn, and prepares nothing.
+func backendOf(ctx context.Context, conn *sql.Conn) (int32, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return db.New(conn).Backend(ctx)
+}
+
 // every is how often the session proves its locks.
 func (s *poolSession) every() time.Duration {
-	if s.lease > 0 {
-		return min(s.lease/3, s.p.heartbeat)
+	if s.kept > 0 {
+		return min(s.kept/3, s.p.heartbeat)
 	}
 	return s.p.heartbeat
 }

@@ -2,11 +2,16 @@
 -- the session to itself: no transaction is open, and the backend is the same,
 -- which each statement checks before it does anything.
 
+-- name: Backend :one
+SELECT pg_backend_pid()::integer AS pid;
+
 -- name: PoolOpen :one
 -- Sets the session's lease, and says what must be known before locks are put on
--- it; room is for how many locks the whole server has memory.
+-- it: idle_ms is the lease that it had, of its role perhaps, and room is for how
+-- many locks the whole server has memory.
 SELECT
     o.pid,
+    o.idle_ms,
     o.standby,
     o.idle,
     o.idle_in_transaction,
@@ -18,6 +23,7 @@ SELECT
 FROM (
     SELECT
         pg_backend_pid()::integer AS pid,
+        COALESCE((SELECT g.setting::bigint FROM pg_catalog.pg_settings g WHERE g.name = 'idle_session_timeout'), 0)::bigint AS idle_ms,
         pg_is_in_recovery()::boolean AS standby,
         COALESCE(current_setting('idle_session_timeout', true), '')::text AS idle,
         current_setting('idle_in_transaction_session_timeout')::text AS idle_in_transaction,
