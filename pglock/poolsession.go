@@ -141,21 +141,14 @@ func (s *poolSession) direct(ctx context.Context) error {
 	if checked {
 		return nil
 	}
-	first, err := backendOf(ctx, s.w.conn)
+	first, err := s.w.backend(ctx, s.led)
 	if err != nil {
 		return err
 	}
-	if st := p.db.Stats(); st.MaxOpenConnections == 0 || st.InUse < st.MaxOpenConnections {
-		ctx, cancel := context.WithTimeout(ctx, connecting/10) // somebody may be quicker
-		defer cancel()
-		if conn, err := p.db.Conn(ctx); err == nil {
-			pid, err := backendOf(ctx, conn)
-			if conn.Close(); err == nil && pid == first {
-				return fmt.Errorf("%w (two connections share the backend %d)", ErrPooler, pid)
-			}
-		}
+	if pid, err := p.another(ctx); err == nil && pid == first {
+		return fmt.Errorf("%w (two connections share the backend %d)", ErrPooler, pid)
 	}
-	if again, err := backendOf(ctx, s.w.conn); err != nil {
+	if again, err := s.w.backend(ctx, s.led); err != nil {
 		return err
 	} else if again != first {
 		return fmt.Errorf("%w (process %d, then %d)", ErrPooler, first, again)
@@ -166,11 +159,38 @@ func (s *poolSession) direct(ctx context.Context) error {
 	return nil
 }
 
-// backendOf asks who is behind conn, and prepares nothing.
-func backendOf(ctx context.Context, conn *sql.Conn) (int32, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// another asks one more connection, if there is one to be had, for its backend.
+func (p *Pool) another(ctx context.Context) (pid int32, err error) {
+	if st := p.db.Stats(); st.MaxOpenConnections > 0 && st.InUse >= st.MaxOpenConnections {
+		return 0, nil
+	}
+	soon, cancel := context.WithTimeout(ctx, connecting/10) // somebody may be quicker
 	defer cancel()
-	return db.New(conn).Backend(ctx)
+	conn, err := p.db.Conn(soon)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	w := plain(conn)
+	led, raw, err := ledgerOf(conn)
+	if err != nil {
+		return 0, err
+	}
+	if err := led.takeSoon(); err != nil {
+		return 0, err
+	}
+	defer led.give()
+	w.raw = raw
+	return w.backend(ctx, led)
+}
+
+// backend asks who is there, and prepares nothing.
+func (w *wire) backend(ctx context.Context, led *ledger) (pid int32, err error) {
+	err = w.ask(ctx, led, func(ctx context.Context) error {
+		pid, err = db.New(w.conn).Backend(ctx)
+		return err
+	})
+	return pid, err
 }
 
 // every is how often the session proves its locks.
