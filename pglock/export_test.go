@@ -57,6 +57,20 @@ func ServerLease(p *Pool, pid int) (lease time.Duration) {
 	return lease
 }
 
+// LongEmpty makes the sessions of p that hold nothing believe that they have done
+// so for long.
+func LongEmpty(p *Pool) {
+	p.mu.Lock()
+	sessions := slices.Clone(p.sessions)
+	p.mu.Unlock()
+	for _, s := range sessions {
+		s.do(context.Background(), &op{kind: alone, f: func(context.Context) error {
+			s.empty = time.Now().Add(-2 * time.Minute)
+			return nil
+		}})
+	}
+}
+
 // Expire lets the TTL of held run out now.
 func Expire(held swanlock.DistributedLock) {
 	h := held.(*PostgresLock).h

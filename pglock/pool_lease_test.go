@@ -178,3 +178,21 @@ func TestPoolOutlivesIdleTimeout(t *testing.T) {
 		must(t, l.Release(bg))
 	})
 }
+
+// A session that has held nothing for long is given back, as it was.
+func TestPoolRests(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		db := openDB(t, driver)
+		p, target := newPool(t, db, pglock.WithHeartbeat(20*time.Millisecond)), newTarget(t)
+		l := acquired(t, p, target)
+		pglock.LongEmpty(p)
+		time.Sleep(100 * time.Millisecond)
+		if n := db.Stats().InUse; n != 1 {
+			t.Fatalf("got %d connections in use with a lock, want 1", n)
+		}
+		must(t, l.Release(bg))
+		pglock.LongEmpty(p)
+		eventually(t, "the connection is given back", func() bool { return db.Stats().InUse == 0 })
+		must(t, acquired(t, p, target).Release(bg))
+	})
+}
