@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -85,6 +86,8 @@ func (s *poolSession) stands(o *op) bool {
 	switch {
 	case o.kind == acquiring && o.ctx.Err() != nil:
 		o.err = notAcquired(o.ctx)
+	case over == nil && o.kind == acquiring && s.taken(o):
+		o.err = swanlock.ErrNotAcquired
 	case over != nil && o.kind == releasing, over != nil && o.h != nil && o.kind == refreshing:
 		o.err = o.h.over()
 	case over != nil:
@@ -95,6 +98,17 @@ func (s *poolSession) stands(o *op) bool {
 		return true
 	}
 	return false
+}
+
+// taken says whether a waiter who polled was granted o's key since o claimed
+// it: the server would grant it to this session once more.
+func (s *poolSession) taken(o *op) bool {
+	s.led.mu.Lock()
+	_, has := s.led.locks[lockID{key: o.h.id.key}]
+	s.led.mu.Unlock()
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	return has || !o.r.Shared && s.p.claims[o.h.id.key].n > 1
 }
 
 // alone does o in a statement of its own.
@@ -109,9 +123,15 @@ func (s *poolSession) alone(ctx context.Context, o *op) {
 	case alone:
 		o.err = o.f(ctx)
 	}
-	if gone := s.over(); gone != nil && o.kind == acquiring && !errors.Is(o.err, ErrPooler) && sqlState(o.err) == "" {
+	if gone := s.over(); o.err != nil && errors.Is(gone, errSessionGone) && (o.kind == acquiring || o.kind == alone) && !errors.Is(o.err, ErrPooler) && cutOff(o.err) {
 		o.err = gone
 	}
+}
+
+// cutOff says whether err is the end of the connection, and says nothing else.
+func cutOff(err error) bool {
+	state := sqlState(err)
+	return state == "" || strings.HasPrefix(state, "57P") || strings.HasPrefix(state, "08")
 }
 
 // grant asks for a lock that the session does not have, or reads.

@@ -160,5 +160,15 @@ func (s *poolSession) serve() {
 	} else {
 		defer s.led.give()
 	}
+	whole := false
+	defer func() {
+		if !whole { // the driver panicked: what became of them nobody knows
+			for _, o := range slices.Concat(proofs, batch) {
+				o.err = errSessionGone
+			}
+			s.led.lose(errSessionGone)
+		}
+	}()
 	s.run(context.Background(), proofs, batch)
+	whole = true
 }

@@ -79,3 +79,45 @@ func Expire(held swanlock.DistributedLock) {
 	h.led.arm(0)
 	h.led.mu.Unlock()
 }
+
+// SplitTry is tryOnce in two halves: the claim, and what follows it. Between
+// them the scheduler may do as it likes.
+func (p *Pool) SplitTry(ctx context.Context, target string, opts ...swanlock.Option) (rest func() (*PostgresLock, error), err error) {
+	r, err := check(target, opts)
+	if err != nil {
+		return nil, err
+	}
+	h := newHold(r)
+	s, err := p.claim(h, r)
+	if err != nil {
+		return nil, err
+	}
+	return func() (*PostgresLock, error) {
+		if err = s.opened(ctx); err == nil {
+			h.on(s.w, s.led)
+			err = s.do(ctx, &op{kind: acquiring, ctx: ctx, h: h, r: r})
+		}
+		if err != nil {
+			p.unclaim(h)
+			return nil, err
+		}
+		return h.given(ctx, r)
+	}, nil
+}
+
+// ExpireAndForget is what Err and then drop do to a lock whose time is up and
+// whose handle nobody has any more.
+func ExpireAndForget(l swanlock.DistributedLock) {
+	h := l.(*PostgresLock).h
+	h.led.mu.Lock()
+	defer h.led.mu.Unlock()
+	h.end(swanlock.ErrExpired)
+	h.w = nil
+}
+
+// Sessions says how many there are.
+func (p *Pool) Sessions() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.sessions)
+}

@@ -66,7 +66,9 @@ func (w *wire) undoTicket(ctx context.Context, led *ledger, hash int32, err erro
 		var known []string
 		led.mu.Lock()
 		for t := range led.tickets {
-			known = append(known, strconv.Itoa(int(t.number)))
+			if t.hash == hash {
+				known = append(known, strconv.Itoa(int(t.number)))
+			}
 		}
 		led.mu.Unlock()
 		if w.ask(ctx, led, func(ctx context.Context) error {
@@ -133,12 +135,18 @@ func (w *wire) turn(ctx context.Context, h *hold, t *ticket, slice time.Duration
 		row, err = w.q.Turn(ctx, params)
 		return err
 	})
-	switch sqlState(err) {
+	state := sqlState(err)
+	if slice == 0 && h.info.Shared && h.led.reads(h.id.key, h) {
+		state = "" // the other readers' lock would answer
+	}
+	switch state {
 	case "55P03", "57014": // the slice is over, and was perhaps not in vain
+		sent = time.Now()
 		held, err := w.probe(ctx, h)
 		if err == nil && held.Pid != pid {
 			err = ErrPooler
 		}
+		h.led.touch(sent)
 		if err != nil {
 			w.destroy(h.led, err)
 			return false, true, err
@@ -153,7 +161,7 @@ func (w *wire) turn(ctx context.Context, h *hold, t *ticket, slice time.Duration
 	h.led.touch(sent)
 	h.pid = row.Pid
 	if row.Pid != pid {
-		w.unlockIfHeld(ctx, h)
+		w.terminate(ctx, h)
 		w.drop(ctx, t)
 		w.destroy(h.led, ErrPooler)
 		return false, false, ErrPooler
@@ -242,8 +250,13 @@ func (w *wire) queue(ctx context.Context, r request) (*PostgresLock, error) {
 			l, waited, err = w.step(ctx, led, r, t)
 		}
 		led.give()
-		if l != nil || err != nil {
-			return l, err
+		switch {
+		case l != nil:
+			return l, nil
+		case err != nil && (!elsewhere(err) || ctx.Err() != nil): // else it was granted too late for its TTL
+			return nil, err
+		case t != nil && !t.has():
+			t = nil
 		}
 		if !waited {
 			if err := pause.wait(ctx); err != nil {

@@ -129,14 +129,21 @@ func (p *Pool) acquire(ctx context.Context, target string, opts []swanlock.Optio
 	return l, nil
 }
 
-// try makes one attempt, and a second if the session turns out to be dead:
+// try makes one attempt, and another if the session turns out to be dead:
 // whatever became of the first, it went with the session.
 func (p *Pool) try(ctx context.Context, r request) (*PostgresLock, error) {
-	l, err := p.tryOnce(ctx, r)
-	if errors.Is(err, errSessionGone) {
-		l, err = p.tryOnce(ctx, r)
+	return again(func() (*PostgresLock, error) { return p.tryOnce(ctx, r) })
+}
+
+// again does f on another session if one is dead; after a restart of the server
+// all of them are.
+func again[T any](f func() (T, error)) (v T, err error) {
+	for range maxSessions {
+		if v, err = f(); !errors.Is(err, errSessionGone) {
+			break
+		}
 	}
-	return l, err
+	return v, err
 }
 
 func (p *Pool) tryOnce(ctx context.Context, r request) (*PostgresLock, error) {
@@ -247,11 +254,11 @@ func (p *Pool) choose(lease time.Duration) (*poolSession, error) {
 	}
 	var best *poolSession
 	for _, s := range p.sessions {
-		if !s.waits && s.has(lease) && (best == nil || s.lease > best.lease) {
+		if s.has(lease) && (best == nil || s.lease > best.lease) {
 			best = s
 		}
 	}
-	if best == nil || best.lease < lease && len(p.sessions) < maxSessions {
+	if best == nil || best.lease < lease && len(p.sessions) < maxSessions && p.spare(0) {
 		if len(p.sessions) >= maxSessions {
 			return nil, fmt.Errorf("%w (%d, on %d sessions)", ErrPoolFull, p.locks, len(p.sessions))
 		}
@@ -349,7 +356,7 @@ func (p *Pool) Close(ctx context.Context) error {
 		s := p.sessions[0]
 		p.mu.Unlock()
 		if s.opened(context.Background()) == nil {
-			if err := s.do(context.Background(), &op{kind: alone, f: s.shut}); !errors.Is(err, errSessionGone) { // its holders were told
+			if err := s.do(context.Background(), &op{kind: alone, f: s.shut}); !errors.Is(err, errSessionGone) && !errors.Is(err, errPoolClosed) { // its holders were told
 				errs = append(errs, err)
 			}
 		}

@@ -196,3 +196,20 @@ func TestPoolRests(t *testing.T) {
 		must(t, acquired(t, p, target).Release(bg))
 	})
 }
+
+// A try does not overtake callers of the same pool who wait, also where none of
+// them is in the server's queue.
+func TestPoolTryDoesNotOvertake(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, p, target := observe(t), newPool(t, openDB(t, driver), pglock.WithPolling()), newTarget(t)
+		holder, _ := newSession(t, driver)
+		held := acquired(t, holder, target)
+		got := waitsFor(t, o, shortly(t), p, target)
+		time.Sleep(time.Second) // it looks every quarter of a second by now
+		must(t, held.Release(bg))
+		if _, err := p.TryAcquire(bg, target); !errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("got %v, want ErrNotAcquired", err)
+		}
+		must(t, (<-got).get(t).Release(bg))
+	})
+}

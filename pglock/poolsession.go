@@ -55,7 +55,7 @@ func leaseOf(ttl time.Duration) time.Duration {
 // has says whether s can take one more lock of that lease: a shorter one is as
 // safe, but for none. p.mu is held.
 func (s *poolSession) has(lease time.Duration) bool {
-	return !s.gone && s.locks < locksPerSession && s.lease <= lease && (s.lease == 0) == (lease == 0)
+	return !s.gone && !s.waits && s.locks < locksPerSession && s.lease <= lease && (s.lease == 0) == (lease == 0)
 }
 
 // open takes a connection of the caller's pool and looks at what is behind it.
@@ -161,7 +161,7 @@ func (s *poolSession) direct(ctx context.Context) error {
 
 // another asks one more connection, if there is one to be had, for its backend.
 func (p *Pool) another(ctx context.Context) (pid int32, err error) {
-	if st := p.db.Stats(); st.MaxOpenConnections > 0 && st.InUse >= st.MaxOpenConnections {
+	if !p.spare(0) {
 		return 0, nil
 	}
 	soon, cancel := context.WithTimeout(ctx, connecting/10) // somebody may be quicker
@@ -211,12 +211,27 @@ func (s *poolSession) opened(ctx context.Context) error {
 	}
 }
 
+func (s *poolSession) isOpen() bool {
+	select {
+	case <-s.ready:
+		return s.failed == nil
+	default:
+		return false
+	}
+}
+
+// spare says whether the *sql.DB has a connection to give, and keep more besides.
+func (p *Pool) spare(keep int) bool {
+	st := p.db.Stats()
+	return st.MaxOpenConnections == 0 || st.InUse+keep < st.MaxOpenConnections
+}
+
 // scarce adds to err that the *sql.DB has no connection to give.
 func (p *Pool) scarce(err error) error {
-	if st := p.db.Stats(); st.MaxOpenConnections > 0 && st.InUse >= st.MaxOpenConnections {
-		return fmt.Errorf("all %d connections of the *sql.DB are in use: raise SetMaxOpenConns: %w", st.MaxOpenConnections, err)
+	if p.spare(0) {
+		return err
 	}
-	return err
+	return fmt.Errorf("all %d connections of the *sql.DB are in use: raise SetMaxOpenConns: %w", p.db.Stats().MaxOpenConnections, err)
 }
 
 // freed tells the pool that h is not on the session any more.
@@ -269,6 +284,7 @@ func (s *poolSession) shut(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("pglock: release %s: %w", quote(h.info.Target), err))
 		}
 	}
+	s.w.settle(ctx, s.led) // what has ended by itself
 	if s.led.alive() != nil {
 		return errors.Join(errs...)
 	}

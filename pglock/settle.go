@@ -25,7 +25,7 @@ func (w *wire) undo(ctx context.Context, h *hold, err error) {
 	switch state := sqlState(err); {
 	case state == "25P02": // refused before it ran
 		return
-	case state == "", h.id.reader > 0 && h.led.reads(h.id.key, h): // whose lock would be undone?
+	case state == "", h.info.Shared && h.led.reads(h.id.key, h): // whose lock would be undone?
 	default:
 		if w.unlockIfHeld(ctx, h) == nil {
 			return
@@ -156,7 +156,7 @@ func (w *wire) unlock(ctx context.Context, h *hold) error {
 	sent := time.Now()
 	row, err := w.release(ctx, h, settings, h.audit != 0)
 	var unaudited error
-	if sqlState(err) != "" {
+	if sqlState(err) != "" && !(h.info.Shared && h.led.reads(h.id.key, h)) {
 		// The server spoke, so the session lives: ask it for the unlock alone.
 		unaudited = explain(err, h.audit != 0)
 		row, err = w.release(ctx, h, settings, false)

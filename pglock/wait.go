@@ -37,7 +37,8 @@ func (p *Pool) awaited(key Key) bool {
 
 // wait waits in line until the lock is granted or ctx ends.
 func (p *Pool) wait(ctx context.Context, r request) (*PostgresLock, error) {
-	me, err := p.join(ctx, r)
+	join := func() (*waiter, error) { return p.join(ctx, r) }
+	me, err := again(join)
 	if err != nil {
 		return nil, err
 	}
@@ -49,24 +50,29 @@ func (p *Pool) wait(ctx context.Context, r request) (*PostgresLock, error) {
 		case p.life.Err() != nil:
 			return nil, errPoolClosed
 		case !me.t.has(): // its session is gone, and the place with it
-			again, err := p.join(ctx, r)
+			next, err := again(join)
 			if err != nil {
 				return nil, err
 			}
 			p.leave(me)
-			me = again
+			me = next
 		}
-		again := time.Duration(-1)
+		idle := time.Duration(-1)
 		if p.first(me) {
 			l, waited, err := p.step(ctx, me)
-			if l != nil || err != nil {
-				return l, err
+			switch {
+			case l != nil:
+				return l, nil
+			case err != nil && ctx.Err() != nil:
+				return nil, notAcquired(ctx)
+			case err != nil && !elsewhere(err): // granted too late for its TTL
+				return nil, err
 			}
-			if again = pause.next(); waited {
-				again = 0
+			if idle = pause.next(); waited {
+				idle = 0
 			}
 		}
-		me.sleep(ctx, p.life, again)
+		me.sleep(ctx, p.life, idle)
 	}
 }
 
@@ -109,6 +115,7 @@ func (p *Pool) join(ctx context.Context, r request) (*waiter, error) {
 					return err
 				}
 				if me.t.pid != s.pid {
+					s.w.drop(ctx, me.t)
 					s.stray(ctx, me.t.pid)
 					return ErrPooler
 				}
@@ -192,11 +199,7 @@ func (p *Pool) step(ctx context.Context, me *waiter) (l *PostgresLock, waited bo
 	ended := make(chan struct{})
 	if !p.spawn(func() {
 		defer close(ended)
-		if s.opened(p.life) == nil {
-			l, waited, err = p.attempt(ctx, me, s, p.slice(ctx, s))
-		} else {
-			l, _, err = p.attempt(ctx, me, me.s, 0)
-		}
+		l, waited, err = p.attempt(ctx, me, s, p.slice(ctx, s))
 		p.mu.Lock()
 		s.waits = false
 		p.waiting--
@@ -218,13 +221,9 @@ func (p *Pool) step(ctx context.Context, me *waiter) (l *PostgresLock, waited bo
 // left is not in the server's queue any more.
 func (p *Pool) cancel(me *waiter, s *poolSession, ended <-chan struct{}) {
 	for pause := newPause(); ; {
-		select {
-		case <-s.ready:
-			me.s.do(context.Background(), &op{kind: alone, f: func(ctx context.Context) error {
-				return me.s.w.cancelWait(ctx, me.s.led, s.pid)
-			}})
-		default: // it is not even open
-		}
+		me.s.do(context.Background(), &op{kind: alone, f: func(ctx context.Context) error {
+			return me.s.w.cancelWait(ctx, me.s.led, s.pid)
+		}})
 		select {
 		case <-ended:
 			return
@@ -235,7 +234,6 @@ func (p *Pool) cancel(me *waiter, s *poolSession, ended <-chan struct{}) {
 
 // waitSession is an empty session to wait on, if there may be one more.
 func (p *Pool) waitSession(me *waiter) *poolSession {
-	st := p.db.Stats()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.polling || p.closed || p.waiting >= p.maxWaiters {
@@ -245,14 +243,19 @@ func (p *Pool) waitSession(me *waiter) *poolSession {
 	var s *poolSession
 	for _, other := range p.sessions {
 		if other.locks == 0 && !other.waits && other.lease == lease && other != me.s {
-			s = other
+			if s = other; s.isOpen() {
+				break
+			}
 		}
 	}
 	if s == nil {
-		if len(p.sessions) >= maxSessions || st.MaxOpenConnections > 0 && st.InUse >= st.MaxOpenConnections {
+		if len(p.sessions) >= maxSessions/2 || !p.spare(1) { // one is left for who has the lock
 			return nil
 		}
 		s = p.newSession(lease)
+	}
+	if !s.isOpen() { // he only looks meanwhile
+		return nil
 	}
 	s.waits = true
 	p.waiting++
