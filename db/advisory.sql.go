@@ -195,7 +195,8 @@ FROM (
         (CASE
             WHEN pg_is_in_recovery() THEN -2
             WHEN $2::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
-            WHEN CASE WHEN $3::boolean THEN pg_try_advisory_lock_shared($4::bigint) ELSE pg_try_advisory_lock($4) END
+            WHEN $3::integer <> 0 AND NOT pg_try_advisory_xact_lock($3, 0) THEN -1
+            WHEN CASE WHEN $4::boolean THEN pg_try_advisory_lock_shared($5::bigint) ELSE pg_try_advisory_lock($5) END
             THEN CASE WHEN $2 THEN pg_current_xact_id()::text::bigint ELSE 0 END
             ELSE -1
         END)::bigint AS answer
@@ -205,6 +206,7 @@ FROM (
 type TryAcquireWithParams struct {
 	Lease  string
 	Fence  bool
+	Gate   int32
 	Shared bool
 	Key    int64
 }
@@ -221,12 +223,15 @@ type TryAcquireWithRow struct {
 // fence if one was asked for, and -3 if it was asked for in a transaction that
 // has its id already, older than this grant. CASE fixes the order of the calls:
 // no lock is taken but by the third, no fence before it. The inner select is a
-// step of its own, and first, because it calls volatile functions. idle is ”
+// step of its own, and first, because it calls volatile functions. gate is where
+// the line is that this try does not overtake (see line.sql), or 0; it is locked
+// until the transaction ends, so it is for sessions without one. idle is ”
 // where the server has no idle_session_timeout (before PostgreSQL 14).
 func (q *Queries) TryAcquireWith(ctx context.Context, arg TryAcquireWithParams) (TryAcquireWithRow, error) {
 	row := q.db.QueryRowContext(ctx, tryAcquireWith,
 		arg.Lease,
 		arg.Fence,
+		arg.Gate,
 		arg.Shared,
 		arg.Key,
 	)

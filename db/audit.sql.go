@@ -146,7 +146,8 @@ WITH l AS MATERIALIZED (
         (CASE
             WHEN pg_is_in_recovery() THEN -2
             WHEN $2::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
-            WHEN CASE WHEN $3::boolean THEN pg_try_advisory_lock_shared($4::bigint) ELSE pg_try_advisory_lock($4) END
+            WHEN $3::integer <> 0 AND NOT pg_try_advisory_xact_lock($3, 0) THEN -1
+            WHEN CASE WHEN $4::boolean THEN pg_try_advisory_lock_shared($5::bigint) ELSE pg_try_advisory_lock($5) END
             THEN 0
             ELSE -1
         END)::bigint AS answer
@@ -154,7 +155,7 @@ WITH l AS MATERIALIZED (
     SELECT
         l.pid,
         clock_timestamp() AS granted_at,
-        CASE WHEN NOT $3 AND NOT l.xid THEN pg_current_xact_id()::text::bigint END AS fence
+        CASE WHEN NOT $4 AND NOT l.xid THEN pg_current_xact_id()::text::bigint END AS fence
     FROM l WHERE l.answer >= 0
 ), dead AS (
     UPDATE lock_audit a SET
@@ -164,13 +165,13 @@ WITH l AS MATERIALIZED (
         end_reason = CASE WHEN a.ttl_ms > 0 AND a.refreshed_at + a.ttl_ms * interval '1 millisecond' <= g.granted_at THEN 'expired' ELSE 'killed' END
     FROM g, LATERAL (
         SELECT o.id FROM lock_audit o
-        WHERE g.pid > 0 AND o.key = $4 AND o.released_at IS NULL AND (NOT $3 OR o.mode = 'exclusive')
+        WHERE g.pid > 0 AND o.key = $5 AND o.released_at IS NULL AND (NOT $4 OR o.mode = 'exclusive')
         FOR UPDATE SKIP LOCKED
     ) o
     WHERE a.id = o.id
 ), row AS (
     INSERT INTO lock_audit (target, key, owner, ttl_ms, mode, fence, backend_pid, backend_start, client_addr, acquired_at, refreshed_at)
-    SELECT $5::text, $4, $6::text, $7::bigint, CASE WHEN $3 THEN 'shared' ELSE 'exclusive' END,
+    SELECT $6::text, $5, $7::text, $8::bigint, CASE WHEN $4 THEN 'shared' ELSE 'exclusive' END,
         g.fence, g.pid, b.backend_start, inet_client_addr(), g.granted_at, g.granted_at
     FROM g, pg_stat_get_activity(g.pid) b
     RETURNING id, fence
@@ -191,6 +192,7 @@ FROM l LEFT JOIN row ON true
 type TryAcquireAuditedParams struct {
 	Lease  string
 	Fence  bool
+	Gate   int32
 	Shared bool
 	Key    int64
 	Target string
@@ -219,6 +221,7 @@ func (q *Queries) TryAcquireAudited(ctx context.Context, arg TryAcquireAuditedPa
 	row := q.db.QueryRowContext(ctx, tryAcquireAudited,
 		arg.Lease,
 		arg.Fence,
+		arg.Gate,
 		arg.Shared,
 		arg.Key,
 		arg.Target,

@@ -13,7 +13,7 @@ const dropTicket = `-- name: DropTicket :one
 SELECT
     pg_backend_pid()::integer AS pid,
     (CASE
-        WHEN pg_backend_pid() = $1::integer THEN pg_advisory_unlock($2::integer, $3::integer)
+        WHEN pg_backend_pid() = $1::integer THEN pg_advisory_unlock($2::integer, $3::integer) AND pg_advisory_unlock_shared($2, 0)
         ELSE COALESCE((
             SELECT bool_or(pg_terminate_backend(k.pid))
             FROM pg_catalog.pg_locks k
@@ -49,12 +49,13 @@ const takeTicket = `-- name: TakeTicket :one
 SELECT
     pg_backend_pid()::integer AS pid,
     (CASE
-        WHEN set_config('swanlock.waits', 'yes', true) IS NULL THEN 0
-        WHEN t.last > 2147483640 THEN 0
-        WHEN pg_try_advisory_lock($1::integer, (t.last + 1)::integer) THEN t.last + 1
+        WHEN set_config('swanlock.waits', 'yes', true) || set_config('lock_timeout', '1000', true) IS NULL THEN 0
+        WHEN t.last > 2147483640 OR pg_advisory_lock_shared($1::integer, 0) IS NULL THEN 0
+        WHEN pg_try_advisory_lock($1, (t.last + 1)::integer) THEN t.last + 1
         WHEN pg_try_advisory_lock($1, (t.last + 2)::integer) THEN t.last + 2
         WHEN pg_try_advisory_lock($1, (t.last + 3)::integer) THEN t.last + 3
         WHEN pg_try_advisory_lock($1, (t.last + 4)::integer) THEN t.last + 4
+        WHEN pg_advisory_unlock_shared($1, 0) THEN 0
         ELSE 0
     END)::integer AS ticket
 FROM (
@@ -75,7 +76,9 @@ type TakeTicketRow struct {
 // hosts. A place in it is a ticket: an exclusive advisory lock in the space of
 // two integers, the target's 32-bit hash and a number above those of all live
 // tickets. A ticket goes with its session. Numbers below a live ticket's are
-// never given again, so who has nobody ahead of him never will.
+// never given again, so who has nobody ahead of him never will. With each ticket
+// goes a share of the number 0, the gate, by which a newcomer sees at once, and
+// without a look at pg_locks, whether there is a line.
 // Takes the number after the highest, or one of the next if others take theirs
 // at the same time; 0 if that failed too, or the numbers have run out until the
 // line is empty. The setting marks the transaction: see Turn.
@@ -99,7 +102,7 @@ SELECT
                 SELECT max(k.objid::bigint)
                 FROM pg_catalog.pg_locks k
                 WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock'
-                    AND k.classid::bigint = ($2::integer & 4294967295) AND k.objid::bigint < $3::integer
+                    AND k.classid::bigint = ($2::integer & 4294967295) AND k.objid::bigint < $3::integer AND k.objid::bigint > 0
                     AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
             ) END,
             CASE
@@ -111,7 +114,7 @@ SELECT
                     WHEN $4 THEN pg_try_advisory_lock_shared($5)
                     ELSE pg_try_advisory_lock($5)
                 END THEN -1
-                WHEN $6::boolean AND pg_advisory_unlock($2, $3) THEN 0
+                WHEN $6::boolean AND pg_advisory_unlock($2, $3) AND pg_advisory_unlock_shared($2, 0) THEN 0
                 ELSE 0
             END)
     END)::bigint AS answer
@@ -163,9 +166,9 @@ func (q *Queries) Turn(ctx context.Context, arg TurnParams) (TurnRow, error) {
 const undoTicket = `-- name: UndoTicket :one
 SELECT count(u.undone)::bigint AS undone
 FROM (
-    SELECT pg_advisory_unlock($1::integer, k.objid::bigint::integer) AS undone
+    SELECT CASE WHEN k.objid = 0 THEN pg_advisory_unlock_shared($1::integer, 0) ELSE pg_advisory_unlock($1, k.objid::bigint::integer) END AS undone
     FROM pg_catalog.pg_locks k
-    WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock' AND k.pid = pg_backend_pid()
+    WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND (k.mode = 'ExclusiveLock') = (k.objid <> 0) AND k.pid = pg_backend_pid()
         AND k.classid::bigint = ($1::integer & 4294967295)
         AND NOT k.objid::bigint = ANY (CAST($2::text AS bigint[]))
 ) u
@@ -177,7 +180,8 @@ type UndoTicketParams struct {
 }
 
 // Leaves the line after a TakeTicket that failed, whose number nobody knows:
-// every ticket of this session and hash goes but those that are known.
+// every ticket of this session and hash goes but those that are known, and one
+// share of the gate.
 func (q *Queries) UndoTicket(ctx context.Context, arg UndoTicketParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, undoTicket, arg.Hash, arg.Known)
 	var undone int64

@@ -18,7 +18,7 @@ SELECT EXISTS (
         AND (k.objsubid = 1 AND NOT k.granted
                 AND k.classid::bigint = (($1::bigint >> 32) & 4294967295) AND k.objid::bigint = ($1 & 4294967295)
             OR k.objsubid = 2 AND k.granted
-                AND k.classid::bigint = ($2::integer & 4294967295) AND k.objid::bigint < $3::bigint)
+                AND k.classid::bigint = ($2::integer & 4294967295) AND k.objid::bigint < $3::bigint AND k.objid::bigint > 0)
 )::boolean AS awaited
 `
 
@@ -59,8 +59,14 @@ WITH s AS MATERIALIZED (
     SELECT COALESCE(string_agg(CASE WHEN k.ours AND pg_advisory_unlock(k.key) THEN '1' ELSE '0' END, ''), '')::text AS released
     FROM (SELECT s.ours, unnest(CAST($2::text AS bigint[]))::bigint AS key FROM s) k
 ), a AS MATERIALIZED (
-    SELECT COALESCE(string_agg(CASE WHEN k.ours AND pg_try_advisory_lock(k.key) THEN '1' ELSE '0' END, ''), '')::text AS acquired
-    FROM (SELECT s.ours AND r.released IS NOT NULL AS ours, unnest(CAST($3::text AS bigint[]))::bigint AS key FROM s, r) k
+    SELECT COALESCE(string_agg(CASE
+        WHEN k.ours AND (k.gate = 0 OR pg_try_advisory_xact_lock(k.gate, 0)) AND pg_try_advisory_lock(k.key) THEN '1' ELSE '0'
+    END, ''), '')::text AS acquired
+    FROM (
+        SELECT s.ours AND r.released IS NOT NULL AS ours,
+            unnest(CAST($3::text AS bigint[]))::bigint AS key, unnest(CAST($4::text AS integer[]))::integer AS gate
+        FROM s, r
+    ) k
 )
 SELECT s.pid, r.released, a.acquired FROM s, r, a
 `
@@ -69,6 +75,7 @@ type BatchParams struct {
 	Pid     int32
 	Release string
 	Acquire string
+	Gates   string
 }
 
 type BatchRow struct {
@@ -78,10 +85,16 @@ type BatchRow struct {
 }
 
 // Unlocks the keys of the first array, then tries those of the second, and
-// answers with a '1' or '0' for each, in order. The second part reads the first
-// one's row before it calls anything.
+// answers with a '1' or '0' for each, in order. Each try has a gate: 0, or where
+// the line is that it does not overtake. The second part reads the first one's row
+// before it calls anything.
 func (q *Queries) Batch(ctx context.Context, arg BatchParams) (BatchRow, error) {
-	row := q.db.QueryRowContext(ctx, batch, arg.Pid, arg.Release, arg.Acquire)
+	row := q.db.QueryRowContext(ctx, batch,
+		arg.Pid,
+		arg.Release,
+		arg.Acquire,
+		arg.Gates,
+	)
 	var i BatchRow
 	err := row.Scan(&i.Pid, &i.Released, &i.Acquired)
 	return i, err

@@ -81,6 +81,7 @@ type question struct {
 	EndReason         string
 
 	Hash, Ticket, Ahead int32
+	Gate                int32
 	Mine                bool
 	Slice, Known        string
 }

@@ -173,7 +173,12 @@ func (s *poolSession) awaited(ctx context.Context, h *hold, below int64) (awaite
 
 // together does the ops in one statement.
 func (s *poolSession) together(ctx context.Context, releases, acquires []*op) {
-	params := db.BatchParams{Pid: s.pid, Release: s.array(releases), Acquire: s.array(acquires)}
+	params := db.BatchParams{
+		Pid:     s.pid,
+		Release: s.array(releases, func(o *op) int64 { return int64(o.h.id.key) }),
+		Acquire: s.array(acquires, func(o *op) int64 { return int64(o.r.key) }),
+		Gates:   s.array(acquires, func(o *op) int64 { return int64(o.r.gate) }),
+	}
 	sent := time.Now()
 	var row db.BatchRow
 	err := s.w.ask(ctx, s.led, func(ctx context.Context) (err error) {
@@ -210,14 +215,14 @@ func (s *poolSession) together(ctx context.Context, releases, acquires []*op) {
 	}
 }
 
-// array writes the keys of ops as PostgreSQL does.
-func (s *poolSession) array(ops []*op) string {
+// array writes a number for each of ops as PostgreSQL does.
+func (s *poolSession) array(ops []*op, number func(*op) int64) string {
 	b := append(s.combiner.keys[:0], '{')
 	for i, o := range ops {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = strconv.AppendInt(b, int64(o.h.id.key), 10)
+		b = strconv.AppendInt(b, number(o), 10)
 	}
 	s.combiner.keys = append(b, '}')
 	return string(s.combiner.keys)

@@ -109,7 +109,9 @@ func (p *Pool) TryAcquire(ctx context.Context, target string, opts ...swanlock.O
 func (p *Pool) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	return p.acquire(ctx, target, opts, func(ctx context.Context, r request) (*PostgresLock, error) {
 		if !p.awaited(r.key) {
-			if l, err := p.try(ctx, r); !elsewhere(err) || ctx.Err() != nil {
+			newcomer := r
+			newcomer.gate = r.key.hash()
+			if l, err := p.try(ctx, newcomer); !elsewhere(err) || ctx.Err() != nil {
 				return l, err
 			}
 		}

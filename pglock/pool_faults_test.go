@@ -130,19 +130,16 @@ func TestPoolTicketLeftBehind(t *testing.T) {
 	a, b := newTarget(t), newTarget(t)
 	other := dial(t, "pgx")
 	run(t, other, "SELECT pg_advisory_lock($1), pg_advisory_lock($2)", int64(pglock.KeyOf(a)), int64(pglock.KeyOf(b)))
-	tickets := func(target string) int {
-		return one[int](t, o.db, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND classid::bigint = ($1::integer & 4294967295)", pglock.TicketSpace(target))
-	}
 	ctx, cancel := context.WithCancel(bg)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { _, err := p.Acquire(ctx, a); done <- err }()
-	eventually(t, "a waiter of a", func() bool { return tickets(a) == 1 })
+	eventually(t, "a waiter of a", func() bool { return o.tickets(a) == 1 })
 	if _, err := p.Acquire(bg, b); err == nil {
 		t.Fatal("want an error")
 	}
-	if got := tickets(b); got != 0 {
-		t.Errorf("a failed Acquire left %d ticket(s) of b", got)
+	if got := one[int](t, o.db, "SELECT count(*) FROM pg_locks WHERE objsubid = 2 AND classid::bigint = ($1::integer & 4294967295)", pglock.TicketSpace(b)); got != 0 {
+		t.Errorf("a failed Acquire left %d lock(s) of b's line", got)
 	}
 	run(t, other, "SELECT pg_advisory_unlock($1)", int64(pglock.KeyOf(b)))
 	// Everybody else who waits for b: the lock is free.
@@ -515,4 +512,42 @@ func TestPoolOpenOnAKilledConnection(t *testing.T) {
 		}
 		l.Release(bg)
 	})
+}
+
+// Newcomers do not overtake who has a ticket, though he only looks from time to
+// time, and is not in the server's queue.
+func TestPoolNewcomersDoNotOvertake(t *testing.T) {
+	first := newPool(t, openDB(t, "pgx"), pglock.WithPolling())
+	second := newPool(t, openDB(t, "pgx"))
+	target := newTarget(t)
+	held, err := second.Acquire(bg, target)
+	must(t, err)
+	ctx, cancel := context.WithTimeout(bg, 5*time.Second)
+	defer cancel()
+	got := make(chan error, 1)
+	go func() {
+		l, err := first.Acquire(ctx, target)
+		if err == nil {
+			l.Release(bg)
+		}
+		got <- err
+	}()
+	time.Sleep(100 * time.Millisecond) // its ticket is taken
+	must(t, held.Release(bg))
+	overtaken := 0
+	for {
+		select {
+		case err := <-got:
+			if overtaken > 1 || err != nil {
+				t.Errorf("who came first was overtaken %d times: %v", overtaken, err)
+			}
+			return
+		default:
+		}
+		l, err := second.Acquire(bg, target)
+		must(t, err)
+		overtaken++
+		time.Sleep(20 * time.Millisecond)
+		must(t, l.Release(bg))
+	}
 }

@@ -126,13 +126,13 @@ func (w *wire) try(ctx context.Context, h *hold, r request) (answer int64, saved
 		switch {
 		case w.audit:
 			row, err := w.q.TryAcquireAudited(ctx, db.TryAcquireAuditedParams{
-				Key: int64(r.key), Shared: r.Shared, Fence: r.Fence, Lease: lease,
+				Key: int64(r.key), Shared: r.Shared, Fence: r.Fence, Lease: lease, Gate: r.gate,
 				Target: r.target, Owner: r.Owner, TtlMs: milliseconds(r.TTL)})
 			h.pid, h.audit, answer, saved = row.Pid, row.AuditID, row.Answer, timeouts{row.Idle, row.IdleInTransaction}
 			return err
-		case lease != "" || r.Shared || r.Fence:
+		case lease != "" || r.Shared || r.Fence || r.gate != 0:
 			row, err := w.q.TryAcquireWith(ctx, db.TryAcquireWithParams{
-				Key: int64(r.key), Shared: r.Shared, Fence: r.Fence, Lease: lease})
+				Key: int64(r.key), Shared: r.Shared, Fence: r.Fence, Lease: lease, Gate: r.gate})
 			h.pid, answer, saved = row.Pid, row.Answer, timeouts{row.Idle, row.IdleInTransaction}
 			return err
 		default:

@@ -18,7 +18,9 @@ SELECT
 -- fence if one was asked for, and -3 if it was asked for in a transaction that
 -- has its id already, older than this grant. CASE fixes the order of the calls:
 -- no lock is taken but by the third, no fence before it. The inner select is a
--- step of its own, and first, because it calls volatile functions. idle is ''
+-- step of its own, and first, because it calls volatile functions. gate is where
+-- the line is that this try does not overtake (see line.sql), or 0; it is locked
+-- until the transaction ends, so it is for sessions without one. idle is ''
 -- where the server has no idle_session_timeout (before PostgreSQL 14).
 SELECT
     l.pid,
@@ -37,6 +39,7 @@ FROM (
         (CASE
             WHEN pg_is_in_recovery() THEN -2
             WHEN @fence::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
+            WHEN @gate::integer <> 0 AND NOT pg_try_advisory_xact_lock(@gate, 0) THEN -1
             WHEN CASE WHEN @shared::boolean THEN pg_try_advisory_lock_shared(@key::bigint) ELSE pg_try_advisory_lock(@key) END
             THEN CASE WHEN @fence THEN pg_current_xact_id()::text::bigint ELSE 0 END
             ELSE -1

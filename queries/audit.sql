@@ -17,6 +17,7 @@ WITH l AS MATERIALIZED (
         (CASE
             WHEN pg_is_in_recovery() THEN -2
             WHEN @fence::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
+            WHEN @gate::integer <> 0 AND NOT pg_try_advisory_xact_lock(@gate, 0) THEN -1
             WHEN CASE WHEN @shared::boolean THEN pg_try_advisory_lock_shared(@key::bigint) ELSE pg_try_advisory_lock(@key) END
             THEN 0
             ELSE -1

@@ -2,7 +2,9 @@
 -- hosts. A place in it is a ticket: an exclusive advisory lock in the space of
 -- two integers, the target's 32-bit hash and a number above those of all live
 -- tickets. A ticket goes with its session. Numbers below a live ticket's are
--- never given again, so who has nobody ahead of him never will.
+-- never given again, so who has nobody ahead of him never will. With each ticket
+-- goes a share of the number 0, the gate, by which a newcomer sees at once, and
+-- without a look at pg_locks, whether there is a line.
 
 -- name: TakeTicket :one
 -- Takes the number after the highest, or one of the next if others take theirs
@@ -11,12 +13,13 @@
 SELECT
     pg_backend_pid()::integer AS pid,
     (CASE
-        WHEN set_config('swanlock.waits', 'yes', true) IS NULL THEN 0
-        WHEN t.last > 2147483640 THEN 0
-        WHEN pg_try_advisory_lock(@hash::integer, (t.last + 1)::integer) THEN t.last + 1
+        WHEN set_config('swanlock.waits', 'yes', true) || set_config('lock_timeout', '1000', true) IS NULL THEN 0
+        WHEN t.last > 2147483640 OR pg_advisory_lock_shared(@hash::integer, 0) IS NULL THEN 0
+        WHEN pg_try_advisory_lock(@hash, (t.last + 1)::integer) THEN t.last + 1
         WHEN pg_try_advisory_lock(@hash, (t.last + 2)::integer) THEN t.last + 2
         WHEN pg_try_advisory_lock(@hash, (t.last + 3)::integer) THEN t.last + 3
         WHEN pg_try_advisory_lock(@hash, (t.last + 4)::integer) THEN t.last + 4
+        WHEN pg_advisory_unlock_shared(@hash, 0) THEN 0
         ELSE 0
     END)::integer AS ticket
 FROM (
@@ -46,7 +49,7 @@ SELECT
                 SELECT max(k.objid::bigint)
                 FROM pg_catalog.pg_locks k
                 WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock'
-                    AND k.classid::bigint = (@hash::integer & 4294967295) AND k.objid::bigint < @ticket::integer
+                    AND k.classid::bigint = (@hash::integer & 4294967295) AND k.objid::bigint < @ticket::integer AND k.objid::bigint > 0
                     AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
             ) END,
             CASE
@@ -58,7 +61,7 @@ SELECT
                     WHEN @shared THEN pg_try_advisory_lock_shared(@key)
                     ELSE pg_try_advisory_lock(@key)
                 END THEN -1
-                WHEN @mine::boolean AND pg_advisory_unlock(@hash, @ticket) THEN 0
+                WHEN @mine::boolean AND pg_advisory_unlock(@hash, @ticket) AND pg_advisory_unlock_shared(@hash, 0) THEN 0
                 ELSE 0
             END)
     END)::bigint AS answer
@@ -75,7 +78,7 @@ FROM (
 SELECT
     pg_backend_pid()::integer AS pid,
     (CASE
-        WHEN pg_backend_pid() = @pid::integer THEN pg_advisory_unlock(@hash::integer, @ticket::integer)
+        WHEN pg_backend_pid() = @pid::integer THEN pg_advisory_unlock(@hash::integer, @ticket::integer) AND pg_advisory_unlock_shared(@hash, 0)
         ELSE COALESCE((
             SELECT bool_or(pg_terminate_backend(k.pid))
             FROM pg_catalog.pg_locks k
@@ -87,12 +90,13 @@ SELECT
 
 -- name: UndoTicket :one
 -- Leaves the line after a TakeTicket that failed, whose number nobody knows:
--- every ticket of this session and hash goes but those that are known.
+-- every ticket of this session and hash goes but those that are known, and one
+-- share of the gate.
 SELECT count(u.undone)::bigint AS undone
 FROM (
-    SELECT pg_advisory_unlock(@hash::integer, k.objid::bigint::integer) AS undone
+    SELECT CASE WHEN k.objid = 0 THEN pg_advisory_unlock_shared(@hash::integer, 0) ELSE pg_advisory_unlock(@hash, k.objid::bigint::integer) END AS undone
     FROM pg_catalog.pg_locks k
-    WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock' AND k.pid = pg_backend_pid()
+    WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND (k.mode = 'ExclusiveLock') = (k.objid <> 0) AND k.pid = pg_backend_pid()
         AND k.classid::bigint = (@hash::integer & 4294967295)
         AND NOT k.objid::bigint = ANY (CAST(@known::text AS bigint[]))
 ) u;

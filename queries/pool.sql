@@ -43,16 +43,23 @@ SELECT
 
 -- name: Batch :one
 -- Unlocks the keys of the first array, then tries those of the second, and
--- answers with a '1' or '0' for each, in order. The second part reads the first
--- one's row before it calls anything.
+-- answers with a '1' or '0' for each, in order. Each try has a gate: 0, or where
+-- the line is that it does not overtake. The second part reads the first one's row
+-- before it calls anything.
 WITH s AS MATERIALIZED (
     SELECT pg_backend_pid()::integer AS pid, pg_backend_pid() = @pid::integer AS ours
 ), r AS MATERIALIZED (
     SELECT COALESCE(string_agg(CASE WHEN k.ours AND pg_advisory_unlock(k.key) THEN '1' ELSE '0' END, ''), '')::text AS released
     FROM (SELECT s.ours, unnest(CAST(@release::text AS bigint[]))::bigint AS key FROM s) k
 ), a AS MATERIALIZED (
-    SELECT COALESCE(string_agg(CASE WHEN k.ours AND pg_try_advisory_lock(k.key) THEN '1' ELSE '0' END, ''), '')::text AS acquired
-    FROM (SELECT s.ours AND r.released IS NOT NULL AS ours, unnest(CAST(@acquire::text AS bigint[]))::bigint AS key FROM s, r) k
+    SELECT COALESCE(string_agg(CASE
+        WHEN k.ours AND (k.gate = 0 OR pg_try_advisory_xact_lock(k.gate, 0)) AND pg_try_advisory_lock(k.key) THEN '1' ELSE '0'
+    END, ''), '')::text AS acquired
+    FROM (
+        SELECT s.ours AND r.released IS NOT NULL AS ours,
+            unnest(CAST(@acquire::text AS bigint[]))::bigint AS key, unnest(CAST(@gates::text AS integer[]))::integer AS gate
+        FROM s, r
+    ) k
 )
 SELECT s.pid, r.released, a.acquired FROM s, r, a;
 
@@ -85,7 +92,7 @@ SELECT EXISTS (
         AND (k.objsubid = 1 AND NOT k.granted
                 AND k.classid::bigint = ((@key::bigint >> 32) & 4294967295) AND k.objid::bigint = (@key & 4294967295)
             OR k.objsubid = 2 AND k.granted
-                AND k.classid::bigint = (@hash::integer & 4294967295) AND k.objid::bigint < @below::bigint)
+                AND k.classid::bigint = (@hash::integer & 4294967295) AND k.objid::bigint < @below::bigint AND k.objid::bigint > 0)
 )::boolean AS awaited;
 
 -- name: CancelWait :one
