@@ -61,7 +61,8 @@
 // ticket), which goes with its session. He waits for the ticket ahead of his, in
 // slices of half a second at most, looks again what is ahead when that is gone,
 // and when nothing is, waits for the lock itself, in the server's own queue,
-// which a try does not overtake. Slices keep the snapshot that a waiting
+// which a try does not overtake. A Pool's newcomers see that there is a line by
+// the number 0, of which each waiter has a share. Slices keep the snapshot that a waiting
 // statement holds young, and end before deadlock_timeout. An application that
 // takes advisory locks of two integers itself may by chance (one in 2^32 for each
 // first integer) stand in a line.
