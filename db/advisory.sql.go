@@ -129,7 +129,7 @@ SELECT COALESCE(bool_or(CASE
 END), false)::boolean AS terminated
 FROM pg_catalog.pg_locks k
 WHERE k.locktype = 'advisory' AND k.pid = $3::integer AND k.objsubid = 1 AND k.granted
-    AND k.classid::bigint = (($2 >> 32) & 4294967295) AND k.objid::bigint = ($2 & 4294967295)
+    AND k.classid::bigint = (($2::bigint >> 32) & 4294967295) AND k.objid::bigint = ($2 & 4294967295)
     AND k.mode = CASE WHEN $1 THEN 'ShareLock' ELSE 'ExclusiveLock' END
 `
 

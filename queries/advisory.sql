@@ -108,5 +108,5 @@ SELECT COALESCE(bool_or(CASE
 END), false)::boolean AS terminated
 FROM pg_catalog.pg_locks k
 WHERE k.locktype = 'advisory' AND k.pid = @pid::integer AND k.objsubid = 1 AND k.granted
-    AND k.classid::bigint = ((@key >> 32) & 4294967295) AND k.objid::bigint = (@key & 4294967295)
+    AND k.classid::bigint = ((@key::bigint >> 32) & 4294967295) AND k.objid::bigint = (@key & 4294967295)
     AND k.mode = CASE WHEN @shared THEN 'ShareLock' ELSE 'ExclusiveLock' END;
