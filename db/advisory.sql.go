@@ -196,7 +196,10 @@ FROM (
             WHEN pg_is_in_recovery() THEN -2
             WHEN $2::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
             WHEN CASE WHEN $3::boolean THEN pg_try_advisory_lock_shared($4::bigint) ELSE pg_try_advisory_lock($4) END
-            THEN CASE WHEN $2 THEN pg_current_xact_id()::text::bigint ELSE 0 END
+            THEN CASE
+                WHEN NOT $2 THEN 0
+                WHEN pg_logical_emit_message(true, 'swanlock', ''::text) IS NOT NULL THEN pg_current_xact_id()::text::bigint
+            END
             ELSE -1
         END)::bigint AS answer
 ) l
@@ -220,7 +223,9 @@ type TryAcquireWithRow struct {
 // As TryAcquire, as a reader, with a fence, with a lease. The answer is the
 // fence if one was asked for, and -3 if it was asked for in a transaction that
 // has its id already, older than this grant. CASE fixes the order of the calls:
-// no lock is taken but by the third, no fence before it. The inner select is a
+// no lock is taken but by the third, no fence before it. A transaction that has
+// an id but wrote nothing is not flushed at its commit, and a crash would let its
+// id be given again: so it writes a message. The inner select is a
 // step of its own, and first, because it calls volatile functions. idle is ”
 // where the server has no idle_session_timeout (before PostgreSQL 14).
 func (q *Queries) TryAcquireWith(ctx context.Context, arg TryAcquireWithParams) (TryAcquireWithRow, error) {
