@@ -51,7 +51,11 @@ func isPQ(driver string) bool { return strings.HasPrefix(driver, "postgres") }
 var driverOf = map[string]driver.Driver{
 	"postgres": &pq.Driver{},
 	"postgres-binary": modeOf(func(url string) (driver.Connector, error) {
-		return pq.NewConnector(url + "&binary_parameters=yes")
+		separator := " "
+		if strings.HasPrefix(url, "postgres://") {
+			separator = "&"
+		}
+		return pq.NewConnector(url + separator + "binary_parameters=yes")
 	}),
 	"pgx":        stdlib.GetDefaultDriver(),
 	"pgx-exec":   pgxMode(func(c *pgx.ConnConfig) { c.DefaultQueryExecMode = pgx.QueryExecModeExec }),
