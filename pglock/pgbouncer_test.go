@@ -36,6 +36,14 @@ func pgBouncer(t *testing.T, mode string, settings ...string) bouncer {
 			t.Skip("PgBouncer is not installed: Debian's package is pgbouncer")
 		}
 	}
+	version, err := exec.Command(program, "--version").Output()
+	must(t, err)
+	var minor int
+	_, err = fmt.Sscanf(string(version), "PgBouncer 1.%d", &minor)
+	must(t, err)
+	if minor >= 21 { // from then on it can prepare statements where they are missing
+		settings = append(settings, "max_prepared_statements = 0")
+	}
 	dbname := newDatabase(t)
 	direct := observe(t, dbname)
 	_, err = provider(direct.db).Up(bg)
@@ -230,6 +238,24 @@ func TestPgBouncerTransaction(t *testing.T) {
 					}
 				}
 			}
+		}
+	})
+}
+
+// TestPgBouncerShared: two clients on one server connection are one session to PostgreSQL, which grants it a lock as often
+// as it asks. What tells is that the statement which the second Session prepares is there already: it gets no lock, and the
+// first learns at its next call that its own is gone.
+func TestPgBouncerShared(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		for _, mode := range []string{"transaction", "statement"} {
+			t.Run(mode, func(t *testing.T) {
+				b, target := pgBouncer(t, mode), newTarget(t)
+				held := acquired(t, pglock.NewSession(b.conn(t, driver)), target)
+				_, err := pglock.NewSession(b.conn(t, driver)).TryAcquire(bg, target)
+				wantIs(t, err, pglock.ErrPooler)
+				wantIs(t, held.Refresh(bg), swanlock.ErrLost)
+				b.wantClean(t, driver)
+			})
 		}
 	})
 }
