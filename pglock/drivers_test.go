@@ -28,6 +28,9 @@ var modes = []string{"postgres", "postgres-binary", "pgx", "pgx-exec", "pgx-simp
 // drivers are those that every test of a server runs on.
 var drivers = chosenDrivers(os.Getenv(driversEnv))
 
+// everyMode is for the few tests that run on all modes unless others are asked for.
+var everyMode = map[bool][]string{true: modes, false: drivers}[os.Getenv(driversEnv) == ""]
+
 func chosenDrivers(asked string) []string {
 	switch asked {
 	case "":

@@ -56,40 +56,35 @@ func wantStored(t testing.TB, o observer, l swanlock.Locker, target, owner strin
 // TestNothingIsSQL: whatever a user names things, in every mode of the drivers: the simple protocol writes the values into
 // the statement itself.
 func TestNothingIsSQL(t *testing.T) {
-	dbname := newDatabase(t)
-	o := observe(t, dbname)
-	_, err := provider(o.db).Up(bg)
-	must(t, err)
-	alive := canary(t, o)
-	for _, driver := range modes {
-		conn := dial(t, driver, dbname)
-		s := pglock.NewSession(conn, pglock.WithAudit())
-		for i, text := range hostileTexts {
-			wantStored(t, o, s, text, "owner", swanlock.WithTTL(time.Minute))
-			wantStored(t, o, s, "target", text)
-			wantStored(t, o, s, text, hostileTexts[len(hostileTexts)-1-i], swanlock.WithShared())
-			if _, err := s.TryAcquire(bg, text+"\x00"); err == nil {
-				t.Errorf("%s: %.40q with a zero byte is taken", driver, text)
-			}
-			if _, err := s.TryAcquire(bg, "target", swanlock.WithOwner(text+"\xff")); err == nil {
-				t.Errorf("%s: an owner that is no UTF-8 is taken", driver)
-			}
-		}
-		alive()
-
-		// A backslash means something in this session's strings.
-		odd := dial(t, driver, dbname, "options="+"-c%20standard_conforming_strings%3Doff%20-c%20backslash_quote%3Don")
-		l := pglock.NewSession(odd, pglock.WithAudit())
-		for _, text := range hostileTexts {
-			held, err := l.TryAcquire(bg, text, swanlock.WithOwner(text))
-			if driver == "pgx-simple" && err != nil {
-				o.wantHeld(text) // the driver refuses
-				continue
-			}
+	for _, driver := range everyMode {
+		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+			dbname := newDatabase(t)
+			o := observe(t, dbname)
+			_, err := provider(o.db).Up(bg)
 			must(t, err)
-			must(t, held.Release(bg))
-		}
-		alive()
+			alive := canary(t, o)
+			s := pglock.NewSession(dial(t, driver, dbname), pglock.WithAudit())
+			// A backslash means something in this session's strings.
+			odd := pglock.NewSession(dial(t, driver, dbname, "options=-c%20standard_conforming_strings%3Doff%20-c%20backslash_quote%3Don"),
+				pglock.WithAudit())
+			for i, text := range hostileTexts {
+				wantStored(t, o, s, text, hostileTexts[len(hostileTexts)-1-i], swanlock.WithTTL(time.Minute))
+				wantStored(t, o, s, text, "owner", swanlock.WithShared())
+				if _, err := s.TryAcquire(bg, text+"\x00"); err == nil {
+					t.Errorf("%.40q with a zero byte is taken", text)
+				}
+				if _, err := s.TryAcquire(bg, "target", swanlock.WithOwner(text+"\xff")); err == nil {
+					t.Error("an owner that is no UTF-8 is taken")
+				}
+				if driver != "pgx-simple" {
+					wantStored(t, o, odd, text, text)
+				} else if _, err := odd.TryAcquire(bg, text, swanlock.WithOwner(text)); err != nil { // the driver refuses
+					o.wantHeld(text)
+				}
+			}
+			alive()
+		})
 	}
 }
 
@@ -135,12 +130,12 @@ func FuzzTarget(f *testing.F) {
 	f.Add("x\x00", "\xc3\x28")
 	f.Add("", "")
 	o, sessions := observe(f), map[string]*pglock.Session{}
-	for _, driver := range modes {
+	for _, driver := range everyMode {
 		sessions[driver], _ = newSession(f, driver, pglock.WithAudit())
 	}
 	f.Fuzz(func(t *testing.T, target, owner string) {
 		valid := target != "" && utf8.ValidString(target+owner) && !strings.ContainsRune(target+owner, 0)
-		for _, driver := range modes {
+		for _, driver := range everyMode {
 			if owner == "" {
 				owner = "somebody"
 			}
