@@ -62,7 +62,7 @@ func standbyOf(t *testing.T, primary *pgserver.Server) *pgserver.Server {
 	must(t, err)
 	t.Cleanup(func() { standby.Stop() })
 	for _, srv := range []*pgserver.Server{primary, standby} {
-		must(t, syscall.Kill(srv.PID(), syscall.SIGINT))
+		must(t, signal(srv, syscall.SIGINT)) // fast
 		eventually(t, "the server has shut down", func() bool {
 			_, err := os.Stat(filepath.Join(srv.Dir(), "data", "postmaster.pid"))
 			return errors.Is(err, os.ErrNotExist)
@@ -83,6 +83,15 @@ func standbyOf(t *testing.T, primary *pgserver.Server) *pgserver.Server {
 	must(t, primary.Restart(bg, pgserver.Fast))
 	must(t, standby.Restart(bg, pgserver.Fast))
 	return standby
+}
+
+// signal shuts a server down, as pg_ctl does.
+func signal(srv *pgserver.Server, sig os.Signal) error {
+	p, err := os.FindProcess(srv.PID())
+	if err != nil {
+		return err
+	}
+	return p.Signal(sig)
 }
 
 // TestFailover: locks are not replicated. When the standby takes over, the old primary's holders learn that theirs are
@@ -121,7 +130,7 @@ func TestFailover(t *testing.T) {
 					held[by.name] = acquired(t, by.with(connOf(t, openURL(t, driver, primary.URL()))), by.name,
 						swanlock.WithFence(), swanlock.WithTTL(time.Minute))
 				}
-				must(t, syscall.Kill(primary.PID(), syscall.SIGQUIT)) // immediate
+				must(t, signal(primary, syscall.SIGQUIT)) // immediate
 				one[bool](t, promoted, "SELECT pg_promote()")
 
 				for _, by := range acquirers {

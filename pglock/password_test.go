@@ -3,16 +3,9 @@ package pglock_test
 import (
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
-	"syscall"
 	"testing"
 )
-
-func ownerOf(info os.FileInfo) (uid, gid int) {
-	stat := info.Sys().(*syscall.Stat_t)
-	return int(stat.Uid), int(stat.Gid)
-}
 
 // oddPasswords are hard to write in a connection string. Those that are not ASCII are in the normal form that SCRAM wants
 // (RFC 4013): of any other, such as a no-break space or "Ⅸ", the server makes that form and the drivers do not.

@@ -1,3 +1,5 @@
+//go:build unix
+
 package pglock_test
 
 import (
@@ -6,7 +8,6 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"database/sql"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -15,11 +16,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
-
-	"github.com/swanlake-io/swanlock/internal/pgserver"
-	"github.com/swanlake-io/swanlock/pglock"
 )
 
 // An authority signs certificates.
@@ -55,59 +54,6 @@ func (a *authority) issue(t *testing.T, dir, file, name string) *authority {
 		must(t, os.WriteFile(filepath.Join(dir, file+suffix), pem.EncodeToMemory(block), 0o600))
 	}
 	return &authority{cert, key}
-}
-
-// admit rewrites who may connect to srv over TCP, and how. Over the socket everybody may.
-func admit(t *testing.T, srv *pgserver.Server, rules string) {
-	t.Helper()
-	must(t, os.WriteFile(filepath.Join(srv.Dir(), "data", "pg_hba.conf"), []byte("local all all trust\n"+rules), 0o600))
-	reload(t, srv)
-}
-
-func reload(t *testing.T, srv *pgserver.Server) {
-	t.Helper()
-	admin := openURL(t, "pgx", srv.SocketURL())
-	before := one[time.Time](t, admin, "SELECT pg_conf_load_time()")
-	one[bool](t, admin, "SELECT pg_reload_conf()")
-	eventually(t, "the settings are loaded", func() bool {
-		return one[time.Time](t, admin, "SELECT pg_conf_load_time()").After(before)
-	})
-}
-
-// lockByEnv takes a lock on the server that the environment names.
-func lockByEnv(t *testing.T, driver string, env map[string]string) error {
-	t.Helper()
-	for _, entry := range os.Environ() {
-		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, "PG") || strings.HasPrefix(name, "SWANLAKE_") {
-			t.Setenv(name, "")
-			os.Unsetenv(name)
-		}
-	}
-	for name, value := range env {
-		t.Setenv(name, value)
-	}
-	defer func() {
-		for name := range env {
-			os.Unsetenv(name)
-		}
-	}()
-	dsn, err := pglock.DSNFromEnv()
-	must(t, err)
-	db, err := sql.Open(driver, dsn)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	conn, err := db.Conn(shortly(t))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	held, err := pglock.TryAcquire(bg, conn, newTarget(t))
-	if err != nil {
-		return err
-	}
-	return held.Release(bg)
 }
 
 // TestClientCertificate: a server that wants to see a certificate, and to have its own believed, is served by
@@ -179,4 +125,9 @@ func owned(t *testing.T, dir string, files ...string) {
 	for _, file := range files {
 		must(t, os.Chown(filepath.Join(dir, file), uid, gid))
 	}
+}
+
+func ownerOf(info os.FileInfo) (uid, gid int) {
+	stat := info.Sys().(*syscall.Stat_t)
+	return int(stat.Uid), int(stat.Gid)
 }
