@@ -25,6 +25,9 @@ func guarded(t *testing.T, passwords ...string) *pgserver.Server {
 	}
 	t.Cleanup(func() { srv.Stop() })
 	admin := openDB(t, srv.SocketURL())
+	if _, err := admin.Exec("REVOKE CREATE ON SCHEMA public FROM PUBLIC"); err != nil { // as PostgreSQL 15 and later have it
+		t.Fatal(err)
+	}
 	for i, password := range passwords {
 		quoted := "'" + strings.ReplaceAll(password, "'", "''") + "'"
 		if strings.Contains(quoted, `\`) {
