@@ -1,18 +1,22 @@
 # make help tells what there is. CI calls only what stands here.
 .DEFAULT_GOAL := help
-.PHONY: help demo test race lint verify generate bench clean
+.PHONY: help demo test test-matrix race lint verify generate bench clean
 
 GO    ?= go
 TOOLS := bin/sqlc bin/staticcheck
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## the main job on real processes and a PostgreSQL of its own (20 s)
 	@$(GO) run ./cmd/swanlock demo
 
 test: ## every test, unit and integration, with the race detector
 	$(GO) test -race -shuffle=on ./...
+
+test-matrix: ## the integration tests on PostgreSQL 14 to 18, each driver in each of its modes (VERSIONS="14 18" SHORT=-short: less)
+	tools/matrix $(VERSIONS) -- $(SHORT) -timeout 20m ./pglock
+	SWANLOCK_DRIVERS=$${SWANLOCK_DRIVERS:-postgres,pgx} tools/matrix $(VERSIONS) -- $(SHORT) ./internal/pgserver ./cmd/swanlock
 
 race: ## the fast tests 20 times over, in random order
 	$(GO) test -race -shuffle=on -short -count=20 ./...

@@ -40,6 +40,12 @@ func WithShared() Option { return func(o *Options) { o.Shared = true } }
 // every write, and let the written-to refuse a lower one than it has seen:
 // that keeps out a holder who was paused past its TTL and does not know yet.
 // See Kleppmann, "How to do distributed locking" (2016).
+//
+// Fences rise through a crash of the server, since the grant is flushed to disk
+// first, unless synchronous_commit is off or the grant is in a transaction that
+// is not committed yet. A failover keeps them rising if replication is
+// synchronous; a standby that was behind gives out again those that it has not
+// heard of. https://www.postgresql.org/docs/current/warm-standby.html
 func WithFence() Option { return func(o *Options) { o.Fence = true } }
 
 // WithAutoRefresh refreshes the lock in the background, every third of its

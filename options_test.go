@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/swanlake-io/swanlock"
 )
@@ -102,4 +104,31 @@ func TestErrorIdentities(t *testing.T) {
 			}
 		}
 	}
+}
+
+// FuzzNewOptions: any target and owner is taken as it is or refused in an error that does not repeat it.
+func FuzzNewOptions(f *testing.F) {
+	for _, seed := range []string{"t", "", "a\x00b", "\xff", "\x1b[2J", "пароль", strings.Repeat("x", 5000)} {
+		f.Add(seed, "owner", int64(time.Second), uint8(0))
+		f.Add("target", seed, int64(-1), uint8(7))
+	}
+	f.Fuzz(func(t *testing.T, target, owner string, ttl int64, flags uint8) {
+		opts := []swanlock.Option{swanlock.WithTTL(time.Duration(ttl)), swanlock.WithOwner(owner), nil}
+		for i, opt := range []swanlock.Option{swanlock.WithShared(), swanlock.WithFence(), swanlock.WithAutoRefresh()} {
+			if flags>>i&1 == 1 {
+				opts = append(opts, opt)
+			}
+		}
+		o, err := swanlock.NewOptions(target, opts...)
+		if err != nil {
+			if len(err.Error()) > 300 || strings.ContainsFunc(err.Error(), func(r rune) bool { return !unicode.IsPrint(r) }) {
+				t.Errorf("%q does something to a terminal", err)
+			}
+			return
+		}
+		if target == "" || !utf8.ValidString(target+o.Owner) || strings.ContainsRune(target+o.Owner, 0) || o.TTL < 0 ||
+			owner != "" && o.Owner != owner || o.Owner == "" || o.Shared && o.Fence || o.AutoRefresh && o.TTL == 0 {
+			t.Errorf("NewOptions(%q, owner %q) gave %+v", target, owner, o)
+		}
+	})
 }

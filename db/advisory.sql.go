@@ -129,7 +129,7 @@ SELECT COALESCE(bool_or(CASE
 END), false)::boolean AS terminated
 FROM pg_catalog.pg_locks k
 WHERE k.locktype = 'advisory' AND k.pid = $3::integer AND k.objsubid = 1 AND k.granted
-    AND k.classid::bigint = (($2 >> 32) & 4294967295) AND k.objid::bigint = ($2 & 4294967295)
+    AND k.classid::bigint = (($2::bigint >> 32) & 4294967295) AND k.objid::bigint = ($2 & 4294967295)
     AND k.mode = CASE WHEN $1 THEN 'ShareLock' ELSE 'ExclusiveLock' END
 `
 
@@ -197,7 +197,10 @@ FROM (
             WHEN $2::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
             WHEN $3::integer <> 0 AND NOT pg_try_advisory_xact_lock($3, 0) THEN -1
             WHEN CASE WHEN $4::boolean THEN pg_try_advisory_lock_shared($5::bigint) ELSE pg_try_advisory_lock($5) END
-            THEN CASE WHEN $2 THEN pg_current_xact_id()::text::bigint ELSE 0 END
+            THEN CASE
+                WHEN NOT $2 THEN 0
+                WHEN pg_logical_emit_message(true, 'swanlock', ''::text) IS NOT NULL THEN pg_current_xact_id()::text::bigint
+            END
             ELSE -1
         END)::bigint AS answer
 ) l
@@ -222,10 +225,12 @@ type TryAcquireWithRow struct {
 // As TryAcquire, as a reader, with a fence, with a lease. The answer is the
 // fence if one was asked for, and -3 if it was asked for in a transaction that
 // has its id already, older than this grant. CASE fixes the order of the calls:
-// no lock is taken but by the third, no fence before it. The inner select is a
-// step of its own, and first, because it calls volatile functions. gate is where
-// the line is that this try does not overtake (see line.sql), or 0; it is locked
-// until the transaction ends, so it is for sessions without one. idle is ”
+// no lock is taken but by the third, no fence before it. A transaction that has
+// an id but wrote nothing is not flushed at its commit, and a crash would let its
+// id be given again: so it writes a message. The inner select is a step of its
+// own, and first, because it calls volatile functions. gate is where the line is
+// that this try does not overtake (see line.sql), or 0; it is locked until the
+// transaction ends, so it is for sessions without one. idle is ”
 // where the server has no idle_session_timeout (before PostgreSQL 14).
 func (q *Queries) TryAcquireWith(ctx context.Context, arg TryAcquireWithParams) (TryAcquireWithRow, error) {
 	row := q.db.QueryRowContext(ctx, tryAcquireWith,

@@ -17,7 +17,7 @@ import (
 // as ratios to the two floors of its own round: the driver's prepared
 // statements, and queries with arguments.
 func BenchmarkSession(b *testing.B) {
-	for _, driver := range []string{"postgres", "pgx"} {
+	for _, driver := range drivers {
 		for _, conns := range []int{1, 32} {
 			b.Run(fmt.Sprintf("driver=%s/conns=%d", driver, conns), func(b *testing.B) {
 				benchmarkSession(b, driver, conns)

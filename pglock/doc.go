@@ -70,8 +70,11 @@
 // # What it does not promise
 //
 // Advisory locks are not replicated: a failover loses them, and only a fence
-// keeps a late writer out. A pooler in transaction or statement mode breaks
-// them; that is refused (ErrPooler) at the latest by the first Refresh or
-// Release that meets another backend. Two targets whose keys collide exclude
-// each other, which is safe, only slower.
+// keeps a late writer out (see swanlock.WithFence for when even that may not). A
+// pooler in transaction or statement mode breaks them; that is refused
+// (ErrPooler) at the latest by the first Refresh, Release, Close or second
+// acquire that meets another backend. Until then two of its clients may share a
+// backend, and with it every lock: two Sessions notice, by the statements that
+// they prepare, unless the pooler keeps track of those. Two targets whose keys
+// collide exclude each other, which is safe, only slower.
 package pglock

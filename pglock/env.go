@@ -74,6 +74,9 @@ var dsnKeys = []dsnKey{
 // With PGSERVICE the result names the service alone, which the driver looks up: say sslmode there. The drivers also read
 // the PG variables themselves, and lib/pq refuses some that are set, though empty, or that it does not support.
 //
+// A password that is not ASCII must be in Unicode's form NFKC: PostgreSQL compares that form, which libpq makes of what it is
+// given and the drivers do not.
+//
 // With nothing set the error is [ErrNoDSN]. Any other names the variable at fault and what is wrong with it, and never
 // quotes its value, which may hold a password. So may the result: it is not for logs.
 //

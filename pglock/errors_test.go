@@ -253,7 +253,7 @@ func TestLockTableFull(t *testing.T) {
 	small, err := pgserver.Start(bg, pgserver.WithSetting("max_locks_per_transaction", "10"), pgserver.WithSetting("max_connections", "10"))
 	must(t, err)
 	t.Cleanup(func() { small.Stop() })
-	for _, driver := range []string{"postgres", "pgx"} { // one after the other: the table is the whole server's
+	for _, driver := range drivers { // one after the other: the table is the whole server's
 		t.Run(driver, func(t *testing.T) {
 			conn := connOf(t, openURL(t, driver, small.URL()))
 			o := observer{t, openURL(t, "postgres", small.URL())}

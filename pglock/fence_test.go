@@ -14,7 +14,7 @@ import (
 func TestFenceRises(t *testing.T) {
 	target := newTarget(t)
 	var lockers []swanlock.Locker
-	for _, driver := range []string{"postgres", "pgx"} {
+	for _, driver := range drivers {
 		for _, by := range acquirers {
 			lockers = append(lockers, by.with(dial(t, driver)))
 		}

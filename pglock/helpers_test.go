@@ -19,10 +19,10 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// eachDriver runs f on both drivers, at the same time.
+// eachDriver runs f on each of drivers, at the same time.
 func eachDriver(t *testing.T, f func(t *testing.T, driver string)) {
 	t.Helper()
-	for _, driver := range []string{"postgres", "pgx"} {
+	for _, driver := range drivers {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
 			f(t, driver)

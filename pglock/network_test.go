@@ -22,7 +22,7 @@ func TestLostAnswer(t *testing.T) {
 				t.Parallel()
 				o, p, late := observe(t), newProxy(t), watchScheduler(t)
 				url := p.url
-				if driver == "postgres" {
+				if isPQ(driver) {
 					url += "&binary_parameters=yes" // or the function would first send the text alone
 				}
 				conn := connOf(t, openURL(t, driver, url))
@@ -112,7 +112,7 @@ func slow(t *testing.T, driver string, by acquirer, delay time.Duration) (swanlo
 	t.Helper()
 	p := newProxy(t)
 	url := p.url
-	if driver == "postgres" {
+	if isPQ(driver) {
 		url += "&binary_parameters=yes"
 	}
 	conn := connOf(t, openURL(t, driver, url))

@@ -34,13 +34,8 @@ func (noStatement) SQLState() string { return "26000" }
 type poolerDriver struct{ driver.Driver }
 
 func init() {
-	for _, name := range []string{"postgres", "pgx"} {
-		db, err := sql.Open(name, "")
-		if err != nil {
-			panic(err)
-		}
-		sql.Register("pooled "+name, poolerDriver{db.Driver()})
-		db.Close()
+	for name, d := range driverOf {
+		sql.Register("pooled "+name, poolerDriver{d})
 	}
 }
 

@@ -21,7 +21,7 @@ func TestStandby(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(srv.Dir(), "data", "standby.signal"), nil, 0o644))
 	must(t, srv.Restart(bg, pgserver.Fast))
 
-	for _, driver := range []string{"postgres", "pgx"} {
+	for _, driver := range drivers {
 		t.Run(driver, func(t *testing.T) {
 			db := openURL(t, driver, srv.URL())
 			if !one[bool](t, db, "SELECT pg_is_in_recovery()") {

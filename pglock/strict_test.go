@@ -19,13 +19,8 @@ type strict struct {
 type strictDriver struct{ driver.Driver }
 
 func init() {
-	for _, name := range []string{"postgres", "pgx"} {
-		db, err := sql.Open(name, "")
-		if err != nil {
-			panic(err)
-		}
-		sql.Register("strict "+name, strictDriver{db.Driver()})
-		db.Close()
+	for name, d := range driverOf {
+		sql.Register("strict "+name, strictDriver{d})
 	}
 }
 

@@ -200,6 +200,13 @@ func FuzzArgs(f *testing.F) {
 		args := strings.Split(s, "\n")
 		if args[0] == "run" {
 			o, err := parseRun(args[1:])
+			if err != nil {
+				var said bytes.Buffer
+				complain(&said, err)
+				if text := strings.TrimSuffix(said.String(), "\n"); len(text) > 2000 || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+					t.Errorf("parseRun(%q) says %q", args[1:], text)
+				}
+			}
 			if err == nil && (o.target == "" || len(o.argv) == 0 || o.ttl < 0 || o.grace < 0 || o.timeout < 0) {
 				t.Errorf("parseRun(%q) = %+v", args[1:], o)
 			}

@@ -1,0 +1,133 @@
+//go:build unix
+
+package pglock_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// An authority signs certificates.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+// issue writes a certificate for name, signed by a (by itself if a is nil), and its key, as dir/file.crt and .key.
+func (a *authority) issue(t *testing.T, dir, file, name string) *authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	cert := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()),
+		Subject:      pkix.Name{CommonName: name},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	signer := a
+	if a == nil {
+		cert.IsCA, cert.BasicConstraintsValid, cert.KeyUsage = true, true, x509.KeyUsageCertSign
+		signer = &authority{cert, key}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, signer.cert, &key.PublicKey, signer.key)
+	must(t, err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	must(t, err)
+	for suffix, block := range map[string]*pem.Block{
+		".crt": {Type: "CERTIFICATE", Bytes: der}, ".key": {Type: "PRIVATE KEY", Bytes: private},
+	} {
+		must(t, os.WriteFile(filepath.Join(dir, file+suffix), pem.EncodeToMemory(block), 0o600))
+	}
+	return &authority{cert, key}
+}
+
+// TestClientCertificate: a server that wants to see a certificate, and to have its own believed, is served by
+// DSNFromEnv's variables alone.
+func TestClientCertificate(t *testing.T) {
+	srv := ownServer(t)
+	data, dir := filepath.Join(srv.Dir(), "data"), t.TempDir()
+	ca := (*authority)(nil).issue(t, data, "ca", "swanlock test CA")
+	ca.issue(t, data, "server", "server")
+	ca.issue(t, dir, "locker", "locker")
+	ca.issue(t, dir, "other", "other")
+	stranger := (*authority)(nil).issue(t, dir, "stranger-ca", "another CA")
+	stranger.issue(t, dir, "stranger", "locker")
+	owned(t, data, "ca.crt", "server.crt", "server.key")
+	trusted := filepath.Join(dir, "trusted.crt")
+	ours, err := os.ReadFile(filepath.Join(data, "ca.crt"))
+	must(t, err)
+	must(t, os.WriteFile(trusted, ours, 0o600))
+
+	admin := openURL(t, "pgx", srv.SocketURL())
+	run(t, admin, "CREATE ROLE locker LOGIN")
+	for setting, file := range map[string]string{"ssl_ca_file": "ca.crt", "ssl_cert_file": "server.crt", "ssl_key_file": "server.key"} {
+		run(t, admin, fmt.Sprintf("ALTER SYSTEM SET %s = '%s'", setting, file))
+	}
+	run(t, admin, "ALTER SYSTEM SET ssl = on")
+	admit(t, srv, "hostssl all all 127.0.0.1/32 cert clientcert=verify-full\n")
+	address, err := url.Parse(srv.URL())
+	must(t, err)
+
+	for _, c := range []struct {
+		name, cert, root, mode string
+		refused                string // "": it works
+	}{
+		{"its own certificate", "locker", trusted, "verify-full", ""},
+		{"its own certificate, not looking at the server's", "locker", "", "require", ""},
+		{"none", "", trusted, "verify-full", "certificate"},
+		{"somebody else's", "other", trusted, "verify-full", "authentication failed"},
+		{"one of another authority", "stranger", trusted, "verify-full", "certificate"},
+		{"a server of another authority", "locker", filepath.Join(dir, "stranger-ca.crt"), "verify-full", "unknown authority"},
+		{"no TLS", "", "", "disable", "no pg_hba.conf entry"},
+	} {
+		for _, driver := range drivers {
+			t.Run(c.name+" "+driver, func(t *testing.T) {
+				env := map[string]string{"HOME": dir, "PGHOST": "127.0.0.1", "PGPORT": address.Port(), "PGUSER": "locker",
+					"PGDATABASE": "postgres", "PGSSLMODE": c.mode}
+				if c.root != "" {
+					env["PGSSLROOTCERT"] = c.root
+				}
+				if c.cert != "" {
+					env["PGSSLCERT"], env["PGSSLKEY"] = filepath.Join(dir, c.cert+".crt"), filepath.Join(dir, c.cert+".key")
+				}
+				err := lockByEnv(t, driver, env)
+				if c.refused == "" {
+					must(t, err)
+				} else if err == nil || !strings.Contains(err.Error(), c.refused) {
+					t.Errorf("got %v, want an error that says %q", err, c.refused)
+				}
+			})
+		}
+	}
+}
+
+// owned gives files of dir to the user who owns dir: the server's.
+func owned(t *testing.T, dir string, files ...string) {
+	t.Helper()
+	info, err := os.Stat(dir)
+	must(t, err)
+	uid, gid := ownerOf(info)
+	for _, file := range files {
+		must(t, os.Chown(filepath.Join(dir, file), uid, gid))
+	}
+}
+
+func ownerOf(info os.FileInfo) (uid, gid int) {
+	stat := info.Sys().(*syscall.Stat_t)
+	return int(stat.Uid), int(stat.Gid)
+}
