@@ -416,13 +416,13 @@ func (c *panickyConn) Prepare(q string) (driver.Stmt, error) {
 	return &panickyStmt{s, c.p, false}, err
 }
 
-func (s *panickyStmt) Query(args []driver.Value) (driver.Rows, error) {
+func (s *panickyStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
 	if s.p.slow.Swap(false) {
 		time.Sleep(200 * time.Millisecond)
 	} else if s.p.armed.Swap(false) {
 		panic("the driver has a bug")
 	}
-	return s.Stmt.Query(args)
+	return s.Stmt.(driver.StmtQueryContext).QueryContext(ctx, args)
 }
 
 func TestPoolDriverPanics(t *testing.T) {
