@@ -556,8 +556,8 @@ func TestPoolStorm(t *testing.T) {
 				}
 				for _, pid := range o.holders(name(rand.IntN(targets))) {
 					if rand.IntN(10) == 0 {
-						o.kill(pid)
 						kills.Add(1)
+						o.kill(pid)
 					} else { // whatever it is doing fails, and may have been done
 						one[bool](t, o.db, "SELECT pg_cancel_backend($1::int)", pid)
 					}
