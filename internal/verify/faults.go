@@ -1,0 +1,286 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// The faults of --faults.
+const (
+	FaultKill      = "kill"      // SIGKILL of a worker
+	FaultStop      = "stop"      // SIGSTOP, and SIGCONT after a while: a pause, or a machine that slept
+	FaultTerminate = "terminate" // pg_terminate_backend of a lock's session
+	FaultCut       = "cut"       // the network: a connection closed, half open or slow
+	FaultRestart   = "restart"   // of the server, fast or as in a crash
+	FaultCancel    = "cancel"    // contexts that end at random
+)
+
+// AllFaults are all there are.
+var AllFaults = []string{FaultKill, FaultStop, FaultTerminate, FaultCut, FaultRestart, FaultCancel}
+
+// ParseFaults reads a list of faults: "all", "none", or names with commas.
+func ParseFaults(list string) (faults []string, err error) {
+	switch list {
+	case "all":
+		return AllFaults, nil
+	case "none":
+		return nil, nil
+	}
+	for name := range strings.SplitSeq(list, ",") {
+		name = strings.TrimSpace(name)
+		if !slices.Contains(AllFaults, name) {
+			return nil, fmt.Errorf("%q is not a fault: they are all, none, or some of %s", name, strings.Join(AllFaults, ","))
+		}
+		if !slices.Contains(faults, name) {
+			faults = append(faults, name)
+		}
+	}
+	return faults, nil
+}
+
+// An injector does one fault after the other; those that last go on meanwhile.
+type injector struct {
+	enabled []string // without cancel, which the workers do themselves
+	procs   *procs
+	d       *database
+	proxy   *proxy
+	restart func(ctx context.Context, immediate bool) error
+	rnd     *rand.Rand
+
+	mu     sync.Mutex
+	faults []Fault
+	group  sync.WaitGroup
+	last   time.Time // of a restart
+}
+
+// weights say how often each fault is done. A restart stops everything.
+var weights = map[string]int{FaultKill: 4, FaultStop: 5, FaultTerminate: 4, FaultCut: 7, FaultRestart: 1}
+
+// run injects faults until ctx ends, and returns when all is whole again. Each
+// kind comes once first, so that a short run has them all.
+func (in *injector) run(ctx context.Context) error {
+	defer in.group.Wait()
+	first := slices.Clone(in.enabled)
+	in.rnd.Shuffle(len(first), func(i, j int) { first[i], first[j] = first[j], first[i] })
+	for {
+		if pause(ctx, 50*time.Millisecond+time.Duration(in.rnd.Int64N(int64(450*time.Millisecond)))) != nil || len(in.enabled) == 0 {
+			return nil
+		}
+		kind := in.pick()
+		if len(first) > 0 {
+			kind, first = first[0], first[1:]
+		}
+		if err := in.inject(ctx, kind); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("cannot %s: %w", kind, err)
+		}
+	}
+}
+
+func (in *injector) pick() string {
+	total := 0
+	for _, k := range in.enabled {
+		total += weights[k]
+	}
+	n := in.rnd.IntN(total)
+	for _, k := range in.enabled {
+		if n -= weights[k]; n < 0 {
+			return k
+		}
+	}
+	panic("unreachable")
+}
+
+func (in *injector) done(f Fault) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.faults = append(in.faults, f)
+}
+
+func (in *injector) inject(ctx context.Context, kind string) error {
+	switch kind {
+	case FaultKill:
+		return in.kill()
+	case FaultStop:
+		in.stop(ctx)
+		return nil
+	case FaultTerminate:
+		return in.terminate(ctx)
+	case FaultCut:
+		return in.cut(ctx)
+	case FaultRestart:
+		return in.restartServer(ctx)
+	}
+	return nil
+}
+
+// free is a slot that no fault is busy with, locked.
+func (in *injector) free() *slot {
+	first := in.rnd.IntN(len(in.procs.slots))
+	for i := range in.procs.slots {
+		s := in.procs.slots[(first+i)%len(in.procs.slots)]
+		if s.mu.TryLock() {
+			return s
+		}
+	}
+	return nil
+}
+
+func (in *injector) kill() error {
+	s := in.free()
+	if s == nil {
+		return nil
+	}
+	defer s.mu.Unlock()
+	f := Fault{Kind: FaultKill, Proc: s.proc.name, Span: Span{Call: now()}}
+	err := in.procs.kill(s)
+	f.Return = now()
+	in.done(f)
+	return err
+}
+
+// stop pauses a worker: for a moment, for longer than any TTL, or for so long
+// that a lock that is still held then was left to nobody.
+func (in *injector) stop(ctx context.Context) {
+	s := in.free()
+	if s == nil {
+		return
+	}
+	length := time.Duration(20+in.rnd.IntN(300)) * time.Millisecond
+	switch n := in.rnd.IntN(10); {
+	case n < 4:
+		length = time.Duration(1200+in.rnd.IntN(1500)) * time.Millisecond
+	case n < 6:
+		length = longestTTL + margin + time.Second
+	}
+	in.group.Go(func() {
+		defer s.mu.Unlock()
+		p := s.proc
+		p.signal(syscall.SIGSTOP)
+		f := Fault{Kind: FaultStop, Detail: length.Round(10 * time.Millisecond).String(), Proc: p.name, Span: Span{Call: now()}}
+		pause(ctx, length)
+		f.Return = now()
+		p.signal(syscall.SIGCONT)
+		in.done(f)
+	})
+}
+
+// victim is a session of a lock, rather one that holds something.
+func (in *injector) victim(ctx context.Context) (b backend, err error) {
+	all, err := in.d.backends(ctx)
+	all = slices.DeleteFunc(all, func(b backend) bool { return strings.HasPrefix(b.label, registerName) })
+	holding := slices.DeleteFunc(slices.Clone(all), func(b backend) bool { return !b.holds })
+	if len(holding) > 0 && in.rnd.IntN(4) > 0 {
+		all = holding
+	}
+	if err != nil || len(all) == 0 {
+		return b, err
+	}
+	slices.SortFunc(all, func(a, b backend) int { return strings.Compare(a.label, b.label) })
+	return all[in.rnd.IntN(len(all))], nil
+}
+
+func (in *injector) terminate(ctx context.Context) error {
+	b, err := in.victim(ctx)
+	if err != nil || b.pid == 0 {
+		return ignoreOutage(err)
+	}
+	f := Fault{Kind: FaultTerminate, Label: b.label, Span: Span{Call: now()}}
+	// Whatever is said of it, it may have ended the session.
+	ended, err := in.d.terminate(ctx, b)
+	f.Return = now()
+	if ended || err != nil {
+		in.done(f)
+	}
+	return ignoreOutage(err)
+}
+
+func (in *injector) cut(ctx context.Context) error {
+	b, err := in.victim(ctx)
+	if err != nil || b.pid == 0 {
+		return ignoreOutage(err)
+	}
+	l := in.proxy.find(b.port)
+	if l == nil {
+		return nil
+	}
+	closeIt := func() {
+		f := Fault{Kind: FaultCut, Detail: detailClose, Label: b.label, Span: Span{Call: now()}}
+		l.close()
+		f.Return = now()
+		in.done(f)
+	}
+	how, both, length := in.rnd.IntN(10), in.rnd.IntN(3), time.Duration(200+in.rnd.IntN(2300))*time.Millisecond
+	switch {
+	case how < 3:
+		closeIt()
+	case how < 8: // half open: in one direction, in the other, in both
+		healed := in.rnd.IntN(2) == 0
+		in.group.Go(func() {
+			f := Fault{Kind: FaultCut, Detail: detailHalfOpen, Label: b.label, Span: Span{Call: now()}}
+			if both != 1 {
+				l.up.set(true, 0)
+			}
+			if both != 0 {
+				l.down.set(true, 0)
+			}
+			pause(ctx, length)
+			if !healed {
+				closeIt()
+			}
+			l.up.set(false, 0)
+			l.down.set(false, 0)
+			f.Return = now()
+			in.done(f)
+		})
+	default:
+		delay := time.Duration(20+in.rnd.IntN(300)) * time.Millisecond
+		in.group.Go(func() {
+			f := Fault{Kind: FaultCut, Detail: detailDelay, Label: b.label, Span: Span{Call: now()}}
+			l.up.set(false, delay)
+			l.down.set(false, delay)
+			pause(ctx, length)
+			l.up.set(false, 0)
+			l.down.set(false, 0)
+			f.Return = now() + int64(delay)
+			in.done(f)
+		})
+	}
+	return nil
+}
+
+func (in *injector) restartServer(ctx context.Context) error {
+	if time.Since(in.last) < 3*time.Second {
+		return nil
+	}
+	f := Fault{Kind: FaultRestart, Detail: detailFast, Span: Span{Call: now()}}
+	immediate := in.rnd.IntN(2) == 0
+	if immediate {
+		f.Detail = detailImmediate
+	}
+	err := in.restart(context.WithoutCancel(ctx), immediate)
+	f.Return = now()
+	in.done(f)
+	in.last = time.Now()
+	return err
+}
+
+// ignoreOutage drops an error of our own connection: the server may just have
+// been restarted. If it stays away, the workers' silence shows.
+func ignoreOutage(error) error { return nil }
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
