@@ -120,7 +120,7 @@ func checkLocks(hist *History) []Result {
 		kind.Checked += len(ops)
 		judge := func(r *Result, fences bool) bool {
 			found := len(r.Findings)
-			for _, p := range pieces(hist, i, ops) {
+			for _, p := range pieces(hist, i, ops, pieceSize) {
 				r.Pieces++
 				switch porcupine.CheckOperationsTimeout(lockModel(p.init, fences), p.ops, pieceTime) {
 				case porcupine.Unknown:
@@ -174,7 +174,7 @@ func (hist *History) lockOps(target int) (ops []porcupine.Operation) {
 // another after it, and the end of another before it, since nobody else holds
 // the lock at that moment. Only a hold that was granted about then and may have
 // been lost at once could be on either side, so no cut is made there.
-func pieces(hist *History, target int, ops []porcupine.Operation) (all []piece) {
+func pieces(hist *History, target int, ops []porcupine.Operation, size int) (all []piece) {
 	var uncertain []Span
 	var cuts []*Hold
 	for _, h := range hist.holds(target) {
@@ -189,14 +189,14 @@ func pieces(hist *History, target int, ops []porcupine.Operation) (all []piece) 
 	slices.SortStableFunc(rest, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
 	var init lockState
 	for _, h := range cuts {
-		if len(rest) < 2*pieceSize {
+		if len(rest) < 2*size {
 			break
 		}
 		at := h.Acquire.Return + (h.Release.Call-h.Acquire.Return)/2
 		if slices.ContainsFunc(uncertain, func(s Span) bool { return s.Call <= at && at <= s.Return }) {
 			continue
 		}
-		if sort.Search(len(rest), func(i int) bool { return rest[i].Call >= at }) < pieceSize {
+		if sort.Search(len(rest), func(i int) bool { return rest[i].Call >= at }) < size {
 			continue
 		}
 		p := piece{init: init}

@@ -86,7 +86,7 @@ func checkRegister(hist *History) Result {
 	for i, target := range hist.Targets {
 		ops := hist.settled(i)
 		r.Checked += len(ops)
-		for _, p := range registerPieces(ops) {
+		for _, p := range registerPieces(ops, pieceSize) {
 			r.Pieces++
 			switch porcupine.CheckOperationsTimeout(registerModel(p.init), p.ops, pieceTime) {
 			case porcupine.Unknown:
@@ -132,7 +132,7 @@ type registerPiece struct {
 // registerPieces cuts where nothing is under way and the last operation that was
 // accepted is a write that no other accepted one overlaps: that write is the
 // state.
-func registerPieces(ops []porcupine.Operation) (all []registerPiece) {
+func registerPieces(ops []porcupine.Operation, size int) (all []registerPiece) {
 	ops = slices.Clone(ops)
 	slices.SortStableFunc(ops, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
 	var p registerPiece
@@ -141,7 +141,7 @@ func registerPieces(ops []porcupine.Operation) (all []registerPiece) {
 	alone := false
 	var busy int64 // when all that was called has returned
 	for _, op := range ops {
-		if len(p.ops) >= pieceSize && busy < op.Call && alone && !last.Claim {
+		if len(p.ops) >= size && busy < op.Call && alone && !last.Claim {
 			all = append(all, p)
 			p = registerPiece{init: registerState{last.Fence, last.ID}}
 		}
