@@ -182,7 +182,7 @@ func (c *client) work(ctx context.Context, id string, h *Hold, lock swanlock.Dis
 	switch {
 	case c.chance(4):
 		least, most = 200*time.Millisecond, 700*time.Millisecond
-	case h.TTL > 0 && c.chance(4):
+	case h.TTL > 0 && c.chance(7):
 		least, most = h.TTL, 2*h.TTL
 	}
 	end := time.Now().Add(least + time.Duration(c.rnd.Int64N(int64(most-least))))
