@@ -18,7 +18,6 @@ type database struct {
 	run    string // begins every application_name
 	schema string
 	db     *sql.DB // for the faults, the observer and the reckoning
-	tls    bool
 	host   string
 	port   uint16
 	hosts  int
