@@ -72,7 +72,12 @@ type recorder struct {
 
 // Counts are what the progress tells.
 type Counts struct {
-	Attempts, Granted, Shared, Lost, Writes, Fenced int
+	Attempts int `json:"attempts"`
+	Granted  int `json:"granted"`
+	Shared   int `json:"shared"` // of those granted
+	Lost     int `json:"lost"`
+	Writes   int `json:"writes"`
+	Fenced   int `json:"fenced_off"` // of the writes
 }
 
 func newRecorder() *recorder { return &recorder{holds: make(map[string]*Hold)} }

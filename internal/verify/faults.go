@@ -190,7 +190,7 @@ func (in *injector) terminate(ctx context.Context) error {
 	if err != nil || b.pid == 0 {
 		return ignoreOutage(err)
 	}
-	f := Fault{Kind: FaultTerminate, Label: b.label, Span: Span{Call: now()}}
+	f := Fault{Kind: FaultTerminate, Label: b.label, Pid: b.pid, Span: Span{Call: now()}}
 	// Whatever is said of it, it may have ended the session.
 	ended, err := in.d.terminate(ctx, b)
 	f.Return = now()
@@ -210,7 +210,7 @@ func (in *injector) cut(ctx context.Context) error {
 		return nil
 	}
 	closeIt := func() {
-		f := Fault{Kind: FaultCut, Detail: detailClose, Label: b.label, Span: Span{Call: now()}}
+		f := Fault{Kind: FaultCut, Detail: detailClose, Label: b.label, Pid: b.pid, Span: Span{Call: now()}}
 		l.close()
 		f.Return = now()
 		in.done(f)
@@ -222,7 +222,7 @@ func (in *injector) cut(ctx context.Context) error {
 	case how < 8: // half open: in one direction, in the other, in both
 		healed := in.rnd.IntN(2) == 0
 		in.group.Go(func() {
-			f := Fault{Kind: FaultCut, Detail: detailHalfOpen, Label: b.label, Span: Span{Call: now()}}
+			f := Fault{Kind: FaultCut, Detail: detailHalfOpen, Label: b.label, Pid: b.pid, Span: Span{Call: now()}}
 			if both != 1 {
 				l.up.set(true, 0)
 			}
@@ -241,7 +241,7 @@ func (in *injector) cut(ctx context.Context) error {
 	default:
 		delay := time.Duration(20+in.rnd.IntN(300)) * time.Millisecond
 		in.group.Go(func() {
-			f := Fault{Kind: FaultCut, Detail: detailDelay, Label: b.label, Span: Span{Call: now()}}
+			f := Fault{Kind: FaultCut, Detail: detailDelay, Label: b.label, Pid: b.pid, Span: Span{Call: now()}}
 			l.up.set(false, delay)
 			l.down.set(false, delay)
 			pause(ctx, length)

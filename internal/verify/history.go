@@ -116,7 +116,8 @@ type Fault struct {
 	Detail string
 	Span
 	Proc  string // the process that it was done to; "": not to one
-	Label string // the session; "": not to one
+	Label string // the session, or those of one locker; "": not to one
+	Pid   int    // the backend of the session; 0: not known
 }
 
 // What a fault can mean for a session.
@@ -143,7 +144,7 @@ func (f Fault) Ends() bool {
 
 // touches says that f may have been done to h's session.
 func (f Fault) touches(h *Hold) bool {
-	return (f.Label == "" || f.Label == h.Label) && (f.Proc == "" || f.Proc == h.Proc)
+	return (f.Label == "" || f.Label == h.Label) && (f.Proc == "" || f.Proc == h.Proc) && (f.Pid == 0 || h.Pid == 0 || f.Pid == h.Pid)
 }
 
 // A Sighting is a lock that the server showed at some instant of the span.

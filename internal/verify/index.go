@@ -54,7 +54,7 @@ func (hist *History) touched(h *Hold) (at int64) {
 	x := hist.look()
 	for _, faults := range [][]Fault{x.ends, x.endsOf[h.Label]} {
 		for _, f := range faults {
-			if f.Return+int64(margin) >= h.Acquire.Call {
+			if f.touches(h) && f.Return+int64(margin) >= h.Acquire.Call {
 				at = min(at, f.Call)
 			}
 		}
@@ -86,7 +86,7 @@ func (hist *History) healed(h *Hold, at int64) int64 {
 	for changed := true; changed; {
 		changed = false
 		for _, f := range hist.look().cutsOf[h.Label] {
-			if end := f.Return + late; f.Call <= at && end > at {
+			if end := f.Return + late; f.touches(h) && f.Call <= at && end > at {
 				at, changed = end, true
 			}
 		}

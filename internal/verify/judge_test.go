@@ -127,6 +127,12 @@ var planted = []struct {
 		h := s.hold(mutex, 150, 250)
 		s.fault(Fault{Kind: FaultTerminate, Label: h.Label}, 120, 121)
 	}},
+	{"the end of another session of the same pool is no excuse", KindMutex, func(s *story) {
+		a := lost(s.hold(mutex, 100, 0), 160)
+		b := s.hold(mutex, 150, 250)
+		a.Label, b.Label, a.Single, b.Single = "pool", "pool", false, false
+		s.fault(Fault{Kind: FaultTerminate, Label: "pool", Pid: b.Pid}, 120, 121)
+	}},
 	{"a release that was confirmed proves the hold, whatever was done to it", KindMutex, func(s *story) {
 		s.hold(mutex, 100, 200)
 		s.hold(mutex, 150, 250)
