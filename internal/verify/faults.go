@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/swanlake-io/swanlock/pglock"
 )
 
 // The faults of --faults.
@@ -51,10 +53,12 @@ type injector struct {
 	d       *database
 	proxy   *proxy
 	restart func(ctx context.Context, immediate bool) error
+	crash   Target // see around
 	rnd     *rand.Rand
 
 	mu     sync.Mutex
 	faults []Fault
+	holds  []*Hold // of our own
 	group  sync.WaitGroup
 	last   time.Time // of a restart
 }
@@ -258,16 +262,44 @@ func (in *injector) restartServer(ctx context.Context) error {
 	if time.Since(in.last) < 3*time.Second {
 		return nil
 	}
-	f := Fault{Kind: FaultRestart, Detail: detailFast, Span: Span{Call: now()}}
+	ctx = context.WithoutCancel(ctx)
+	f := Fault{Kind: FaultRestart, Detail: detailFast}
 	immediate := in.rnd.IntN(2) == 0
 	if immediate {
 		f.Detail = detailImmediate
+		in.grants(ctx, 50)
 	}
-	err := in.restart(context.WithoutCancel(ctx), immediate)
+	f.Call = now()
+	err := in.restart(ctx, immediate)
 	f.Return = now()
 	in.done(f)
 	in.last = time.Now()
+	if immediate && err == nil {
+		in.grants(ctx, 1)
+	}
 	return err
+}
+
+// grants takes some fenced locks just before a crash, with nothing written that
+// would bring their ids to the disk, and one just after it: what was granted
+// must not be forgotten.
+func (in *injector) grants(ctx context.Context, n int) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for range 5 { // the pool may hand out connections that the restart has ended
+		if in.d.session(ctx, func(s *pglock.Session) error {
+			for range n {
+				h := ownHold(fmt.Sprintf("main-c%d", len(in.holds)), crashTarget, false)
+				in.holds = append(in.holds, h)
+				if err := once(ctx, s, h, in.crash); err != nil {
+					return err
+				}
+			}
+			return nil
+		}) == nil {
+			return
+		}
+	}
 }
 
 // ignoreOutage drops an error of our own connection: the server may just have

@@ -63,9 +63,9 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		return nil, err
 	}
 
-	wcfg := workerConfig{DSN: d.dsn, Run: d.run, Clients: clientsPerWorker, Seed: cfg.Seed, Targets: hist.Targets,
+	wcfg := workerConfig{DSN: d.dsn, Run: d.run, Clients: clientsPerWorker, Seed: cfg.Seed, Targets: hist.Targets[:crashTarget],
 		Cancel: slices.Contains(cfg.Faults, FaultCancel)}
-	in := &injector{d: d, rnd: rnd, restart: cfg.Restart}
+	in := &injector{d: d, rnd: rnd, restart: cfg.Restart, crash: hist.Targets[crashTarget]}
 	for _, f := range cfg.Faults {
 		if f != FaultCancel {
 			in.enabled = append(in.enabled, f)
@@ -120,7 +120,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	time.Sleep(2 * every)
 	unwatch()
 	<-watched
-	hist.Holds = append(rec.order, holds...)
+	hist.Holds = slices.Concat(rec.order, in.holds, holds)
 	hist.Faults = append(in.faults, obs.outages...)
 	hist.Seen, hist.Clocks, hist.Procs = obs.seen, obs.clocks, in.procs.all
 	if err := errors.Join(in.procs.broken, d.audit(ctx, hist), d.log(ctx, hist)); err != nil {
@@ -139,7 +139,10 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	return r, nil
 }
 
-// targets are two of each kind.
+// crashTarget is the one that only verify itself locks, around a crash.
+const crashTarget = 4
+
+// targets are two of each kind, and crashTarget.
 func targets(name string) (all []Target) {
 	for i := range 2 {
 		for _, shared := range []bool{false, true} {
@@ -149,7 +152,9 @@ func targets(name string) (all []Target) {
 			all = append(all, t)
 		}
 	}
-	return all
+	t := Target{Name: fmt.Sprintf("swanlock-verify/%s/crash", name)}
+	t.Key = int64(pglock.KeyOf(t.Name))
+	return append(all, t)
 }
 
 // way is how the proxy gets to the server.
@@ -170,10 +175,9 @@ func (d *database) way() (func(context.Context) (net.Conn, error), error) {
 // It closes what the audit has open, and shows that nothing keeps the lock.
 func reckon(ctx context.Context, d *database, hist *History) (holds []*Hold, found []Finding) {
 	for i, target := range hist.Targets {
-		h := &Hold{ID: fmt.Sprintf("main-%d", i), Proc: "main", Label: "main", Locker: "Session with audit, pgx", Client: 0,
-			Target: i, Wait: true, Fenced: true, Audited: true, Acquire: Span{Call: now()}}
+		h := ownHold(fmt.Sprintf("main-%d", i), i, true)
 		actx, cancel := context.WithTimeout(ctx, longestTTL+margin)
-		err := once(actx, d, h, target)
+		err := d.session(actx, func(s *pglock.Session) error { return once(actx, s, h, target) }, pglock.WithAudit())
 		cancel()
 		holds = append(holds, h)
 		if err != nil {
@@ -184,14 +188,8 @@ func reckon(ctx context.Context, d *database, hist *History) (holds []*Hold, fou
 	return holds, found
 }
 
-func once(ctx context.Context, d *database, h *Hold, target Target) error {
-	conn, err := d.db.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	s := pglock.NewSession(conn, pglock.WithAudit(), pglock.WithLogger(nil))
-	defer s.Close(context.WithoutCancel(ctx))
+// once takes and frees a lock, and says in h what came of it.
+func once(ctx context.Context, s *pglock.Session, h *Hold, target Target) error {
 	h.Acquire.Call = now()
 	lock, err := s.Acquire(ctx, target.Name, swanlock.WithFence(), swanlock.WithOwner(h.ID))
 	h.Acquire.Return, h.Outcome = now(), OK
@@ -207,6 +205,23 @@ func once(ctx context.Context, d *database, h *Hold, target Target) error {
 		h.Released, h.Err = Lost, err.Error()
 	}
 	return err
+}
+
+// session runs f with a session of verify's own.
+func (d *database) session(ctx context.Context, f func(*pglock.Session) error, opts ...pglock.SessionOption) error {
+	conn, err := d.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	s := pglock.NewSession(conn, append(opts, pglock.WithLogger(nil))...)
+	defer s.Close(context.WithoutCancel(ctx))
+	return f(s)
+}
+
+// ownHold is one of verify's own.
+func ownHold(id string, target int, audited bool) *Hold {
+	return &Hold{ID: id, Proc: "main", Label: "main", Locker: "Session, pgx", Target: target, Wait: true, Fenced: true, Audited: audited}
 }
 
 // progress tells now and then how far it is.
