@@ -99,11 +99,13 @@ func cmdVerify(ctx context.Context, s streams, args []string) (err error) {
 	if ended := interrupted(ctx, "verify"); ended != nil {
 		return ended
 	}
-	if err != nil {
-		return failf(exitCannotVerify, "verify: %w", err)
-	}
-	if found > 0 {
+	switch {
+	case found > 0 && err != nil:
+		return failf(exitViolation, "verify: %d violations with seed %d; then: %w", found, o.seed, err)
+	case found > 0:
 		return failf(exitViolation, "verify: %d violations with seed %d; the history and a picture of it are in %s", found, o.seed, o.out)
+	case err != nil:
+		return failf(exitCannotVerify, "verify: %w", err)
 	}
 	return nil
 }
@@ -121,12 +123,13 @@ func runVerify(ctx context.Context, s streams, o verifyOptions) (found int, err 
 		return 0, err
 	}
 	if o.embedded {
-		server, err := pgserver.Start(ctx)
-		if err != nil {
-			return 0, err
+		server, serr := pgserver.Start(ctx)
+		if serr != nil {
+			return 0, serr
 		}
 		defer func() { err = errors.Join(err, server.Stop()) }()
-		o.dsn = server.URL()
+		host, port, _ := strings.Cut(server.Addr(), ":")
+		cfg.DSN = fmt.Sprintf("host=%s port=%s user=postgres dbname=postgres sslmode=disable", host, port)
 		cfg.Restart = func(ctx context.Context, immediate bool) error {
 			mode := pgserver.Fast
 			if immediate {
@@ -134,16 +137,15 @@ func runVerify(ctx context.Context, s streams, o verifyOptions) (found int, err 
 			}
 			return server.Restart(ctx, mode)
 		}
-	}
-	if cfg.DSN, err = normalDSN(o.dsn); err != nil {
+	} else if cfg.DSN, err = normalDSN(o.dsn); err != nil {
 		return 0, err
 	}
 	fmt.Fprintf(s.err, "verifying with seed %d, %d workers and the faults %s for %v\n", o.seed, o.workers, orNone(o.faults), o.duration)
 	report, err := verify.Run(ctx, cfg)
-	if err != nil {
+	if report == nil {
 		return 0, err
 	}
-	return len(report.Findings()), tell(s, o, report)
+	return len(report.Findings()), errors.Join(tell(s, o, report), err)
 }
 
 // tell writes the report, and the history if there is something to see in it.

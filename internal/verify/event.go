@@ -125,6 +125,8 @@ func (r *recorder) add(e event) error {
 			if h.Shared {
 				r.counts.Shared++
 			}
+		} else {
+			delete(r.holds, h.ID)
 		}
 	case evHeld:
 		h.Held = append(h.Held, Span{e.Call, e.At})
@@ -158,6 +160,21 @@ func (r *recorder) progress() Counts {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.counts
+}
+
+// holding is how much of a TTL each process would leave behind if it was stopped
+// now, as far as it has told: the processes that hold nothing are not there, and
+// a lock without a TTL counts 0.
+func (r *recorder) holding() map[string]time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ttls := make(map[string]time.Duration)
+	for _, h := range r.holds {
+		if h.Outcome == OK && h.Release.Call == 0 && h.Ended == 0 {
+			ttls[h.Proc] = max(ttls[h.Proc], h.TTL)
+		}
+	}
+	return ttls
 }
 
 // seconds writes a time of now for people.

@@ -13,7 +13,7 @@ func TestRecorder(t *testing.T) {
 	var b bytes.Buffer
 	j := &journal{w: &b}
 	for _, e := range []event{
-		{What: evAcquire, Hold: "a", Call: 1, New: &Hold{Target: 2, TTL: time.Second}},
+		{What: evAcquire, Hold: "a", Call: 1, New: &Hold{Proc: "p", Target: 2, TTL: time.Second}},
 		{What: evGranted, Hold: "a", At: 2, Outcome: OK, Fence: 7, Pid: 8},
 		{What: evHeld, Hold: "a", Call: 3, At: 4},
 		{What: evWrite, Hold: "a", Call: 5, Write: "x", Fence: 7, Claim: true},
@@ -29,12 +29,22 @@ func TestRecorder(t *testing.T) {
 		}
 	}
 	whole := b.String()
+	early := newRecorder()
+	if err := early.read(strings.NewReader(whole[:strings.Index(whole, `{"w":"ended"`)])); err != nil {
+		t.Fatal(err)
+	}
+	if got := early.holding(); len(got) != 1 || got["p"] != time.Second {
+		t.Errorf("before the loss these hold something: %v, want p", got)
+	}
 	r := newRecorder()
 	if err := r.read(strings.NewReader(whole + `{"w":"acqu`)); err != nil {
 		t.Fatalf("a torn end: %v", err)
 	}
 	if len(r.order) != 2 {
 		t.Fatalf("got %d holds, want 2", len(r.order))
+	}
+	if got := r.holding(); len(got) != 0 {
+		t.Errorf("after the loss these hold something: %v, want none", got)
 	}
 	h := r.order[0]
 	if h.ID != "a" || h.Acquire != (Span{1, 2}) || h.Outcome != OK || h.Fence != 7 || h.Pid != 8 || h.Target != 2 || h.TTL != time.Second ||

@@ -123,20 +123,30 @@ func (in *injector) inject(ctx context.Context, kind string) error {
 	return nil
 }
 
-// free is a slot that no fault is busy with, locked.
-func (in *injector) free() *slot {
+// free is a slot that no fault is busy with, locked: rather one whose process
+// holds a lock just now, with a TTL if need be. It waits a while for that.
+func (in *injector) free(ttl bool) *slot {
 	first := in.rnd.IntN(len(in.procs.slots))
-	for i := range in.procs.slots {
-		s := in.procs.slots[(first+i)%len(in.procs.slots)]
-		if s.mu.TryLock() {
-			return s
+	for try := range 40 {
+		holding := in.procs.recorder.holding()
+		for i := range in.procs.slots {
+			s := in.procs.slots[(first+i)%len(in.procs.slots)]
+			if !s.mu.TryLock() {
+				continue
+			}
+			left, holds := holding[s.proc.name]
+			if holds && (left > 0 || !ttl) || try == 39 {
+				return s
+			}
+			s.mu.Unlock()
 		}
+		time.Sleep(2 * time.Millisecond)
 	}
 	return nil
 }
 
 func (in *injector) kill() error {
-	s := in.free()
+	s := in.free(false)
 	if s == nil {
 		return nil
 	}
@@ -151,16 +161,16 @@ func (in *injector) kill() error {
 // stop pauses a worker: for a moment, for longer than any TTL, or for so long
 // that a lock that is still held then was left to nobody.
 func (in *injector) stop(ctx context.Context) {
-	s := in.free()
-	if s == nil {
-		return
-	}
-	length := time.Duration(20+in.rnd.IntN(300)) * time.Millisecond
+	length, long := time.Duration(20+in.rnd.IntN(300))*time.Millisecond, false
 	switch n := in.rnd.IntN(10); {
 	case n < 4:
 		length = time.Duration(1200+in.rnd.IntN(1500)) * time.Millisecond
 	case n < 6:
-		length = longestTTL + margin + time.Second
+		length, long = longestTTL+margin+time.Second, true
+	}
+	s := in.free(long)
+	if s == nil {
+		return
 	}
 	in.group.Go(func() {
 		defer s.mu.Unlock()
@@ -177,7 +187,6 @@ func (in *injector) stop(ctx context.Context) {
 // victim is a session of a lock, rather one that holds something.
 func (in *injector) victim(ctx context.Context) (b backend, err error) {
 	all, err := in.d.backends(ctx)
-	all = slices.DeleteFunc(all, func(b backend) bool { return strings.HasPrefix(b.label, registerName) })
 	holding := slices.DeleteFunc(slices.Clone(all), func(b backend) bool { return !b.holds })
 	if len(holding) > 0 && in.rnd.IntN(4) > 0 {
 		all = holding
