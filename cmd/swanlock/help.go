@@ -156,8 +156,8 @@ Flags:
   --out DIR         where the history goes if there is a violation
                     (default swanlock-verify-SEED)
 
-Exit codes: 0 no violation was found, 1 one was, 2 the arguments are wrong or it
-could not be run.
+Exit codes: 0 no violation was found, 1 one was, 2 the arguments are wrong, it
+could not be run, or some of what happened took too long to judge.
 `
 
 const completionHelp = `Usage: swanlock completion bash|zsh|fish

@@ -174,6 +174,9 @@ func tell(s streams, o verifyOptions, report *verify.Report) error {
 	if len(findings) > 0 {
 		return report.WriteHistory(o.out)
 	}
+	if n := report.Unknown(); n > 0 {
+		return fmt.Errorf("%d histories took too long to judge: nothing is known of them (seed %d)", n, o.seed)
+	}
 	if report.Counts.Granted == 0 {
 		return errors.New("no lock was granted at all: nothing was verified")
 	}

@@ -97,6 +97,8 @@ const (
 	pieceSize = 200
 	// pieceTime is how long that may take.
 	pieceTime = 20 * time.Second
+	// blameTime is how long it may take to try an explanation of what is wrong.
+	blameTime = 2 * time.Second
 )
 
 // A piece is a part of a target's history that begins with the lock in a known
@@ -253,7 +255,7 @@ func blame(p piece, fences bool) (at int64, text string) {
 				part = append(part, op)
 			}
 		}
-		return porcupine.CheckOperationsTimeout(model, part, pieceTime) == porcupine.Illegal
+		return porcupine.CheckOperationsTimeout(model, part, blameTime) == porcupine.Illegal
 	}
 	n := min(sort.Search(len(ops), illegal), len(ops)-1)
 	last := ops[n]

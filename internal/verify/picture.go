@@ -28,17 +28,19 @@ func (r *Report) picture(path string) error {
 	var ops []porcupine.Operation
 	clients := 1
 	for _, op := range hist.lockOps(target) {
-		if op.Return == never { // it has no end, and wants one to be drawn
-			op.Return = max(op.Call, hist.ended(op.Input.(lockOp).hold))
-		}
-		if op.Return < from || op.Call > to {
+		h := op.Input.(lockOp).hold
+		end := hist.ended(h)
+		if end < from || h.Acquire.Call > to { // a hold is drawn whole, or not
 			continue
+		}
+		if op.Return == never { // it has no end, and wants one to be drawn
+			op.Return = max(op.Call, end)
 		}
 		clients = max(clients, op.ClientId+1)
 		ops = append(ops, op)
 	}
 	model := lockModel(lockState{}, true)
-	_, info := porcupine.CheckOperationsVerbose(model, ops, pieceTime)
+	_, info := porcupine.CheckOperationsVerbose(model, ops, blameTime)
 	var notes []porcupine.Annotation
 	for _, f := range hist.Faults {
 		if f.Return >= from && f.Call <= to {

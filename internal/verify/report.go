@@ -60,7 +60,7 @@ func (x Result) verdict() string {
 		parts = append(parts, fmt.Sprintf("%d VIOLATIONS", len(x.Findings)))
 	case x.Checked == 0 && x.Skipped == "":
 		parts = append(parts, "nothing to look at")
-	case x.Checked > 0:
+	case x.Checked > 0 && x.Unknown == 0:
 		parts = append(parts, "ok")
 	}
 	if x.Unknown > 0 {
@@ -95,7 +95,7 @@ func (r *Report) JSON(w io.Writer) error {
 		Unknown  int              `json:"unknown"`
 		Checks   []Result         `json:"checks"`
 		Findings []Finding        `json:"findings"`
-	}{len(r.Findings()) == 0, r.Seed, r.Server, r.Workers, r.Took.Seconds(), r.Counts, faults, r.Unknown(), r.Results, r.Findings()})
+	}{len(r.Findings()) == 0 && r.Unknown() == 0, r.Seed, r.Server, r.Workers, r.Took.Seconds(), r.Counts, faults, r.Unknown(), r.Results, r.Findings()})
 }
 
 // WriteHistory writes, into a new folder, the history as lines of JSON and a
