@@ -66,7 +66,7 @@ func TestReport(t *testing.T) {
 	}
 
 	unknown := Result{Kind: KindMutex, Checked: 9, Unknown: 2}
-	if got := unknown.verdict(); !strings.Contains(got, "unknown") || strings.Contains(got, "ok") {
+	if got := unknown.verdict(); !strings.Contains(got, "unknown") || strings.HasPrefix(got, "ok") {
 		t.Errorf("histories that could not be judged are called %q", got)
 	}
 	if got := (&Report{Results: []Result{unknown}}).Unknown(); got != 2 {
