@@ -71,6 +71,7 @@ var weights = map[string]int{FaultKill: 4, FaultStop: 5, FaultTerminate: 4, Faul
 func (in *injector) run(ctx context.Context) error {
 	defer in.group.Wait()
 	first := slices.Clone(in.enabled)
+	retries := 10
 	in.rnd.Shuffle(len(first), func(i, j int) { first[i], first[j] = first[j], first[i] })
 	for {
 		if pause(ctx, 50*time.Millisecond+time.Duration(in.rnd.Int64N(int64(450*time.Millisecond)))) != nil || len(in.enabled) == 0 {
@@ -78,10 +79,17 @@ func (in *injector) run(ctx context.Context) error {
 		}
 		kind := in.pick()
 		if len(first) > 0 {
-			kind, first = first[0], first[1:]
+			kind = first[0]
 		}
-		if err := in.inject(ctx, kind); err != nil && ctx.Err() == nil {
+		done, err := in.inject(ctx, kind)
+		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("cannot %s: %w", kind, err)
+		}
+		if len(first) > 0 {
+			first = first[1:]
+			if !done && retries > 0 { // there was nobody to do it to
+				first, retries = append(first, kind), retries-1
+			}
 		}
 	}
 }
@@ -106,13 +114,13 @@ func (in *injector) done(f Fault) {
 	in.faults = append(in.faults, f)
 }
 
-func (in *injector) inject(ctx context.Context, kind string) error {
+// inject does one fault, or begins it. It may find nobody to do it to.
+func (in *injector) inject(ctx context.Context, kind string) (done bool, err error) {
 	switch kind {
 	case FaultKill:
 		return in.kill()
 	case FaultStop:
-		in.stop(ctx)
-		return nil
+		return in.stop(ctx), nil
 	case FaultTerminate:
 		return in.terminate(ctx)
 	case FaultCut:
@@ -120,7 +128,7 @@ func (in *injector) inject(ctx context.Context, kind string) error {
 	case FaultRestart:
 		return in.restartServer(ctx)
 	}
-	return nil
+	panic("unreachable")
 }
 
 // free is a slot that no fault is busy with, locked: rather one whose process
@@ -145,22 +153,22 @@ func (in *injector) free(ttl bool) *slot {
 	return nil
 }
 
-func (in *injector) kill() error {
+func (in *injector) kill() (bool, error) {
 	s := in.free(false)
 	if s == nil {
-		return nil
+		return false, nil
 	}
 	defer s.mu.Unlock()
 	f := Fault{Kind: FaultKill, Proc: s.proc.name, Span: Span{Call: now()}}
 	err := in.procs.kill(s)
 	f.Return = now()
 	in.done(f)
-	return err
+	return true, err
 }
 
 // stop pauses a worker: for a moment, for longer than any TTL, or for so long
 // that a lock that is still held then was left to nobody.
-func (in *injector) stop(ctx context.Context) {
+func (in *injector) stop(ctx context.Context) bool {
 	length, long := time.Duration(20+in.rnd.IntN(300))*time.Millisecond, false
 	switch n := in.rnd.IntN(10); {
 	case n < 4:
@@ -170,7 +178,7 @@ func (in *injector) stop(ctx context.Context) {
 	}
 	s := in.free(long)
 	if s == nil {
-		return
+		return false
 	}
 	in.group.Go(func() {
 		defer s.mu.Unlock()
@@ -182,6 +190,7 @@ func (in *injector) stop(ctx context.Context) {
 		p.signal(syscall.SIGCONT)
 		in.done(f)
 	})
+	return true
 }
 
 // victim is a session of a lock, rather one that holds something.
@@ -198,10 +207,10 @@ func (in *injector) victim(ctx context.Context) (b backend, err error) {
 	return all[in.rnd.IntN(len(all))], nil
 }
 
-func (in *injector) terminate(ctx context.Context) error {
+func (in *injector) terminate(ctx context.Context) (bool, error) {
 	b, err := in.victim(ctx)
 	if err != nil || b.pid == 0 {
-		return ignoreOutage(err)
+		return false, nil // the server may just have been restarted
 	}
 	f := Fault{Kind: FaultTerminate, Label: b.label, Pid: b.pid, Span: Span{Call: now()}}
 	// Whatever is said of it, it may have ended the session.
@@ -210,17 +219,17 @@ func (in *injector) terminate(ctx context.Context) error {
 	if ended || err != nil {
 		in.done(f)
 	}
-	return ignoreOutage(err)
+	return ended, nil
 }
 
-func (in *injector) cut(ctx context.Context) error {
+func (in *injector) cut(ctx context.Context) (bool, error) {
 	b, err := in.victim(ctx)
 	if err != nil || b.pid == 0 {
-		return ignoreOutage(err)
+		return false, nil
 	}
 	l := in.proxy.find(b.port)
 	if l == nil {
-		return nil
+		return false, nil
 	}
 	closeIt := func() {
 		f := Fault{Kind: FaultCut, Detail: detailClose, Label: b.label, Pid: b.pid, Span: Span{Call: now()}}
@@ -264,12 +273,12 @@ func (in *injector) cut(ctx context.Context) error {
 			in.done(f)
 		})
 	}
-	return nil
+	return true, nil
 }
 
-func (in *injector) restartServer(ctx context.Context) error {
+func (in *injector) restartServer(ctx context.Context) (bool, error) {
 	if time.Since(in.last) < 3*time.Second {
-		return nil
+		return false, nil
 	}
 	ctx = context.WithoutCancel(ctx)
 	f := Fault{Kind: FaultRestart, Detail: detailFast}
@@ -286,7 +295,7 @@ func (in *injector) restartServer(ctx context.Context) error {
 	if immediate && err == nil {
 		in.grants(ctx, 1)
 	}
-	return err
+	return true, err
 }
 
 // grants takes some fenced locks just before a crash, with nothing written that
@@ -310,10 +319,6 @@ func (in *injector) grants(ctx context.Context, n int) {
 		}
 	}
 }
-
-// ignoreOutage drops an error of our own connection: the server may just have
-// been restarted. If it stays away, the workers' silence shows.
-func ignoreOutage(error) error { return nil }
 
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
