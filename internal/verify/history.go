@@ -51,7 +51,7 @@ const (
 	Failed  Outcome = "failed"  // anything else
 )
 
-// A Span is a time from, at the latest, Call to, at the earliest, Return.
+// A Span is a call: what it did, it did between these two times.
 type Span struct{ Call, Return int64 }
 
 // A Hold is an attempt to take a lock and, if it was granted, its life. What a

@@ -33,7 +33,7 @@ const (
 	clientsPerWorker = 2
 )
 
-// A Config is what to do. The zero values of Targets' numbers are not useful.
+// A Config is what to do.
 type Config struct {
 	DSN      string // key=value
 	AuditSQL string // makes lock_audit
@@ -114,9 +114,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	took := time.Since(began)
 
 	// What was killed with a lock must leave it. Then there is nobody left.
-	var left []Finding
-	holds, found := reckon(ctx, d, hist)
-	left = append(left, found...)
+	holds, kept := reckon(ctx, d, hist)
 	time.Sleep(2 * every)
 	unwatch()
 	<-watched
@@ -127,6 +125,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		return nil, err
 	}
 	hist.End = now()
+	var left []Finding
 	for _, text := range stuck {
 		left = append(left, Finding{Kind: KindStuck, At: hist.End, Text: text})
 	}
@@ -134,6 +133,11 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		left = append(left, Finding{Kind: KindCrash, At: hist.End, Text: text})
 	}
 	r := Judge(hist)
+	for i := range r.Results {
+		if r.Results[i].Kind == KindNobody {
+			r.Results[i].Findings = append(r.Results[i].Findings, kept...)
+		}
+	}
 	r.add(Result{Kind: KindStuck, Checked: in.procs.begun, Findings: left})
 	r.Server, r.Faults, r.Took, r.Seed, r.Workers = version, cfg.Faults, took, cfg.Seed, cfg.Workers
 	return r, nil

@@ -26,7 +26,6 @@ type workerConfig struct {
 	Seed    uint64
 	Targets []Target
 	Cancel  bool // contexts are cancelled at random
-	Line    bool // more waiting, less trying
 }
 
 // Worker is a worker process: it takes and releases locks, does work that they
