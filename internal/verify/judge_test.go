@@ -404,6 +404,11 @@ var sound = []struct {
 		s.row(s.reader(150, 250))
 		s.row(s.hold(shared, 400, 500))
 	}},
+	{"who came second found the lock free before the first in line had taken it", func(s *story) {
+		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
+		a.Acquire.Call, b.Acquire.Call = 100*ms, 900*ms
+		a.Fence, b.Fence = 2, 1
+	}},
 	{"the audit closed the row of a holder that died", func(s *story) {
 		h, b := lost(s.hold(mutex, 100, 0), 110), s.hold(mutex, 300, 400)
 		s.Procs = append(s.Procs, Proc{h.Proc, 150 * ms})

@@ -10,6 +10,12 @@ import (
 // Acquire is called.
 const lineGap = 250 * time.Millisecond
 
+// lineTry is for how long a waiter must have waited before it counts as one that
+// was served in its turn. Acquire tries once before it takes a ticket, and whoever
+// comes just when the lock is free and the first in line has not taken it yet
+// gets it: he has not waited.
+const lineTry = 500 * time.Millisecond
+
 // checkLine checks that waiters are served in the order in which they came. Two
 // of them are compared if they exclude each other, so that the order of their
 // returns is that of their grants; if one came much later than the other; and if
@@ -35,7 +41,8 @@ func checkLine(hist *History, exists bool) Result {
 				if second.Acquire.Call >= first.Acquire.Return {
 					break // they are in the order of their calls
 				}
-				if first.Shared && second.Shared || second.Acquire.Call-first.Acquire.Call < int64(lineGap) {
+				if first.Shared && second.Shared || second.Acquire.Call-first.Acquire.Call < int64(lineGap) ||
+					second.Acquire.Return-second.Acquire.Call < int64(lineTry) {
 					continue
 				}
 				r.Checked++
