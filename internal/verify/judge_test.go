@@ -205,6 +205,13 @@ var planted = []struct {
 	{"a lock stays after its release", KindNobody, func(s *story) {
 		s.seen(s.hold(mutex, 100, 200), 202)
 	}},
+	{"a pool leaves a lock on the session that it waited on", KindNobody, func(s *story) {
+		h := s.hold(mutex, 1000, 1100)
+		h.Single = false
+		other := *h
+		other.Pid++
+		s.seen(&other, 1002+margin.Milliseconds())
+	}},
 	{"a lock stays after an acquire that failed", KindNobody, func(s *story) {
 		h := s.hold(mutex, 100, 200)
 		h.Outcome, h.Release = Failed, Span{}
@@ -361,6 +368,15 @@ var sound = []struct {
 		s.Procs = append(s.Procs, Proc{h.Proc, 150 * ms})
 		s.seen(h, 152)
 		s.hold(mutex, 160, 250)
+	}},
+	{"a pool waits on another session than the one that it holds on", func(s *story) {
+		h := s.hold(mutex, 1000, 1100)
+		h.Acquire.Call, h.Single = 100*ms, false
+		other := *h
+		other.Pid++
+		s.fault(Fault{Kind: FaultCut, Detail: detailHalfOpen, Label: h.Label, Pid: other.Pid}, 900, 950)
+		s.seen(&other, 950)
+		s.seen(h, 1050)
 	}},
 	{"a write of a process that was killed, which the log has", func(s *story) {
 		h := lost(s.hold(mutex, 100, 0), 110)

@@ -16,6 +16,9 @@ const lineGap = 250 * time.Millisecond
 // gets it: he has not waited.
 const lineTry = 500 * time.Millisecond
 
+// lineCalm is how long a session may need to come to itself after a fault.
+const lineCalm = time.Second
+
 // checkLine checks that waiters are served in the order in which they came. Two
 // of them are compared if they exclude each other, so that the order of their
 // returns is that of their grants; if one came much later than the other; and if
@@ -56,9 +59,9 @@ func checkLine(hist *History, exists bool) Result {
 }
 
 // disturbed says that something was done, while h waited, to its process, its
-// session or the server.
+// session or the server, or had been just before.
 func (hist *History) disturbed(h *Hold) bool {
 	return slices.ContainsFunc(hist.Faults, func(f Fault) bool {
-		return f.touches(h) && f.Call <= h.Acquire.Return && h.Acquire.Call <= f.Return+int64(margin)
+		return f.touches(h) && f.Call <= h.Acquire.Return && h.Acquire.Call <= f.Return+int64(lineCalm)
 	})
 }

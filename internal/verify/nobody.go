@@ -28,6 +28,11 @@ func checkNobody(hist *History) Result {
 	for _, h := range hist.Holds {
 		at := claimant{h.Label, h.Target}
 		claims[at] = append(claims[at], hist.claim(h))
+		if h.Outcome == OK && !h.Single {
+			// A pool may wait on another session than the one that it holds on.
+			late := h.Acquire.Return + int64(margin) + int64(h.TTL)
+			claims[at] = append(claims[at], claim{from: h.Acquire.Call, until: hist.healed(&Hold{Label: h.Label, TTL: h.TTL}, late)})
+		}
 	}
 	for at, all := range claims {
 		slices.SortFunc(all, func(a, b claim) int { return cmp.Compare(a.from, b.from) })
