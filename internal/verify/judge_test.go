@@ -410,6 +410,12 @@ var sound = []struct {
 		a.Fence, b.Fence = 2, 1
 		s.fault(Fault{Kind: FaultTerminate, Label: a.Label}, 500, 501)
 	}},
+	{"who came second is served first after a fault of the pool's session with the ticket", func(s *story) {
+		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
+		a.Acquire.Call, b.Acquire.Call = 100*ms, 400*ms
+		a.Fence, b.Fence, a.Single = 2, 1, false
+		s.fault(Fault{Kind: FaultCut, Detail: detailHalfOpen, Label: a.Label, Pid: a.Pid + 1}, 450, 501)
+	}},
 	{"two who came almost at once", func(s *story) {
 		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
 		a.Acquire.Call, b.Acquire.Call = 300*ms, 400*ms

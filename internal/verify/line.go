@@ -62,6 +62,7 @@ func checkLine(hist *History, exists bool) Result {
 // session or the server, or had been just before.
 func (hist *History) disturbed(h *Hold) bool {
 	return slices.ContainsFunc(hist.Faults, func(f Fault) bool {
+		f.Pid = 0 // a pool's ticket may be on another session than the lock
 		return f.touches(h) && f.Call <= h.Acquire.Return && h.Acquire.Call <= f.Return+int64(lineCalm)
 	})
 }
