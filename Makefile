@@ -1,12 +1,12 @@
 # make help tells what there is. CI calls only what stands here.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-matrix race lint verify generate bench clean
+.PHONY: help demo test test-matrix race lint verify verify-knockouts generate bench clean
 
 GO    ?= go
 TOOLS := bin/sqlc bin/staticcheck
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## the main job on real processes and a PostgreSQL of its own (20 s)
 	@$(GO) run ./cmd/swanlock demo
@@ -33,6 +33,9 @@ verify: lint bin/sqlc ## lint, and: generated code, SQL, go.mod and dependencies
 	cd tools && $(GO) mod tidy -diff
 	@foreign=$$($(GO) list -deps -f '{{if not .Standard}}{{.ImportPath}}{{end}}' . ./pglock ./memlock ./migrations ./locktest | grep -v '^github.com/swanlake-io/swanlock'); \
 		test -z "$$foreign" || { echo "linked into users' programs: $$foreign"; exit 1; }
+
+verify-knockouts: ## swanlock verify finds each guarantee that is taken out of a build (5 minutes)
+	SWANLOCK_KNOCKOUTS=1 $(GO) test -run 'TestKnockouts$$' -v -timeout 30m ./internal/verify
 
 bench: ## a Session against the raw drivers, in turns (1 minute)
 	$(GO) test -run '^$$' -bench Session -benchtime 40x ./pglock

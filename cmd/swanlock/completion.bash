@@ -5,7 +5,7 @@ _swanlock() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} i words=
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        words='run key migrate dev demo completion version help --help --version'
+        words='run key migrate dev demo verify completion version help --help --version'
     else
         case ${COMP_WORDS[1]} in
         run)
@@ -27,9 +27,16 @@ _swanlock() {
                 words='--wait --timeout --ttl --grace --shared --fence --audit --owner -E --conflict-exit-code --help --'
             fi
             ;;
+        verify)
+            case $prev in
+            --faults) words='all none kill stop terminate cut restart cancel' ;;
+            --dsn | --duration | --workers | --seed | --out) return ;;
+            *) words='--embedded --dsn --duration --workers --faults --seed --json --out --help' ;;
+            esac
+            ;;
         migrate) words='up down status print --help' ;;
         completion) words='bash zsh fish --help' ;;
-        help) words='run key migrate dev demo completion' ;;
+        help) words='run key migrate dev demo verify completion' ;;
         key | dev | demo) words='--help' ;;
         esac
     fi

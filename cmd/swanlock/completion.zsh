@@ -9,6 +9,7 @@ _swanlock() {
         'migrate:create the audit table, or remove it'
         'dev:start a throw-away PostgreSQL'
         'demo:prove on this machine that the locks work'
+        'verify:try to break the locks, and check what happened'
         'completion:print the completions for a shell'
         'version:print the version'
         'help:tell about a command'
@@ -43,9 +44,23 @@ _swanlock() {
             '--help[tell about run]' \
             '1:target:_files' '2:separator:(--)'
         ;;
+    verify)
+        ((CURRENT--))
+        shift words
+        _arguments \
+            '--embedded[a throw-away server of its own]' \
+            '--dsn[a server that is not in production]:connection string:' \
+            '--duration[how long to try]:duration:' \
+            '--workers[how many processes]:number:' \
+            '--faults[what is done to them]:faults:_values -s , fault all none kill stop terminate cut restart cancel' \
+            '--seed[what to try, again]:number:' \
+            '--json[the report as JSON]' \
+            '--out[where the history goes]:folder:_files -/' \
+            '--help[tell about verify]'
+        ;;
     migrate) ((CURRENT == 3)) && _values command up down status print ;;
     completion) ((CURRENT == 3)) && _values shell bash zsh fish ;;
-    help) ((CURRENT == 3)) && _values command run key migrate dev demo completion ;;
+    help) ((CURRENT == 3)) && _values command run key migrate dev demo verify completion ;;
     key) ((CURRENT == 3)) && _files ;;
     esac
 }

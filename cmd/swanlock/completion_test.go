@@ -18,13 +18,15 @@ func TestBashCompletion(t *testing.T) {
 		want []string
 	}{
 		{"swanlock r", []string{"run"}},
-		{"swanlock ", []string{"run", "key", "migrate", "dev", "demo", "completion", "version", "help", "--help", "--version"}},
+		{"swanlock ", []string{"run", "key", "migrate", "dev", "demo", "verify", "completion", "version", "help", "--help", "--version"}},
 		{"swanlock migrate ", []string{"up", "down", "status", "print", "--help"}},
 		{"swanlock migrate s", []string{"status"}},
 		{"swanlock completion z", []string{"zsh"}},
 		{"swanlock help k", []string{"key"}},
 		{"swanlock run --t", []string{"--timeout", "--ttl"}},
 		{"swanlock run --ttl 5s --co", []string{"--conflict-exit-code"}},
+		{"swanlock verify --d", []string{"--dsn", "--duration"}},
+		{"swanlock verify --faults c", []string{"cut", "cancel"}},
 		{"swanlock run --ttl ", nil},
 		{"swanlock run targ", nil}, // a file name
 		{"swanlock run t -- comple", []string{"complete"}},
@@ -62,7 +64,7 @@ func TestOtherCompletions(t *testing.T) {
 			t.Errorf("completion %s: %d", shell, code)
 		}
 		for _, c := range commands() {
-			if c.name != demoHolderName && !strings.Contains(script, c.name) {
+			if c.name != demoHolderName && c.name != verifyWorkerName && !strings.Contains(script, c.name) {
 				t.Errorf("%s does not know %s", shell, c.name)
 			}
 		}

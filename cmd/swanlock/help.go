@@ -16,6 +16,7 @@ Commands:
   migrate      create the audit table, or remove it: up, down, status, print
   dev          start a throw-away PostgreSQL and print how to use it
   demo         prove on this machine that the locks work
+  verify       try to break the locks, and check what happened
   completion   print the completions for bash, zsh or fish
   version      print the version
   help         as in: swanlock help run
@@ -124,6 +125,39 @@ file, that only one of them holds a lock at a time; that the lock of a killed
 process is free at once and that of a stopped one within its TTL; that fences
 rise; and what the audit says. Takes about 10 seconds. Every claim is checked from
 outside, in the file or by another session. Exits with 0 only if all of them held.
+`
+
+const verifyHelp = `Usage: swanlock verify --embedded|--dsn DSN [flags]
+
+Tries to break swanlock. Worker processes take and release a few locks, in every
+way there is, and do work that the locks guard, while they are killed, stopped,
+cut off and their server is restarted. What they and the server saw is recorded
+and checked: who held what, fences, late writes, locks that nobody holds, the
+audit. docs/verification.md tells what that proves and what it does not.
+
+  swanlock verify --embedded --duration 1m
+
+Flags:
+  --embedded        a throw-away server of its own
+  --dsn DSN         a server of yours, not one in production: its sessions are
+                    left alone, but there is some load. All that is written is in
+                    a schema swanlock_verify_*, which is dropped at the end
+  --duration D      how long to try (default 30s)
+  --workers N       how many processes (default 4)
+  --faults LIST     all, none, or some of, with commas (default all):
+      kill          SIGKILL of a worker
+      stop          SIGSTOP of a worker, and SIGCONT after a while
+      terminate     pg_terminate_backend of a worker's session
+      cut           the network: connections closed, half open, slow
+      restart       of the server, also as in a crash; with --embedded only
+      cancel        contexts that end at random
+  --seed N          what to try, again; how it is interleaved is not repeated
+  --json            the report as JSON
+  --out DIR         where the history goes if there is a violation
+                    (default swanlock-verify-SEED)
+
+Exit codes: 0 no violation was found, 1 one was, 2 the arguments are wrong, it
+could not be run, or some of what happened took too long to judge.
 `
 
 const completionHelp = `Usage: swanlock completion bash|zsh|fish

@@ -68,10 +68,12 @@ func commands() []command {
 		{"migrate", migrateHelp, cmdMigrate},
 		{"dev", devHelp, cmdDev},
 		{"demo", demoHelp, cmdDemo},
+		{"verify", verifyHelp, cmdVerify},
 		{"completion", completionHelp, cmdCompletion},
 		{"version", "", cmdVersion},
 		{"help", "", cmdHelp},
 		{demoHolderName, "", cmdDemoHolder},
+		{verifyWorkerName, "", cmdVerifyWorker},
 	}
 }
 

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/swanlake-io/swanlock/internal/pgserver"
+	"github.com/swanlake-io/swanlock/internal/verify"
+)
+
+func TestParseVerify(t *testing.T) {
+	o, err := parseVerify([]string{"--dsn", "host=db"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := o.faults; slices.Contains(got, verify.FaultRestart) || len(got) != len(verify.AllFaults)-1 {
+		t.Errorf("with --dsn all faults are %q, want all but restart", got)
+	}
+	if o.seed == 0 || !strings.HasPrefix(o.out, "swanlock-verify-") || o.duration != 30*time.Second || o.workers != 4 {
+		t.Errorf("defaults: %+v", o)
+	}
+	for _, tt := range []struct {
+		args string
+		says string // "": no error
+	}{
+		{"--embedded", ""},
+		{"--embedded --faults kill,cut --seed 7 --workers 2 --duration 1m --json --out x", ""},
+		{"--embedded --faults none", ""},
+		{"", "either --embedded"},
+		{"--embedded --dsn host=db", "either --embedded"},
+		{"--dsn host=db --faults kill,restart", "restart needs --embedded"},
+		{"--embedded --faults kill,fire", `"fire" is not a fault`},
+		{"--embedded --faults=", `"" is not a fault`},
+		{"--embedded --duration 10ms", "--duration 10ms"},
+		{"--embedded --workers 0", "--workers 0"},
+		{"--embedded --seed x", "seed"},
+		{"--embedded more", "one argument too many"},
+	} {
+		_, err := parseVerify(strings.Fields(tt.args))
+		if got := err == nil; got != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("verify %s: %v, want %q", tt.args, err, tt.says)
+		}
+	}
+	if code, _, stderr := runHere("verify"); code != 2 || !strings.HasPrefix(stderr, "swanlock: verify: give either") {
+		t.Errorf("without arguments it exits with %d: %s", code, stderr)
+	}
+	if code, _, stderr := runHere("verify", "--dsn", "host=127.0.0.1 port=1 dbname=x user=x"); code != 2 {
+		t.Errorf("without a server it exits with %d: %s", code, stderr)
+	}
+}
+
+// verified is what --json says.
+type verified struct {
+	OK       bool
+	Unknown  int
+	Counts   verify.Counts
+	Faults   map[string]struct{ Done int }
+	Checks   []verify.Result
+	Findings []verify.Finding
+}
+
+func verifies(t *testing.T, args ...string) (v verified) {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "out")
+	p := swanlockCommand(t, []string{}, append([]string{"verify", "--json", "--out", out}, args...)...).start().want(0)
+	if err := json.Unmarshal(p.stdout.Bytes(), &v); err != nil {
+		t.Fatalf("%v: %s", err, &p.stdout)
+	}
+	if !v.OK || len(v.Findings) > 0 || v.Unknown > 0 {
+		t.Errorf("got findings %+v and %d unknown, want none", v.Findings, v.Unknown)
+		if text, err := os.ReadFile(filepath.Join(out, "history.jsonl")); err == nil && os.Getenv("CI") == "" {
+			t.Logf("history:\n%s", text[:min(len(text), 20_000)])
+		}
+	}
+	if v.Counts.Granted == 0 || v.Counts.Writes == 0 || v.Counts.Shared == 0 {
+		t.Errorf("nothing was tried: %+v", v.Counts)
+	}
+	for _, c := range v.Checks {
+		if c.Checked == 0 && c.Kind != verify.KindLine {
+			t.Errorf("the check %s had nothing to look at", c.Kind)
+		}
+	}
+	return v
+}
+
+// TestVerifyEmbedded runs it all for a few seconds, with each fault at least
+// once.
+func TestVerifyEmbedded(t *testing.T) {
+	slow(t)
+	v := verifies(t, "--embedded", "--duration", "5s", "--seed", "3", "--workers", "3", "--faults", "all")
+	for _, f := range verify.AllFaults {
+		if v.Faults[f].Done == 0 && f != verify.FaultCancel {
+			t.Errorf("the fault %s never came about: %v", f, v.Faults)
+		}
+	}
+}
+
+// TestVerifyDSN: on a server of the user's it leaves nothing behind.
+func TestVerifyDSN(t *testing.T) {
+	slow(t)
+	dsn := newDatabase(t)
+	db := openDB(t, dsn)
+	verifies(t, "--dsn", dsn, "--duration", "2s", "--seed", "4", "--workers", "2")
+	var schemas, locks int
+	if err := db.QueryRow(`SELECT (SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'swanlock%'),
+		(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`).
+		Scan(&schemas, &locks); err != nil || schemas != 0 || locks != 0 {
+		t.Errorf("it leaves %d schemas and %d locks behind (%v), want none", schemas, locks, err)
+	}
+	if err := db.Ping(); err != nil {
+		t.Errorf("our own session: %v", err)
+	}
+	// A Unix socket has no ports by which a connection could be found and cut.
+	code, _, stderr := runHere("verify", "--dsn", pgserver.Default().SocketURL(), "--duration", "1s", "--faults", "cut")
+	if code != 2 || !strings.Contains(stderr, "needs TCP") {
+		t.Errorf("cut over a Unix socket: exit code %d, %s", code, stderr)
+	}
+}

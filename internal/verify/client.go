@@ -1,0 +1,236 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+)
+
+// A client takes one lock after the other. The seed fixes what it tries, not
+// how the machine interleaves it.
+type client struct {
+	*worker
+	number int
+	rnd    *rand.Rand
+
+	kind    lockerKind
+	locker  *opened
+	label   string
+	uses    int // how often the locker will still be used
+	lockers int
+}
+
+func (c *client) run(ctx context.Context) error {
+	defer c.drop()
+	for ctx.Err() == nil {
+		if c.uses == 0 {
+			c.drop()
+		}
+		if c.locker == nil {
+			if c.take(ctx) != nil { // the server may be down
+				c.sleep(ctx, 20*time.Millisecond, 100*time.Millisecond)
+				continue
+			}
+		}
+		c.uses--
+		again, err := c.once(ctx)
+		if err != nil {
+			return err
+		}
+		if !again {
+			c.drop()
+		}
+		c.sleep(ctx, 0, 10*time.Millisecond)
+	}
+	return nil
+}
+
+// take opens a locker of the next kind.
+func (c *client) take(ctx context.Context) (err error) {
+	c.kind = lockerKinds[(c.number+c.lockers)%len(lockerKinds)]
+	c.label = fmt.Sprintf("%s.%d.%d", c.cfg.Name, c.number, c.lockers)
+	if c.kind.shared {
+		c.label = c.cfg.Name + "." + c.kind.name
+	}
+	c.lockers++
+	octx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	c.locker, err = c.worker.locker(octx, c.kind, c.label)
+	c.uses = 10 + c.rnd.IntN(50)
+	return err
+}
+
+func (c *client) drop() {
+	if c.locker != nil && !c.kind.shared {
+		c.locker.close(context.Background())
+	}
+	c.locker = nil
+}
+
+func (c *client) sleep(ctx context.Context, least, most time.Duration) {
+	timer := time.NewTimer(least + time.Duration(c.rnd.Int64N(int64(most-least))))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+func (c *client) chance(percent int) bool { return c.rnd.IntN(100) < percent }
+
+// ask makes up what to ask for.
+func (c *client) ask() (*Hold, []swanlock.Option) {
+	h := &Hold{Proc: c.cfg.Name, Client: c.number, Label: c.label, Locker: c.kind.name, Single: c.kind.single,
+		Audited: c.kind.audited, Target: c.rnd.IntN(len(c.cfg.Targets))}
+	h.Wait = c.chance(70)
+	h.Shared = c.cfg.Targets[h.Target].Shared && c.chance(60)
+	h.Fenced = !h.Shared && c.chance(75)
+	if c.chance(60) {
+		h.TTL = time.Duration(600+c.rnd.IntN(600)) * time.Millisecond
+		h.Auto = c.chance(30)
+	}
+	opts := []swanlock.Option{}
+	if h.TTL > 0 {
+		opts = append(opts, swanlock.WithTTL(h.TTL))
+	}
+	if h.Auto {
+		opts = append(opts, swanlock.WithAutoRefresh())
+	}
+	if h.Shared {
+		opts = append(opts, swanlock.WithShared())
+	}
+	if h.Fenced {
+		opts = append(opts, swanlock.WithFence())
+	}
+	return h, opts
+}
+
+// once takes a lock, works and frees it. Its error is of the journal; again says
+// that the locker can be used again.
+func (c *client) once(ctx context.Context) (again bool, err error) {
+	h, opts := c.ask()
+	id := c.next()
+	actx, cancel := context.WithTimeout(ctx, 100*time.Millisecond+time.Duration(c.rnd.Int64N(int64(3*time.Second))))
+	defer cancel()
+	if c.cfg.Cancel && c.chance(15) {
+		defer time.AfterFunc(time.Duration(c.rnd.Int64N(int64(5*time.Millisecond))), cancel).Stop()
+	}
+	opts = append(opts, swanlock.WithOwner(id))
+	if err := c.journal.put(event{What: evAcquire, Hold: id, Call: now(), New: h}); err != nil {
+		return false, err
+	}
+	acquire := c.locker.TryAcquire
+	if h.Wait {
+		acquire = c.locker.Acquire
+	}
+	lock, aerr := acquire(actx, c.cfg.Targets[h.Target].Name, opts...)
+	e := event{What: evGranted, Hold: id, At: now()}
+	switch {
+	case aerr == nil:
+		e.Outcome, e.Fence = OK, int64(lock.Info().Fence)
+		if b, ok := lock.(interface{ BackendPID() int }); ok {
+			e.Pid = b.BackendPID()
+		}
+	case errors.Is(aerr, swanlock.ErrAlreadyHeld):
+		e.Outcome, e.Err = Already, aerr.Error()
+	case errors.Is(aerr, swanlock.ErrNotAcquired):
+		e.Outcome, e.Err = Refused, aerr.Error()
+	default:
+		e.Outcome, e.Err = Failed, aerr.Error()
+	}
+	if err := c.journal.put(e); err != nil {
+		return false, err
+	}
+	if aerr != nil {
+		return e.Outcome == Refused, nil
+	}
+
+	if err := c.work(ctx, id, h, lock); err != nil {
+		return false, err
+	}
+
+	rctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if c.cfg.Cancel && c.chance(10) {
+		cancel()
+	}
+	if err := c.journal.put(event{What: evRelease, Hold: id, Call: now()}); err != nil {
+		return false, err
+	}
+	rerr := lock.Release(rctx)
+	e = event{What: evReleased, Hold: id, At: now(), Outcome: OK}
+	if rerr != nil {
+		e.Outcome, e.Err = Failed, rerr.Error()
+		if errors.Is(rerr, swanlock.ErrLost) {
+			e.Outcome = Lost
+		}
+	}
+	return rerr == nil, c.journal.put(e)
+}
+
+// work is what a holder does. It always ends with what a late writer would do:
+// look whether the lock is held, and write.
+func (c *client) work(ctx context.Context, id string, h *Hold, lock swanlock.DistributedLock) error {
+	fence := int64(lock.Info().Fence)
+	// Most are short. Some last for longer than the TTL, and are refreshed or not.
+	least, most := time.Duration(0), 20*time.Millisecond
+	refresh := h.TTL > 0 && c.chance(50)
+	switch {
+	case c.chance(4):
+		least, most = 200*time.Millisecond, 700*time.Millisecond
+	case h.TTL > 0 && c.chance(7):
+		least, most = h.TTL, 2*h.TTL
+	}
+	end := time.Now().Add(least + time.Duration(c.rnd.Int64N(int64(most-least))))
+
+	held, err := c.held(id, lock)
+	if err != nil {
+		return err
+	}
+	claimed := false
+	if fence > 0 && held {
+		if claimed, err = c.write(id, fence, h.Target, true); err != nil {
+			return err
+		}
+	}
+	for ctx.Err() == nil && held && time.Now().Before(end) {
+		timer := time.NewTimer(min(time.Until(end), 50*time.Millisecond))
+		select {
+		case <-timer.C:
+		case <-lock.Done():
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if refresh && lock.Err() == nil {
+			rctx, cancel := context.WithTimeout(ctx, h.TTL)
+			lock.Refresh(rctx)
+			cancel()
+		}
+		if held, err = c.held(id, lock); err != nil {
+			return err
+		}
+	}
+	if claimed {
+		if _, err := c.write(id, fence, h.Target, false); err != nil {
+			return err
+		}
+	}
+	_, err = c.held(id, lock)
+	return err
+}
+
+// held asks the lock whether it is held, as a holder should before its work and
+// after it.
+func (c *client) held(id string, lock swanlock.DistributedLock) (bool, error) {
+	call := now()
+	err := lock.Err()
+	e := event{What: evHeld, Hold: id, Call: call, At: now()}
+	if err != nil {
+		e.What, e.Err = evEnded, err.Error()
+	}
+	return err == nil, c.journal.put(e)
+}

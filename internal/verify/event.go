@@ -1,0 +1,183 @@
+package verify
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// An event is a line of what a worker writes: before a call, and after its
+// return. A line is shorter than a pipe's PIPE_BUF and written at once, so that
+// it is there whole, or not at all, whenever its writer is killed.
+type event struct {
+	What string `json:"w"`
+	Hold string `json:"h,omitempty"`
+	Call int64  `json:"c,omitempty"`
+	At   int64  `json:"t,omitempty"` // the return
+
+	Outcome Outcome `json:"o,omitempty"`
+	Err     string  `json:"e,omitempty"`
+	Fence   int64   `json:"f,omitempty"`
+	Pid     int     `json:"p,omitempty"`
+	Write   string  `json:"id,omitempty"`
+	Claim   bool    `json:"claim,omitempty"`
+	Met     string  `json:"met,omitempty"`
+
+	New *Hold `json:"new,omitempty"` // acquire: what is asked for
+}
+
+const (
+	evAcquire  = "acquire"
+	evGranted  = "acquired" // whatever the outcome
+	evHeld     = "held"     // Err was nil
+	evEnded    = "ended"    // Err was not
+	evWrite    = "write"
+	evWritten  = "written"
+	evRelease  = "release"
+	evReleased = "released"
+)
+
+// A journal writes events.
+type journal struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+const maxErr = 300
+
+func (j *journal) put(e event) error {
+	if len(e.Err) > maxErr {
+		e.Err = e.Err[:maxErr] + "..."
+	}
+	line, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	_, err = j.w.Write(append(line, '\n'))
+	return err
+}
+
+// A recorder makes holds of the events of all workers.
+type recorder struct {
+	mu     sync.Mutex
+	holds  map[string]*Hold
+	order  []*Hold
+	counts Counts
+}
+
+// Counts are what the progress tells.
+type Counts struct {
+	Attempts int `json:"attempts"`
+	Granted  int `json:"granted"`
+	Shared   int `json:"shared"` // of those granted
+	Lost     int `json:"lost"`
+	Writes   int `json:"writes"`
+	Fenced   int `json:"fenced_off"` // of the writes
+}
+
+func newRecorder() *recorder { return &recorder{holds: make(map[string]*Hold)} }
+
+// read reads a worker's events to their end. The last line of a process that
+// was killed may be torn.
+func (r *recorder) read(from io.Reader) error {
+	lines := bufio.NewScanner(from)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var e event
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+			if !lines.Scan() {
+				return nil
+			}
+			return fmt.Errorf("a worker wrote what is no event: %w", err)
+		}
+		if err := r.add(e); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
+}
+
+func (r *recorder) add(e event) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e.What == evAcquire {
+		h := e.New
+		h.ID, h.Acquire.Call = e.Hold, e.Call
+		r.holds[h.ID] = h
+		r.order = append(r.order, h)
+		r.counts.Attempts++
+		return nil
+	}
+	h := r.holds[e.Hold]
+	if h == nil {
+		return fmt.Errorf("an event of a hold that was never asked for: %+v", e)
+	}
+	switch e.What {
+	case evGranted:
+		h.Acquire.Return, h.Outcome, h.Err, h.Fence, h.Pid = e.At, e.Outcome, e.Err, e.Fence, e.Pid
+		if e.Outcome == OK {
+			r.counts.Granted++
+			if h.Shared {
+				r.counts.Shared++
+			}
+		} else {
+			delete(r.holds, h.ID)
+		}
+	case evHeld:
+		h.Held = append(h.Held, Span{e.Call, e.At})
+	case evEnded:
+		if h.Ended == 0 {
+			h.Ended, h.Err = e.At, e.Err
+			r.counts.Lost++
+		}
+	case evWrite:
+		h.Writes = append(h.Writes, Write{Span: Span{Call: e.Call}, ID: e.Write, Claim: e.Claim, Fence: e.Fence})
+	case evWritten:
+		w := &h.Writes[len(h.Writes)-1]
+		w.Return, w.Outcome, w.Met = e.At, e.Outcome, e.Met
+		r.counts.Writes++
+		if e.Outcome == Refused {
+			r.counts.Fenced++
+		}
+	case evRelease:
+		h.Release.Call = e.Call
+	case evReleased:
+		h.Release.Return, h.Released = e.At, e.Outcome
+		if e.Err != "" {
+			h.Err = e.Err
+		}
+		delete(r.holds, h.ID)
+	}
+	return nil
+}
+
+func (r *recorder) progress() Counts {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.counts
+}
+
+// holding is how much of a TTL each process would leave behind if it was stopped
+// now, as far as it has told: the processes that hold nothing are not there, and
+// a lock without a TTL counts 0.
+func (r *recorder) holding() map[string]time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ttls := make(map[string]time.Duration)
+	for _, h := range r.holds {
+		if h.Outcome == OK && h.Release.Call == 0 && h.Ended == 0 {
+			ttls[h.Proc] = max(ttls[h.Proc], h.TTL)
+		}
+	}
+	return ttls
+}
+
+// seconds writes a time of now for people.
+func seconds(t, zero int64) string {
+	return fmt.Sprintf("%.3f s", time.Duration(t-zero).Seconds())
+}

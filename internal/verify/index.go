@@ -1,0 +1,116 @@
+package verify
+
+// An index finds quickly what a history has of a session.
+type index struct {
+	ends    []Fault            // that end every session
+	endsOf  map[string][]Fault // that end one
+	cutsOf  map[string][]Fault // of the network, by session
+	crashes []Fault
+	killed  map[string]int64 // when a process had been killed
+	grants  map[string]int64 // when a session granted its last lock
+}
+
+// look is the history's index, made on first use.
+func (hist *History) look() *index {
+	if hist.index != nil {
+		return hist.index
+	}
+	x := &index{endsOf: make(map[string][]Fault), cutsOf: make(map[string][]Fault), killed: make(map[string]int64), grants: make(map[string]int64)}
+	for _, f := range hist.Faults {
+		switch {
+		case f.Ends() && f.Label == "":
+			x.ends = append(x.ends, f)
+		case f.Ends():
+			x.endsOf[f.Label] = append(x.endsOf[f.Label], f)
+		}
+		if f.Kind == FaultCut {
+			x.cutsOf[f.Label] = append(x.cutsOf[f.Label], f)
+		}
+		if f.Kind == FaultRestart && f.Detail != detailFast {
+			x.crashes = append(x.crashes, f)
+		}
+	}
+	for _, p := range hist.Procs {
+		if p.Killed != 0 {
+			x.killed[p.Name] = p.Killed
+		}
+	}
+	for _, h := range hist.Holds {
+		if h.Outcome == OK {
+			x.grants[h.Label] = max(x.grants[h.Label], h.Acquire.Return)
+		}
+	}
+	hist.index = x
+	return x
+}
+
+const never = int64(1) << 62
+
+// touched is when the first fault that may have ended h's session over its head
+// began, or never. A backend that was told to end may still grant: so what began
+// soon after the fault counts as well.
+func (hist *History) touched(h *Hold) (at int64) {
+	at = never
+	x := hist.look()
+	for _, faults := range [][]Fault{x.ends, x.endsOf[h.Label]} {
+		for _, f := range faults {
+			if f.touches(h) && f.Return+int64(margin) >= h.Acquire.Call {
+				at = min(at, f.Call)
+			}
+		}
+	}
+	return at
+}
+
+// certain is until when h was held for certain: the latest time at which its
+// holder had reason to say so; 0 is never. A lock that was kept was held until
+// Release was called. Otherwise what the holder said counts, as long as no
+// session had been ended by force.
+func (hist *History) certain(h *Hold) (until int64) {
+	if h.Kept() {
+		return h.Release.Call
+	}
+	limit := hist.touched(h)
+	for _, c := range h.Held {
+		if c.Return < limit {
+			until = max(until, c.Call)
+		}
+	}
+	return until
+}
+
+// healed is at, or later if h's network was down then: the server knows of
+// nothing meanwhile, and what was held up restarts a lease when it arrives.
+func (hist *History) healed(h *Hold, at int64) int64 {
+	late := int64(margin) + int64(h.TTL)
+	for changed := true; changed; {
+		changed = false
+		for _, f := range hist.look().cutsOf[h.Label] {
+			if end := f.Return + late; f.touches(h) && f.Call <= at && end > at {
+				at, changed = end, true
+			}
+		}
+	}
+	return at
+}
+
+// crashes are how often the server crashed, of our doing or not.
+func (hist *History) crashes() int { return len(hist.look().crashes) }
+
+// epoch is how many crashes came before the grant of h; ok is false if one may
+// have come meanwhile.
+func (hist *History) epoch(h *Hold) (n int, ok bool) {
+	if fencesSurviveCrash {
+		return 0, true
+	}
+	ok = true
+	for _, f := range hist.look().crashes {
+		switch {
+		case f.Return < h.Acquire.Call:
+			n++
+		case f.Call <= h.Acquire.Return:
+			ok = false
+		}
+	}
+	return n, ok
+}

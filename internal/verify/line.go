@@ -1,0 +1,68 @@
+package verify
+
+import (
+	"slices"
+	"time"
+)
+
+// lineGap is by how much a waiter must have come before another, for their order
+// to be judged: from outside nobody sees when a ticket is taken, only when
+// Acquire is called.
+const lineGap = 250 * time.Millisecond
+
+// lineTry is for how long a waiter must have waited before it counts as one that
+// was served in its turn. Acquire tries once before it takes a ticket, and whoever
+// comes just when the lock is free and the first in line has not taken it yet
+// gets it: he has not waited.
+const lineTry = 500 * time.Millisecond
+
+// lineCalm is how long a session may need to come to itself after a fault.
+const lineCalm = time.Second
+
+// checkLine checks that waiters are served in the order in which they came. Two
+// of them are compared if they exclude each other, so that the order of their
+// returns is that of their grants; if one came much later than the other; and if
+// no fault disturbed either while they waited, since that may cost the place in
+// line.
+func checkLine(hist *History, exists bool) Result {
+	r := Result{Kind: KindLine}
+	if !exists {
+		r.Skipped = "waiters are served in no order yet"
+		return r
+	}
+	for i, target := range hist.Targets {
+		var waiters []*Hold
+		for _, h := range hist.holds(i) {
+			// A lock that was lost at once might have been granted before one
+			// whose acquire returned first.
+			if h.Wait && h.Kept() && !hist.disturbed(h) {
+				waiters = append(waiters, h)
+			}
+		}
+		for n, first := range waiters {
+			for _, second := range waiters[n+1:] {
+				if second.Acquire.Call >= first.Acquire.Return {
+					break // they are in the order of their calls
+				}
+				if first.Shared && second.Shared || second.Acquire.Call-first.Acquire.Call < int64(lineGap) ||
+					second.Acquire.Return-second.Acquire.Call < int64(lineTry) {
+					continue
+				}
+				r.Checked++
+				if second.Acquire.Return < first.Acquire.Return {
+					r.find(target, second.Acquire.Return, "%v waited for %s when %v came, which was served first", first, seconds(second.Acquire.Call, first.Acquire.Call), second)
+				}
+			}
+		}
+	}
+	return r
+}
+
+// disturbed says that something was done, while h waited, to its process, its
+// session or the server, or had been just before.
+func (hist *History) disturbed(h *Hold) bool {
+	return slices.ContainsFunc(hist.Faults, func(f Fault) bool {
+		f.Pid = 0 // a pool's ticket may be on another session than the lock
+		return f.touches(h) && f.Call <= h.Acquire.Return && h.Acquire.Call <= f.Return+int64(lineCalm)
+	})
+}

@@ -1,0 +1,252 @@
+// Package verify tries to break swanlock and judges what happened. Worker
+// processes take and release a few locks while faults are injected; what they
+// say of it, and what the server says, is a history, which is checked against
+// models of what a lock is. docs/verification.md tells what that proves.
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+const (
+	// longestTTL bounds the TTLs that workers ask for.
+	longestTTL = 1200 * time.Millisecond
+	// margin is how much longer than it should a lock may be seen at the server
+	// when its holder is gone: machines are busy, and a server looks at its
+	// connections when it comes to it.
+	margin = 4 * time.Second
+	// finishing is how long workers may take to finish. The longest call of
+	// theirs is bounded by pglock's patience of five seconds, several times over.
+	finishing = 45 * time.Second
+	// clientsPerWorker take locks at once in a process.
+	clientsPerWorker = 2
+)
+
+// A Config is what to do.
+type Config struct {
+	DSN      string // key=value
+	AuditSQL string // makes lock_audit
+	Worker   []string
+	Duration time.Duration
+	Workers  int
+	Faults   []string
+	Seed     uint64
+	Restart  func(ctx context.Context, immediate bool) error // nil: not possible
+	Progress io.Writer
+}
+
+// Run does it all, and judges. Its error says that it could not be done; what
+// was found is in the report.
+func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
+	rnd := rand.New(rand.NewPCG(cfg.Seed, 0))
+	name := fmt.Sprintf("%08x", rand.Uint32()) // not the seed's: two runs may share a server
+	hist := &History{Seed: cfg.Seed, Targets: targets(name)}
+	d, err := openDatabase(ctx, cfg.DSN, name, cfg.AuditSQL, len(hist.Targets))
+	if err != nil {
+		return nil, err
+	}
+	defer d.db.Close()
+	defer func() { err = errors.Join(err, d.drop()) }()
+	var version string
+	if err := d.db.QueryRowContext(ctx, "SELECT current_setting('server_version')").Scan(&version); err != nil {
+		return nil, err
+	}
+
+	wcfg := workerConfig{DSN: d.dsn, Run: d.run, Clients: clientsPerWorker, Seed: cfg.Seed, Targets: hist.Targets[:crashTarget],
+		Cancel: slices.Contains(cfg.Faults, FaultCancel)}
+	in := &injector{d: d, rnd: rnd, restart: cfg.Restart, crash: hist.Targets[crashTarget]}
+	for _, f := range cfg.Faults {
+		if f != FaultCancel {
+			in.enabled = append(in.enabled, f)
+		}
+	}
+	if slices.Contains(cfg.Faults, FaultCut) {
+		dial, err := d.way()
+		if err != nil {
+			return nil, err
+		}
+		if in.proxy, err = newProxy(dial); err != nil {
+			return nil, err
+		}
+		defer in.proxy.close()
+		wcfg.Via = in.proxy.addr()
+	}
+	rec := newRecorder()
+	in.procs = &procs{argv: cfg.Worker, config: wcfg, recorder: rec}
+	defer in.procs.finish(0) // if it was not done below
+
+	octx, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	defer unwatch()
+	obs := &observer{d: d, targets: hist.Targets}
+	watched := make(chan struct{})
+	go func() { defer close(watched); obs.run(octx) }()
+	defer func() { unwatch(); <-watched }()
+
+	began := time.Now()
+	if err := in.procs.start(cfg.Workers); err != nil {
+		return nil, err
+	}
+	fctx, calm := context.WithTimeout(ctx, cfg.Duration)
+	defer calm()
+	go progress(fctx, cfg.Progress, rec, in, cfg.Duration)
+	if err := in.run(fctx); err != nil {
+		return nil, err
+	}
+	<-fctx.Done()
+	if in.proxy != nil {
+		in.proxy.heal()
+	}
+	stuck := in.procs.finish(finishing)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	took := time.Since(began)
+
+	// What was killed with a lock must leave it. Then there is nobody left.
+	holds, kept := reckon(ctx, d, hist)
+	time.Sleep(2 * every)
+	unwatch()
+	<-watched
+	hist.Holds = slices.Concat(rec.order, in.holds, holds)
+	hist.Faults = append(in.faults, obs.outages...)
+	hist.Seen, hist.Clocks, hist.Procs = obs.seen, obs.clocks, in.procs.all
+	if err := errors.Join(in.procs.broken, d.audit(ctx, hist), d.log(ctx, hist)); err != nil {
+		return nil, err
+	}
+	hist.End = now()
+	var left []Finding
+	for _, text := range stuck {
+		left = append(left, Finding{Kind: KindStuck, At: hist.End, Text: text})
+	}
+	for _, text := range in.procs.crash {
+		left = append(left, Finding{Kind: KindCrash, At: hist.End, Text: text})
+	}
+	r := Judge(hist)
+	for i := range r.Results {
+		if r.Results[i].Kind == KindNobody {
+			r.Results[i].Findings = append(r.Results[i].Findings, kept...)
+		}
+	}
+	r.add(Result{Kind: KindStuck, Checked: in.procs.begun, Findings: left})
+	r.Server, r.Faults, r.Took, r.Seed, r.Workers = version, cfg.Faults, took, cfg.Seed, cfg.Workers
+	return r, nil
+}
+
+// crashTarget is the one that only verify itself locks, around a crash.
+const crashTarget = 4
+
+// targets are two of each kind, and crashTarget.
+func targets(name string) (all []Target) {
+	for i := range 2 {
+		for _, shared := range []bool{false, true} {
+			t := Target{Shared: shared}
+			t.Name = fmt.Sprintf("swanlock-verify/%s/%s-%d", name, t.Kind(), i)
+			t.Key = int64(pglock.KeyOf(t.Name))
+			all = append(all, t)
+		}
+	}
+	t := Target{Name: fmt.Sprintf("swanlock-verify/%s/crash", name)}
+	t.Key = int64(pglock.KeyOf(t.Name))
+	return append(all, t)
+}
+
+// way is how the proxy gets to the server.
+func (d *database) way() (func(context.Context) (net.Conn, error), error) {
+	if d.hosts > 1 {
+		return nil, fmt.Errorf("the fault %s needs a connection string with one host, not %d: leave it out of --faults, or name one host", FaultCut, d.hosts)
+	}
+	if len(d.host) > 0 && d.host[0] == '/' {
+		return nil, fmt.Errorf("the fault %s needs TCP, not the socket in %s: leave it out of --faults, or name the host", FaultCut, d.host)
+	}
+	address := net.JoinHostPort(d.host, strconv.Itoa(int(d.port)))
+	return func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", address)
+	}, nil
+}
+
+// reckon takes each lock for the last time, over a connection without faults.
+// It closes what the audit has open, and shows that nothing keeps the lock.
+func reckon(ctx context.Context, d *database, hist *History) (holds []*Hold, found []Finding) {
+	for i, target := range hist.Targets {
+		h := ownHold(fmt.Sprintf("main-%d", i), i, true)
+		actx, cancel := context.WithTimeout(ctx, longestTTL+margin)
+		err := d.session(actx, func(s *pglock.Session) error { return once(actx, s, h, target) }, pglock.WithAudit())
+		cancel()
+		holds = append(holds, h)
+		if err != nil {
+			found = append(found, Finding{Kind: KindNobody, Target: target.Name, At: now(),
+				Text: fmt.Sprintf("all workers have ended, but the lock cannot be had within %v: %v", longestTTL+margin, err)})
+		}
+	}
+	return holds, found
+}
+
+// once takes and frees a lock, and says in h what came of it.
+func once(ctx context.Context, s *pglock.Session, h *Hold, target Target) error {
+	h.Acquire.Call = now()
+	lock, err := s.Acquire(ctx, target.Name, swanlock.WithFence(), swanlock.WithOwner(h.ID))
+	h.Acquire.Return, h.Outcome = now(), OK
+	if err != nil {
+		h.Outcome, h.Err = Failed, err.Error()
+		return err
+	}
+	h.Fence = int64(lock.Info().Fence)
+	h.Release.Call = now()
+	err = lock.Release(ctx)
+	h.Release.Return, h.Released = now(), OK
+	if err != nil {
+		h.Released, h.Err = Lost, err.Error()
+	}
+	return err
+}
+
+// session runs f with a session of verify's own.
+func (d *database) session(ctx context.Context, f func(*pglock.Session) error, opts ...pglock.SessionOption) error {
+	conn, err := d.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	s := pglock.NewSession(conn, append(opts, pglock.WithLogger(nil))...)
+	defer s.Close(context.WithoutCancel(ctx))
+	return f(s)
+}
+
+// ownHold is one of verify's own.
+func ownHold(id string, target int, audited bool) *Hold {
+	return &Hold{ID: id, Proc: "main", Label: "main", Locker: "Session, pgx", Target: target, Wait: true, Fenced: true, Audited: audited}
+}
+
+// progress tells now and then how far it is.
+func progress(ctx context.Context, w io.Writer, rec *recorder, in *injector, of time.Duration) {
+	if w == nil {
+		return
+	}
+	began := time.Now()
+	ticker := time.NewTicker(max(of/10, time.Second).Round(time.Second))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			c := rec.progress()
+			in.mu.Lock()
+			faults := len(in.faults)
+			in.mu.Unlock()
+			fmt.Fprintf(w, "  %4.0f s of %v: %d locks granted (%d shared), %d lost, %d writes (%d fenced off), %d faults\n",
+				time.Since(began).Seconds(), of, c.Granted, c.Shared, c.Lost, c.Writes, c.Fenced, faults)
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package verify
+
+import (
+	"bufio"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+)
+
+// A workerConfig is what a worker process is told, in the first line of its
+// standard input: it holds a password, so it is neither an argument nor in the
+// environment. The end of the input asks the worker to finish.
+type workerConfig struct {
+	DSN     string // key=value, with the search_path
+	Via     string // where the locks' connections go; "": to the server itself
+	Run     string // begins every application_name
+	Name    string // of this process
+	First   int    // the number of its first client
+	Clients int
+	Seed    uint64
+	Targets []Target
+	Cancel  bool // contexts are cancelled at random
+}
+
+// Worker is a worker process: it takes and releases locks, does work that they
+// guard, and writes what happens to out.
+func Worker(ctx context.Context, in io.Reader, out io.Writer) error {
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // losses are expected here
+	lines := bufio.NewReader(in)
+	first, err := lines.ReadBytes('\n')
+	if err != nil {
+		return fmt.Errorf("a worker of swanlock verify wants its configuration on standard input: %w", err)
+	}
+	var cfg workerConfig
+	if err := json.Unmarshal(first, &cfg); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		io.Copy(io.Discard, lines)
+		cancel()
+	}()
+
+	register, err := openDB("pgx", cfg.DSN, "", cfg.Run+registerName)
+	if err != nil {
+		return err
+	}
+	defer register.Close()
+	w := &worker{cfg: cfg, journal: &journal{w: out}, register: register, lockers: make(map[string]*opened)}
+	var group sync.WaitGroup
+	errs := make([]error, cfg.Clients)
+	for i := range cfg.Clients {
+		group.Go(func() {
+			c := &client{worker: w, number: cfg.First + i, rnd: rand.New(rand.NewPCG(cfg.Seed, uint64(cfg.First+i)))}
+			errs[i] = c.run(ctx)
+			cancel()
+		})
+	}
+	group.Wait()
+	for _, l := range w.lockers {
+		l.close(context.Background())
+	}
+	return errors.Join(errs...)
+}
+
+// registerName is the application_name of the connections that write to the
+// register, after the run's.
+const registerName = "register"
+
+type worker struct {
+	cfg      workerConfig
+	journal  *journal
+	register *sql.DB
+
+	mu      sync.Mutex
+	holds   int
+	lockers map[string]*opened // those that the clients share
+}
+
+// next numbers the attempts of a process.
+func (w *worker) next() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.holds++
+	return fmt.Sprintf("%s-%d", w.cfg.Name, w.holds)
+}
+
+// locker opens a locker of a kind, or finds the one that is shared. label is
+// the application_name of its sessions.
+func (w *worker) locker(ctx context.Context, kind lockerKind, label string) (_ *opened, err error) {
+	open := func() (*opened, error) {
+		db, err := openDB(kind.driver, w.cfg.DSN, w.cfg.Via, w.cfg.Run+label)
+		if err != nil {
+			return nil, err
+		}
+		l, err := kind.open(ctx, db, kind.audited)
+		if err != nil {
+			db.Close()
+			return nil, err
+		}
+		closeLocker := l.close
+		l.close = func(ctx context.Context) error { return errors.Join(closeLocker(ctx), db.Close()) }
+		return &l, nil
+	}
+	if !kind.shared {
+		return open()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l := w.lockers[kind.name]
+	if l == nil {
+		if l, err = open(); err == nil {
+			w.lockers[kind.name] = l
+		}
+	}
+	return l, err
+}
