@@ -2,12 +2,11 @@ package verify
 
 // An index finds quickly what a history has of a session.
 type index struct {
-	ends    []Fault            // that end every session
-	endsOf  map[string][]Fault // that end one
-	cutsOf  map[string][]Fault // of the network, by session
-	crashes []Fault
-	killed  map[string]int64 // when a process had been killed
-	grants  map[string]int64 // when a session granted its last lock
+	ends   []Fault            // that end every session
+	endsOf map[string][]Fault // that end one
+	cutsOf map[string][]Fault // of the network, by session
+	killed map[string]int64   // when a process had been killed
+	grants map[string]int64   // when a session granted its last lock
 }
 
 // look is the history's index, made on first use.
@@ -25,9 +24,6 @@ func (hist *History) look() *index {
 		}
 		if f.Kind == FaultCut {
 			x.cutsOf[f.Label] = append(x.cutsOf[f.Label], f)
-		}
-		if f.Kind == FaultRestart && f.Detail != detailFast {
-			x.crashes = append(x.crashes, f)
 		}
 	}
 	for _, p := range hist.Procs {
@@ -92,25 +88,4 @@ func (hist *History) healed(h *Hold, at int64) int64 {
 		}
 	}
 	return at
-}
-
-// crashes are how often the server crashed, of our doing or not.
-func (hist *History) crashes() int { return len(hist.look().crashes) }
-
-// epoch is how many crashes came before the grant of h; ok is false if one may
-// have come meanwhile.
-func (hist *History) epoch(h *Hold) (n int, ok bool) {
-	if fencesSurviveCrash {
-		return 0, true
-	}
-	ok = true
-	for _, f := range hist.look().crashes {
-		switch {
-		case f.Return < h.Acquire.Call:
-			n++
-		case f.Call <= h.Acquire.Return:
-			ok = false
-		}
-	}
-	return n, ok
 }

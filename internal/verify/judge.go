@@ -19,18 +19,6 @@ const (
 	KindCrash         = "crash"          // no worker ends by itself
 )
 
-const (
-	// lineExists switches on the check of the order of waiters: it waits for the
-	// line in pglock. Until then waiters are served in no order.
-	lineExists = false
-
-	// fencesSurviveCrash says that a fence is higher than all before it also
-	// across a crash of the server. It waits for pglock: a transaction that wrote
-	// nothing but has an id commits without waiting for the WAL, so that after
-	// a crash ids, and with them fences, can come again.
-	fencesSurviveCrash = false
-)
-
 // A Finding is something that must not be.
 type Finding struct {
 	Kind   string `json:"kind"`
@@ -85,7 +73,7 @@ func Judge(hist *History) *Report {
 	r.Results = append(r.Results, locks...)
 	r.add(checkRegister(hist))
 	r.add(checkNobody(hist))
-	r.add(checkLine(hist, lineExists))
+	r.add(checkLine(hist))
 	r.add(checkAudit(hist))
 	return r
 }

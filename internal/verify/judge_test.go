@@ -168,6 +168,11 @@ var planted = []struct {
 		b.Acquire.Call = a.Acquire.Call // overlapping: only the lock's life shows who came first
 		a.Fence, b.Fence = 8, 7
 	}},
+	{"fences run back in a crash", KindFence, func(s *story) {
+		s.hold(mutex, 100, 200)
+		s.fault(Fault{Kind: FaultRestart, Detail: detailImmediate}, 210, 250)
+		s.hold(mutex, 300, 400).Fence--
+	}},
 	{"fences run back in a clean restart", KindFence, func(s *story) {
 		s.hold(mutex, 100, 200)
 		s.fault(Fault{Kind: FaultRestart, Detail: detailFast}, 210, 250)
@@ -297,7 +302,7 @@ func judged(tell func(*story)) (kinds []string, all []Finding) {
 	r := Judge(s.History)
 	for i, x := range r.Results {
 		if x.Kind == KindLine {
-			r.Results[i] = checkLine(s.History, true)
+			r.Results[i] = checkLine(s.History)
 		}
 	}
 	all = r.Findings()
@@ -391,11 +396,6 @@ var sound = []struct {
 		h.Writes = []Write{{Span: Span{Call: 149 * ms}, ID: "a", Fence: h.Fence}}
 		b := s.hold(mutex, 160, 250)
 		s.write(b, 170, Write{ID: "b", Outcome: OK, Met: ""})
-	}},
-	{"fences after a crash", func(s *story) {
-		s.hold(mutex, 100, 200)
-		s.fault(Fault{Kind: FaultRestart, Detail: detailImmediate}, 210, 250)
-		s.hold(mutex, 300, 400).Fence--
 	}},
 	{"a lease that the network held up", func(s *story) {
 		h := s.hold(mutex, 100, 20_000)

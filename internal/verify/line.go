@@ -11,9 +11,9 @@ import (
 const lineGap = 250 * time.Millisecond
 
 // lineTry is for how long a waiter must have waited before it counts as one that
-// was served in its turn. Acquire tries once before it takes a ticket, and whoever
-// comes just when the lock is free and the first in line has not taken it yet
-// gets it: he has not waited.
+// was served in its turn. A Session's Acquire tries once before it takes a ticket,
+// and whoever comes just when the lock is free and the first in line has not taken
+// it yet gets it: he has not waited.
 const lineTry = 500 * time.Millisecond
 
 // lineCalm is how long a session may need to come to itself after a fault.
@@ -24,12 +24,8 @@ const lineCalm = time.Second
 // returns is that of their grants; if one came much later than the other; and if
 // no fault disturbed either while they waited, since that may cost the place in
 // line.
-func checkLine(hist *History, exists bool) Result {
+func checkLine(hist *History) Result {
 	r := Result{Kind: KindLine}
-	if !exists {
-		r.Skipped = "waiters are served in no order yet"
-		return r
-	}
 	for i, target := range hist.Targets {
 		var waiters []*Hold
 		for _, h := range hist.holds(i) {

@@ -34,6 +34,10 @@ type opened struct {
 }
 
 var lockerKinds = []lockerKind{
+	{"Pool, lib/pq", "postgres", false, false, true, openPool},
+	{"Pool, pgx", "pgx", false, false, true, openPool},
+	{"Pool with audit, lib/pq", "postgres", true, false, true, openPool},
+	{"Pool with audit, pgx", "pgx", true, false, true, openPool},
 	{"Session, lib/pq", "postgres", false, true, false, openSession},
 	{"Session, pgx", "pgx", false, true, false, openSession},
 	{"Session with audit, lib/pq", "postgres", true, true, false, openSession},
@@ -55,6 +59,18 @@ func openSession(ctx context.Context, db *sql.DB, audited bool) (opened, error) 
 	return opened{s, func(ctx context.Context) error {
 		return errors.Join(s.Close(ctx), conn.Close())
 	}}, nil
+}
+
+func openPool(_ context.Context, db *sql.DB, audited bool) (opened, error) {
+	opts := []pglock.PoolOption{pglock.WithLogger(nil)}
+	if audited {
+		opts = append(opts, pglock.WithAudit())
+	}
+	p, err := pglock.NewPool(db, opts...)
+	if err != nil {
+		return opened{}, err
+	}
+	return opened{p, p.Close}, nil
 }
 
 func openFunctions(ctx context.Context, db *sql.DB, _ bool) (opened, error) {

@@ -21,14 +21,12 @@ import (
 type lockOp struct {
 	hold   *Hold
 	action byte // 'a'cquire, 'r'elease, 'e'nd
-	epoch  int  // fences of two epochs are not compared
 }
 
 // A lockState is who holds the lock; the fence is the last one granted.
 type lockState struct {
 	writer  string
 	readers string // ids, sorted, each with a space after it
-	epoch   int
 	fence   int64
 }
 
@@ -56,10 +54,10 @@ func (s lockState) step(op lockOp, fences bool) (bool, lockState) {
 	}
 	s.writer = h.ID
 	if fences && h.Fence > 0 {
-		if op.epoch == s.epoch && h.Fence <= s.fence {
+		if h.Fence <= s.fence {
 			return false, s
 		}
-		s.epoch, s.fence = op.epoch, h.Fence
+		s.fence = h.Fence
 	}
 	return true, s
 }
@@ -113,9 +111,6 @@ type piece struct {
 func checkLocks(hist *History) []Result {
 	results := map[string]*Result{
 		KindMutex: {Kind: KindMutex}, KindReadersWriter: {Kind: KindReadersWriter}, KindFence: {Kind: KindFence}}
-	if !fencesSurviveCrash && hist.crashes() > 0 {
-		results[KindFence].Skipped = "across a crash of the server"
-	}
 	for i, target := range hist.Targets {
 		ops := hist.lockOps(i)
 		kind := results[target.Kind()]
@@ -150,13 +145,6 @@ func checkLocks(hist *History) []Result {
 func (hist *History) lockOps(target int) (ops []porcupine.Operation) {
 	add := func(h *Hold, action byte, s Span) {
 		op := lockOp{hold: h, action: action}
-		epoch, ok := hist.epoch(h)
-		op.epoch = epoch
-		if !ok {
-			copy := *h
-			copy.Fence = 0
-			op.hold = &copy
-		}
 		ops = append(ops, porcupine.Operation{ClientId: h.Client, Input: op, Call: s.Call, Return: s.Return})
 	}
 	for _, h := range hist.holds(target) {
@@ -219,16 +207,12 @@ func pieces(hist *History, target int, ops []porcupine.Operation, size int) (all
 				p.ops = append(p.ops, op)
 			}
 		}
-		init = lockState{writer: h.ID, epoch: init.epoch, fence: init.fence}
+		init = lockState{writer: h.ID, fence: init.fence}
 		for _, op := range p.ops {
 			in := op.Input.(lockOp)
-			if in.action != 'a' || in.hold.Fence == 0 || in.epoch < init.epoch {
-				continue
+			if in.action == 'a' {
+				init.fence = max(init.fence, in.hold.Fence)
 			}
-			if in.epoch > init.epoch {
-				init.epoch, init.fence = in.epoch, 0
-			}
-			init.fence = max(init.fence, in.hold.Fence)
 		}
 		all, rest = append(all, p), after
 	}

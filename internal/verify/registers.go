@@ -109,11 +109,10 @@ func checkRegister(hist *History) Result {
 func guarded(r *Result, hist *History, target Target, h *Hold) {
 	claimed := ""
 	certain := hist.certain(h)
-	epoch, ok := hist.epoch(h)
 	for i, w := range h.Writes {
 		r.Checked++
 		switch {
-		case w.Outcome == Refused && w.Return < certain && ok && epoch == 0:
+		case w.Outcome == Refused && w.Return < certain:
 			r.find(target, w.Return, "a holder was fenced off: %v; it was %v", h, w)
 		case w.Outcome != OK:
 		case w.Claim:
