@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,9 @@ import (
 
 // A transaction of pgbench's is a lock and an unlock, each a round trip.
 const pgbenchScript = "SELECT pg_try_advisory_lock(:client_id);\nSELECT pg_advisory_unlock(:client_id);\n"
+
+// pgbenchPairs are done in a turn. That takes a fifth of a second or so.
+const pgbenchPairs = 4000
 
 var tps = regexp.MustCompile(`(?m)^tps = ([0-9.]+)`)
 
@@ -32,12 +34,10 @@ func (h *harness) pgbench(conns int) []contender {
 		fmt.Fprintf(h.out, "pgbench: left out: it is not in %s\n", bin)
 		return nil
 	}
-	last := 10_000.0 // pairs a second; the turn to warm up mends it
-	turn := func(d time.Duration) float64 {
-		each := int(math.Ceil(last * d.Seconds() / float64(conns))) // its --time knows whole seconds
+	turn := func(time.Duration) float64 { // its --time knows whole seconds
 		cmd := exec.CommandContext(h.ctx, program, "--no-vacuum", "--protocol=prepared", "--file=/dev/stdin",
 			"--client="+strconv.Itoa(conns), "--jobs="+strconv.Itoa(min(conns, runtime.NumCPU())),
-			"--transactions="+strconv.Itoa(each), h.postgres.URL())
+			"--transactions="+strconv.Itoa(pgbenchPairs/conns), h.postgres.URL())
 		cmd.Stdin = bytes.NewBufferString(pgbenchScript)
 		out, err := cmd.CombinedOutput()
 		if err != nil {
@@ -47,8 +47,7 @@ func (h *harness) pgbench(conns int) []contender {
 		if match == nil {
 			check(fmt.Errorf("pgbench: no tps in: %s", out))
 		}
-		last = must(strconv.ParseFloat(string(match[1]), 64))
-		return last
+		return must(strconv.ParseFloat(string(match[1]), 64))
 	}
 	return []contender{{"pgbench", turn}}
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -73,6 +74,8 @@ func (h *harness) printTable() {
 			floor, against = number(c.floor.median()), c.floor.name
 			lowest, highest := c.extremes()
 			ratio = fmt.Sprintf("**%.2f** (%.2f to %.2f)", value, lowest, highest)
+		} else if len(c.ours.values) > 1 {
+			ratio = fmt.Sprintf("(%.2f to %.2f)", slices.Min(c.ours.values), slices.Max(c.ours.values))
 		}
 		fmt.Fprintf(h.out, "| %s | %s %s | %s | %s | %s | %s | %s | %s |\n",
 			c.what, number(c.ours.median()), c.ours.unit, c.ours.name, floor, against, ratio, c.goal, c.goal.met(value))

@@ -72,7 +72,7 @@ func fairRow(h *harness) {
 		if i < 3 {
 			g = atMost(1.05)
 		}
-		h.figure("fairness, 8 contenders", "Fair/contenders=8", l.name, "max/min", l.spread(), g)
+		h.alone("fairness, 8 contenders", series{l.name, "max/min", l.spreads()}, g)
 	}
 }
 
@@ -122,13 +122,11 @@ func (l *line) turn(d time.Duration) float64 {
 	return float64(handovers) / d.Seconds()
 }
 
-// spread is how often the luckiest got the lock for once that the unluckiest did.
-func (l *line) spread() float64 {
-	total := make([]int, len(l.acquirers))
+// spreads are how often, in each turn, the luckiest got the lock for once that the
+// unluckiest did.
+func (l *line) spreads() (spreads []float64) {
 	for _, grants := range l.grants[1:] {
-		for i, n := range grants {
-			total[i] += n
-		}
+		spreads = append(spreads, float64(slices.Max(grants))/float64(slices.Min(grants)))
 	}
-	return float64(slices.Max(total)) / float64(slices.Min(total))
+	return spreads
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,45 +18,49 @@ import (
 
 // BenchmarkPrepared is the floor: the driver's own prepared statements.
 func BenchmarkPrepared(b *testing.B) {
-	eachBenchDriver(b, func(b *testing.B, driver string, ctx context.Context) {
-		conn := connOf(b, openDB(b, driver))
-		lock := prepare(b, conn, "SELECT pg_try_advisory_lock($1)")
-		unlock := prepare(b, conn, "SELECT pg_advisory_unlock($1)")
-		measure(b, 1, func(i int) error {
+	eachBench(b, []int{1, 32}, func(b *testing.B, driver string, ctx context.Context, n int) {
+		db := openDB(b, driver)
+		var locks, unlocks []*sql.Stmt
+		for range n {
+			conn := connOf(b, db)
+			locks = append(locks, prepare(b, conn, "SELECT pg_try_advisory_lock($1)"))
+			unlocks = append(unlocks, prepare(b, conn, "SELECT pg_advisory_unlock($1)"))
+		}
+		measure(b, n, func(i int) error {
 			var ok bool
-			if err := lock.QueryRowContext(ctx, i).Scan(&ok); err != nil {
+			if err := locks[i].QueryRowContext(ctx, i).Scan(&ok); err != nil {
 				return err
 			}
-			return unlock.QueryRowContext(ctx, i).Scan(&ok)
+			return unlocks[i].QueryRowContext(ctx, i).Scan(&ok)
 		})
 	})
 }
 
+// BenchmarkSession has a Session for each goroutine.
 func BenchmarkSession(b *testing.B) {
-	eachBenchDriver(b, func(b *testing.B, driver string, ctx context.Context) {
-		s := pglock.NewSession(connOf(b, openDB(b, driver)))
-		defer s.Close(bg)
-		measure(b, 1, pairs(ctx, s, 1, s.TryAcquire))
+	eachBench(b, []int{1, 32}, func(b *testing.B, driver string, ctx context.Context, n int) {
+		db := openDB(b, driver)
+		var sessions []swanlock.Locker
+		for range n {
+			s := pglock.NewSession(connOf(b, db))
+			defer s.Close(bg)
+			sessions = append(sessions, s)
+		}
+		measure(b, n, pairs(ctx, sessions))
 	})
 }
 
+// BenchmarkPool has one Pool for all goroutines.
 func BenchmarkPool(b *testing.B) {
-	for _, n := range []int{1, 32, 256} {
-		b.Run(fmt.Sprintf("goroutines=%d", n), func(b *testing.B) {
-			eachBenchDriver(b, func(b *testing.B, driver string, ctx context.Context) {
-				p := benchPool(b, openDB(b, driver))
-				measure(b, n, pairs(ctx, p, n, p.TryAcquire))
-			})
-		})
-	}
+	eachBench(b, []int{1, 32, 256}, func(b *testing.B, driver string, ctx context.Context, n int) {
+		measure(b, n, pairs(ctx, slices.Repeat([]swanlock.Locker{benchPool(b, openDB(b, driver))}, n)))
+	})
 }
 
-// BenchmarkLine has 8 contenders for one key: an op is a hand-over.
+// BenchmarkLine has 8 contenders for one key.
 func BenchmarkLine(b *testing.B) {
-	const n = 8
-	eachBenchDriver(b, func(b *testing.B, driver string, ctx context.Context) {
+	eachBench(b, []int{8}, func(b *testing.B, driver string, ctx context.Context, n int) {
 		db := openDB(b, driver)
-		p := benchPool(b, db)
 		var pools, sessions []swanlock.Locker
 		for range n {
 			pools = append(pools, benchPool(b, db))
@@ -64,22 +69,24 @@ func BenchmarkLine(b *testing.B) {
 		for _, c := range []struct {
 			name    string
 			lockers []swanlock.Locker
-		}{{"pool", []swanlock.Locker{p, p, p, p, p, p, p, p}}, {"pools", pools}, {"sessions", sessions}} {
+		}{{"one-pool", slices.Repeat([]swanlock.Locker{benchPool(b, db)}, n)}, {"pools", pools}, {"sessions", sessions}} {
 			b.Run(c.name, func(b *testing.B) {
-				measure(b, n, func(i int) error { return pair(ctx, c.lockers[i].Acquire, c.name) })
+				measure(b, n, func(i int) error { return pair(ctx, c.lockers[i].Acquire, "bench/"+c.name) })
 			})
 		}
 	})
 }
 
-func eachBenchDriver(b *testing.B, f func(b *testing.B, driver string, ctx context.Context)) {
+func eachBench(b *testing.B, goroutines []int, f func(b *testing.B, driver string, ctx context.Context, n int)) {
 	for _, driver := range []string{"postgres", "pgx"} {
-		b.Run("driver="+driver, func(b *testing.B) {
-			// Like any request's, this context can be cancelled, which drivers watch for.
-			ctx, cancel := context.WithCancel(bg)
-			defer cancel()
-			f(b, driver, ctx)
-		})
+		for _, n := range goroutines {
+			b.Run(fmt.Sprintf("driver=%s/goroutines=%d", driver, n), func(b *testing.B) {
+				// Like any request's, this context can be cancelled, which drivers watch for.
+				ctx, cancel := context.WithCancel(bg)
+				defer cancel()
+				f(b, driver, ctx, n)
+			})
+		}
 	}
 }
 
@@ -95,12 +102,12 @@ func benchPool(b *testing.B, db *sql.DB) *pglock.Pool {
 type acquire = func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error)
 
 // pairs takes and releases a target of each goroutine's own.
-func pairs(ctx context.Context, l swanlock.Locker, n int, acquire acquire) func(i int) error {
-	targets := make([]string, n)
+func pairs(ctx context.Context, lockers []swanlock.Locker) func(i int) error {
+	targets := make([]string, len(lockers))
 	for i := range targets {
 		targets[i] = fmt.Sprintf("bench/%d", i)
 	}
-	return func(i int) error { return pair(ctx, acquire, targets[i]) }
+	return func(i int) error { return pair(ctx, lockers[i].TryAcquire, targets[i]) }
 }
 
 func pair(ctx context.Context, acquire acquire, target string) error {
