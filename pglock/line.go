@@ -34,14 +34,17 @@ type ticket struct {
 func (k Key) hash() int32 { return int32(k ^ k>>32) }
 
 // takeTicket joins the line. It returns nil, without an error, if too many
-// others joined at the same moment.
+// others joined at the same moment, again and again.
 func (w *wire) takeTicket(ctx context.Context, led *ledger, key Key) (*ticket, error) {
 	t := &ticket{led: led, w: w, hash: key.hash()}
-	err := w.ask(ctx, led, func(ctx context.Context) error {
-		row, err := w.q.TakeTicket(ctx, t.hash)
-		t.pid, t.number = row.Pid, row.Ticket
-		return err
-	})
+	var err error
+	for tries := 0; err == nil && t.number == 0 && tries < 4; tries++ {
+		err = w.ask(ctx, led, func(ctx context.Context) error {
+			row, err := w.q.TakeTicket(ctx, t.hash)
+			t.pid, t.number = row.Pid, row.Ticket
+			return err
+		})
+	}
 	if err != nil {
 		w.undoTicket(ctx, led, t.hash, err)
 		return nil, explain(err, false)
