@@ -220,11 +220,35 @@ func (w *wire) entered(ctx context.Context, h *hold, r request) error {
 	return err
 }
 
+// A crowd is the key that was last waited for. Who wants it again goes to the
+// end of the line at once: a try would mostly be in vain, and otherwise overtake
+// the others just when one of them is being told that it is his turn.
+type crowd struct{ key atomic.Pointer[Key] }
+
+func (c *crowd) at(key Key) bool {
+	last := c.key.Load()
+	return last != nil && *last == key
+}
+
+// met notes whether key was waited for.
+func (c *crowd) met(key Key, waited bool) {
+	switch at := c.at(key); {
+	case waited && !at:
+		c.key.Store(&key)
+	case !waited && at:
+		c.key.Store(nil)
+	}
+}
+
 // queue waits in line until the lock is granted or ctx ends.
 func (w *wire) queue(ctx context.Context, r request) (*PostgresLock, error) {
-	l, err := w.tryAcquire(ctx, r)
-	if !elsewhere(err) {
-		return l, err
+	straight := w.crowd.at(r.key)
+	if !straight {
+		l, err := w.tryAcquire(ctx, r)
+		if !elsewhere(err) {
+			return l, err
+		}
+		w.crowd.met(r.key, true)
 	}
 	var t *ticket
 	defer func() {
@@ -238,8 +262,11 @@ func (w *wire) queue(ctx context.Context, r request) (*PostgresLock, error) {
 			return nil, err
 		}
 		if t == nil {
-			t, err = w.takeTicket(ctx, led, r.key)
+			if t, err = w.takeTicket(ctx, led, r.key); t != nil && straight {
+				w.crowd.met(r.key, t.number > 1)
+			}
 		}
+		var l *PostgresLock
 		waited := false
 		if t != nil {
 			l, waited, err = w.step(ctx, led, r, t)

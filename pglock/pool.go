@@ -37,6 +37,7 @@ import (
 type Pool struct {
 	db *sql.DB
 	*config
+	crowd
 	life context.Context // ends with Close
 	end  context.CancelFunc
 	work sync.WaitGroup // what runs on nobody's behalf
@@ -107,12 +108,14 @@ func (p *Pool) TryAcquire(ctx context.Context, target string, opts ...swanlock.O
 // time; PostgreSQL logs each such wait as a lock timeout.
 func (p *Pool) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	return p.acquire(ctx, target, opts, func(ctx context.Context, r request) (*PostgresLock, error) {
-		if !p.awaited(r.key) {
+		straight := p.awaited(r.key) || p.at(r.key)
+		if !straight {
 			if l, err := p.try(ctx, r); !elsewhere(err) || ctx.Err() != nil {
 				return l, err
 			}
+			p.met(r.key, true)
 		}
-		return p.wait(ctx, r)
+		return p.wait(ctx, r, straight)
 	})
 }
 

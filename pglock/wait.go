@@ -35,11 +35,15 @@ func (p *Pool) awaited(key Key) bool {
 	return p.queues[key] != nil
 }
 
-// wait waits in line until the lock is granted or ctx ends.
-func (p *Pool) wait(ctx context.Context, r request) (*PostgresLock, error) {
+// wait waits in line until the lock is granted or ctx ends. If it was sent there
+// straight away, it notes whether there was one.
+func (p *Pool) wait(ctx context.Context, r request, straight bool) (*PostgresLock, error) {
 	me, err := p.join(ctx, r)
 	if err != nil {
 		return nil, err
+	}
+	if straight {
+		p.met(r.key, me.t.number > 1)
 	}
 	defer func() { p.leave(me) }()
 	for pause := newPause(); ; {
