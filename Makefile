@@ -31,14 +31,15 @@ verify: lint bin/sqlc ## lint, and: generated code, SQL, go.mod and dependencies
 	$(GO) run ./cmd/swanlock dev -- bin/sqlc vet
 	$(GO) mod tidy -diff
 	cd tools && $(GO) mod tidy -diff
+	cd bench && $(GO) mod tidy -diff && $(GO) vet ./... && ../bin/staticcheck ./...
 	@foreign=$$($(GO) list -deps -f '{{if not .Standard}}{{.ImportPath}}{{end}}' . ./pglock ./memlock ./migrations ./locktest | grep -v '^github.com/swanlake-io/swanlock'); \
 		test -z "$$foreign" || { echo "linked into users' programs: $$foreign"; exit 1; }
 
 verify-knockouts: ## swanlock verify finds each guarantee that is taken out of a build (5 minutes)
 	SWANLOCK_KNOCKOUTS=1 $(GO) test -run 'TestKnockouts$$' -v -timeout 30m ./internal/verify
 
-bench: ## a Session against the raw drivers, in turns (1 minute)
-	$(GO) test -run '^$$' -bench Session -benchtime 40x ./pglock
+bench: ## swanlock against its floors and peers, with a table at the end (5 minutes)
+	cd bench && $(GO) run .
 
 generate: bin/sqlc ## db/ from queries/ and migrations/
 	bin/sqlc generate

@@ -156,10 +156,12 @@ func (s *session) ask(ctx context.Context, q *question, query string, args []dri
 	case as != nil:
 		as.met = true
 		pg.stays[q.key()] = as.outcome == staysHeldElsewhere
-		if delete(s.turned, q.key()); q.name == "Turn" {
-			s.turned[q.key()] = as
-		} else {
+		delete(s.turned, q.key())
+		switch {
+		case q.name != "Turn":
 			s.check(q, as)
+		case as.outcome == truthful:
+			s.turned[q.key()] = as
 		}
 	case s.ownAccord(q):
 		as = &step{verb: q.verb}

@@ -4,102 +4,142 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
-	"time"
 
+	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// BenchmarkSession compares an acquire and a release on a warm Session with the
-// same two calls made by hand, on the same connections in turns: a round is a
-// tenth of a second of each. The figures are pairs a second, and the Session's
-// as ratios to the two floors of its own round: the driver's prepared
-// statements, and queries with arguments.
+// These show where time and memory go. An op is an acquire and a release. How
+// fast that is beside others is measured in bench/, in turns.
+
+// BenchmarkPrepared is the floor: the driver's own prepared statements.
+func BenchmarkPrepared(b *testing.B) {
+	eachBench(b, []int{1, 32}, func(b *testing.B, driver string, ctx context.Context, n int) {
+		db := openDB(b, driver)
+		var locks, unlocks []*sql.Stmt
+		for range n {
+			conn := connOf(b, db)
+			locks = append(locks, prepare(b, conn, "SELECT pg_try_advisory_lock($1)"))
+			unlocks = append(unlocks, prepare(b, conn, "SELECT pg_advisory_unlock($1)"))
+		}
+		measure(b, n, func(i int) error {
+			var ok bool
+			if err := locks[i].QueryRowContext(ctx, i).Scan(&ok); err != nil {
+				return err
+			}
+			return unlocks[i].QueryRowContext(ctx, i).Scan(&ok)
+		})
+	})
+}
+
+// BenchmarkSession has a Session for each goroutine.
 func BenchmarkSession(b *testing.B) {
-	for _, driver := range drivers {
-		for _, conns := range []int{1, 32} {
-			b.Run(fmt.Sprintf("driver=%s/conns=%d", driver, conns), func(b *testing.B) {
-				benchmarkSession(b, driver, conns)
+	eachBench(b, []int{1, 32}, func(b *testing.B, driver string, ctx context.Context, n int) {
+		db := openDB(b, driver)
+		var sessions []swanlock.Locker
+		for range n {
+			s := pglock.NewSession(connOf(b, db))
+			defer s.Close(bg)
+			sessions = append(sessions, s)
+		}
+		measure(b, n, pairs(ctx, sessions))
+	})
+}
+
+// BenchmarkPool has one Pool for all goroutines.
+func BenchmarkPool(b *testing.B) {
+	eachBench(b, []int{1, 32, 256}, func(b *testing.B, driver string, ctx context.Context, n int) {
+		measure(b, n, pairs(ctx, slices.Repeat([]swanlock.Locker{benchPool(b, openDB(b, driver))}, n)))
+	})
+}
+
+// BenchmarkLine has 8 contenders for one key.
+func BenchmarkLine(b *testing.B) {
+	eachBench(b, []int{8}, func(b *testing.B, driver string, ctx context.Context, n int) {
+		db := openDB(b, driver)
+		var pools, sessions []swanlock.Locker
+		for range n {
+			pools = append(pools, benchPool(b, db))
+			sessions = append(sessions, pglock.NewSession(connOf(b, db)))
+		}
+		for _, c := range []struct {
+			name    string
+			lockers []swanlock.Locker
+		}{{"one-pool", slices.Repeat([]swanlock.Locker{benchPool(b, db)}, n)}, {"pools", pools}, {"sessions", sessions}} {
+			b.Run(c.name, func(b *testing.B) {
+				measure(b, n, func(i int) error { return pair(ctx, c.lockers[i].Acquire, "bench/"+c.name) })
+			})
+		}
+	})
+}
+
+func eachBench(b *testing.B, goroutines []int, f func(b *testing.B, driver string, ctx context.Context, n int)) {
+	for _, driver := range []string{"postgres", "pgx"} {
+		for _, n := range goroutines {
+			b.Run(fmt.Sprintf("driver=%s/goroutines=%d", driver, n), func(b *testing.B) {
+				// Like any request's, this context can be cancelled, which drivers watch for.
+				ctx, cancel := context.WithCancel(bg)
+				defer cancel()
+				f(b, driver, ctx, n)
 			})
 		}
 	}
 }
 
-func benchmarkSession(b *testing.B, driver string, n int) {
-	// Like any request's, this context can be cancelled, which drivers watch for.
-	ctx, cancel := context.WithCancel(bg)
-	defer cancel()
-	db := openDB(b, driver)
-	var prepared, arguments, session []func() error
-	for i := range n {
-		conn := connOf(b, db)
-		lock := prepare(b, conn, "SELECT pg_try_advisory_lock($1)")
-		unlock := prepare(b, conn, "SELECT pg_advisory_unlock($1)")
-		prepared = append(prepared, func() error {
-			return both(lock.QueryRowContext(ctx, i), func() *sql.Row { return unlock.QueryRowContext(ctx, i) })
-		})
-		arguments = append(arguments, func() error {
-			return both(conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1)", i),
-				func() *sql.Row { return conn.QueryRowContext(ctx, "SELECT pg_advisory_unlock($1)", i) })
-		})
-		s := pglock.NewSession(conn)
-		b.Cleanup(func() { s.Close(bg) })
-		target := fmt.Sprintf("bench/%d", i)
-		session = append(session, func() error {
-			l, err := s.TryAcquire(ctx, target)
-			if err != nil {
-				return err
-			}
-			return l.Release(ctx)
-		})
+func benchPool(b *testing.B, db *sql.DB) *pglock.Pool {
+	p, err := pglock.NewPool(db)
+	if err != nil {
+		b.Fatal(err)
 	}
-	var rates [3]float64
-	rounds := 0
-	for b.Loop() {
-		for i, work := range [][]func() error{session, prepared, arguments} {
-			rates[i] += rate(b, work)
-		}
-		rounds++
-	}
-	b.ReportMetric(rates[0]/float64(rounds), "pairs/s")
-	b.ReportMetric(rates[0]/rates[1], "x-prepared")
-	b.ReportMetric(rates[0]/rates[2], "x-arguments")
+	b.Cleanup(func() { p.Close(bg) })
+	return p
 }
 
-// rate runs each function over and over, all at once, and returns how many
-// calls were made a second.
-func rate(b *testing.B, work []func() error) float64 {
-	var (
-		wg    sync.WaitGroup
-		mu    sync.Mutex
-		total int
-	)
-	start := time.Now()
-	for _, f := range work {
+type acquire = func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error)
+
+// pairs takes and releases a target of each goroutine's own.
+func pairs(ctx context.Context, lockers []swanlock.Locker) func(i int) error {
+	targets := make([]string, len(lockers))
+	for i := range targets {
+		targets[i] = fmt.Sprintf("bench/%d", i)
+	}
+	return func(i int) error { return pair(ctx, lockers[i].TryAcquire, targets[i]) }
+}
+
+func pair(ctx context.Context, acquire acquire, target string) error {
+	l, err := acquire(ctx, target)
+	if err != nil {
+		return err
+	}
+	return l.Release(ctx)
+}
+
+// measure spreads b.N calls of f over n goroutines, each of which says who it is.
+func measure(b *testing.B, n int, f func(i int) error) {
+	for i := range n { // warm up
+		if err := f(i); err != nil {
+			b.Fatal(err)
+		}
+	}
+	var wg sync.WaitGroup
+	var done atomic.Int64
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range n {
 		wg.Go(func() {
-			n := 0
-			for ; time.Since(start) < 100*time.Millisecond; n++ {
-				if err := f(); err != nil {
+			for done.Add(1) <= int64(b.N) {
+				if err := f(i); err != nil {
 					b.Error(err)
 					return
 				}
 			}
-			mu.Lock()
-			total += n
-			mu.Unlock()
 		})
 	}
 	wg.Wait()
-	return float64(total) / time.Since(start).Seconds()
-}
-
-func both(first *sql.Row, second func() *sql.Row) error {
-	var ok bool
-	if err := first.Scan(&ok); err != nil {
-		return err
-	}
-	return second().Scan(&ok)
 }
 
 func prepare(b *testing.B, conn *sql.Conn, query string) *sql.Stmt {

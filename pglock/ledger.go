@@ -94,6 +94,9 @@ func (led *ledger) take(ctx context.Context) error {
 // takeSoon does not depend on anybody's context. Statements are bounded, so it
 // gives up only if no turn ends for longer than one can take.
 func (led *ledger) takeSoon() error {
+	if led.tryTake() {
+		return nil
+	}
 	for {
 		turns := led.turns.Load()
 		ctx, cancel := context.WithTimeout(context.Background(), 2*patience)

@@ -34,14 +34,17 @@ type ticket struct {
 func (k Key) hash() int32 { return int32(k ^ k>>32) }
 
 // takeTicket joins the line. It returns nil, without an error, if too many
-// others joined at the same moment.
+// others joined at the same moment, again and again.
 func (w *wire) takeTicket(ctx context.Context, led *ledger, key Key) (*ticket, error) {
 	t := &ticket{led: led, w: w, hash: key.hash()}
-	err := w.ask(ctx, led, func(ctx context.Context) error {
-		row, err := w.q.TakeTicket(ctx, t.hash)
-		t.pid, t.number = row.Pid, row.Ticket
-		return err
-	})
+	var err error
+	for tries := 0; err == nil && t.number == 0 && tries < 4; tries++ {
+		err = w.ask(ctx, led, func(ctx context.Context) error {
+			row, err := w.q.TakeTicket(ctx, t.hash)
+			t.pid, t.number = row.Pid, row.Ticket
+			return err
+		})
+	}
 	if err != nil {
 		w.undoTicket(ctx, led, t.hash, err)
 		return nil, explain(err, false)
@@ -225,11 +228,35 @@ func (w *wire) entered(ctx context.Context, h *hold, r request) error {
 	return err
 }
 
+// A crowd is the key that was last waited for. Who wants it again goes to the
+// end of the line at once: a try would mostly be in vain, and otherwise overtake
+// the others just when one of them is being told that it is his turn.
+type crowd struct{ key atomic.Pointer[Key] }
+
+func (c *crowd) at(key Key) bool {
+	last := c.key.Load()
+	return last != nil && *last == key
+}
+
+// met notes whether key was waited for.
+func (c *crowd) met(key Key, waited bool) {
+	switch at := c.at(key); {
+	case waited && !at:
+		c.key.Store(&key)
+	case !waited && at:
+		c.key.Store(nil)
+	}
+}
+
 // queue waits in line until the lock is granted or ctx ends.
 func (w *wire) queue(ctx context.Context, r request) (*PostgresLock, error) {
-	l, err := w.tryAcquire(ctx, r)
-	if !elsewhere(err) {
-		return l, err
+	straight := w.crowd.at(r.key)
+	if !straight {
+		l, err := w.tryAcquire(ctx, r)
+		if !elsewhere(err) {
+			return l, err
+		}
+		w.crowd.met(r.key, true)
 	}
 	var t *ticket
 	defer func() {
@@ -243,8 +270,11 @@ func (w *wire) queue(ctx context.Context, r request) (*PostgresLock, error) {
 			return nil, err
 		}
 		if t == nil {
-			t, err = w.takeTicket(ctx, led, r.key)
+			if t, err = w.takeTicket(ctx, led, r.key); t != nil && straight {
+				w.crowd.met(r.key, t.number > 1)
+			}
 		}
+		var l *PostgresLock
 		waited := false
 		if t != nil {
 			l, waited, err = w.step(ctx, led, r, t)

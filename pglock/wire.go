@@ -28,6 +28,7 @@ type wire struct {
 	forget func() error // drops what was prepared
 	closed atomic.Bool  // its Session was closed
 	led    atomic.Pointer[ledger]
+	crowd  crowd
 }
 
 // ledger finds the ledger of conn. Only the first call waits for a statement
