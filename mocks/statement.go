@@ -45,7 +45,7 @@ var shapes = map[string]shape{
 	"Undo":              {undo, db.UndoParams{}, struct{ Undone bool }{}},
 	"Terminate":         {terminate, db.TerminateParams{}, struct{ Terminated bool }{}},
 	"Turn":              {tryAcquire, db.TurnParams{}, db.TurnRow{}},
-	"TakeTicket":        {line, struct{ Hash int32 }{}, db.TakeTicketRow{}},
+	"TakeTicket":        {line, db.TakeTicketParams{}, db.TakeTicketRow{}},
 	"DropTicket":        {line, db.DropTicketParams{}, db.DropTicketRow{}},
 	"UndoTicket":        {line, db.UndoTicketParams{}, struct{ Tickets int64 }{}},
 	"AuditLost":         {auditLost, struct{ AuditID int64 }{}, struct{}{}},
@@ -82,6 +82,8 @@ type question struct {
 
 	Hash, Ticket, Ahead int32
 	Gate                int32
+	Hint                int64
+	Own                 bool
 	Mine                bool
 	Slice, Known        string
 }

@@ -42,7 +42,7 @@ func TestStatementsAreRead(t *testing.T) {
 	q := db.New(pool)
 	try := question{Key: 1, Shared: true, Fence: true, Lease: "2", Target: "t", Owner: "o", TtlMs: 3}
 	lock := question{Key: 1, Shared: true, Idle: "4", IdleInTransaction: "5", AuditID: 6, Pid: 7, EndReason: "r"}
-	wait := question{Key: 1, Shared: true, Hash: 2, Ticket: 3, Ahead: 4, Mine: true, Slice: "5", Known: "{6}", Pid: 7}
+	wait := question{Key: 1, Shared: true, Hash: 2, Hint: 8, Own: true, Ticket: 3, Ahead: 4, Mine: true, Slice: "5", Known: "{6}", Pid: 7}
 	seen := make(map[string]bool)
 	for name, send := range map[string]func(){
 		"TryAcquire":        func() { q.TryAcquire(ctx, try.Key) },
@@ -56,7 +56,7 @@ func TestStatementsAreRead(t *testing.T) {
 		"Undo":              func() { q.Undo(ctx, fill[db.UndoParams](lock)) },
 		"Terminate":         func() { q.Terminate(ctx, fill[db.TerminateParams](lock)) },
 		"Turn":              func() { q.Turn(ctx, fill[db.TurnParams](wait)) },
-		"TakeTicket":        func() { q.TakeTicket(ctx, wait.Hash) },
+		"TakeTicket":        func() { q.TakeTicket(ctx, fill[db.TakeTicketParams](wait)) },
 		"DropTicket":        func() { q.DropTicket(ctx, fill[db.DropTicketParams](wait)) },
 		"UndoTicket":        func() { q.UndoTicket(ctx, fill[db.UndoTicketParams](wait)) },
 		"AuditLost":         func() { q.AuditLost(ctx, lock.AuditID) },

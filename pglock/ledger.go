@@ -157,6 +157,18 @@ func (led *ledger) reads(key Key, but *hold) bool {
 	return false
 }
 
+// inLine says whether the session has that place in line.
+func (led *ledger) inLine(hash, number int32) bool {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	for t := range led.tickets {
+		if t.hash == hash && t.number == number {
+			return true
+		}
+	}
+	return false
+}
+
 // owes is something that the session owes, if there is anything.
 func (led *ledger) owes() (*hold, *ticket) {
 	led.mu.Lock()

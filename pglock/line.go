@@ -33,14 +33,51 @@ type ticket struct {
 // hash is the key in the space that tickets are in.
 func (k Key) hash() int32 { return int32(k ^ k>>32) }
 
+// A crowd is the key that was last waited for, and the last place in its line
+// that was taken here. Who wants the key again goes to the end of the line at
+// once: a try would mostly be in vain, and otherwise overtake the others just when
+// one of them is being told that it is his turn.
+type crowd struct{ last atomic.Pointer[place] }
+
+type place struct {
+	key    Key
+	number int32
+	taken  time.Time
+}
+
+// at says whether key is the one that was last waited for.
+func (c *crowd) at(key Key) bool {
+	last := c.last.Load()
+	return last != nil && last.key == key
+}
+
+// hint is the number that was taken in key's line a moment ago, or 0. A number
+// that is older says little: all who were behind it may be dead.
+func (c *crowd) hint(key Key) int32 {
+	if last := c.last.Load(); last != nil && last.key == key && time.Since(last.taken) < 100*time.Millisecond {
+		return last.number
+	}
+	return 0
+}
+
+// met notes the place that was taken for key. The first in line meets nobody,
+// unless a try was in vain.
+func (c *crowd) met(key Key, t *ticket, tried bool) {
+	if t.number > 1 || tried {
+		c.last.Store(&place{key, t.number, time.Now()})
+	} else if c.at(key) {
+		c.last.Store(nil)
+	}
+}
+
 // takeTicket joins the line. It returns nil, without an error, if too many
 // others joined at the same moment, again and again.
-func (w *wire) takeTicket(ctx context.Context, led *ledger, key Key) (*ticket, error) {
+func (w *wire) takeTicket(ctx context.Context, led *ledger, key Key, hint int32) (*ticket, error) {
 	t := &ticket{led: led, w: w, hash: key.hash()}
 	var err error
 	for tries := 0; err == nil && t.number == 0 && tries < 4; tries++ {
 		err = w.ask(ctx, led, func(ctx context.Context) error {
-			row, err := w.q.TakeTicket(ctx, t.hash)
+			row, err := w.q.TakeTicket(ctx, db.TakeTicketParams{Hash: t.hash, Hint: int64(hint), Own: led.inLine(t.hash, hint)})
 			t.pid, t.number = row.Pid, row.Ticket
 			return err
 		})
@@ -228,26 +265,6 @@ func (w *wire) entered(ctx context.Context, h *hold, r request) error {
 	return err
 }
 
-// A crowd is the key that was last waited for. Who wants it again goes to the
-// end of the line at once: a try would mostly be in vain, and otherwise overtake
-// the others just when one of them is being told that it is his turn.
-type crowd struct{ key atomic.Pointer[Key] }
-
-func (c *crowd) at(key Key) bool {
-	last := c.key.Load()
-	return last != nil && *last == key
-}
-
-// met notes whether key was waited for.
-func (c *crowd) met(key Key, waited bool) {
-	switch at := c.at(key); {
-	case waited && !at:
-		c.key.Store(&key)
-	case !waited && at:
-		c.key.Store(nil)
-	}
-}
-
 // queue waits in line until the lock is granted or ctx ends.
 func (w *wire) queue(ctx context.Context, r request) (*PostgresLock, error) {
 	straight := w.crowd.at(r.key)
@@ -256,7 +273,6 @@ func (w *wire) queue(ctx context.Context, r request) (*PostgresLock, error) {
 		if !elsewhere(err) {
 			return l, err
 		}
-		w.crowd.met(r.key, true)
 	}
 	var t *ticket
 	defer func() {
@@ -270,8 +286,8 @@ func (w *wire) queue(ctx context.Context, r request) (*PostgresLock, error) {
 			return nil, err
 		}
 		if t == nil {
-			if t, err = w.takeTicket(ctx, led, r.key); t != nil && straight {
-				w.crowd.met(r.key, t.number > 1)
+			if t, err = w.takeTicket(ctx, led, r.key, w.crowd.hint(r.key)); t != nil {
+				w.crowd.met(r.key, t, !straight)
 			}
 		}
 		var l *PostgresLock

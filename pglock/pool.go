@@ -37,9 +37,10 @@ import (
 type Pool struct {
 	db *sql.DB
 	*config
-	life context.Context // ends with Close
-	end  context.CancelFunc
-	work sync.WaitGroup // what runs on nobody's behalf
+	crowd crowd
+	life  context.Context // ends with Close
+	end   context.CancelFunc
+	work  sync.WaitGroup // what runs on nobody's behalf
 
 	mu       sync.Mutex
 	closed   bool          // to new work

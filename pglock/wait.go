@@ -111,7 +111,7 @@ func (p *Pool) join(ctx context.Context, r request) (*waiter, error) {
 	if err = s.opened(ctx); err == nil {
 		for pause := newPause(); me.t == nil && err == nil; {
 			err = s.do(ctx, &op{kind: alone, f: func(ctx context.Context) (err error) {
-				if me.t, err = s.w.takeTicket(ctx, s.led, r.key); me.t == nil {
+				if me.t, err = s.w.takeTicket(ctx, s.led, r.key, p.crowd.hint(r.key)); me.t == nil {
 					return err
 				}
 				if me.t.pid != s.pid {
@@ -119,6 +119,7 @@ func (p *Pool) join(ctx context.Context, r request) (*waiter, error) {
 					s.stray(ctx, me.t.pid)
 					return ErrPooler
 				}
+				p.crowd.met(r.key, me.t, false)
 				p.enqueue(me)
 				return nil
 			}})

@@ -9,12 +9,37 @@
 -- name: TakeTicket :one
 -- Takes the number after the highest, or one of the next if others take theirs
 -- at the same time; 0 if that failed too, or the numbers have run out until the
--- line is empty. The setting marks the transaction: see Turn.
+-- line is empty. The setting marks the transaction: see Turn. A look at pg_locks
+-- stops everybody else who locks, so who was in this line a moment ago, and says
+-- with which number, tries the dozen after it first: the highest that is taken,
+-- if it is not the last of them, is the highest of all, unless a dozen in a row
+-- have died in that moment. The hint itself counts if it is still the session's
+-- own, whose locks it cannot see so.
+WITH a AS MATERIALIZED (
+    SELECT @hash::integer AS hash, @hint::bigint AS hint, @own::boolean AS own
+), h AS MATERIALIZED (
+    SELECT a.hint + 12 AS beyond, GREATEST(CASE WHEN a.own THEN a.hint ELSE 0 END, (
+        SELECT max(n.number)
+        FROM generate_series(a.hint + 1, CASE WHEN a.hint > 0 THEN LEAST(a.hint + 12, 2147483647) ELSE 0 END) n (number)
+        WHERE NOT CASE WHEN pg_try_advisory_lock_shared(a.hash, n.number::integer)
+            THEN pg_advisory_unlock_shared(a.hash, n.number::integer) ELSE false END
+    ))::bigint AS near
+    FROM a
+), t AS MATERIALIZED (
+    SELECT CASE WHEN h.near > 0 AND h.near < h.beyond THEN h.near ELSE (
+        SELECT COALESCE(max(k.objid::bigint), 0)
+        FROM pg_catalog.pg_locks k
+        WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock'
+            AND k.classid::bigint = (@hash & 4294967295)
+            AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+    ) END AS last
+    FROM h
+)
 SELECT
     pg_backend_pid()::integer AS pid,
     (CASE
-        WHEN set_config('swanlock.waits', 'yes', true) || set_config('lock_timeout', '1000', true) IS NULL THEN 0
-        WHEN t.last > 2147483640 OR pg_advisory_lock_shared(@hash::integer, 0) IS NULL THEN 0
+        WHEN set_config('swanlock.waits', 'yes', true) IS NULL THEN 0
+        WHEN t.last > 2147483640 OR NOT pg_try_advisory_lock_shared(@hash, 0) THEN 0
         WHEN pg_try_advisory_lock(@hash, (t.last + 1)::integer) THEN t.last + 1
         WHEN pg_try_advisory_lock(@hash, (t.last + 2)::integer) THEN t.last + 2
         WHEN pg_try_advisory_lock(@hash, (t.last + 3)::integer) THEN t.last + 3
@@ -22,13 +47,7 @@ SELECT
         WHEN pg_advisory_unlock_shared(@hash, 0) THEN 0
         ELSE 0
     END)::integer AS ticket
-FROM (
-    SELECT COALESCE(max(k.objid::bigint), 0) AS last
-    FROM pg_catalog.pg_locks k
-    WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock'
-        AND k.classid::bigint = (@hash::integer & 4294967295)
-        AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
-) t;
+FROM t;
 
 -- name: Turn :one
 -- Waits, no longer than the slice in all (milliseconds), until the ticket ahead
