@@ -155,10 +155,20 @@ SELECT
     pg_backend_pid()::integer AS pid,
     (CASE
         WHEN pg_is_in_recovery() THEN -2
-        WHEN pg_try_advisory_lock($1::bigint) THEN 0
+        WHEN COALESCE(current_setting('swanlock.session', true), '') NOT IN ('', $1::text) AND EXISTS (
+            SELECT FROM pg_catalog.pg_locks k
+            WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
+                AND k.classid::bigint = (($2::bigint >> 32) & 4294967295) AND k.objid::bigint = ($2 & 4294967295)
+        ) THEN -4
+        WHEN pg_try_advisory_lock($2) AND (current_setting('swanlock.session', true) = $1 OR set_config('swanlock.session', $1, false) IS NOT NULL) THEN 0
         ELSE -1
     END)::bigint AS answer
 `
+
+type TryAcquireParams struct {
+	Session string
+	Key     int64
+}
 
 type TryAcquireRow struct {
 	Pid    int32
@@ -169,9 +179,11 @@ type TryAcquireRow struct {
 // that says which backend answered: behind a transaction-mode pooler that may
 // be another one than granted the lock.
 // Takes the lock if it is free: the common case, and the fewest arguments. The
-// answer is 0, or -1: held elsewhere, -2: a standby.
-func (q *Queries) TryAcquire(ctx context.Context, key int64) (TryAcquireRow, error) {
-	row := q.db.QueryRowContext(ctx, tryAcquire, key)
+// answer is 0, or -1: held elsewhere, -2: a standby, -4: this backend has the lock
+// already, on behalf of another session of a client: a pooler gave both the same.
+// Whose the backend is says a setting.
+func (q *Queries) TryAcquire(ctx context.Context, arg TryAcquireParams) (TryAcquireRow, error) {
+	row := q.db.QueryRowContext(ctx, tryAcquire, arg.Session, arg.Key)
 	var i TryAcquireRow
 	err := row.Scan(&i.Pid, &i.Answer)
 	return i, err
@@ -196,7 +208,13 @@ FROM (
             WHEN pg_is_in_recovery() THEN -2
             WHEN $2::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
             WHEN $3::integer <> 0 AND NOT pg_try_advisory_xact_lock($3, 0) THEN -1
-            WHEN CASE WHEN $4::boolean THEN pg_try_advisory_lock_shared($5::bigint) ELSE pg_try_advisory_lock($5) END
+            WHEN COALESCE(current_setting('swanlock.session', true), '') NOT IN ('', $4::text) AND EXISTS (
+                SELECT FROM pg_catalog.pg_locks k
+                WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
+                    AND k.classid::bigint = (($5::bigint >> 32) & 4294967295) AND k.objid::bigint = ($5 & 4294967295)
+            ) THEN -4
+            WHEN CASE WHEN $6::boolean THEN pg_try_advisory_lock_shared($5::bigint) ELSE pg_try_advisory_lock($5) END
+                AND (current_setting('swanlock.session', true) = $4 OR set_config('swanlock.session', $4, false) IS NOT NULL)
             THEN CASE
                 WHEN NOT $2 THEN 0
                 WHEN pg_logical_emit_message(true, 'swanlock', ''::text) IS NOT NULL THEN pg_current_xact_id()::text::bigint
@@ -207,11 +225,12 @@ FROM (
 `
 
 type TryAcquireWithParams struct {
-	Lease  string
-	Fence  bool
-	Gate   int32
-	Shared bool
-	Key    int64
+	Lease   string
+	Fence   bool
+	Gate    int32
+	Session string
+	Key     int64
+	Shared  bool
 }
 
 type TryAcquireWithRow struct {
@@ -237,8 +256,9 @@ func (q *Queries) TryAcquireWith(ctx context.Context, arg TryAcquireWithParams) 
 		arg.Lease,
 		arg.Fence,
 		arg.Gate,
-		arg.Shared,
+		arg.Session,
 		arg.Key,
+		arg.Shared,
 	)
 	var i TryAcquireWithRow
 	err := row.Scan(

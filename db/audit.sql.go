@@ -147,7 +147,13 @@ WITH l AS MATERIALIZED (
             WHEN pg_is_in_recovery() THEN -2
             WHEN $2::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
             WHEN $3::integer <> 0 AND NOT pg_try_advisory_xact_lock($3, 0) THEN -1
-            WHEN CASE WHEN $4::boolean THEN pg_try_advisory_lock_shared($5::bigint) ELSE pg_try_advisory_lock($5) END
+            WHEN COALESCE(current_setting('swanlock.session', true), '') NOT IN ('', $4::text) AND EXISTS (
+                SELECT FROM pg_catalog.pg_locks k
+                WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
+                    AND k.classid::bigint = (($5::bigint >> 32) & 4294967295) AND k.objid::bigint = ($5 & 4294967295)
+            ) THEN -4
+            WHEN CASE WHEN $6::boolean THEN pg_try_advisory_lock_shared($5::bigint) ELSE pg_try_advisory_lock($5) END
+                AND (current_setting('swanlock.session', true) = $4 OR set_config('swanlock.session', $4, false) IS NOT NULL)
             THEN 0
             ELSE -1
         END)::bigint AS answer
@@ -155,7 +161,7 @@ WITH l AS MATERIALIZED (
     SELECT
         l.pid,
         clock_timestamp() AS granted_at,
-        CASE WHEN NOT $4 AND NOT l.xid THEN pg_current_xact_id()::text::bigint END AS fence
+        CASE WHEN NOT $6 AND NOT l.xid THEN pg_current_xact_id()::text::bigint END AS fence
     FROM l WHERE l.answer >= 0
 ), dead AS (
     UPDATE lock_audit a SET
@@ -165,13 +171,13 @@ WITH l AS MATERIALIZED (
         end_reason = CASE WHEN a.ttl_ms > 0 AND a.refreshed_at + a.ttl_ms * interval '1 millisecond' <= g.granted_at THEN 'expired' ELSE 'killed' END
     FROM g, LATERAL (
         SELECT o.id FROM lock_audit o
-        WHERE g.pid > 0 AND o.key = $5 AND o.released_at IS NULL AND (NOT $4 OR o.mode = 'exclusive')
+        WHERE g.pid > 0 AND o.key = $5 AND o.released_at IS NULL AND (NOT $6 OR o.mode = 'exclusive')
         FOR UPDATE SKIP LOCKED
     ) o
     WHERE a.id = o.id
 ), row AS (
     INSERT INTO lock_audit (target, key, owner, ttl_ms, mode, fence, backend_pid, backend_start, client_addr, acquired_at, refreshed_at)
-    SELECT $6::text, $5, $7::text, $8::bigint, CASE WHEN $4 THEN 'shared' ELSE 'exclusive' END,
+    SELECT $7::text, $5, $8::text, $9::bigint, CASE WHEN $6 THEN 'shared' ELSE 'exclusive' END,
         g.fence, g.pid, b.backend_start, inet_client_addr(), g.granted_at, g.granted_at
     FROM g, pg_stat_get_activity(g.pid) b
     RETURNING id, fence
@@ -190,14 +196,15 @@ FROM l LEFT JOIN row ON true
 `
 
 type TryAcquireAuditedParams struct {
-	Lease  string
-	Fence  bool
-	Gate   int32
-	Shared bool
-	Key    int64
-	Target string
-	Owner  string
-	TtlMs  int64
+	Lease   string
+	Fence   bool
+	Gate    int32
+	Session string
+	Key     int64
+	Shared  bool
+	Target  string
+	Owner   string
+	TtlMs   int64
 }
 
 type TryAcquireAuditedRow struct {
@@ -222,8 +229,9 @@ func (q *Queries) TryAcquireAudited(ctx context.Context, arg TryAcquireAuditedPa
 		arg.Lease,
 		arg.Fence,
 		arg.Gate,
-		arg.Shared,
+		arg.Session,
 		arg.Key,
+		arg.Shared,
 		arg.Target,
 		arg.Owner,
 		arg.TtlMs,

@@ -496,9 +496,9 @@ func TestFailures(t *testing.T) {
 		"stacked": {func(conn *sql.Conn, pg *mocks.Postgres) {
 			pg.ExpectTryAcquire("t")
 			pg.ExpectTryAcquire("t")
-			const twice = "-- name: TryAcquire :one\nSELECT $1"
+			const twice = "-- name: TryAcquire :one\nSELECT $1, $2"
 			for range 2 {
-				conn.QueryRowContext(ctx, twice, int64(pglock.KeyOf("t"))).Scan()
+				conn.QueryRowContext(ctx, twice, "session", int64(pglock.KeyOf("t"))).Scan()
 			}
 		}, "would need two unlocks"},
 		"another lock than was granted": {func(conn *sql.Conn, pg *mocks.Postgres) {

@@ -34,7 +34,7 @@ type shape struct {
 
 // shapes are by the name in the comment that sqlc leaves in a statement's text.
 var shapes = map[string]shape{
-	"TryAcquire":        {tryAcquire, struct{ Key int64 }{}, db.TryAcquireRow{}},
+	"TryAcquire":        {tryAcquire, db.TryAcquireParams{}, db.TryAcquireRow{}},
 	"TryAcquireWith":    {tryAcquire, db.TryAcquireWithParams{}, db.TryAcquireWithRow{}},
 	"TryAcquireAudited": {tryAcquire, db.TryAcquireAuditedParams{}, db.TryAcquireAuditedRow{}},
 	"Refresh":           {refresh, db.RefreshParams{}, db.RefreshRow{}},
@@ -83,6 +83,7 @@ type question struct {
 	Hash, Ticket, Ahead int32
 	Gate                int32
 	Hint                int64
+	Session             string
 	Own                 bool
 	Mine                bool
 	Slice, Known        string

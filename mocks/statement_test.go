@@ -40,12 +40,12 @@ func TestStatementsAreRead(t *testing.T) {
 	pool := sql.OpenDB(r)
 	defer pool.Close()
 	q := db.New(pool)
-	try := question{Key: 1, Shared: true, Fence: true, Lease: "2", Target: "t", Owner: "o", TtlMs: 3}
+	try := question{Key: 1, Shared: true, Fence: true, Lease: "2", Target: "t", Owner: "o", TtlMs: 3, Session: "s", Gate: 9}
 	lock := question{Key: 1, Shared: true, Idle: "4", IdleInTransaction: "5", AuditID: 6, Pid: 7, EndReason: "r"}
 	wait := question{Key: 1, Shared: true, Hash: 2, Hint: 8, Own: true, Ticket: 3, Ahead: 4, Mine: true, Slice: "5", Known: "{6}", Pid: 7}
 	seen := make(map[string]bool)
 	for name, send := range map[string]func(){
-		"TryAcquire":        func() { q.TryAcquire(ctx, try.Key) },
+		"TryAcquire":        func() { q.TryAcquire(ctx, fill[db.TryAcquireParams](try)) },
 		"TryAcquireWith":    func() { q.TryAcquireWith(ctx, fill[db.TryAcquireWithParams](try)) },
 		"TryAcquireAudited": func() { q.TryAcquireAudited(ctx, fill[db.TryAcquireAuditedParams](try)) },
 		"Refresh":           func() { q.Refresh(ctx, fill[db.RefreshParams](lock)) },

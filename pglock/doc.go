@@ -58,23 +58,23 @@
 //
 // Who waits in Acquire takes a ticket: an advisory lock in the space of two
 // integers (the key's two halves, xored; a number one above the highest live
-// ticket), which goes with its session. He waits for the ticket ahead of his, in
-// slices of half a second at most, looks again what is ahead when that is gone,
-// and when nothing is, waits for the lock itself, in the server's own queue,
-// which a try does not overtake. A Pool's newcomers see that there is a line by
-// the number 0, of which each waiter has a share. Slices keep the snapshot that a waiting
-// statement holds young, and end before deadlock_timeout. An application that
-// takes advisory locks of two integers itself may by chance (one in 2^32 for each
-// first integer) stand in a line.
+// ticket), which goes with its session. He waits for the ticket ahead of his,
+// in slices of half a second at most, looks again what is ahead when that is
+// gone, and when nothing is, waits for the lock itself, in the server's own
+// queue, which a try does not overtake. A Pool's newcomers see that there is a
+// line by the number 0, of which each waiter has a share. Slices keep the
+// snapshot that a waiting statement holds young, and end before
+// deadlock_timeout. An application that takes advisory locks of two integers
+// itself may by chance (one in 2^32 for each first integer) stand in a line.
 //
 // # What it does not promise
 //
 // Advisory locks are not replicated: a failover loses them, and only a fence
-// keeps a late writer out (see swanlock.WithFence for when even that may not). A
-// pooler in transaction or statement mode breaks them; that is refused
-// (ErrPooler) at the latest by the first Refresh, Release, Close or second
-// acquire that meets another backend. Until then two of its clients may share a
-// backend, and with it every lock: two Sessions notice, by the statements that
-// they prepare, unless the pooler keeps track of those. Two targets whose keys
-// collide exclude each other, which is safe, only slower.
+// keeps a late writer out (see swanlock.WithFence for when even that may not).
+// A pooler in transaction or statement mode breaks them; that is refused
+// (ErrPooler): by a Pool when it opens, by all others when the answer comes
+// from another backend than the one that granted the lock, or when the backend
+// that is asked for a lock has it for another client. For that the setting
+// swanlock.session says on each session whose it is, and stays there. Two
+// targets whose keys collide exclude each other, which is safe, only slower.
 package pglock

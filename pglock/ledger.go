@@ -2,6 +2,7 @@ package pglock
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
@@ -25,6 +26,7 @@ type ledger struct {
 	turn  chan struct{} // holds one value: whose turn it is to use the session
 	turns atomic.Int64  // how many have ended
 	watch watch         // used by whoever has the turn
+	token string        // tells the server whose session it is
 
 	mu      sync.Mutex
 	dead    error            // why the session was destroyed
@@ -64,7 +66,7 @@ func ledgerOf(conn *sql.Conn) (led *ledger, raw driver.Conn, err error) {
 		id := weak.Make(p)
 		found, ok := ledgers.Load(id)
 		if !ok {
-			fresh := &ledger{turn: make(chan struct{}, 1), locks: make(map[lockID]*hold), tickets: make(map[*ticket]bool)}
+			fresh := &ledger{turn: make(chan struct{}, 1), locks: make(map[lockID]*hold), tickets: make(map[*ticket]bool), token: rand.Text()}
 			if found, ok = ledgers.LoadOrStore(id, fresh); !ok {
 				runtime.AddCleanup(p, func(id weak.Pointer[byte]) { ledgers.Delete(id) }, id)
 			}

@@ -250,10 +250,17 @@ func TestPgBouncerShared(t *testing.T) {
 		for _, mode := range []string{"transaction", "statement"} {
 			t.Run(mode, func(t *testing.T) {
 				b, target := pgBouncer(t, mode), newTarget(t)
-				held := acquired(t, pglock.NewSession(b.conn(t, driver)), target)
-				_, err := pglock.NewSession(b.conn(t, driver)).TryAcquire(bg, target)
-				wantIs(t, err, pglock.ErrPooler)
-				wantIs(t, held.Refresh(bg), swanlock.ErrLost)
+				for _, by := range acquirers {
+					t.Run(by.name, func(t *testing.T) {
+						held := acquired(t, by.with(b.conn(t, driver)), target)
+						_, err := by.with(b.conn(t, driver)).TryAcquire(bg, target)
+						wantIs(t, err, pglock.ErrPooler)
+						b.direct.in(t).wantHeld(target, held.BackendPID())
+						must(t, held.Err())
+						held.Release(bg)
+						b.forget(t) // with what it has prepared
+					})
+				}
 				b.wantClean(t, driver)
 			})
 		}

@@ -24,9 +24,9 @@ import (
 // pool takes another session for new ones. It never takes a lost lock again by
 // itself.
 //
-// A pool needs few connections: one for locks without a TTL, one for each order
-// of magnitude of TTL, one more for every 450 locks held, and those that it
-// waits on (see WithMaxWaiters). It keeps them out of the *sql.DB until they have
+// A pool needs few connections: one for locks without a TTL, one for each range
+// of TTLs (two to a doubling), one more for every 450 locks held, and those that
+// it waits on (see WithMaxWaiters). It keeps them out of the *sql.DB until they have
 // held nothing for a minute, or until Close.
 //
 // The server's lease of a session is at most the TTL of its locks, and at least

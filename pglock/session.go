@@ -68,8 +68,8 @@ func locked(l *PostgresLock, err error) (swanlock.DistributedLock, error) {
 }
 
 // Close releases the locks that this Session took and lets go of its prepared
-// statements. The connection stays open and as it was before. A second call
-// does nothing.
+// statements. The connection stays open and as it was before, but for the setting
+// swanlock.session, which nothing else reads. A second call does nothing.
 func (s *Session) Close(ctx context.Context) error {
 	w := s.w
 	if w.closed.Swap(true) {

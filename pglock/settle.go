@@ -23,7 +23,7 @@ import (
 // is asked to unlock; otherwise, or if it cannot, it is destroyed.
 func (w *wire) undo(ctx context.Context, h *hold, err error) {
 	switch state := sqlState(err); {
-	case state == "25P02": // refused before it ran
+	case state == "25P02", state == "26000", state == "42P05": // refused before it ran
 		return
 	case state == "", h.info.Shared && h.led.reads(h.id.key, h): // whose lock would be undone?
 	default:

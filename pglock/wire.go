@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,7 @@ const (
 	heldElsewhere = -1
 	onStandby     = -2
 	fenceTooOld   = -3
+	sharedBackend = -4
 )
 
 // A wire is how statements get to a session. Whoever uses it has the turn.
@@ -92,6 +94,8 @@ func (w *wire) grant(ctx context.Context, h *hold, r request) error {
 		return ErrStandby
 	case fenceTooOld:
 		return ErrFenceInTransaction
+	case sharedBackend:
+		return fmt.Errorf("%w (process %d has the lock for another client)", ErrPooler, h.pid)
 	}
 	h.info.Fence = uint64(answer)
 	h.began(sent)
@@ -127,17 +131,17 @@ func (w *wire) try(ctx context.Context, h *hold, r request) (answer int64, saved
 		switch {
 		case w.audit:
 			row, err := w.q.TryAcquireAudited(ctx, db.TryAcquireAuditedParams{
-				Key: int64(r.key), Shared: r.Shared, Fence: r.Fence, Lease: lease, Gate: r.gate,
+				Key: int64(r.key), Shared: r.Shared, Fence: r.Fence, Lease: lease, Gate: r.gate, Session: h.led.token,
 				Target: r.target, Owner: r.Owner, TtlMs: milliseconds(r.TTL)})
 			h.pid, h.audit, answer, saved = row.Pid, row.AuditID, row.Answer, timeouts{row.Idle, row.IdleInTransaction}
 			return err
 		case lease != "" || r.Shared || r.Fence || r.gate != 0:
 			row, err := w.q.TryAcquireWith(ctx, db.TryAcquireWithParams{
-				Key: int64(r.key), Shared: r.Shared, Fence: r.Fence, Lease: lease, Gate: r.gate})
+				Key: int64(r.key), Shared: r.Shared, Fence: r.Fence, Lease: lease, Gate: r.gate, Session: h.led.token})
 			h.pid, answer, saved = row.Pid, row.Answer, timeouts{row.Idle, row.IdleInTransaction}
 			return err
 		default:
-			row, err := w.q.TryAcquire(ctx, int64(r.key))
+			row, err := w.q.TryAcquire(ctx, db.TryAcquireParams{Key: int64(r.key), Session: h.led.token})
 			h.pid, answer = row.Pid, row.Answer
 			return err
 		}
