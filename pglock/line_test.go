@@ -23,7 +23,7 @@ import (
 func (o observer) tickets(target string) int {
 	o.t.Helper()
 	return one[int](o.t, o.db, `SELECT count(*) FROM pg_catalog.pg_locks
-		WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND mode = 'ExclusiveLock' AND classid::bigint = $1::bigint & 4294967295`,
+		WHERE locktype = 'advisory' AND objsubid = 2 AND objid::bigint > 0 AND granted AND mode = 'ExclusiveLock' AND classid::bigint = $1::bigint & 4294967295`,
 		int64(pglock.TicketSpace(target)))
 }
 
