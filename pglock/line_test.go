@@ -212,7 +212,7 @@ func TestLineIsLeft(t *testing.T) {
 		}{
 			{"context", func(_ observer, _ *pglock.Session, _ *sql.Conn, cancel context.CancelFunc) { cancel() }},
 			{"killed", func(o observer, _ *pglock.Session, conn *sql.Conn, _ context.CancelFunc) {
-				o.kill(one[int](o.t, o.db, "SELECT pid FROM pg_stat_activity WHERE query LIKE '%name: Turn %' AND application_name = $1", o.t.Name()))
+				o.kill(one[int](o.t, o.db, "SELECT pid FROM pg_stat_activity WHERE application_name = $1", o.t.Name()))
 			}},
 			{"session closed", func(_ observer, s *pglock.Session, _ *sql.Conn, _ context.CancelFunc) { s.Close(bg) }},
 		} {

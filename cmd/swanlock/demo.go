@@ -145,12 +145,12 @@ func (d *demo) holderBut(ctx context.Context, not int) (pid int, err error) {
 	})
 }
 
-// waiter waits for a session of a process that wants the lock.
+// waiter waits for a session of another process to stand in line for the lock.
 func (d *demo) waiter(ctx context.Context, holder int) error {
 	return until(ctx, "another process to wait for the lock", func() (n bool, err error) {
 		err = d.db.QueryRowContext(ctx, `
-			SELECT count(*) > 0 FROM pg_stat_activity
-			WHERE application_name = 'swanlock' AND pid <> $1 AND query LIKE '%pg_try_advisory_lock%'`, holder).Scan(&n)
+			SELECT count(*) > 0 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+			WHERE a.application_name = 'swanlock' AND l.pid <> $1 AND l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted`, holder).Scan(&n)
 		return n, err
 	})
 }
