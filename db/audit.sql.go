@@ -165,9 +165,9 @@ WITH l AS MATERIALIZED (
     FROM l WHERE l.answer >= 0
 ), dead AS (
     UPDATE lock_audit a SET
-        released_at = GREATEST(a.acquired_at, LEAST(g.granted_at, (
+        released_at = GREATEST(a.acquired_at, CASE WHEN $6 THEN a.refreshed_at ELSE LEAST(g.granted_at, (
             SELECT min(n.acquired_at) FROM lock_audit n
-            WHERE n.key = a.key AND n.acquired_at > a.acquired_at AND (n.mode = 'exclusive' OR a.mode = 'exclusive')))),
+            WHERE n.key = a.key AND n.acquired_at > a.acquired_at AND (n.mode = 'exclusive' OR a.mode = 'exclusive'))) END),
         end_reason = CASE WHEN a.ttl_ms > 0 AND a.refreshed_at + a.ttl_ms * interval '1 millisecond' <= g.granted_at THEN 'expired' ELSE 'killed' END
     FROM g, LATERAL (
         SELECT o.id FROM lock_audit o
@@ -221,7 +221,8 @@ type TryAcquireAuditedRow struct {
 // and released_at before the unlock.
 // As TryAcquire. The grant proves that whoever has an open row for this key is
 // gone, so it is closed: at most at this grant, and at most where the next
-// interval began (a row may have come too late for that grant's snapshot). A
+// interval began (a row may have come too late for that grant's snapshot), and by
+// a reader at its last proof: another reader may have been granted before. A
 // row that somebody is closing, perhaps in a long transaction, is not waited
 // for. A clock that was set back may not make an interval end before it began.
 func (q *Queries) TryAcquireAudited(ctx context.Context, arg TryAcquireAuditedParams) (TryAcquireAuditedRow, error) {
