@@ -299,7 +299,9 @@ func (w *wire) queue(ctx context.Context, r request) (*PostgresLock, error) {
 		switch {
 		case l != nil:
 			return l, nil
-		case err != nil && (!elsewhere(err) || ctx.Err() != nil): // else it was granted too late for its TTL
+		case elsewhere(err) && ctx.Err() != nil:
+			return nil, notAcquired(ctx)
+		case err != nil && !elsewhere(err): // else it was granted too late for its TTL
 			return nil, err
 		case t != nil && !t.has():
 			t = nil

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"errors"
 	"fmt"
 	mrand "math/rand/v2"
 	"os"
@@ -418,5 +419,30 @@ func TestLineIsLeftAtOnce(t *testing.T) {
 			t.Errorf("the quickest of five took %v to leave", quickest)
 		}
 		must(t, held.Release(bg))
+	})
+}
+
+// TestLineSaysWhoGaveUp: whenever ctx ends, the error has its cause, also if the
+// lock was refused just then.
+func TestLineSaysWhoGaveUp(t *testing.T) {
+	tries := 200
+	if testing.Short() {
+		tries = 40
+	}
+	eachDriver(t, func(t *testing.T, driver string) {
+		session, _ := newSession(t, driver)
+		for name, l := range map[string]swanlock.Locker{"pool": newPool(t, openDB(t, driver)), "session": session} {
+			target := newTarget(t)
+			holder, _ := newSession(t, driver)
+			held := acquired(t, holder, target)
+			for range tries {
+				ctx, cancel := context.WithCancel(bg)
+				time.AfterFunc(mrand.N(400*time.Microsecond), cancel)
+				if _, err := l.Acquire(ctx, target); err == nil || !errors.Is(err, context.Canceled) || !errors.Is(err, swanlock.ErrNotAcquired) {
+					t.Fatalf("%s: got %v, want ErrNotAcquired and the cause", name, err)
+				}
+			}
+			must(t, held.Release(bg))
+		}
 	})
 }

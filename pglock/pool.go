@@ -112,8 +112,11 @@ func (p *Pool) Acquire(ctx context.Context, target string, opts ...swanlock.Opti
 		if !p.awaited(r.key) {
 			newcomer := r
 			newcomer.gate = r.key.hash()
-			if l, err := p.try(ctx, newcomer); !elsewhere(err) || ctx.Err() != nil {
+			switch l, err := p.try(ctx, newcomer); {
+			case !elsewhere(err):
 				return l, err
+			case ctx.Err() != nil:
+				return nil, notAcquired(ctx)
 			}
 		}
 		return p.wait(ctx, r)
