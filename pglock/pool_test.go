@@ -500,7 +500,7 @@ func TestPoolFreesWhatExpired(t *testing.T) {
 		o := observe(t)
 		p := newPool(t, openDB(t, driver))
 		target := newTarget(t)
-		kept, err := p.TryAcquire(bg, target+"/kept", swanlock.WithTTL(300*time.Millisecond), swanlock.WithAutoRefresh())
+		kept, err := p.TryAcquire(bg, target+"/kept", swanlock.WithTTL(2*time.Second), swanlock.WithAutoRefresh())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -513,7 +513,7 @@ func TestPoolFreesWhatExpired(t *testing.T) {
 			t.Errorf("got %v, want ErrExpired", err)
 		}
 		eventually(t, "the server frees it", func() bool { return len(o.holders(target+"/left")) == 0 })
-		time.Sleep(600 * time.Millisecond)
+		time.Sleep(4 * time.Second)
 		if err := kept.Refresh(bg); err != nil {
 			t.Errorf("the lock that refreshes itself: %v", err)
 		}
