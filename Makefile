@@ -1,6 +1,6 @@
 # make help tells what there is. CI calls only what stands here.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-matrix race lint verify verify-knockouts generate bench clean
+.PHONY: bench clean demo generate help lint mutants race test test-matrix verify verify-knockouts
 
 GO    ?= go
 TOOLS := bin/sqlc bin/staticcheck
@@ -37,6 +37,9 @@ verify: lint bin/sqlc ## lint, and: generated code, SQL, go.mod and dependencies
 
 verify-knockouts: ## swanlock verify finds each guarantee that is taken out of a build (5 minutes)
 	SWANLOCK_KNOCKOUTS=1 $(GO) test -run 'TestKnockouts$$' -v -timeout 30m ./internal/verify
+
+mutants: ## the tests of pglock find each of a list of defects that are put into it (15 minutes; MUTANT=pattern: those)
+	SWANLOCK_MUTANTS=1 $(GO) test -run 'TestMutants$$/$(MUTANT)' -v -timeout 60m ./internal/mutate
 
 bench: ## swanlock against its floors and peers, with a table at the end (5 minutes)
 	cd bench && $(GO) run .
