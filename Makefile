@@ -1,6 +1,6 @@
 # make help tells what there is. CI calls only what stands here.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-matrix race lint verify verify-knockouts soak generate bench clean
+.PHONY: bench clean demo generate help lint mutants race soak test test-matrix verify verify-knockouts
 
 GO    ?= go
 TOOLS := bin/sqlc bin/staticcheck
@@ -40,6 +40,9 @@ verify-knockouts: ## swanlock verify finds each guarantee that is taken out of a
 
 soak: ## a steady load for 10 minutes; its memory, connections and locks stay flat (DURATION=2h: longer)
 	$(GO) run ./internal/soak -duration $(or $(DURATION),10m)
+
+mutants: ## the tests of pglock find each of a list of defects that are put into it (15 minutes; MUTANT=pattern: those)
+	SWANLOCK_MUTANTS=1 $(GO) test -run 'TestMutants$$/$(MUTANT)' -v -timeout 60m ./internal/mutate
 
 bench: ## swanlock against its floors and peers, with a table at the end (5 minutes)
 	cd bench && $(GO) run .

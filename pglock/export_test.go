@@ -34,6 +34,23 @@ func Sabotage(held swanlock.DistributedLock) error {
 	return err
 }
 
+// Exchange unlocks held on its own session, and takes the lock of key there.
+func Exchange(held swanlock.DistributedLock, key Key) error {
+	h := held.(*PostgresLock).h
+	_, err := h.w.conn.ExecContext(context.Background(), "SELECT pg_advisory_unlock($1), pg_advisory_lock($2)", int64(h.id.key), int64(key))
+	return err
+}
+
+// HoldTurn takes the turn on the session of held, which must be free, and keeps
+// it until give is called.
+func HoldTurn(held swanlock.DistributedLock) (give func()) {
+	led := held.(*PostgresLock).h.led
+	if !led.tryTake() {
+		panic("the session is in use")
+	}
+	return led.give
+}
+
 // TicketSpace is where the tickets of the target's line are.
 func TicketSpace(target string) int32 { return KeyOf(target).hash() }
 

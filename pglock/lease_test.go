@@ -1,11 +1,15 @@
 package pglock
 
 import (
+	"context"
+	"errors"
 	"math"
 	"sync"
 	"testing"
 	"time"
 	"unsafe"
+
+	"github.com/swanlake-io/swanlock"
 )
 
 // ForgetLeaseless makes the warning of a server without idle_session_timeout
@@ -87,5 +91,45 @@ func TestTimeoutsLeaveOutWhatTheServerLacks(t *testing.T) {
 		if got := c.had.of(1500 * time.Millisecond); got != c.want {
 			t.Errorf("%+v: %+v, want %+v", c.had, got, c.want)
 		}
+	}
+}
+
+// The server ends a session at the instant at which its lease is over, so the
+// holder has ended by then.
+func TestLastInstant(t *testing.T) {
+	start := time.Now()
+	for name, leases := range map[string][2]time.Duration{"its own": {time.Second, 0}, "the session's": {time.Hour, time.Second}} {
+		led := &ledger{lease: lease{leases[1], start}}
+		h := &hold{led: led, done: make(chan struct{}), lease: lease{leases[0], start}}
+		if h.expire(start.Add(time.Second - 1)); h.err != nil {
+			t.Errorf("%s: just before the end: got %v, want nil", name, h.err)
+		}
+		if h.expire(start.Add(time.Second)); h.err != swanlock.ErrExpired {
+			t.Errorf("%s: at the end: got %v, want ErrExpired", name, h.err)
+		}
+	}
+}
+
+// Err and Release look at the clocks themselves: on a machine that slept the
+// timer is late.
+func TestClocksWithoutATimer(t *testing.T) {
+	for name, call := range map[string]func(*hold) error{
+		"Err":     (*hold).over,
+		"Release": func(h *hold) error { return h.release(context.Background()) },
+	} {
+		h := &hold{led: &ledger{}, done: make(chan struct{}), lease: lease{time.Second, time.Now().Add(-time.Hour)}}
+		if err := call(h); !errors.Is(err, swanlock.ErrExpired) {
+			t.Errorf("%s: got %v, want ErrExpired", name, err)
+		}
+	}
+}
+
+// A statement that was sent before another says nothing new.
+func TestTouchGoesForward(t *testing.T) {
+	led, now := &ledger{}, time.Now()
+	led.touch(now)
+	led.touch(now.Add(-time.Second))
+	if got := led.lease.start; got != now {
+		t.Errorf("the lease starts %v, want %v", got, now)
 	}
 }

@@ -4,6 +4,9 @@ package pglock_test
 
 import (
 	"context"
+	"database/sql"
+	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -52,6 +55,105 @@ func TestLineIsNotJumped(t *testing.T) {
 					return
 				}
 				must(t, (<-after).get(t).Release(bg))
+			})
+		}
+	})
+}
+
+// TestLineWaitsAlone: a session that has another lock never waits in the server,
+// where that lock would have to wait as well.
+func TestLineWaitsAlone(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		holder, _ := newSession(t, driver)
+		held := acquired(t, holder, target)
+		s, _ := newSession(t, driver)
+		other := acquired(t, s, newTarget(t))
+		got := waitsFor(t, o, shortly(t), s, target)
+		for range 50 {
+			if one[bool](t, o.db, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = $1::int)", other.BackendPID()) {
+				t.Fatal("the session waits in the server")
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		must(t, held.Release(bg))
+		must(t, (<-got).get(t).Release(bg))
+		must(t, other.Release(bg))
+	})
+}
+
+// TestLineDropFails: a place that cannot be given up goes with its session.
+func TestLineDropFails(t *testing.T) {
+	o, target := observe(t), newTarget(t)
+	holder, _ := newSession(t, "pgx")
+	held := acquired(t, holder, target)
+	conn := connOf(t, evilDB(t, "pgx", "line_drop", `CREATE FUNCTION line_drop.pg_advisory_unlock(h integer, n integer) RETURNS boolean LANGUAGE plpgsql AS $$
+		BEGIN RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END $$`))
+	ctx, cancel := context.WithTimeout(bg, 300*time.Millisecond)
+	defer cancel()
+	_, err := pglock.NewSession(conn, pglock.WithLogger(nil)).Acquire(ctx, target)
+	wantIs(t, err, swanlock.ErrNotAcquired)
+	o.wantTickets(target, 0)
+	wantIs(t, conn.PingContext(bg), sql.ErrConnDone)
+	must(t, held.Release(bg))
+}
+
+// TestLineFenceFails: a wait that was served but cannot have its fence holds
+// nothing, neither once nor twice, and the session lives.
+func TestLineFenceFails(t *testing.T) {
+	o, target := observe(t), newTarget(t)
+	holder, _ := newSession(t, "pgx")
+	held := acquired(t, holder, target)
+	conn := connOf(t, evilDB(t, "pgx", "line_fence", `CREATE FUNCTION line_fence.pg_logical_emit_message(boolean, text, text) RETURNS pg_lsn LANGUAGE plpgsql AS $$
+		BEGIN RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END $$`))
+	got := waitsFor(t, o, shortly(t), pglock.NewSession(conn), target, swanlock.WithFence())
+	must(t, held.Release(bg))
+	if out := <-got; out.err == nil || errors.Is(out.err, swanlock.ErrNotAcquired) {
+		t.Errorf("got %v, want what the server said", out.err)
+	}
+	o.wantHeld(target)
+	o.wantTickets(target, 0)
+	must(t, conn.PingContext(bg))
+}
+
+// TestLineBehindAPooler: who waits, or leaves, and meets another backend than
+// the one that has his ticket, holds nothing on either.
+func TestLineBehindAPooler(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		for _, then := range []string{"he looks", "it is his turn", "he leaves"} {
+			t.Run(then, func(t *testing.T) {
+				o, target := observe(t), newTarget(t)
+				holder, _ := newSession(t, driver)
+				held := acquired(t, holder, target)
+				conn := connOf(t, openURL(t, "pooled "+driver, server(t).URL()))
+				must(t, conn.Raw(func(c any) error {
+					p := c.(*pooler)
+					t.Cleanup(p.shutDown)
+					p.fixed = true
+					return nil
+				}))
+				ctx, cancel := context.WithTimeout(bg, 3*time.Second)
+				defer cancel()
+				got := waitsFor(t, o, ctx, pglock.NewSession(conn, pglock.WithPolling(), pglock.WithLogger(nil)), target)
+				must(t, conn.Raw(func(c any) error { // between two looks
+					c.(*pooler).next = 1
+					switch then {
+					case "it is his turn":
+						return held.Release(bg)
+					case "he leaves":
+						cancel()
+					}
+					return nil
+				}))
+				if out := <-got; !errors.Is(out.err, pglock.ErrPooler) && !(then == "he leaves" && errors.Is(out.err, swanlock.ErrNotAcquired)) {
+					t.Errorf("got %v, want ErrPooler", fmt.Sprint(out.err))
+				}
+				wantIs(t, conn.PingContext(bg), sql.ErrConnDone)
+				o.wantTickets(target, 0)
+				if then != "it is his turn" {
+					must(t, held.Release(bg))
+				}
+				o.wantSoonFree(target)
 			})
 		}
 	})

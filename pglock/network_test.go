@@ -207,7 +207,7 @@ func TestCloseOnASilentServer(t *testing.T) {
 			o, p, late := observe(t), newProxy(t), watchScheduler(t)
 			conn := connOf(t, openURL(t, driver, p.url))
 			s, target := pglock.NewSession(conn), newTarget(t)
-			held := acquired(t, s, target)
+			held, theirs := acquired(t, s, target), acquired(t, functions{conn}, target+"/theirs")
 			if !holding {
 				must(t, held.Release(bg))
 			}
@@ -225,7 +225,10 @@ func TestCloseOnASilentServer(t *testing.T) {
 				o.wantSoonFree(target)
 			}
 			eventually(t, "the backend has ended", func() bool { return !o.alive(pid) })
+			wantIs(t, conn.PingContext(bg), sql.ErrConnDone)
+			wantIs(t, theirs.Err(), swanlock.ErrLost)
 			runtime.KeepAlive(held)
+			runtime.KeepAlive(theirs)
 		}
 	})
 }

@@ -340,7 +340,8 @@ func TestPoolWaitersUseUpTheSessions(t *testing.T) {
 			mu.Unlock()
 		})
 	}
-	time.Sleep(300 * time.Millisecond)
+	eventually(t, "half of the sessions are there", func() bool { return p.Sessions() >= 16 })
+	time.Sleep(500 * time.Millisecond) // for those that should not come
 	for i := range n {
 		run(t, other, "SELECT pg_advisory_unlock($1)", int64(pglock.KeyOf(fmt.Sprint(target, i))))
 	}

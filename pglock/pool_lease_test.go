@@ -1,6 +1,7 @@
 package pglock_test
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"testing"
@@ -191,6 +192,10 @@ func TestPoolRests(t *testing.T) {
 			t.Fatalf("got %d connections in use with a lock, want 1", n)
 		}
 		must(t, l.Release(bg))
+		time.Sleep(100 * time.Millisecond)
+		if n := db.Stats().InUse; n != 1 {
+			t.Fatalf("got %d connections in use a moment after a release, want 1", n)
+		}
 		pglock.LongEmpty(p)
 		eventually(t, "the connection is given back", func() bool { return db.Stats().InUse == 0 })
 		must(t, acquired(t, p, target).Release(bg))
@@ -211,5 +216,21 @@ func TestPoolTryDoesNotOvertake(t *testing.T) {
 			t.Errorf("got %v, want ErrNotAcquired", err)
 		}
 		must(t, (<-got).get(t).Release(bg))
+	})
+}
+
+// A lock with a TTL does not go where the server keeps none, though there is no
+// other connection to be had.
+func TestPoolLeaseNeedsASession(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		db := openDB(t, driver)
+		db.SetMaxOpenConns(1)
+		p := newPool(t, db)
+		held := acquired(t, p, newTarget(t))
+		ctx, cancel := context.WithTimeout(bg, 100*time.Millisecond)
+		defer cancel()
+		_, err := p.TryAcquire(ctx, newTarget(t), swanlock.WithTTL(time.Minute))
+		wantIs(t, err, swanlock.ErrNotAcquired, context.DeadlineExceeded)
+		must(t, held.Release(bg))
 	})
 }

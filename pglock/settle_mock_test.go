@@ -70,16 +70,18 @@ func TestScriptedUndoFails(t *testing.T) {
 // spared, and one that cannot say is not.
 func TestScriptedUndoDenied(t *testing.T) {
 	for name, c := range map[string]struct {
+		try       func(e *mocks.ExpectedTryAcquire, err error) *mocks.ExpectedTryAcquire
 		script    func(e *mocks.Expected)
 		destroyed bool
 	}{
-		"not held":          {func(e *mocks.Expected) {}, false},
-		"it cannot say":     {func(e *mocks.Expected) { e.Fails(mocks.SQLState("42501")) }, true},
-		"it does not speak": {func(e *mocks.Expected) { e.Fails(errReset) }, true},
+		"not held":          {(*mocks.ExpectedTryAcquire).Fails, func(e *mocks.Expected) {}, false},
+		"held":              {(*mocks.ExpectedTryAcquire).FailsAfterGrant, func(e *mocks.Expected) {}, true},
+		"it cannot say":     {(*mocks.ExpectedTryAcquire).Fails, func(e *mocks.Expected) { e.Fails(mocks.SQLState("42501")) }, true},
+		"it does not speak": {(*mocks.ExpectedTryAcquire).Fails, func(e *mocks.Expected) { e.Fails(errReset) }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onScript(t, func(s *scripted) {
-				s.pg.ExpectTryAcquire("t").Fails(mocks.SQLState("42501"))
+				c.try(s.pg.ExpectTryAcquire("t"), mocks.SQLState("42501"))
 				s.pg.ExpectUndo("t").Fails(mocks.SQLState("42501"))
 				c.script(s.pg.ExpectProbe("t"))
 				s.fail(pglock.ErrDenied)
@@ -435,6 +437,12 @@ func TestScriptedAuditOfALoss(t *testing.T) {
 	lock := s.take("t")
 	s.pg.ExpectRelease("t").Lost()
 	s.pg.ExpectExec("-- name: AuditLost ").WithArgs(int64(1)).WillReturnResult(sqlmock.NewResult(0, 1))
+	s.is(lock.Release(ctxBG), swanlock.ErrLost)
+	s.destroyed(false)
+
+	lock = s.take("t") // whose row was not closed, so that there is nothing to correct
+	s.pg.ExpectRelease("t").Fails(mocks.SQLState("42P01"))
+	s.pg.ExpectRelease("t").Lost()
 	s.is(lock.Release(ctxBG), swanlock.ErrLost)
 	s.destroyed(false)
 }

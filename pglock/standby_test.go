@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,6 +44,16 @@ func TestStandby(t *testing.T) {
 					}
 				}
 			}
+			p := newPool(t, db)
+			var wg sync.WaitGroup
+			for range 8 { // together, too
+				wg.Go(func() {
+					if _, err := p.TryAcquire(bg, newTarget(t)); !errors.Is(err, pglock.ErrStandby) {
+						t.Errorf("a pool: got %v, want ErrStandby", err)
+					}
+				})
+			}
+			wg.Wait()
 			if n := one[int](t, db, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"); n != 0 {
 				t.Errorf("got %d locks on the standby, want none", n)
 			}

@@ -194,6 +194,18 @@ func TestScriptedSessionLease(t *testing.T) {
 
 		long = s.take("long", swanlock.WithTTL(time.Hour))
 		short = s.take("short", swanlock.WithTTL(time.Minute))
+		none := s.take("none")
+		time.Sleep(30 * time.Second)
+		s.pg.ExpectRelease("none")
+		s.is(none.Release(ctxBG), nil)
+		s.ends(short, 30*time.Second, swanlock.ErrExpired)
+		s.ends(long, 30*time.Second, swanlock.ErrExpired)
+		s.pg.ExpectRelease("short")
+		s.pg.ExpectRelease("long")
+		s.is(short.Release(ctxBG), swanlock.ErrExpired)
+
+		long = s.take("long", swanlock.WithTTL(time.Hour))
+		short = s.take("short", swanlock.WithTTL(time.Minute))
 		s.pg.ExpectRelease("short")
 		s.is(short.Release(ctxBG), nil)
 		s.ends(long, time.Hour, swanlock.ErrExpired)
@@ -337,6 +349,23 @@ func TestScriptedWait(t *testing.T) {
 		s.pg.ExpectRelease("t")
 		s.is(lock.Release(ctxBG), nil)
 
+		s.pg.ExpectTryAcquire("t").HeldElsewhere()
+		s.pg.ExpectTryAcquire("t").WithFence().GrantedWithFence(78)
+		lock, err = s.l.Acquire(ctxBG, "t", swanlock.WithFence())
+		s.is(err, nil)
+		if got := lock.Info().Fence; got != 78 {
+			s.Errorf("got the fence %d, want 78", got)
+		}
+		s.pg.ExpectRelease("t")
+		s.is(lock.Release(ctxBG), nil)
+		s.pg.ExpectTryAcquire("t").HeldElsewhere()
+		s.pg.ExpectTryAcquire("t")
+		lock, err = s.l.Acquire(ctxBG, "t", swanlock.WithTTL(time.Minute))
+		s.is(err, nil)
+		s.wantSettings("60000, 60000")
+		s.pg.ExpectRelease("t")
+		s.is(lock.Release(ctxBG), nil)
+
 		// The context ends while the statement is under way.
 		for _, answer := range []time.Duration{0, 20 * time.Millisecond} {
 			s.pg.ExpectTryAcquire("t").StaysHeldElsewhere().After(answer)
@@ -420,6 +449,16 @@ func TestScriptedDropped(t *testing.T) {
 		if s.pg.Holds("t") || s.log.count("dropped without Release") != 1 {
 			t.Errorf("holds %v, %d warnings", s.pg.Holds("t"), s.log.count("dropped without Release"))
 		}
+	})
+	t.Run("close", func(t *testing.T) {
+		s := newScripted(t, "session")
+		s.pg.ExpectTryAcquire("t")
+		if _, err := s.l.TryAcquire(ctxBG, "t"); err != nil {
+			t.Fatal(err)
+		}
+		gc(func() bool { return s.log.count("dropped without Release") == 1 })
+		s.pg.ExpectRelease("t")
+		s.is(s.l.(*pglock.Session).Close(ctxBG), nil)
 	})
 	t.Run("none", func(t *testing.T) {
 		s := newScripted(t, "session")

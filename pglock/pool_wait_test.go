@@ -1,0 +1,149 @@
+//go:build unix
+
+package pglock_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+// A lock that expires is unlocked at once: no heartbeat is needed for it.
+func TestPoolHearsOfWhatExpired(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, p := observe(t), newPool(t, openDB(t, driver), pglock.WithHeartbeat(time.Hour))
+		held := acquired(t, p, newTarget(t), swanlock.WithTTL(time.Hour))
+		pglock.Expire(held)
+		o.wantSoonFree(held.Info().Target)
+		wantIs(t, held.Release(bg), swanlock.ErrExpired)
+	})
+}
+
+// A lock whose handle nobody has any more is released: the session is the pool's.
+func TestPoolDropped(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		p := newPool(t, openDB(t, driver), pglock.WithHeartbeat(time.Hour), pglock.WithLogger(nil))
+		acquired(t, p, target)
+		eventually(t, "the lock is released", func() bool { runtime.GC(); return len(o.holders(target)) == 0 })
+		must(t, acquired(t, p, target).Release(bg))
+	})
+}
+
+// A connection that somebody gave back to the *sql.DB with a lock on it is freed
+// of it before it is used.
+func TestPoolSettlesWhatItFinds(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target, db := observe(t), newTarget(t), openDB(t, driver)
+		db.SetMaxOpenConns(1)
+		conn := connOf(t, db)
+		left := acquired(t, functions{conn}, target)
+		must(t, conn.Close())
+		held := acquired(t, newPool(t, db), target)
+		wantIs(t, left.Err(), swanlock.ErrLost)
+		must(t, held.Release(bg))
+		o.wantHeld(target)
+	})
+}
+
+// A writer who polls on the session of the pool's own reader is not let in.
+func TestPoolWriterPollsAmongReaders(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		p, target := newPool(t, openDB(t, driver), pglock.WithPolling()), newTarget(t)
+		reader := acquired(t, p, target, swanlock.WithShared())
+		ctx, cancel := context.WithTimeout(bg, 300*time.Millisecond)
+		defer cancel()
+		if writer, err := p.Acquire(ctx, target); !errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("a writer among readers: got %v, want ErrNotAcquired", err)
+			writer.Release(bg)
+		}
+		must(t, reader.Release(bg))
+	})
+}
+
+// A reader in line does not overtake a writer who waits in the server's queue,
+// though the session has the lock already.
+func TestPoolReaderInLineDoesNotOvertake(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, p, target := observe(t), newPool(t, openDB(t, driver), pglock.WithPolling()), newTarget(t)
+		first := acquired(t, p, target, swanlock.WithShared())
+		conn := dial(t, driver)
+		pid := pidOf(t, conn)
+		wrote := make(chan error, 1)
+		go func() {
+			_, err := conn.ExecContext(bg, "SELECT pg_advisory_lock($1)", int64(pglock.KeyOf(target)))
+			wrote <- err
+		}()
+		eventually(t, "the writer waits", func() bool {
+			return one[bool](t, o.db, "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1::int AND NOT granted)", pid)
+		})
+		ctx, cancel := context.WithTimeout(bg, 300*time.Millisecond)
+		defer cancel()
+		if second, err := p.Acquire(ctx, target, swanlock.WithShared()); !errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("got %v, want ErrNotAcquired", err)
+			second.Release(bg)
+		}
+		must(t, first.Release(bg))
+		must(t, <-wrote)
+	})
+}
+
+// When the first of the pool's waiters gives up, the next looks for himself.
+func TestPoolLeaverWakesTheNext(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, p, target := observe(t), newPool(t, openDB(t, driver)), newTarget(t)
+		holder, _ := newSession(t, driver)
+		held := acquired(t, holder, target)
+		ctx, cancel := context.WithCancel(bg)
+		leaver := waitsFor(t, o, ctx, p, target)
+		next := waitsFor(t, o, shortly(t), p, target)
+		cancel()
+		if out := <-leaver; out.err == nil {
+			t.Error("who left got the lock")
+		}
+		must(t, held.Release(bg))
+		must(t, (<-next).get(t).Release(bg))
+	})
+}
+
+// A waiter whose ticket went with its session takes another.
+func TestPoolTicketGoesWithItsSession(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, p, target := observe(t), newPool(t, openDB(t, driver), pglock.WithHeartbeat(100*time.Millisecond)), newTarget(t)
+		holder, _ := newSession(t, driver)
+		held := acquired(t, holder, target)
+		got := waitsFor(t, o, shortly(t), p, target)
+		o.kill(one[int](t, o.db, "SELECT pid FROM pg_locks WHERE objsubid = 2 AND mode = 'ExclusiveLock' AND classid::bigint = $1::bigint & 4294967295", int64(pglock.TicketSpace(target))))
+		o.wantTickets(target, 1)
+		must(t, held.Release(bg))
+		must(t, (<-got).get(t).Release(bg))
+	})
+}
+
+// A Close that comes while somebody waits leaves no place in line on a connection
+// that it gives back.
+func TestPoolCloseLeavesNoTicket(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target, db := observe(t), newTarget(t), openDB(t, driver)
+		holder, _ := newSession(t, driver)
+		held := acquired(t, holder, target)
+		for range 5 {
+			p, err := pglock.NewPool(db)
+			must(t, err)
+			got := waitsFor(t, o, bg, p, target)
+			must(t, p.Close(bg))
+			if out := <-got; out.err == nil {
+				t.Error("who waited got the lock")
+			}
+			if n := o.tickets(target); n != 0 {
+				t.Fatalf("got %d tickets after Close, want none", n)
+			}
+		}
+		must(t, held.Release(bg))
+	})
+}
