@@ -3,11 +3,11 @@ package mutate
 var settling = []mutant{
 	// settle.go
 	{"undo believes that an error grants nothing", "settle.go", "TestScriptedErrorIsUndone",
-		`case state == "25P02": // refused before it ran`,
+		`case state == "25P02", state == "26000", state == "42P05": // refused before it ran`,
 		`case state != "":`},
 	{"undo does not know a failed transaction", "settle.go", "TestScriptedAbortedTransaction",
-		`case state == "25P02": // refused before it ran`,
-		`case state == "x":`},
+		`case state == "25P02", state == "26000", state == "42P05": // refused before it ran`,
+		`case state == "26000", state == "42P05":`},
 	{"undo asks a server that did not speak", "settle.go", "TestScriptedErrorWithoutState",
 		`case state == "", h.info.Shared && h.led.reads(h.id.key, h):`,
 		`case h.info.Shared && h.led.reads(h.id.key, h):`},
