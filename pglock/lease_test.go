@@ -133,3 +133,12 @@ func TestTouchGoesForward(t *testing.T) {
 		t.Errorf("the lease starts %v, want %v", got, now)
 	}
 }
+
+// A lock whose key was taken again is not there any more.
+func TestLedgerKnowsItsLocks(t *testing.T) {
+	old, next := &hold{id: lockID{key: 1}}, &hold{id: lockID{key: 1}}
+	led := &ledger{locks: map[lockID]*hold{next.id: next}}
+	if led.has(old) || !led.has(next) {
+		t.Errorf("has the old one: %v, the next: %v; want false, true", led.has(old), led.has(next))
+	}
+}

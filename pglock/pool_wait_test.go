@@ -147,3 +147,23 @@ func TestPoolCloseLeavesNoTicket(t *testing.T) {
 		must(t, held.Release(bg))
 	})
 }
+
+// A Close that waits for a holder refuses everybody else at once.
+func TestPoolCloseRefusesAtOnce(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		p := newPool(t, openDB(t, driver))
+		held := acquired(t, p, newTarget(t))
+		closed := make(chan error, 1)
+		go func() { closed <- p.Close(shortly(t)) }()
+		eventually(t, "new work is refused", func() bool {
+			l, err := p.TryAcquire(bg, newTarget(t))
+			if err == nil {
+				l.Release(bg)
+			}
+			return err != nil && !errors.Is(err, swanlock.ErrNotAcquired)
+		})
+		must(t, held.Err())
+		must(t, held.Release(bg))
+		must(t, <-closed)
+	})
+}

@@ -61,7 +61,7 @@ var core = []mutant{
 		"\treturn nil\n}\n\n// state"},
 	{"a second Release has something to say", "lock.go", "TestScriptedRelease",
 		"if again {",
-		"if false {"},
+		"if again && false {"},
 	{"a Release leaves what has ended", "lock.go", "TestScriptedShortestTTLEndsAll",
 		"w.settle(ctx, h.led)\n\t\t\th.led.give()",
 		"h.led.give()"},

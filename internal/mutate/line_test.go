@@ -21,7 +21,7 @@ var line = []mutant{
 		"return err"},
 	{"a ticket that another backend gave up is gone", "line.go", "TestLineBehindAPooler",
 		"if err == nil && row.Pid != t.pid {",
-		"if false {"},
+		"if err == nil && row.Pid == 0 {"},
 	{"a turn is had by the key of others", "line.go", "TestLineOfReadersAndWriters",
 		"Shared: h.info.Shared, Key: int64(h.id.key), Mine",
 		"Shared: false, Key: int64(h.id.key), Mine"},
