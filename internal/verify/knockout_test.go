@@ -94,10 +94,6 @@ var knockouts = []knockout{
 		"params = timeouts{}.of(s.lease).idleInTransaction",
 		"params = \"\""}},
 		"stop", []string{"held by nobody"}, 20},
-	{"a pool believes that a batch was granted", []edit{{"pglock/batch.go",
-		"if row.Acquired[i] != '1' {",
-		"if row.Acquired[i] == 'x' {"}},
-		"none", []string{"mutex", "readers-writer"}, 20},
 	{"a pool does not know what it holds itself", []edit{
 		{"pglock/pool.go", "if c != nil && !(c.shared && r.Shared) {", "if c != nil && c.n > 1000 {"},
 		{"pglock/batch.go", "return has || !o.r.Shared && s.p.claims[o.h.id.key].n > 1", "return has && false"}},
