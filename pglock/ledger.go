@@ -341,7 +341,9 @@ func (led *ledger) lose(cause error) {
 	defer led.mu.Unlock()
 	led.dead = cause
 	led.disarm()
+	now := time.Now()
 	for _, h := range led.locks {
+		h.expire(now) // that may be why
 		h.abandon(cause)
 		if led.pool != nil {
 			led.pool.freed(h)
