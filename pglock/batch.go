@@ -103,9 +103,7 @@ func (s *poolSession) stands(o *op) bool {
 // taken says whether a waiter who polled was granted o's key since o claimed
 // it: the server would grant it to this session once more.
 func (s *poolSession) taken(o *op) bool {
-	s.led.mu.Lock()
-	_, has := s.led.locks[lockID{key: o.h.id.key}]
-	s.led.mu.Unlock()
+	has := s.led.holds(o.h.id.key) != nil
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
 	return has || !o.r.Shared && s.p.claims[o.h.id.key].n > 1

@@ -84,6 +84,11 @@ func (s *poolSession) do(ctx context.Context, o *op) error {
 	return o.err
 }
 
+// solo has f done in a statement, or several, of its own. It is never withdrawn.
+func (s *poolSession) solo(f func(context.Context) error) error {
+	return s.do(context.Background(), &op{kind: alone, f: f})
+}
+
 // wait returns true when it is o's to lead, false when o is done.
 func (c *combiner) wait(ctx context.Context, o *op) bool {
 	if o.kind == releasing || o.kind == alone {

@@ -147,6 +147,14 @@ func (led *ledger) has(h *hold) bool {
 	return led.locks[h.id] == h
 }
 
+// holds is the lock on key that the server may think this session holds, or nil;
+// the readers of a pool are left out.
+func (led *ledger) holds(key Key) *hold {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	return led.locks[lockID{key: key}]
+}
+
 // reads says whether the session has readers of key besides but.
 func (led *ledger) reads(key Key, but *hold) bool {
 	led.mu.Lock()

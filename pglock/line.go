@@ -337,10 +337,16 @@ func (w *wire) slice(ctx context.Context, led *ledger) time.Duration {
 	if busy || w.polling {
 		return 0
 	}
+	return before(ctx, slice/2) // ctx is looked at in between
+}
+
+// before is d, or what is left of it before ctx's deadline, but a millisecond at
+// least.
+func before(ctx context.Context, d time.Duration) time.Duration {
 	if deadline, ok := ctx.Deadline(); ok {
-		return max(min(slice/2, time.Until(deadline)), time.Millisecond)
+		d = min(d, time.Until(deadline))
 	}
-	return slice / 2 // ctx is looked at in between
+	return max(d, time.Millisecond)
 }
 
 // leave gives up the place of a caller who has the lock, or has gone.

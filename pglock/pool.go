@@ -362,7 +362,7 @@ func (p *Pool) Close(ctx context.Context) error {
 		s := p.sessions[0]
 		p.mu.Unlock()
 		if s.opened(context.Background()) == nil {
-			if err := s.do(context.Background(), &op{kind: alone, f: s.shut}); !errors.Is(err, errSessionGone) && !errors.Is(err, errPoolClosed) { // its holders were told
+			if err := s.solo(s.shut); !errors.Is(err, errSessionGone) && !errors.Is(err, errPoolClosed) { // its holders were told
 				errs = append(errs, err)
 			}
 		}

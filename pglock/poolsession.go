@@ -240,7 +240,7 @@ func (s *poolSession) freed(h *hold) { s.p.unclaim(h) }
 // flush unlocks, soon, what has ended by itself. led.mu is held.
 func (s *poolSession) flush() {
 	if len(s.led.owed) > 0 {
-		s.p.spawn(func() { s.do(context.Background(), &op{kind: alone, f: func(context.Context) error { return nil }}) })
+		s.p.spawn(func() { s.solo(func(context.Context) error { return nil }) })
 	}
 }
 

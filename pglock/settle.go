@@ -49,9 +49,7 @@ func (w *wire) unlockIfHeld(ctx context.Context, h *hold) error {
 // checkFree looks whether the session holds key by the ledger, and then asks
 // the server whether that is so. It does not restart that lock's TTL.
 func (w *wire) checkFree(ctx context.Context, led *ledger, key Key) error {
-	led.mu.Lock()
-	h := led.locks[lockID{key: key}]
-	led.mu.Unlock()
+	h := led.holds(key)
 	if h == nil {
 		return nil
 	}

@@ -65,7 +65,7 @@ func (p *Pool) wait(ctx context.Context, r request) (*PostgresLock, error) {
 				return l, nil
 			case err != nil && ctx.Err() != nil:
 				return nil, notAcquired(ctx)
-			case err != nil && !elsewhere(err): // granted too late for its TTL
+			case err != nil && !elsewhere(err): // else it was granted too late for its TTL
 				return nil, err
 			}
 			if idle = pause.next(); waited {
@@ -110,7 +110,7 @@ func (p *Pool) join(ctx context.Context, r request) (*waiter, error) {
 	me := &waiter{r: r, s: s, woken: make(chan struct{}, 1)}
 	if err = s.opened(ctx); err == nil {
 		for pause := newPause(); me.t == nil && err == nil; {
-			err = s.do(ctx, &op{kind: alone, f: func(ctx context.Context) (err error) {
+			err = s.solo(func(ctx context.Context) (err error) {
 				if me.t, err = s.w.takeTicket(ctx, s.led, r.key, p.crowd.hint(r.key)); me.t == nil {
 					return err
 				}
@@ -122,7 +122,7 @@ func (p *Pool) join(ctx context.Context, r request) (*waiter, error) {
 				p.crowd.met(r.key, me.t, false)
 				p.enqueue(me)
 				return nil
-			}})
+			})
 			if me.t == nil && err == nil { // too many came at once
 				err = pause.wait(ctx)
 			}
@@ -181,7 +181,7 @@ func (p *Pool) leave(me *waiter) {
 	}
 	p.work.Go(func() {
 		if me.t.has() {
-			me.s.do(context.Background(), &op{kind: alone, f: func(ctx context.Context) error { return me.s.w.drop(ctx, me.t) }})
+			me.s.solo(func(ctx context.Context) error { return me.s.w.drop(ctx, me.t) })
 		}
 		p.mu.Lock()
 		p.unreserve(me.s)
@@ -222,9 +222,7 @@ func (p *Pool) step(ctx context.Context, me *waiter) (l *PostgresLock, waited bo
 // left is not in the server's queue any more.
 func (p *Pool) cancel(me *waiter, s *poolSession, ended <-chan struct{}) {
 	for pause := newPause(); ; {
-		me.s.do(context.Background(), &op{kind: alone, f: func(ctx context.Context) error {
-			return me.s.w.cancelWait(ctx, me.s.led, s.pid)
-		}})
+		me.s.solo(func(ctx context.Context) error { return me.s.w.cancelWait(ctx, me.s.led, s.pid) })
 		select {
 		case <-ended:
 			return
@@ -269,20 +267,17 @@ func (p *Pool) slice(ctx context.Context, s *poolSession) time.Duration {
 	if s.lease > 0 {
 		d = min(d, s.lease/3)
 	}
-	if deadline, ok := ctx.Deadline(); ok {
-		d = min(d, time.Until(deadline))
-	}
-	return max(d, time.Millisecond)
+	return before(ctx, d)
 }
 
 // attempt looks on s whether it is the turn of me, and waits for it for a slice.
 func (p *Pool) attempt(ctx context.Context, me *waiter, s *poolSession, slice time.Duration) (l *PostgresLock, waited bool, err error) {
 	h := newHold(me.r).on(s.w, s.led)
 	granted := false
-	err = s.do(context.Background(), &op{kind: alone, f: func(ctx context.Context) error {
+	err = s.solo(func(ctx context.Context) error {
 		granted, waited, err = s.turn(ctx, h, me, slice)
 		return err
-	}})
+	})
 	switch {
 	case errors.Is(err, errSessionGone):
 		return nil, false, nil
@@ -295,9 +290,7 @@ func (p *Pool) attempt(ctx context.Context, me *waiter, s *poolSession, slice ti
 
 // turn is what attempt does while it leads.
 func (s *poolSession) turn(ctx context.Context, h *hold, me *waiter, slice time.Duration) (granted, waited bool, err error) {
-	s.led.mu.Lock()
-	_, has := s.led.locks[lockID{key: h.id.key}]
-	s.led.mu.Unlock()
+	has := s.led.holds(h.id.key) != nil
 	if has || !h.info.Shared && s.led.reads(h.id.key, h) { // it would be granted to the session once more
 		return false, false, nil
 	}
