@@ -9,6 +9,39 @@ import (
 	"context"
 )
 
+const mark = `-- name: Mark :one
+
+SELECT
+    pg_backend_pid()::integer AS pid,
+    (CASE
+        WHEN pg_is_in_recovery() THEN -2
+        WHEN COALESCE(current_setting('swanlock.session', true), '') NOT IN ('', $1::text) AND EXISTS (
+            SELECT FROM pg_catalog.pg_locks k WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.granted
+        ) THEN -4
+        WHEN set_config('swanlock.session', $1, false) IS NOT NULL THEN 0
+        ELSE -4
+    END)::bigint AS answer
+`
+
+type MarkRow struct {
+	Pid    int32
+	Answer int64
+}
+
+// The statements of a lock's life. Each is one round trip, and returns one row
+// that says which backend answered: behind a transaction-mode pooler that may
+// be another one than granted the lock.
+// Makes this backend the session's, which the statements that take locks ask for:
+// a setting says whose it is. The answer is 0, or -2: a standby, which a backend
+// does not become later, -4: it has locks on behalf of another session of a
+// client: a pooler gave both the same.
+func (q *Queries) Mark(ctx context.Context, session string) (MarkRow, error) {
+	row := q.db.QueryRowContext(ctx, mark, session)
+	var i MarkRow
+	err := row.Scan(&i.Pid, &i.Answer)
+	return i, err
+}
+
 const refresh = `-- name: Refresh :one
 SELECT
     h.pid,
@@ -57,9 +90,11 @@ func (q *Queries) Refresh(ctx context.Context, arg RefreshParams) (RefreshRow, e
 }
 
 const release = `-- name: Release :one
-SELECT
-    pg_backend_pid()::integer AS pid,
-    (CASE WHEN pg_backend_pid() <> $1::integer THEN false ELSE pg_advisory_unlock($2::bigint) END)::boolean AS released
+SELECT (CASE
+    WHEN pg_backend_pid() <> $1::integer THEN -pg_backend_pid()
+    WHEN pg_advisory_unlock($2::bigint) THEN pg_backend_pid()
+    ELSE -pg_backend_pid()
+END)::integer AS pid
 `
 
 type ReleaseParams struct {
@@ -67,17 +102,13 @@ type ReleaseParams struct {
 	Key int64
 }
 
-type ReleaseRow struct {
-	Pid      int32
-	Released bool
-}
-
-// Frees the lock on the backend that granted it, and on no other.
-func (q *Queries) Release(ctx context.Context, arg ReleaseParams) (ReleaseRow, error) {
+// Frees the lock on the backend that granted it, and on no other. The answer is
+// the backend, negative if it has freed nothing.
+func (q *Queries) Release(ctx context.Context, arg ReleaseParams) (int32, error) {
 	row := q.db.QueryRowContext(ctx, release, arg.Pid, arg.Key)
-	var i ReleaseRow
-	err := row.Scan(&i.Pid, &i.Released)
-	return i, err
+	var pid int32
+	err := row.Scan(&pid)
+	return pid, err
 }
 
 const releaseWith = `-- name: ReleaseWith :one
@@ -150,19 +181,11 @@ func (q *Queries) Terminate(ctx context.Context, arg TerminateParams) (bool, err
 }
 
 const tryAcquire = `-- name: TryAcquire :one
-
-SELECT
-    pg_backend_pid()::integer AS pid,
-    (CASE
-        WHEN pg_is_in_recovery() THEN -2
-        WHEN COALESCE(current_setting('swanlock.session', true), '') NOT IN ('', $1::text) AND EXISTS (
-            SELECT FROM pg_catalog.pg_locks k
-            WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
-                AND k.classid::bigint = (($2::bigint >> 32) & 4294967295) AND k.objid::bigint = ($2 & 4294967295)
-        ) THEN -4
-        WHEN pg_try_advisory_lock($2) AND (current_setting('swanlock.session', true) = $1 OR set_config('swanlock.session', $1, false) IS NOT NULL) THEN 0
-        ELSE -1
-    END)::bigint AS answer
+SELECT (CASE
+    WHEN current_setting('swanlock.session', true) IS DISTINCT FROM $1::text THEN -4
+    WHEN pg_try_advisory_lock($2::bigint) THEN pg_backend_pid()
+    ELSE -1
+END)::integer AS pid
 `
 
 type TryAcquireParams struct {
@@ -170,23 +193,15 @@ type TryAcquireParams struct {
 	Key     int64
 }
 
-type TryAcquireRow struct {
-	Pid    int32
-	Answer int64
-}
-
-// The statements of a lock's life. Each is one round trip, and returns one row
-// that says which backend answered: behind a transaction-mode pooler that may
-// be another one than granted the lock.
-// Takes the lock if it is free: the common case, and the fewest arguments. The
-// answer is 0, or -1: held elsewhere, -2: a standby, -4: this backend has the lock
-// already, on behalf of another session of a client: a pooler gave both the same.
-// Whose the backend is says a setting.
-func (q *Queries) TryAcquire(ctx context.Context, arg TryAcquireParams) (TryAcquireRow, error) {
+// Takes the lock if it is free: the common case, and the fewest arguments and
+// columns. The answer is the backend, or -1: held elsewhere, -4: the backend is
+// not marked as this session's. It has no sub-select, which would cost its share
+// even where it is not run.
+func (q *Queries) TryAcquire(ctx context.Context, arg TryAcquireParams) (int32, error) {
 	row := q.db.QueryRowContext(ctx, tryAcquire, arg.Session, arg.Key)
-	var i TryAcquireRow
-	err := row.Scan(&i.Pid, &i.Answer)
-	return i, err
+	var pid int32
+	err := row.Scan(&pid)
+	return pid, err
 }
 
 const tryAcquireWith = `-- name: TryAcquireWith :one
@@ -205,16 +220,10 @@ FROM (
         COALESCE(current_setting('idle_session_timeout', true), '')::text AS idle,
         current_setting('idle_in_transaction_session_timeout')::text AS idle_in_transaction,
         (CASE
-            WHEN pg_is_in_recovery() THEN -2
             WHEN $2::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
-            WHEN $3::integer <> 0 AND NOT pg_try_advisory_xact_lock($3, 0) THEN -1
-            WHEN COALESCE(current_setting('swanlock.session', true), '') NOT IN ('', $4::text) AND EXISTS (
-                SELECT FROM pg_catalog.pg_locks k
-                WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
-                    AND k.classid::bigint = (($5::bigint >> 32) & 4294967295) AND k.objid::bigint = ($5 & 4294967295)
-            ) THEN -4
-            WHEN CASE WHEN $6::boolean THEN pg_try_advisory_lock_shared($5::bigint) ELSE pg_try_advisory_lock($5) END
-                AND (current_setting('swanlock.session', true) = $4 OR set_config('swanlock.session', $4, false) IS NOT NULL)
+            WHEN current_setting('swanlock.session', true) IS DISTINCT FROM $3::text THEN -4
+            WHEN $4::integer <> 0 AND NOT pg_try_advisory_xact_lock($4, 0) THEN -1
+            WHEN CASE WHEN $5::boolean THEN pg_try_advisory_lock_shared($6::bigint) ELSE pg_try_advisory_lock($6) END
             THEN CASE
                 WHEN NOT $2 THEN 0
                 WHEN pg_logical_emit_message(true, 'swanlock', ''::text) IS NOT NULL THEN pg_current_xact_id()::text::bigint
@@ -227,10 +236,10 @@ FROM (
 type TryAcquireWithParams struct {
 	Lease   string
 	Fence   bool
-	Gate    int32
 	Session string
-	Key     int64
+	Gate    int32
 	Shared  bool
+	Key     int64
 }
 
 type TryAcquireWithRow struct {
@@ -241,10 +250,10 @@ type TryAcquireWithRow struct {
 	Lease             string
 }
 
-// As TryAcquire, as a reader, with a fence, with a lease. The answer is the
+// As TryAcquire, as a reader, with a fence, with a lease. The answer is 0, or the
 // fence if one was asked for, and -3 if it was asked for in a transaction that
 // has its id already, older than this grant. CASE fixes the order of the calls:
-// no lock is taken but by the third, no fence before it. A transaction that has
+// no lock is taken but by the last, no fence before it. A transaction that has
 // an id but wrote nothing is not flushed at its commit, and a crash would let its
 // id be given again: so it writes a message. The inner select is a step of its
 // own, and first, because it calls volatile functions. gate is where the line is
@@ -255,10 +264,10 @@ func (q *Queries) TryAcquireWith(ctx context.Context, arg TryAcquireWithParams) 
 	row := q.db.QueryRowContext(ctx, tryAcquireWith,
 		arg.Lease,
 		arg.Fence,
-		arg.Gate,
 		arg.Session,
-		arg.Key,
+		arg.Gate,
 		arg.Shared,
+		arg.Key,
 	)
 	var i TryAcquireWithRow
 	err := row.Scan(

@@ -144,16 +144,10 @@ WITH l AS MATERIALIZED (
         current_setting('idle_in_transaction_session_timeout')::text AS idle_in_transaction,
         pg_current_xact_id_if_assigned() IS NOT NULL AS xid,
         (CASE
-            WHEN pg_is_in_recovery() THEN -2
             WHEN $2::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
-            WHEN $3::integer <> 0 AND NOT pg_try_advisory_xact_lock($3, 0) THEN -1
-            WHEN COALESCE(current_setting('swanlock.session', true), '') NOT IN ('', $4::text) AND EXISTS (
-                SELECT FROM pg_catalog.pg_locks k
-                WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
-                    AND k.classid::bigint = (($5::bigint >> 32) & 4294967295) AND k.objid::bigint = ($5 & 4294967295)
-            ) THEN -4
-            WHEN CASE WHEN $6::boolean THEN pg_try_advisory_lock_shared($5::bigint) ELSE pg_try_advisory_lock($5) END
-                AND (current_setting('swanlock.session', true) = $4 OR set_config('swanlock.session', $4, false) IS NOT NULL)
+            WHEN current_setting('swanlock.session', true) IS DISTINCT FROM $3::text THEN -4
+            WHEN $4::integer <> 0 AND NOT pg_try_advisory_xact_lock($4, 0) THEN -1
+            WHEN CASE WHEN $5::boolean THEN pg_try_advisory_lock_shared($6::bigint) ELSE pg_try_advisory_lock($6) END
             THEN 0
             ELSE -1
         END)::bigint AS answer
@@ -161,23 +155,23 @@ WITH l AS MATERIALIZED (
     SELECT
         l.pid,
         clock_timestamp() AS granted_at,
-        CASE WHEN NOT $6 AND NOT l.xid THEN pg_current_xact_id()::text::bigint END AS fence
+        CASE WHEN NOT $5 AND NOT l.xid THEN pg_current_xact_id()::text::bigint END AS fence
     FROM l WHERE l.answer >= 0
 ), dead AS (
     UPDATE lock_audit a SET
-        released_at = GREATEST(a.acquired_at, CASE WHEN $6 THEN a.refreshed_at ELSE LEAST(g.granted_at, (
+        released_at = GREATEST(a.acquired_at, CASE WHEN $5 THEN a.refreshed_at ELSE LEAST(g.granted_at, (
             SELECT min(n.acquired_at) FROM lock_audit n
             WHERE n.key = a.key AND n.acquired_at > a.acquired_at AND (n.mode = 'exclusive' OR a.mode = 'exclusive'))) END),
         end_reason = CASE WHEN a.ttl_ms > 0 AND a.refreshed_at + a.ttl_ms * interval '1 millisecond' <= g.granted_at THEN 'expired' ELSE 'killed' END
     FROM g, LATERAL (
         SELECT o.id FROM lock_audit o
-        WHERE g.pid > 0 AND o.key = $5 AND o.released_at IS NULL AND (NOT $6 OR o.mode = 'exclusive')
+        WHERE g.pid > 0 AND o.key = $6 AND o.released_at IS NULL AND (NOT $5 OR o.mode = 'exclusive')
         FOR UPDATE SKIP LOCKED
     ) o
     WHERE a.id = o.id
 ), row AS (
     INSERT INTO lock_audit (target, key, owner, ttl_ms, mode, fence, backend_pid, backend_start, client_addr, acquired_at, refreshed_at)
-    SELECT $7::text, $5, $8::text, $9::bigint, CASE WHEN $6 THEN 'shared' ELSE 'exclusive' END,
+    SELECT $7::text, $6, $8::text, $9::bigint, CASE WHEN $5 THEN 'shared' ELSE 'exclusive' END,
         g.fence, g.pid, b.backend_start, inet_client_addr(), g.granted_at, g.granted_at
     FROM g, pg_stat_get_activity(g.pid) b
     RETURNING id, fence
@@ -198,10 +192,10 @@ FROM l LEFT JOIN row ON true
 type TryAcquireAuditedParams struct {
 	Lease   string
 	Fence   bool
-	Gate    int32
 	Session string
-	Key     int64
+	Gate    int32
 	Shared  bool
+	Key     int64
 	Target  string
 	Owner   string
 	TtlMs   int64
@@ -229,10 +223,10 @@ func (q *Queries) TryAcquireAudited(ctx context.Context, arg TryAcquireAuditedPa
 	row := q.db.QueryRowContext(ctx, tryAcquireAudited,
 		arg.Lease,
 		arg.Fence,
-		arg.Gate,
 		arg.Session,
-		arg.Key,
+		arg.Gate,
 		arg.Shared,
+		arg.Key,
 		arg.Target,
 		arg.Owner,
 		arg.TtlMs,

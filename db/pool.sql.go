@@ -180,7 +180,6 @@ const poolOpen = `-- name: PoolOpen :one
 SELECT
     o.pid,
     o.idle_ms,
-    o.standby,
     o.idle,
     o.idle_in_transaction,
     o.room,
@@ -192,7 +191,6 @@ FROM (
     SELECT
         pg_backend_pid()::integer AS pid,
         COALESCE((SELECT g.setting::bigint FROM pg_catalog.pg_settings g WHERE g.name = 'idle_session_timeout'), 0)::bigint AS idle_ms,
-        pg_is_in_recovery()::boolean AS standby,
         COALESCE(current_setting('idle_session_timeout', true), '')::text AS idle,
         current_setting('idle_in_transaction_session_timeout')::text AS idle_in_transaction,
         (current_setting('max_locks_per_transaction')::bigint
@@ -204,7 +202,6 @@ FROM (
 type PoolOpenRow struct {
 	Pid               int32
 	IdleMs            int64
-	Standby           bool
 	Idle              string
 	IdleInTransaction string
 	Room              int64
@@ -220,7 +217,6 @@ func (q *Queries) PoolOpen(ctx context.Context, lease string) (PoolOpenRow, erro
 	err := row.Scan(
 		&i.Pid,
 		&i.IdleMs,
-		&i.Standby,
 		&i.Idle,
 		&i.IdleInTransaction,
 		&i.Room,

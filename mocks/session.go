@@ -132,6 +132,8 @@ func (s *session) ask(ctx context.Context, q *question, query string, args []dri
 	s.judge(q)
 	pg := s.pg
 	switch key := q.key(); {
+	case q.verb == mark:
+		return nil, reply{answer: answer{Pid: s.pid}}, nil
 	case q.verb == line: // nobody else is in it
 		return nil, reply{answer: answer{Pid: s.pid, Ticket: 1, Dropped: true}}, nil
 	case q.verb == tryAcquire && q.name != "Turn" && s.turned[key] != nil:
@@ -251,6 +253,9 @@ func (s *session) answer(q *question, as *step) answer {
 	switch q.verb {
 	case tryAcquire:
 		a.Answer, a.AuditID = s.grant(q, as)
+		if q.name == "TryAcquire" && a.Answer < 0 { // it has the one column
+			a.Pid = int32(a.Answer)
+		}
 	case refresh, probe:
 		a.Held = held && here
 		if a.Held {
@@ -262,6 +267,9 @@ func (s *session) answer(q *question, as *step) answer {
 		a.Released = held && here && q.Pid == s.pid
 		if a.Released {
 			delete(s.held, key)
+		}
+		if q.name == "Release" && !a.Released { // it has the one column
+			a.Pid = -a.Pid
 		}
 		if here && q.Pid == s.pid {
 			s.set(q.Idle, q.IdleInTransaction)

@@ -23,6 +23,7 @@ const (
 	terminate  verb = "Terminate"
 	auditLost  verb = "AuditLost"
 	line       verb = "line" // the tickets of those who wait
+	mark       verb = "Mark" // before the first lock
 )
 
 // A shape says how to read a statement and what it returns. sqlc's Params have
@@ -34,12 +35,13 @@ type shape struct {
 
 // shapes are by the name in the comment that sqlc leaves in a statement's text.
 var shapes = map[string]shape{
-	"TryAcquire":        {tryAcquire, db.TryAcquireParams{}, db.TryAcquireRow{}},
+	"Mark":              {mark, struct{ Session string }{}, db.MarkRow{}},
+	"TryAcquire":        {tryAcquire, db.TryAcquireParams{}, struct{ Pid int32 }{}},
 	"TryAcquireWith":    {tryAcquire, db.TryAcquireWithParams{}, db.TryAcquireWithRow{}},
 	"TryAcquireAudited": {tryAcquire, db.TryAcquireAuditedParams{}, db.TryAcquireAuditedRow{}},
 	"Refresh":           {refresh, db.RefreshParams{}, db.RefreshRow{}},
 	"RefreshAudited":    {refresh, db.RefreshAuditedParams{}, db.RefreshAuditedRow{}},
-	"Release":           {release, db.ReleaseParams{}, db.ReleaseRow{}},
+	"Release":           {release, db.ReleaseParams{}, struct{ Pid int32 }{}},
 	"ReleaseWith":       {release, db.ReleaseWithParams{}, db.ReleaseWithRow{}},
 	"ReleaseAudited":    {release, db.ReleaseAuditedParams{}, db.ReleaseAuditedRow{}},
 	"Undo":              {undo, db.UndoParams{}, struct{ Undone bool }{}},

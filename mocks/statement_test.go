@@ -45,6 +45,7 @@ func TestStatementsAreRead(t *testing.T) {
 	wait := question{Key: 1, Shared: true, Hash: 2, Hint: 8, Own: true, Ticket: 3, Ahead: 4, Mine: true, Slice: "5", Known: "{6}", Pid: 7}
 	seen := make(map[string]bool)
 	for name, send := range map[string]func(){
+		"Mark":              func() { q.Mark(ctx, try.Session) },
 		"TryAcquire":        func() { q.TryAcquire(ctx, fill[db.TryAcquireParams](try)) },
 		"TryAcquireWith":    func() { q.TryAcquireWith(ctx, fill[db.TryAcquireWithParams](try)) },
 		"TryAcquireAudited": func() { q.TryAcquireAudited(ctx, fill[db.TryAcquireAuditedParams](try)) },
@@ -76,7 +77,7 @@ func TestStatementsAreRead(t *testing.T) {
 		switch {
 		case name == "Turn" || shapes[name].verb == line:
 			want = wait
-		case shapes[name].verb == tryAcquire:
+		case shapes[name].verb == tryAcquire || shapes[name].verb == mark:
 			want = try
 		}
 		for i := range reflect.TypeOf(shapes[name].params).NumField() {

@@ -74,7 +74,9 @@
 // A pooler in transaction or statement mode breaks them; that is refused
 // (ErrPooler): by a Pool when it opens, by all others when the answer comes
 // from another backend than the one that granted the lock, or when the backend
-// that is asked for a lock has it for another client. For that the setting
-// swanlock.session says on each session whose it is, and stays there. Two
-// targets whose keys collide exclude each other, which is safe, only slower.
+// that is asked for a lock has advisory locks for another client. For that the
+// setting swanlock.session marks each session as ours before the first lock, and
+// again where a rollback or DISCARD ALL took the mark, in a statement of its own;
+// it stays there. Two targets whose keys collide exclude each other, which is
+// safe, only slower.
 package pglock

@@ -28,6 +28,10 @@ type ledger struct {
 	watch watch         // used by whoever has the turn
 	token string        // tells the server whose session it is
 
+	// For whoever has the turn.
+	marked  bool  // the server was told, and knows unless it was made to forget
+	backend int32 // that was marked last
+
 	mu      sync.Mutex
 	dead    error            // why the session was destroyed
 	locks   map[lockID]*hold // what the server may think this session holds

@@ -97,6 +97,10 @@ func (s *poolSession) connect(ctx context.Context) (err error) {
 		s.w.destroy(s.led, err)
 		return err
 	}
+	if err := s.w.mark(ctx, s.led); err != nil {
+		s.w.destroy(s.led, err)
+		return err
+	}
 	var params string
 	if s.lease > 0 {
 		params = timeouts{}.of(s.lease).idleInTransaction
@@ -107,9 +111,6 @@ func (s *poolSession) connect(ctx context.Context) (err error) {
 		row, err = s.w.q.PoolOpen(ctx, params)
 		return err
 	})
-	if err == nil && row.Standby {
-		err = ErrStandby
-	}
 	if err != nil {
 		s.w.destroy(s.led, err)
 		return explain(err, false)

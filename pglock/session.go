@@ -34,8 +34,8 @@ func NewSession(conn *sql.Conn, opts ...SessionOption) *Session {
 	return &Session{w: &wire{config: c.complete(), conn: conn, q: db.New(p), forget: p.forget}}
 }
 
-// TryAcquire takes the lock if it is free, in one round trip. See
-// swanlock.Locker. The lock is a *PostgresLock.
+// TryAcquire takes the lock if it is free, in one round trip; the connection's
+// first takes one more. See swanlock.Locker. The lock is a *PostgresLock.
 func (s *Session) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	return locked(s.acquire(ctx, target, opts, (*wire).tryAcquire))
 }

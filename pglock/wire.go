@@ -13,12 +13,12 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// What TryAcquire answers when it did not grant the lock.
+// What TryAcquire, Mark and Turn answer when they did not do it.
 const (
 	heldElsewhere = -1
 	onStandby     = -2
 	fenceTooOld   = -3
-	sharedBackend = -4
+	notOurs       = -4 // the backend, which is not marked, or has another client's locks
 )
 
 // A wire is how statements get to a session. Whoever uses it has the turn.
@@ -80,8 +80,20 @@ func (w *wire) unprepare(ctx context.Context, led *ledger) error {
 // grant asks for the lock, and enters it in the ledger. Whatever its error,
 // nothing is held.
 func (w *wire) grant(ctx context.Context, h *hold, r request) error {
+	if !h.led.marked {
+		if err := w.mark(ctx, h.led); err != nil {
+			return err
+		}
+	}
 	sent := time.Now()
 	answer, saved, err := w.try(ctx, h, r)
+	if err == nil && answer == notOurs { // any more: a rollback or DISCARD ALL took the mark
+		if err := w.mark(ctx, h.led); err != nil {
+			return err
+		}
+		sent = time.Now()
+		answer, saved, err = w.try(ctx, h, r)
+	}
 	if err != nil {
 		w.undo(ctx, h, err)
 		return explain(err, w.audit)
@@ -94,8 +106,8 @@ func (w *wire) grant(ctx context.Context, h *hold, r request) error {
 		return ErrStandby
 	case fenceTooOld:
 		return ErrFenceInTransaction
-	case sharedBackend:
-		return fmt.Errorf("%w (process %d has the lock for another client)", ErrPooler, h.pid)
+	case notOurs:
+		return fmt.Errorf("%w (process %d is marked, another was asked for the lock)", ErrPooler, h.led.backend)
 	}
 	h.info.Fence = uint64(answer)
 	h.began(sent)
@@ -103,6 +115,29 @@ func (w *wire) grant(ctx context.Context, h *hold, r request) error {
 	if r.TTL > 0 && h.at == nil {
 		w.warnLeaseless(saved)
 	}
+	return nil
+}
+
+// mark makes the session's backend ours: no lock is taken on another. Whatever its
+// error, it has taken none itself.
+func (w *wire) mark(ctx context.Context, led *ledger) error {
+	var row db.MarkRow
+	err := w.ask(ctx, led, func(ctx context.Context) (err error) {
+		row, err = w.q.Mark(ctx, led.token)
+		return err
+	})
+	switch {
+	case err != nil:
+		if cutOff(err) {
+			w.destroy(led, err)
+		}
+		return explain(err, false)
+	case row.Answer == onStandby:
+		return ErrStandby
+	case row.Answer == notOurs:
+		return fmt.Errorf("%w (process %d has locks for another client)", ErrPooler, row.Pid)
+	}
+	led.marked, led.backend = true, row.Pid
 	return nil
 }
 
@@ -141,8 +176,8 @@ func (w *wire) try(ctx context.Context, h *hold, r request) (answer int64, saved
 			h.pid, answer, saved = row.Pid, row.Answer, timeouts{row.Idle, row.IdleInTransaction}
 			return err
 		default:
-			row, err := w.q.TryAcquire(ctx, db.TryAcquireParams{Key: int64(r.key), Session: h.led.token})
-			h.pid, answer = row.Pid, row.Answer
+			pid, err := w.q.TryAcquire(ctx, db.TryAcquireParams{Session: h.led.token, Key: int64(r.key)})
+			h.pid, answer = pid, min(int64(pid), 0)
 			return err
 		}
 	})
@@ -173,18 +208,25 @@ func (w *wire) probe(ctx context.Context, h *hold) (row db.RefreshRow, err error
 	return row, err
 }
 
+// A released says whether that backend held the lock until it was asked.
+type released struct {
+	Pid      int32
+	Released bool
+}
+
 // release unlocks and sets the lease to t.
-func (w *wire) release(ctx context.Context, h *hold, t timeouts, audited bool) (row db.ReleaseRow, err error) {
+func (w *wire) release(ctx context.Context, h *hold, t timeouts, audited bool) (row released, err error) {
 	err = w.ask(ctx, h.led, func(ctx context.Context) error {
 		switch {
 		case audited:
 		case t == timeouts{} && !h.info.Shared:
-			row, err = w.q.Release(ctx, db.ReleaseParams{Key: int64(h.id.key), Pid: h.pid})
+			pid, err := w.q.Release(ctx, db.ReleaseParams{Pid: h.pid, Key: int64(h.id.key)})
+			row = released{max(pid, -pid), pid > 0}
 			return err
 		default:
 			with, err := w.q.ReleaseWith(ctx, db.ReleaseWithParams{
 				Key: int64(h.id.key), Shared: h.info.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
-			row = db.ReleaseRow{Pid: with.Pid, Released: with.Released}
+			row = released{with.Pid, with.Released}
 			return err
 		}
 		reason := "released"
@@ -194,7 +236,7 @@ func (w *wire) release(ctx context.Context, h *hold, t timeouts, audited bool) (
 		audited, err := w.q.ReleaseAudited(ctx, db.ReleaseAuditedParams{
 			Key: int64(h.id.key), Shared: h.info.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction,
 			AuditID: h.audit, EndReason: reason})
-		row = db.ReleaseRow{Pid: audited.Pid, Released: audited.Released}
+		row = released{audited.Pid, audited.Released}
 		return err
 	})
 	return row, err

@@ -2,29 +2,38 @@
 -- that says which backend answered: behind a transaction-mode pooler that may
 -- be another one than granted the lock.
 
--- name: TryAcquire :one
--- Takes the lock if it is free: the common case, and the fewest arguments. The
--- answer is 0, or -1: held elsewhere, -2: a standby, -4: this backend has the lock
--- already, on behalf of another session of a client: a pooler gave both the same.
--- Whose the backend is says a setting.
+-- name: Mark :one
+-- Makes this backend the session's, which the statements that take locks ask for:
+-- a setting says whose it is. The answer is 0, or -2: a standby, which a backend
+-- does not become later, -4: it has locks on behalf of another session of a
+-- client: a pooler gave both the same.
 SELECT
     pg_backend_pid()::integer AS pid,
     (CASE
         WHEN pg_is_in_recovery() THEN -2
         WHEN COALESCE(current_setting('swanlock.session', true), '') NOT IN ('', @session::text) AND EXISTS (
-            SELECT FROM pg_catalog.pg_locks k
-            WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
-                AND k.classid::bigint = ((@key::bigint >> 32) & 4294967295) AND k.objid::bigint = (@key & 4294967295)
+            SELECT FROM pg_catalog.pg_locks k WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.granted
         ) THEN -4
-        WHEN pg_try_advisory_lock(@key) AND (current_setting('swanlock.session', true) = @session OR set_config('swanlock.session', @session, false) IS NOT NULL) THEN 0
-        ELSE -1
+        WHEN set_config('swanlock.session', @session, false) IS NOT NULL THEN 0
+        ELSE -4
     END)::bigint AS answer;
 
+-- name: TryAcquire :one
+-- Takes the lock if it is free: the common case, and the fewest arguments and
+-- columns. The answer is the backend, or -1: held elsewhere, -4: the backend is
+-- not marked as this session's. It has no sub-select, which would cost its share
+-- even where it is not run.
+SELECT (CASE
+    WHEN current_setting('swanlock.session', true) IS DISTINCT FROM @session::text THEN -4
+    WHEN pg_try_advisory_lock(@key::bigint) THEN pg_backend_pid()
+    ELSE -1
+END)::integer AS pid;
+
 -- name: TryAcquireWith :one
--- As TryAcquire, as a reader, with a fence, with a lease. The answer is the
+-- As TryAcquire, as a reader, with a fence, with a lease. The answer is 0, or the
 -- fence if one was asked for, and -3 if it was asked for in a transaction that
 -- has its id already, older than this grant. CASE fixes the order of the calls:
--- no lock is taken but by the third, no fence before it. A transaction that has
+-- no lock is taken but by the last, no fence before it. A transaction that has
 -- an id but wrote nothing is not flushed at its commit, and a crash would let its
 -- id be given again: so it writes a message. The inner select is a step of its
 -- own, and first, because it calls volatile functions. gate is where the line is
@@ -46,16 +55,10 @@ FROM (
         COALESCE(current_setting('idle_session_timeout', true), '')::text AS idle,
         current_setting('idle_in_transaction_session_timeout')::text AS idle_in_transaction,
         (CASE
-            WHEN pg_is_in_recovery() THEN -2
             WHEN @fence::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
+            WHEN current_setting('swanlock.session', true) IS DISTINCT FROM @session::text THEN -4
             WHEN @gate::integer <> 0 AND NOT pg_try_advisory_xact_lock(@gate, 0) THEN -1
-            WHEN COALESCE(current_setting('swanlock.session', true), '') NOT IN ('', @session::text) AND EXISTS (
-                SELECT FROM pg_catalog.pg_locks k
-                WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
-                    AND k.classid::bigint = ((@key::bigint >> 32) & 4294967295) AND k.objid::bigint = (@key & 4294967295)
-            ) THEN -4
             WHEN CASE WHEN @shared::boolean THEN pg_try_advisory_lock_shared(@key::bigint) ELSE pg_try_advisory_lock(@key) END
-                AND (current_setting('swanlock.session', true) = @session OR set_config('swanlock.session', @session, false) IS NOT NULL)
             THEN CASE
                 WHEN NOT @fence THEN 0
                 WHEN pg_logical_emit_message(true, 'swanlock', ''::text) IS NOT NULL THEN pg_current_xact_id()::text::bigint
@@ -86,10 +89,13 @@ FROM (
 ) h;
 
 -- name: Release :one
--- Frees the lock on the backend that granted it, and on no other.
-SELECT
-    pg_backend_pid()::integer AS pid,
-    (CASE WHEN pg_backend_pid() <> @pid::integer THEN false ELSE pg_advisory_unlock(@key::bigint) END)::boolean AS released;
+-- Frees the lock on the backend that granted it, and on no other. The answer is
+-- the backend, negative if it has freed nothing.
+SELECT (CASE
+    WHEN pg_backend_pid() <> @pid::integer THEN -pg_backend_pid()
+    WHEN pg_advisory_unlock(@key::bigint) THEN pg_backend_pid()
+    ELSE -pg_backend_pid()
+END)::integer AS pid;
 
 -- name: ReleaseWith :one
 -- As Release, of a reader's lock too, and puts back the settings that the lease

@@ -16,16 +16,10 @@ WITH l AS MATERIALIZED (
         current_setting('idle_in_transaction_session_timeout')::text AS idle_in_transaction,
         pg_current_xact_id_if_assigned() IS NOT NULL AS xid,
         (CASE
-            WHEN pg_is_in_recovery() THEN -2
             WHEN @fence::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
+            WHEN current_setting('swanlock.session', true) IS DISTINCT FROM @session::text THEN -4
             WHEN @gate::integer <> 0 AND NOT pg_try_advisory_xact_lock(@gate, 0) THEN -1
-            WHEN COALESCE(current_setting('swanlock.session', true), '') NOT IN ('', @session::text) AND EXISTS (
-                SELECT FROM pg_catalog.pg_locks k
-                WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
-                    AND k.classid::bigint = ((@key::bigint >> 32) & 4294967295) AND k.objid::bigint = (@key & 4294967295)
-            ) THEN -4
             WHEN CASE WHEN @shared::boolean THEN pg_try_advisory_lock_shared(@key::bigint) ELSE pg_try_advisory_lock(@key) END
-                AND (current_setting('swanlock.session', true) = @session OR set_config('swanlock.session', @session, false) IS NOT NULL)
             THEN 0
             ELSE -1
         END)::bigint AS answer

@@ -12,7 +12,6 @@ SELECT pg_backend_pid()::integer AS pid;
 SELECT
     o.pid,
     o.idle_ms,
-    o.standby,
     o.idle,
     o.idle_in_transaction,
     o.room,
@@ -24,7 +23,6 @@ FROM (
     SELECT
         pg_backend_pid()::integer AS pid,
         COALESCE((SELECT g.setting::bigint FROM pg_catalog.pg_settings g WHERE g.name = 'idle_session_timeout'), 0)::bigint AS idle_ms,
-        pg_is_in_recovery()::boolean AS standby,
         COALESCE(current_setting('idle_session_timeout', true), '')::text AS idle,
         current_setting('idle_in_transaction_session_timeout')::text AS idle_in_transaction,
         (current_setting('max_locks_per_transaction')::bigint

@@ -45,7 +45,7 @@ var line = []mutant{
 		"\t\tt.dropped()\n"},
 	{"what is granted at last is held twice", "line.go", "TestLineWithOptions",
 		"row, err := w.release(ctx, h, timeouts{}, false)",
-		"row, err := db.ReleaseRow{Pid: h.pid, Released: true}, error(nil)"},
+		"row, err := released{h.pid, true}, error(nil)"},
 	{"a fence is not had after a wait", "line.go", "TestScriptedWait",
 		"if !r.Fence && !w.audit && (",
 		"if !w.audit && ("},
