@@ -13,6 +13,7 @@ const mark = `-- name: Mark :one
 
 SELECT
     pg_backend_pid()::integer AS pid,
+    COALESCE((SELECT extract(epoch FROM b.backend_start) * 1000000 FROM pg_stat_get_activity(pg_backend_pid()) b), 0)::bigint AS started,
     (CASE
         WHEN pg_is_in_recovery() THEN -2
         WHEN COALESCE(current_setting('swanlock.session', true), '') NOT IN ('', $1::text) AND EXISTS (
@@ -24,8 +25,9 @@ SELECT
 `
 
 type MarkRow struct {
-	Pid    int32
-	Answer int64
+	Pid     int32
+	Started int64
+	Answer  int64
 }
 
 // The statements of a lock's life. Each is one round trip, and returns one row
@@ -34,11 +36,12 @@ type MarkRow struct {
 // Makes this backend the session's, which the statements that take locks ask for:
 // a setting says whose it is. The answer is 0, or -2: a standby, which a backend
 // does not become later, -4: it has locks on behalf of another session of a
-// client: a pooler gave both the same.
+// client: a pooler gave both the same. started is when the backend was, in
+// microseconds since 1970, for the audit.
 func (q *Queries) Mark(ctx context.Context, session string) (MarkRow, error) {
 	row := q.db.QueryRowContext(ctx, mark, session)
 	var i MarkRow
-	err := row.Scan(&i.Pid, &i.Answer)
+	err := row.Scan(&i.Pid, &i.Started, &i.Answer)
 	return i, err
 }
 

@@ -19,6 +19,32 @@ func (q *Queries) AuditLost(ctx context.Context, auditID int64) error {
 	return err
 }
 
+const closeDead = `-- name: CloseDead :exec
+UPDATE lock_audit a SET
+    released_at = GREATEST(a.acquired_at, CASE WHEN g.mode = 'shared' THEN a.refreshed_at ELSE LEAST(g.acquired_at, (
+        SELECT min(n.acquired_at) FROM lock_audit n
+        WHERE n.key = a.key AND n.acquired_at > a.acquired_at AND (n.mode = 'exclusive' OR a.mode = 'exclusive'))) END),
+    end_reason = CASE WHEN a.ttl_ms > 0 AND a.refreshed_at + a.ttl_ms * interval '1 millisecond' <= g.acquired_at THEN 'expired' ELSE 'killed' END
+FROM lock_audit g, LATERAL (
+    SELECT o.id FROM lock_audit o
+    WHERE o.key = g.key AND o.id < g.id AND o.released_at IS NULL AND (g.mode = 'exclusive' OR o.mode = 'exclusive')
+    FOR UPDATE SKIP LOCKED
+) o
+WHERE g.id = $1 AND a.id = o.id
+`
+
+// Closes what the grant of a row, which is still held, has proven to be over: the
+// open rows of its key that are older than it; by a reader, the exclusive ones.
+// They end at most at this grant, and at most where the next interval began (a row
+// may have come too late for that grant's snapshot), and by a reader at their last
+// proof: another reader may have been granted before. A row that somebody is
+// closing, perhaps in a long transaction, is not waited for. A clock that was set
+// back may not make an interval end before it began.
+func (q *Queries) CloseDead(ctx context.Context, auditID int64) error {
+	_, err := q.db.ExecContext(ctx, closeDead, auditID)
+	return err
+}
+
 const refreshAudited = `-- name: RefreshAudited :one
 WITH h AS MATERIALIZED (
     SELECT
@@ -140,71 +166,58 @@ const tryAcquireAudited = `-- name: TryAcquireAudited :one
 WITH l AS MATERIALIZED (
     SELECT
         pg_backend_pid()::integer AS pid,
-        COALESCE(current_setting('idle_session_timeout', true), '')::text AS idle,
-        current_setting('idle_in_transaction_session_timeout')::text AS idle_in_transaction,
-        pg_current_xact_id_if_assigned() IS NOT NULL AS xid,
         (CASE
-            WHEN $2::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
-            WHEN current_setting('swanlock.session', true) IS DISTINCT FROM $3::text THEN -4
-            WHEN $4::integer <> 0 AND NOT pg_try_advisory_xact_lock($4, 0) THEN -1
-            WHEN CASE WHEN $5::boolean THEN pg_try_advisory_lock_shared($6::bigint) ELSE pg_try_advisory_lock($6) END
-            THEN 0
+            WHEN $4::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
+            WHEN pg_backend_pid() <> $5::integer OR current_setting('swanlock.session', true) IS DISTINCT FROM $6::text THEN -4
+            WHEN $7::integer <> 0 AND NOT pg_try_advisory_xact_lock($7, 0) THEN -1
+            WHEN CASE WHEN $2::boolean THEN pg_try_advisory_lock_shared($1::bigint) ELSE pg_try_advisory_lock($1) END
+            THEN CASE WHEN $2 OR pg_current_xact_id_if_assigned() IS NOT NULL THEN 0 ELSE pg_current_xact_id()::text::bigint END
             ELSE -1
-        END)::bigint AS answer
-), g AS MATERIALIZED (
-    SELECT
-        l.pid,
-        clock_timestamp() AS granted_at,
-        CASE WHEN NOT $5 AND NOT l.xid THEN pg_current_xact_id()::text::bigint END AS fence
-    FROM l WHERE l.answer >= 0
-), dead AS (
-    UPDATE lock_audit a SET
-        released_at = GREATEST(a.acquired_at, CASE WHEN $5 THEN a.refreshed_at ELSE LEAST(g.granted_at, (
-            SELECT min(n.acquired_at) FROM lock_audit n
-            WHERE n.key = a.key AND n.acquired_at > a.acquired_at AND (n.mode = 'exclusive' OR a.mode = 'exclusive'))) END),
-        end_reason = CASE WHEN a.ttl_ms > 0 AND a.refreshed_at + a.ttl_ms * interval '1 millisecond' <= g.granted_at THEN 'expired' ELSE 'killed' END
-    FROM g, LATERAL (
-        SELECT o.id FROM lock_audit o
-        WHERE g.pid > 0 AND o.key = $6 AND o.released_at IS NULL AND (NOT $5 OR o.mode = 'exclusive')
-        FOR UPDATE SKIP LOCKED
-    ) o
-    WHERE a.id = o.id
+        END)::bigint AS answer,
+        COALESCE(current_setting('idle_session_timeout', true), '')::text AS idle,
+        current_setting('idle_in_transaction_session_timeout')::text AS idle_in_transaction
 ), row AS (
     INSERT INTO lock_audit (target, key, owner, ttl_ms, mode, fence, backend_pid, backend_start, client_addr, acquired_at, refreshed_at)
-    SELECT $7::text, $6, $8::text, $9::bigint, CASE WHEN $5 THEN 'shared' ELSE 'exclusive' END,
-        g.fence, g.pid, b.backend_start, inet_client_addr(), g.granted_at, g.granted_at
-    FROM g, pg_stat_get_activity(g.pid) b
-    RETURNING id, fence
+    SELECT $8::text, $1::bigint, $9::text, $10::bigint, CASE WHEN $2 THEN 'shared' ELSE 'exclusive' END,
+        NULLIF(g.answer, 0), g.pid, to_timestamp($11::double precision), inet_client_addr(), g.granted_at, g.granted_at
+    FROM (SELECT l.pid, l.answer, clock_timestamp() AS granted_at FROM l WHERE l.answer >= 0) g
+    RETURNING id
 )
 SELECT
     l.pid,
-    COALESCE(row.fence, l.answer)::bigint AS answer,
+    l.answer,
     COALESCE(row.id, 0)::bigint AS audit_id,
+    (l.answer >= 0 AND EXISTS (
+        SELECT FROM lock_audit o WHERE o.key = $1::bigint AND o.released_at IS NULL AND (NOT $2 OR o.mode = 'exclusive')
+    ))::boolean AS dead,
     l.idle,
     l.idle_in_transaction,
-    (CASE WHEN l.answer >= 0 AND $1::text <> '' THEN
-        CASE WHEN l.idle <> '' THEN set_config('idle_session_timeout', $1, false) ELSE '' END
-        || set_config('idle_in_transaction_session_timeout', $1, false)
+    (CASE WHEN l.answer >= 0 AND $3::text <> '' THEN
+        CASE WHEN l.idle <> '' THEN set_config('idle_session_timeout', $3, false) ELSE '' END
+        || set_config('idle_in_transaction_session_timeout', $3, false)
     ELSE '' END)::text AS lease
 FROM l LEFT JOIN row ON true
 `
 
 type TryAcquireAuditedParams struct {
+	Key     int64
+	Shared  bool
 	Lease   string
 	Fence   bool
+	Backend int32
 	Session string
 	Gate    int32
-	Shared  bool
-	Key     int64
 	Target  string
 	Owner   string
 	TtlMs   int64
+	Started float64
 }
 
 type TryAcquireAuditedRow struct {
 	Pid               int32
 	Answer            int64
 	AuditID           int64
+	Dead              bool
 	Idle              string
 	IdleInTransaction string
 	Lease             string
@@ -213,29 +226,31 @@ type TryAcquireAuditedRow struct {
 // The same life with a row of lock_audit written by the same statement. A
 // key's exclusive intervals never overlap: acquired_at is read after the grant
 // and released_at before the unlock.
-// As TryAcquire. The grant proves that whoever has an open row for this key is
-// gone, so it is closed: at most at this grant, and at most where the next
-// interval began (a row may have come too late for that grant's snapshot), and by
-// a reader at its last proof: another reader may have been granted before. A
-// row that somebody is closing, perhaps in a long transaction, is not waited
-// for. A clock that was set back may not make an interval end before it began.
+// As TryAcquireWith, and an exclusive lock has a fence, asked for or not, but in a
+// transaction that has its id already. backend is what Mark answered, and started
+// (seconds since 1970) is that one's: no other may answer. dead says that the
+// grant has proven somebody gone who has an open row for this key, which CloseDead
+// is to close; a reader's grant proves that of no other reader.
 func (q *Queries) TryAcquireAudited(ctx context.Context, arg TryAcquireAuditedParams) (TryAcquireAuditedRow, error) {
 	row := q.db.QueryRowContext(ctx, tryAcquireAudited,
+		arg.Key,
+		arg.Shared,
 		arg.Lease,
 		arg.Fence,
+		arg.Backend,
 		arg.Session,
 		arg.Gate,
-		arg.Shared,
-		arg.Key,
 		arg.Target,
 		arg.Owner,
 		arg.TtlMs,
+		arg.Started,
 	)
 	var i TryAcquireAuditedRow
 	err := row.Scan(
 		&i.Pid,
 		&i.Answer,
 		&i.AuditID,
+		&i.Dead,
 		&i.Idle,
 		&i.IdleInTransaction,
 		&i.Lease,

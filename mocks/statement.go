@@ -22,8 +22,9 @@ const (
 	undo       verb = "Undo"
 	terminate  verb = "Terminate"
 	auditLost  verb = "AuditLost"
-	line       verb = "line" // the tickets of those who wait
-	mark       verb = "Mark" // before the first lock
+	closeDead  verb = "CloseDead" // never sent: nobody dies here
+	line       verb = "line"      // the tickets of those who wait
+	mark       verb = "Mark"      // before the first lock
 )
 
 // A shape says how to read a statement and what it returns. sqlc's Params have
@@ -51,6 +52,7 @@ var shapes = map[string]shape{
 	"DropTicket":        {line, db.DropTicketParams{}, db.DropTicketRow{}},
 	"UndoTicket":        {line, db.UndoTicketParams{}, struct{ Tickets int64 }{}},
 	"AuditLost":         {auditLost, struct{ AuditID int64 }{}, struct{}{}},
+	"CloseDead":         {closeDead, struct{ AuditID int64 }{}, struct{}{}},
 }
 
 // nameOf is the name of one of pglock's statements, "" of any other.
@@ -86,6 +88,8 @@ type question struct {
 	Gate                int32
 	Hint                int64
 	Session             string
+	Backend             int32
+	Started             float64
 	Own                 bool
 	Mine                bool
 	Slice, Known        string
@@ -133,6 +137,8 @@ type answer struct {
 	Ticket            int32
 	Dropped, Waits    bool
 	Tickets           int64
+	Started           int64
+	Dead              bool
 }
 
 // row makes the row of the statement of that name.

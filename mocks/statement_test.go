@@ -40,7 +40,7 @@ func TestStatementsAreRead(t *testing.T) {
 	pool := sql.OpenDB(r)
 	defer pool.Close()
 	q := db.New(pool)
-	try := question{Key: 1, Shared: true, Fence: true, Lease: "2", Target: "t", Owner: "o", TtlMs: 3, Session: "s", Gate: 9}
+	try := question{Key: 1, Shared: true, Fence: true, Lease: "2", Target: "t", Owner: "o", TtlMs: 3, Session: "s", Gate: 9, Backend: 10, Started: 11}
 	lock := question{Key: 1, Shared: true, Idle: "4", IdleInTransaction: "5", AuditID: 6, Pid: 7, EndReason: "r"}
 	wait := question{Key: 1, Shared: true, Hash: 2, Hint: 8, Own: true, Ticket: 3, Ahead: 4, Mine: true, Slice: "5", Known: "{6}", Pid: 7}
 	seen := make(map[string]bool)
@@ -61,6 +61,7 @@ func TestStatementsAreRead(t *testing.T) {
 		"DropTicket":        func() { q.DropTicket(ctx, fill[db.DropTicketParams](wait)) },
 		"UndoTicket":        func() { q.UndoTicket(ctx, fill[db.UndoTicketParams](wait)) },
 		"AuditLost":         func() { q.AuditLost(ctx, lock.AuditID) },
+		"CloseDead":         func() { q.CloseDead(ctx, lock.AuditID) },
 	} {
 		seen[name] = true
 		send()

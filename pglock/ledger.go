@@ -31,6 +31,7 @@ type ledger struct {
 	// For whoever has the turn.
 	marked  bool  // the server was told, and knows unless it was made to forget
 	backend int32 // that was marked last
+	started int64 // when it was, as Mark says it
 
 	mu      sync.Mutex
 	dead    error            // why the session was destroyed

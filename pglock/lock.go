@@ -33,6 +33,7 @@ type hold struct {
 	at    *poolSession // that it was taken on; nil on a caller's connection
 	pid   int32
 	audit int64 // the row's id; 0: none
+	dead  bool  // others left open rows
 	log   *slog.Logger
 	done  chan struct{}
 

@@ -37,7 +37,7 @@ func TestUnmarkedGrantsNothing(t *testing.T) {
 			for _, shared := range []bool{false, true} {
 				with, err := q.TryAcquireWith(bg, db.TryAcquireWithParams{Session: "mine", Key: key, Shared: shared, Lease: "60000"})
 				wantNot("TryAcquireWith "+mark, with.Answer, err)
-				audited, err := q.TryAcquireAudited(bg, db.TryAcquireAuditedParams{Session: "mine", Key: key, Shared: shared, Target: target})
+				audited, err := q.TryAcquireAudited(bg, db.TryAcquireAuditedParams{Session: "mine", Key: key, Shared: shared, Target: target, Backend: int32(pidOf(t, conn))})
 				wantNot("TryAcquireAudited "+mark, audited.Answer, err)
 			}
 			if n := len(o.rows(target)); n != 0 {
@@ -191,6 +191,9 @@ func TestMarkFails(t *testing.T) {
 				}
 				wantIs(t, conn.PingContext(bg), sql.ErrConnDone)
 			})
+			if driver == "pgx-cancel" { // which waits for longer than we do, and races with the Close of its own connection
+				continue
+			}
 			t.Run(by.name+" without an answer", func(t *testing.T) {
 				t.Parallel()
 				p := newProxy(t)

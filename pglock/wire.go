@@ -115,6 +115,9 @@ func (w *wire) grant(ctx context.Context, h *hold, r request) error {
 	if r.TTL > 0 && h.at == nil {
 		w.warnLeaseless(saved)
 	}
+	if h.dead {
+		return w.closeDead(ctx, h)
+	}
 	return nil
 }
 
@@ -137,7 +140,7 @@ func (w *wire) mark(ctx context.Context, led *ledger) error {
 	case row.Answer == notOurs:
 		return fmt.Errorf("%w (process %d has locks for another client)", ErrPooler, row.Pid)
 	}
-	led.marked, led.backend = true, row.Pid
+	led.marked, led.backend, led.started = true, row.Pid, row.Started
 	return nil
 }
 
@@ -167,8 +170,8 @@ func (w *wire) try(ctx context.Context, h *hold, r request) (answer int64, saved
 		case w.audit:
 			row, err := w.q.TryAcquireAudited(ctx, db.TryAcquireAuditedParams{
 				Key: int64(r.key), Shared: r.Shared, Fence: r.Fence, Lease: lease, Gate: r.gate, Session: h.led.token,
-				Target: r.target, Owner: r.Owner, TtlMs: milliseconds(r.TTL)})
-			h.pid, h.audit, answer, saved = row.Pid, row.AuditID, row.Answer, timeouts{row.Idle, row.IdleInTransaction}
+				Target: r.target, Owner: r.Owner, TtlMs: milliseconds(r.TTL), Backend: h.led.backend, Started: float64(h.led.started) / 1e6})
+			h.pid, h.audit, h.dead, answer, saved = row.Pid, row.AuditID, row.Dead, row.Answer, timeouts{row.Idle, row.IdleInTransaction}
 			return err
 		case lease != "" || r.Shared || r.Fence || r.gate != 0:
 			row, err := w.q.TryAcquireWith(ctx, db.TryAcquireWithParams{
@@ -240,6 +243,21 @@ func (w *wire) release(ctx context.Context, h *hold, t timeouts, audited bool) (
 		return err
 	})
 	return row, err
+}
+
+// closeDead closes the rows of those whom h's grant has proven gone. Whatever its
+// error, nothing is held.
+func (w *wire) closeDead(ctx context.Context, h *hold) error {
+	err := w.ask(ctx, h.led, func(ctx context.Context) error { return w.q.CloseDead(ctx, h.audit) })
+	switch {
+	case err == nil:
+		return nil
+	case sqlState(err) == "":
+		w.destroy(h.led, err)
+	default:
+		w.unlock(ctx, h)
+	}
+	return explain(err, true)
 }
 
 // auditLost corrects the row of a lock that was gone when it was released.

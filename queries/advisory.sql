@@ -6,9 +6,11 @@
 -- Makes this backend the session's, which the statements that take locks ask for:
 -- a setting says whose it is. The answer is 0, or -2: a standby, which a backend
 -- does not become later, -4: it has locks on behalf of another session of a
--- client: a pooler gave both the same.
+-- client: a pooler gave both the same. started is when the backend was, in
+-- microseconds since 1970, for the audit.
 SELECT
     pg_backend_pid()::integer AS pid,
+    COALESCE((SELECT extract(epoch FROM b.backend_start) * 1000000 FROM pg_stat_get_activity(pg_backend_pid()) b), 0)::bigint AS started,
     (CASE
         WHEN pg_is_in_recovery() THEN -2
         WHEN COALESCE(current_setting('swanlock.session', true), '') NOT IN ('', @session::text) AND EXISTS (

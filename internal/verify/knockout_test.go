@@ -80,7 +80,7 @@ var knockouts = []knockout{
 		"UPDATE lock_audit SET released_at = GREATEST(refreshed_at, clock_timestamp()) + interval '40 milliseconds', end_reason"}},
 		"none", []string{"audit"}, 10},
 	{"the audit leaves the rows of the dead open", []edit{{"db/audit.sql.go",
-		"    WHERE a.id = o.id\n", "    WHERE a.id = o.id AND a.id < 0\n"}},
+		" AND a.id = o.id\n", " AND a.id = o.id AND a.id < 0\n"}},
 		"kill", []string{"audit"}, 10},
 	{"a fenced grant does not wait for the disk", []edit{{"db/advisory.sql.go",
 		"WHEN pg_logical_emit_message(true, 'swanlock', ''::text) IS NOT NULL THEN pg_current_xact_id()::text::bigint",
