@@ -94,22 +94,22 @@ func (q *Queries) Refresh(ctx context.Context, arg RefreshParams) (RefreshRow, e
 
 const release = `-- name: Release :one
 SELECT (CASE
-    WHEN pg_backend_pid() <> $1::integer THEN -pg_backend_pid()
+    WHEN pg_backend_pid() <> $1::bigint THEN -pg_backend_pid()
     WHEN pg_advisory_unlock($2::bigint) THEN pg_backend_pid()
     ELSE -pg_backend_pid()
-END)::integer AS pid
+END)::bigint AS pid
 `
 
 type ReleaseParams struct {
-	Pid int32
+	Pid int64
 	Key int64
 }
 
 // Frees the lock on the backend that granted it, and on no other. The answer is
 // the backend, negative if it has freed nothing.
-func (q *Queries) Release(ctx context.Context, arg ReleaseParams) (int32, error) {
+func (q *Queries) Release(ctx context.Context, arg ReleaseParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, release, arg.Pid, arg.Key)
-	var pid int32
+	var pid int64
 	err := row.Scan(&pid)
 	return pid, err
 }
@@ -188,7 +188,7 @@ SELECT (CASE
     WHEN current_setting('swanlock.session', true) IS DISTINCT FROM $1::text THEN -4
     WHEN pg_try_advisory_lock($2::bigint) THEN pg_backend_pid()
     ELSE -1
-END)::integer AS pid
+END)::bigint AS pid
 `
 
 type TryAcquireParams struct {
@@ -199,10 +199,11 @@ type TryAcquireParams struct {
 // Takes the lock if it is free: the common case, and the fewest arguments and
 // columns. The answer is the backend, or -1: held elsewhere, -4: the backend is
 // not marked as this session's. It has no sub-select, which would cost its share
-// even where it is not run.
-func (q *Queries) TryAcquire(ctx context.Context, arg TryAcquireParams) (int32, error) {
+// even where it is not run. All numbers are as wide as database/sql's, which would
+// write out any other, and read it again.
+func (q *Queries) TryAcquire(ctx context.Context, arg TryAcquireParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, tryAcquire, arg.Session, arg.Key)
-	var pid int32
+	var pid int64
 	err := row.Scan(&pid)
 	return pid, err
 }

@@ -37,12 +37,12 @@ type shape struct {
 // shapes are by the name in the comment that sqlc leaves in a statement's text.
 var shapes = map[string]shape{
 	"Mark":              {mark, struct{ Session string }{}, db.MarkRow{}},
-	"TryAcquire":        {tryAcquire, db.TryAcquireParams{}, struct{ Pid int32 }{}},
+	"TryAcquire":        {tryAcquire, db.TryAcquireParams{}, struct{ Pid int64 }{}},
 	"TryAcquireWith":    {tryAcquire, db.TryAcquireWithParams{}, db.TryAcquireWithRow{}},
 	"TryAcquireAudited": {tryAcquire, db.TryAcquireAuditedParams{}, db.TryAcquireAuditedRow{}},
 	"Refresh":           {refresh, db.RefreshParams{}, db.RefreshRow{}},
 	"RefreshAudited":    {refresh, db.RefreshAuditedParams{}, db.RefreshAuditedRow{}},
-	"Release":           {release, db.ReleaseParams{}, struct{ Pid int32 }{}},
+	"Release":           {release, db.ReleaseParams{}, struct{ Pid int64 }{}},
 	"ReleaseWith":       {release, db.ReleaseWithParams{}, db.ReleaseWithRow{}},
 	"ReleaseAudited":    {release, db.ReleaseAuditedParams{}, db.ReleaseAuditedRow{}},
 	"Undo":              {undo, db.UndoParams{}, struct{ Undone bool }{}},

@@ -100,7 +100,7 @@ func TestStatementsAreRead(t *testing.T) {
 func fill[P any](from question) (params P) {
 	to, q := reflect.ValueOf(&params).Elem(), reflect.ValueOf(from)
 	for i := range to.NumField() {
-		to.Field(i).Set(q.FieldByName(to.Type().Field(i).Name))
+		to.Field(i).Set(q.FieldByName(to.Type().Field(i).Name).Convert(to.Field(i).Type()))
 	}
 	return params
 }

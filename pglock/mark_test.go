@@ -33,7 +33,7 @@ func TestUnmarkedGrantsNothing(t *testing.T) {
 				run(t, conn, mark)
 			}
 			pid, err := q.TryAcquire(bg, db.TryAcquireParams{Session: "mine", Key: key})
-			wantNot("TryAcquire "+mark, int64(pid), err)
+			wantNot("TryAcquire "+mark, pid, err)
 			for _, shared := range []bool{false, true} {
 				with, err := q.TryAcquireWith(bg, db.TryAcquireWithParams{Session: "mine", Key: key, Shared: shared, Lease: "60000"})
 				wantNot("TryAcquireWith "+mark, with.Answer, err)

@@ -180,7 +180,7 @@ func (w *wire) try(ctx context.Context, h *hold, r request) (answer int64, saved
 			return err
 		default:
 			pid, err := w.q.TryAcquire(ctx, db.TryAcquireParams{Session: h.led.token, Key: int64(r.key)})
-			h.pid, answer = pid, min(int64(pid), 0)
+			h.pid, answer = int32(pid), min(pid, 0)
 			return err
 		}
 	})
@@ -223,8 +223,8 @@ func (w *wire) release(ctx context.Context, h *hold, t timeouts, audited bool) (
 		switch {
 		case audited:
 		case t == timeouts{} && !h.info.Shared:
-			pid, err := w.q.Release(ctx, db.ReleaseParams{Pid: h.pid, Key: int64(h.id.key)})
-			row = released{max(pid, -pid), pid > 0}
+			pid, err := w.q.Release(ctx, db.ReleaseParams{Pid: int64(h.pid), Key: int64(h.id.key)})
+			row = released{int32(max(pid, -pid)), pid > 0}
 			return err
 		default:
 			with, err := w.q.ReleaseWith(ctx, db.ReleaseWithParams{

@@ -24,12 +24,13 @@ SELECT
 -- Takes the lock if it is free: the common case, and the fewest arguments and
 -- columns. The answer is the backend, or -1: held elsewhere, -4: the backend is
 -- not marked as this session's. It has no sub-select, which would cost its share
--- even where it is not run.
+-- even where it is not run. All numbers are as wide as database/sql's, which would
+-- write out any other, and read it again.
 SELECT (CASE
     WHEN current_setting('swanlock.session', true) IS DISTINCT FROM @session::text THEN -4
     WHEN pg_try_advisory_lock(@key::bigint) THEN pg_backend_pid()
     ELSE -1
-END)::integer AS pid;
+END)::bigint AS pid;
 
 -- name: TryAcquireWith :one
 -- As TryAcquire, as a reader, with a fence, with a lease. The answer is 0, or the
@@ -94,10 +95,10 @@ FROM (
 -- Frees the lock on the backend that granted it, and on no other. The answer is
 -- the backend, negative if it has freed nothing.
 SELECT (CASE
-    WHEN pg_backend_pid() <> @pid::integer THEN -pg_backend_pid()
+    WHEN pg_backend_pid() <> @pid::bigint THEN -pg_backend_pid()
     WHEN pg_advisory_unlock(@key::bigint) THEN pg_backend_pid()
     ELSE -pg_backend_pid()
-END)::integer AS pid;
+END)::bigint AS pid;
 
 -- name: ReleaseWith :one
 -- As Release, of a reader's lock too, and puts back the settings that the lease
