@@ -9,6 +9,37 @@ import (
 	"context"
 )
 
+const ahead = `-- name: Ahead :one
+SELECT
+    pg_backend_pid()::integer AS pid,
+    COALESCE(max(k.objid::bigint) FILTER (WHERE k.objid::bigint < $1::integer), 0)::integer AS ahead,
+    COALESCE(min(k.objid::bigint), $1)::integer AS lowest
+FROM pg_catalog.pg_locks k
+WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock'
+    AND k.classid::bigint = ($2::integer & 4294967295) AND k.objid::bigint > 0
+    AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+`
+
+type AheadParams struct {
+	Ticket int32
+	Hash   int32
+}
+
+type AheadRow struct {
+	Pid    int32
+	Ahead  int32
+	Lowest int32
+}
+
+// Who is ahead in the line: the highest below the ticket, or 0, and the lowest
+// of all.
+func (q *Queries) Ahead(ctx context.Context, arg AheadParams) (AheadRow, error) {
+	row := q.db.QueryRowContext(ctx, ahead, arg.Ticket, arg.Hash)
+	var i AheadRow
+	err := row.Scan(&i.Pid, &i.Ahead, &i.Lowest)
+	return i, err
+}
+
 const dropTicket = `-- name: DropTicket :one
 SELECT
     pg_backend_pid()::integer AS pid,
@@ -44,52 +75,108 @@ func (q *Queries) DropTicket(ctx context.Context, arg DropTicketParams) (DropTic
 	return i, err
 }
 
-const takeTicket = `-- name: TakeTicket :one
-
+const takeNext = `-- name: TakeNext :one
 WITH a AS MATERIALIZED (
-    SELECT $1::integer AS hash, $2::bigint AS hint, $3::boolean AS own
-), h AS MATERIALIZED (
-    SELECT a.hint + 12 AS beyond, GREATEST(CASE WHEN a.own THEN a.hint ELSE 0 END, (
+    SELECT
+        $1::integer AS hash, $2::bigint AS hint, $3::boolean AS own,
+        CASE WHEN set_config('swanlock.waits', 'yes', true) IS NULL THEN false ELSE pg_try_advisory_lock_shared($1, 0) END AS share
+), t AS MATERIALIZED (
+    SELECT a.share, a.hint + 24 AS beyond, (CASE WHEN a.share THEN COALESCE((
         SELECT max(n.number)
-        FROM generate_series(a.hint + 1, CASE WHEN a.hint > 0 THEN LEAST(a.hint + 12, 2147483647) ELSE 0 END) n (number)
+        FROM generate_series(a.hint, LEAST(a.hint + 32, 2147483640)) n (number)
         WHERE NOT CASE WHEN pg_try_advisory_lock_shared(a.hash, n.number::integer)
             THEN pg_advisory_unlock_shared(a.hash, n.number::integer) ELSE false END
-    ))::bigint AS near
+    ), CASE WHEN a.own THEN a.hint ELSE a.hint + 24 END) END)::bigint AS last
     FROM a
-), t AS MATERIALIZED (
-    SELECT CASE WHEN h.near > 0 AND h.near < h.beyond THEN h.near ELSE (
-        SELECT COALESCE(max(k.objid::bigint), 0)
-        FROM pg_catalog.pg_locks k
-        WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock'
-            AND k.classid::bigint = ($1 & 4294967295)
-            AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
-    ) END AS last
-    FROM h
 )
 SELECT
     pg_backend_pid()::integer AS pid,
     (CASE
-        WHEN set_config('swanlock.waits', 'yes', true) IS NULL THEN 0
-        WHEN t.last > 2147483640 OR NOT pg_try_advisory_lock_shared($1, 0) THEN 0
-        WHEN pg_try_advisory_lock($1, (t.last + 1)::integer) THEN t.last + 1
-        WHEN pg_try_advisory_lock($1, (t.last + 2)::integer) THEN t.last + 2
-        WHEN pg_try_advisory_lock($1, (t.last + 3)::integer) THEN t.last + 3
-        WHEN pg_try_advisory_lock($1, (t.last + 4)::integer) THEN t.last + 4
+        WHEN NOT t.share THEN 0
+        WHEN t.last < t.beyond AND pg_try_advisory_lock($1, (t.last + 1)::integer) THEN t.last + 1
+        WHEN t.last < t.beyond AND pg_try_advisory_lock($1, (t.last + 2)::integer) THEN t.last + 2
+        WHEN t.last < t.beyond AND pg_try_advisory_lock($1, (t.last + 3)::integer) THEN t.last + 3
+        WHEN t.last < t.beyond AND pg_try_advisory_lock($1, (t.last + 4)::integer) THEN t.last + 4
         WHEN pg_advisory_unlock_shared($1, 0) THEN 0
         ELSE 0
     END)::integer AS ticket
 FROM t
 `
 
-type TakeTicketParams struct {
+type TakeNextParams struct {
 	Hash int32
 	Hint int64
+	Own  bool
+}
+
+type TakeNextRow struct {
+	Pid    int32
+	Ticket int32
+}
+
+// As TakeTicket, for who was in this line a moment ago, and knows a number of
+// it: the highest that is taken from there on is the highest of all, unless eight
+// in a row have gone in that moment. The number itself counts if it is still the
+// session's own, whose locks it cannot see so. 0 also if nothing was found.
+func (q *Queries) TakeNext(ctx context.Context, arg TakeNextParams) (TakeNextRow, error) {
+	row := q.db.QueryRowContext(ctx, takeNext, arg.Hash, arg.Hint, arg.Own)
+	var i TakeNextRow
+	err := row.Scan(&i.Pid, &i.Ticket)
+	return i, err
+}
+
+const takeTicket = `-- name: TakeTicket :one
+
+WITH g AS MATERIALIZED (
+    SELECT CASE
+        WHEN set_config('swanlock.waits', 'yes', true) IS NULL THEN ''
+        WHEN NOT $2::boolean AND pg_try_advisory_lock($1::integer, 0) THEN 'alone'
+        WHEN pg_try_advisory_lock_shared($1, 0) THEN 'share'
+        ELSE ''
+    END AS gate
+), t AS MATERIALIZED (
+    SELECT
+        g.gate,
+        (CASE WHEN g.gate = 'alone' THEN 1 + (random() * 1000000000)::bigint ELSE max(k.number) END)::bigint AS last,
+        COALESCE(min(k.number), 0)::integer AS lowest
+    FROM g LEFT JOIN LATERAL (
+        SELECT k.objid::bigint AS number
+        FROM pg_catalog.pg_locks k
+        WHERE g.gate = 'share' AND k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock'
+            AND k.classid::bigint = ($1::integer & 4294967295) AND k.objid::bigint > 0
+            AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+    ) k ON true
+    GROUP BY g.gate
+)
+SELECT
+    pg_backend_pid()::integer AS pid,
+    (CASE
+        WHEN t.gate = '' THEN 0
+        WHEN t.gate = 'alone' THEN CASE
+            WHEN pg_try_advisory_lock($1, t.last::integer) AND pg_try_advisory_lock_shared($1, 0) AND pg_advisory_unlock($1, 0) THEN t.last
+            WHEN pg_advisory_unlock($1, 0) THEN 0
+            ELSE 0
+        END
+        WHEN t.last < 2147483640 AND pg_try_advisory_lock($1, (t.last + 1)::integer) THEN t.last + 1
+        WHEN t.last < 2147483640 AND pg_try_advisory_lock($1, (t.last + 2)::integer) THEN t.last + 2
+        WHEN t.last < 2147483640 AND pg_try_advisory_lock($1, (t.last + 3)::integer) THEN t.last + 3
+        WHEN t.last < 2147483640 AND pg_try_advisory_lock($1, (t.last + 4)::integer) THEN t.last + 4
+        WHEN pg_advisory_unlock_shared($1, 0) THEN 0
+        ELSE 0
+    END)::integer AS ticket,
+    t.lowest
+FROM t
+`
+
+type TakeTicketParams struct {
+	Hash int32
 	Own  bool
 }
 
 type TakeTicketRow struct {
 	Pid    int32
 	Ticket int32
+	Lowest int32
 }
 
 // The line of those who wait for a lock, first come first served, across all
@@ -98,19 +185,23 @@ type TakeTicketRow struct {
 // tickets. A ticket goes with its session. Numbers below a live ticket's are
 // never given again, so who has nobody ahead of him never will. With each ticket
 // goes a share of the number 0, the gate, by which a newcomer sees at once, and
-// without a look at pg_locks, whether there is a line.
-// Takes the number after the highest, or one of the next if others take theirs
-// at the same time; 0 if that failed too, or the numbers have run out until the
-// line is empty. The setting marks the transaction: see Turn. A look at pg_locks
-// stops everybody else who locks, so who was in this line a moment ago, and says
-// with which number, tries the dozen after it first: the highest that is taken,
-// if it is not the last of them, is the highest of all, unless a dozen in a row
-// have died in that moment. The hint itself counts if it is still the session's
-// own, whose locks it cannot see so.
+// without a look at pg_locks, whether there is a line. Only who has the gate for
+// himself begins a line, and at a random number, so that those of the one before
+// say nothing of it.
+//
+// A look at pg_locks stops everybody else who locks. So who knows between which
+// numbers the live ones are tries each of them instead (0.25 µs): one that cannot
+// be shared is taken.
+// Takes the first number of a line, if there is none, or the one after the highest,
+// or one of the next if others take theirs at the same time; 0 if that failed too,
+// or the numbers have run out until the line is empty. own says that the session
+// is in this line already: its own shares would not keep it from the gate. lowest
+// is the lowest live number, 0 if there was none. The setting marks the
+// transaction: see Turn.
 func (q *Queries) TakeTicket(ctx context.Context, arg TakeTicketParams) (TakeTicketRow, error) {
-	row := q.db.QueryRowContext(ctx, takeTicket, arg.Hash, arg.Hint, arg.Own)
+	row := q.db.QueryRowContext(ctx, takeTicket, arg.Hash, arg.Own)
 	var i TakeTicketRow
-	err := row.Scan(&i.Pid, &i.Ticket)
+	err := row.Scan(&i.Pid, &i.Ticket, &i.Lowest)
 	return i, err
 }
 
@@ -122,43 +213,47 @@ SELECT
         WHEN pg_is_in_recovery() THEN -2
         WHEN s.waits AND set_config('lock_timeout', s.slice, true) IS NULL THEN -1
         WHEN s.waits AND $1::integer > 0 AND pg_advisory_xact_lock_shared($2::integer, $1) IS NULL THEN -1
+        WHEN $1 > 0 AND s.lowest = 0 THEN -3
         ELSE COALESCE(
-            CASE WHEN $1 > 0 THEN (
-                SELECT max(k.objid::bigint)
-                FROM pg_catalog.pg_locks k
-                WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock'
-                    AND k.classid::bigint = ($2::integer & 4294967295) AND k.objid::bigint < $3::integer AND k.objid::bigint > 0
-                    AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
-            ) END,
+            (
+                SELECT max(n.number)
+                FROM generate_series(s.lowest, s.ticket - 1) n (number)
+                WHERE NOT CASE WHEN pg_try_advisory_lock_shared($2, n.number)
+                    THEN pg_advisory_unlock_shared($2, n.number) ELSE false END
+            ),
             CASE
                 WHEN s.waits AND set_config('lock_timeout', GREATEST(1,
                     s.slice::integer - (extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000)::integer)::text, true) IS NULL THEN -1
                 WHEN NOT CASE
-                    WHEN s.waits AND $4::boolean THEN pg_advisory_lock_shared($5::bigint) IS NOT NULL
-                    WHEN s.waits THEN pg_advisory_lock($5) IS NOT NULL
-                    WHEN $4 THEN pg_try_advisory_lock_shared($5)
-                    ELSE pg_try_advisory_lock($5)
+                    WHEN s.waits AND $3::boolean THEN pg_advisory_lock_shared($4::bigint) IS NOT NULL
+                    WHEN s.waits THEN pg_advisory_lock($4) IS NOT NULL
+                    WHEN $3 THEN pg_try_advisory_lock_shared($4)
+                    ELSE pg_try_advisory_lock($4)
                 END THEN -1
-                WHEN $6::boolean AND pg_advisory_unlock($2, $3) AND pg_advisory_unlock_shared($2, 0) THEN 0
+                WHEN $5::boolean AND pg_advisory_unlock($2, s.ticket) AND pg_advisory_unlock_shared($2, 0) THEN 0
                 ELSE 0
             END)
     END)::bigint AS answer
 FROM (
     SELECT
         pg_backend_pid()::integer AS pid,
-        $7::text AS slice,
-        ($7 <> '' AND COALESCE(current_setting('swanlock.waits', true), '') <> 'yes')::boolean AS waits
+        $6::text AS slice,
+        $7::integer AS lowest,
+        $8::integer AS ticket,
+        ($6 <> '' AND COALESCE(current_setting('swanlock.waits', true), '') <> 'yes')::boolean AS waits
+    OFFSET 0
 ) s
 `
 
 type TurnParams struct {
 	Ahead  int32
 	Hash   int32
-	Ticket int32
 	Shared bool
 	Key    int64
 	Mine   bool
 	Slice  string
+	Lowest int32
+	Ticket int32
 }
 
 type TurnRow struct {
@@ -169,19 +264,21 @@ type TurnRow struct {
 
 // Waits, no longer than the slice in all (milliseconds), until the ticket ahead
 // is gone, and then, if nobody else is ahead, for the lock. The answer is 0:
-// acquired, -1: not yet, -2: a standby, or the number of the ticket that is
-// ahead now. It does not wait, but only looks, if the slice is ”, or inside a
-// transaction of the caller's, which a wait that fails would abort: there the
-// mark of TakeTicket is still set. CASE and COALESCE fix the order of the calls.
+// acquired, -1: not yet, -2: a standby, -3: see Ahead, or the number of the ticket
+// that is ahead now: the numbers from the lowest on are tried, unless that is 0.
+// It does not wait, but only looks, if the slice is ”, or inside a transaction of
+// the caller's, which a wait that fails would abort: there the mark of TakeTicket
+// is still set. CASE and COALESCE fix the order of the calls.
 func (q *Queries) Turn(ctx context.Context, arg TurnParams) (TurnRow, error) {
 	row := q.db.QueryRowContext(ctx, turn,
 		arg.Ahead,
 		arg.Hash,
-		arg.Ticket,
 		arg.Shared,
 		arg.Key,
 		arg.Mine,
 		arg.Slice,
+		arg.Lowest,
+		arg.Ticket,
 	)
 	var i TurnRow
 	err := row.Scan(&i.Pid, &i.Waits, &i.Answer)
@@ -191,24 +288,30 @@ func (q *Queries) Turn(ctx context.Context, arg TurnParams) (TurnRow, error) {
 const undoTicket = `-- name: UndoTicket :one
 SELECT count(u.undone)::bigint AS undone
 FROM (
-    SELECT CASE WHEN k.objid = 0 THEN pg_advisory_unlock_shared($1::integer, 0) ELSE pg_advisory_unlock($1, k.objid::bigint::integer) END AS undone
+    SELECT CASE
+        WHEN k.objid <> 0 THEN pg_advisory_unlock($1::integer, k.objid::bigint::integer)
+        WHEN k.mode = 'ExclusiveLock' THEN pg_advisory_unlock($1, 0)
+        WHEN (SELECT count(pg_advisory_unlock_shared($1, 0)) FROM generate_series(0, $2::integer)) >= 0
+            THEN (SELECT count(pg_try_advisory_lock_shared($1, 0)) FROM generate_series(1, $2)) >= 0
+    END AS undone
     FROM pg_catalog.pg_locks k
-    WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND (k.mode = 'ExclusiveLock') = (k.objid <> 0) AND k.pid = pg_backend_pid()
+    WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.pid = pg_backend_pid()
         AND k.classid::bigint = ($1::integer & 4294967295)
-        AND NOT k.objid::bigint = ANY (CAST($2::text AS bigint[]))
+        AND NOT k.objid::bigint = ANY (CAST($3::text AS bigint[]))
 ) u
 `
 
 type UndoTicketParams struct {
-	Hash  int32
-	Known string
+	Hash   int32
+	Shares int32
+	Known  string
 }
 
-// Leaves the line after a TakeTicket that failed, whose number nobody knows:
-// every ticket of this session and hash goes but those that are known, and one
-// share of the gate.
+// Leaves the line after a TakeTicket that failed, nobody knows where: every ticket
+// of this session and hash goes but those that are known, and the gate, but for
+// a share for each of these.
 func (q *Queries) UndoTicket(ctx context.Context, arg UndoTicketParams) (int64, error) {
-	row := q.db.QueryRowContext(ctx, undoTicket, arg.Hash, arg.Known)
+	row := q.db.QueryRowContext(ctx, undoTicket, arg.Hash, arg.Shares, arg.Known)
 	var undone int64
 	err := row.Scan(&undone)
 	return undone, err

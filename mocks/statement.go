@@ -48,7 +48,9 @@ var shapes = map[string]shape{
 	"Undo":              {undo, db.UndoParams{}, struct{ Undone bool }{}},
 	"Terminate":         {terminate, db.TerminateParams{}, struct{ Terminated bool }{}},
 	"Turn":              {tryAcquire, db.TurnParams{}, db.TurnRow{}},
+	"Ahead":             {line, db.AheadParams{}, db.AheadRow{}},
 	"TakeTicket":        {line, db.TakeTicketParams{}, db.TakeTicketRow{}},
+	"TakeNext":          {line, db.TakeNextParams{}, db.TakeNextRow{}},
 	"DropTicket":        {line, db.DropTicketParams{}, db.DropTicketRow{}},
 	"UndoTicket":        {line, db.UndoTicketParams{}, struct{ Tickets int64 }{}},
 	"AuditLost":         {auditLost, struct{ AuditID int64 }{}, struct{}{}},
@@ -84,15 +86,16 @@ type question struct {
 	Pid               int32
 	EndReason         string
 
-	Hash, Ticket, Ahead int32
-	Gate                int32
-	Hint                int64
-	Session             string
-	Backend             int32
-	Started             float64
-	Own                 bool
-	Mine                bool
-	Slice, Known        string
+	Hash, Ticket          int32
+	Ahead, Lowest, Shares int32
+	Gate                  int32
+	Hint                  int64
+	Session               string
+	Backend               int32
+	Started               float64
+	Own                   bool
+	Mine                  bool
+	Slice, Known          string
 }
 
 func (q *question) key() pglock.Key { return pglock.Key(q.Key) }
@@ -135,6 +138,7 @@ type answer struct {
 	Undone            bool
 	Terminated        bool
 	Ticket            int32
+	Ahead, Lowest     int32
 	Dropped, Waits    bool
 	Tickets           int64
 	Started           int64

@@ -42,7 +42,7 @@ func TestStatementsAreRead(t *testing.T) {
 	q := db.New(pool)
 	try := question{Key: 1, Shared: true, Fence: true, Lease: "2", Target: "t", Owner: "o", TtlMs: 3, Session: "s", Gate: 9, Backend: 10, Started: 11}
 	lock := question{Key: 1, Shared: true, Idle: "4", IdleInTransaction: "5", AuditID: 6, Pid: 7, EndReason: "r"}
-	wait := question{Key: 1, Shared: true, Hash: 2, Hint: 8, Own: true, Ticket: 3, Ahead: 4, Mine: true, Slice: "5", Known: "{6}", Pid: 7}
+	wait := question{Key: 1, Shared: true, Hash: 2, Hint: 8, Own: true, Ticket: 3, Ahead: 4, Lowest: 9, Shares: 10, Mine: true, Slice: "5", Known: "{6}", Pid: 7}
 	seen := make(map[string]bool)
 	for name, send := range map[string]func(){
 		"Mark":              func() { q.Mark(ctx, try.Session) },
@@ -57,7 +57,9 @@ func TestStatementsAreRead(t *testing.T) {
 		"Undo":              func() { q.Undo(ctx, fill[db.UndoParams](lock)) },
 		"Terminate":         func() { q.Terminate(ctx, fill[db.TerminateParams](lock)) },
 		"Turn":              func() { q.Turn(ctx, fill[db.TurnParams](wait)) },
+		"Ahead":             func() { q.Ahead(ctx, fill[db.AheadParams](wait)) },
 		"TakeTicket":        func() { q.TakeTicket(ctx, fill[db.TakeTicketParams](wait)) },
+		"TakeNext":          func() { q.TakeNext(ctx, fill[db.TakeNextParams](wait)) },
 		"DropTicket":        func() { q.DropTicket(ctx, fill[db.DropTicketParams](wait)) },
 		"UndoTicket":        func() { q.UndoTicket(ctx, fill[db.UndoTicketParams](wait)) },
 		"AuditLost":         func() { q.AuditLost(ctx, lock.AuditID) },

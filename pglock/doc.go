@@ -58,10 +58,11 @@
 //
 // Who waits in Acquire takes a ticket: an advisory lock in the space of two
 // integers (the key's two halves, xored; a number one above the highest live
-// ticket), which goes with its session. He waits for the ticket ahead of his,
-// in slices of half a second at most, looks again what is ahead when that is
-// gone, and when nothing is, waits for the lock itself, in the server's own
-// queue, which a try does not overtake. A Pool's newcomers see that there is a
+// ticket, or any if there is none), which goes with its session. He waits for the
+// ticket ahead of his, in slices of half a second at most, finds who is ahead when
+// that is gone, and when nobody is, waits for the lock itself, in the server's
+// own queue, which a try does not overtake. He finds that out by trying the
+// numbers below his own: a look at pg_locks would stop everybody else for as long. A Pool's newcomers see that there is a
 // line by the number 0, of which each waiter has a share. Slices keep the
 // snapshot that a waiting statement holds young, and end before
 // deadlock_timeout. An application that takes advisory locks of two integers

@@ -81,6 +81,9 @@ func LongEmpty(p *Pool) {
 	sessions := slices.Clone(p.sessions)
 	p.mu.Unlock()
 	for _, s := range sessions {
+		if s.opened(context.Background()) != nil {
+			continue
+		}
 		s.do(context.Background(), &op{kind: alone, f: func(context.Context) error {
 			s.empty = time.Now().Add(-2 * time.Minute)
 			return nil
@@ -137,4 +140,38 @@ func (p *Pool) Sessions() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.sessions)
+}
+
+// Reserved is how many locks and tickets p has, or has room kept for.
+func (p *Pool) Reserved() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.locks
+}
+
+// EachConn lends f the connection of each of p's sessions.
+func (p *Pool) EachConn(f func(*sql.Conn)) {
+	p.mu.Lock()
+	sessions := slices.Clone(p.sessions)
+	p.mu.Unlock()
+	for _, s := range sessions {
+		if s.opened(context.Background()) == nil {
+			s.solo(func(context.Context) error { f(s.w.conn); return nil })
+		}
+	}
+}
+
+// Waiting is how many sessions of p are kept for one waiter each.
+func (p *Pool) Waiting() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.waiting
+}
+
+// JoinedLast makes p believe that the place with that number was the last that was
+// taken here.
+func (p *Pool) JoinedLast(number int) {
+	p.crowd.mu.Lock()
+	defer p.crowd.mu.Unlock()
+	p.crowd.last, p.crowd.taken = int32(number), time.Now()
 }

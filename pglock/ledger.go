@@ -172,16 +172,16 @@ func (led *ledger) reads(key Key, but *hold) bool {
 	return false
 }
 
-// inLine says whether the session has that place in line.
-func (led *ledger) inLine(hash, number int32) bool {
+// line is the numbers of the session's places in a line.
+func (led *ledger) line(hash int32) (numbers []int32) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	for t := range led.tickets {
-		if t.hash == hash && t.number == number {
-			return true
+		if t.hash == hash {
+			numbers = append(numbers, t.number)
 		}
 	}
-	return false
+	return numbers
 }
 
 // owes is something that the session owes, if there is anything.

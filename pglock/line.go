@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,65 +22,109 @@ import (
 // back meanwhile, and beyond deadlock_timeout (1 s) the server suspects it.
 const slice = 500 * time.Millisecond
 
+// goneAhead is what Turn answers when the ticket ahead is gone, and not who is
+// ahead now.
+const goneAhead = -3
+
+// tries is how many numbers are tried one by one at most, which costs as much as
+// a look at pg_locks does when nobody else is locking.
+const tries = 256
+
 // A ticket is a place in the line.
 type ticket struct {
 	led    *ledger
 	w      *wire
+	crowd  *crowd
 	pid    int32
 	hash   int32
 	number int32
 	ahead  atomic.Int32 // the ticket in front, when last seen; 0: it is first, and stays so
+	lowest atomic.Int32 // no number below is live
 }
 
 // hash is the key in the space that tickets are in.
 func (k Key) hash() int32 { return int32(k ^ k>>32) }
 
-// A crowd is the key that was last waited for, and the last place in its line
-// that was taken here. Who wants the key again goes to the end of the line at
-// once: a try would mostly be in vain, and otherwise overtake the others just when
-// one of them is being told that it is his turn.
-type crowd struct{ last atomic.Pointer[place] }
-
-type place struct {
+// A crowd is what is known of the line for the key that was last waited for. Who
+// wants the key again goes to the end of the line at once: a try would mostly be in
+// vain, and otherwise overtake the others just when one of them is being told that
+// it is his turn.
+type crowd struct {
+	mu     sync.Mutex
+	some   bool
 	key    Key
-	number int32
+	last   int32 // the number that was last taken here
+	lowest int32 // no number below is live
 	taken  time.Time
+	met    time.Time // when somebody else was last met
 }
+
+// moment is how long what was seen of a line says something about it.
+const moment = 100 * time.Millisecond
 
 // at says whether key is the one that was last waited for.
 func (c *crowd) at(key Key) bool {
-	last := c.last.Load()
-	return last != nil && last.key == key
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.some && c.key == key
 }
 
-// hint is the number that was taken in key's line a moment ago, or 0. A number
-// that is older says little: all who were behind it may be dead.
-func (c *crowd) hint(key Key) int32 {
-	if last := c.last.Load(); last != nil && last.key == key && time.Since(last.taken) < 100*time.Millisecond {
-		return last.number
+// hint is the number that was taken in key's line a moment ago, or 0, and below
+// which none is live. All who were behind an older one may be dead.
+func (c *crowd) hint(key Key) (last, lowest int32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.some || c.key != key || time.Since(c.taken) > moment {
+		return 0, 0
 	}
-	return 0
+	return c.last, c.lowest
 }
 
-// met notes the place that was taken for key. The first in line meets nobody,
-// unless a try was in vain.
-func (c *crowd) met(key Key, t *ticket, tried bool) {
-	if t.number > 1 || tried {
-		c.last.Store(&place{key, t.number, time.Now()})
-	} else if c.at(key) {
-		c.last.Store(nil)
+// joined notes the place that was taken for key. Who is first in line meets
+// nobody, unless a try was in vain.
+func (c *crowd) joined(key Key, t *ticket, tried bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	switch {
+	case tried || t.ahead.Load() != 0:
+		c.some, c.met = true, now
+	case c.key != key:
+		return
+	case now.Sub(c.met) > moment:
+		c.some = false
+	}
+	c.key, c.last, c.lowest, c.taken = key, t.number, t.lowest.Load(), now
+}
+
+// passed notes that nobody is in t's line with a number below lowest. One that is
+// not between the two that are known is of another line.
+func (c *crowd) passed(t *ticket, lowest int32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.key.hash() == t.hash && c.lowest <= lowest && lowest <= c.last {
+		c.lowest = lowest
 	}
 }
 
 // takeTicket joins the line. It returns nil, without an error, if too many
 // others joined at the same moment, again and again.
-func (w *wire) takeTicket(ctx context.Context, led *ledger, key Key, hint int32) (*ticket, error) {
-	t := &ticket{led: led, w: w, hash: key.hash()}
+func (w *wire) takeTicket(ctx context.Context, led *ledger, key Key, c *crowd) (*ticket, error) {
+	t := &ticket{led: led, w: w, crowd: c, hash: key.hash()}
 	var err error
-	for tries := 0; err == nil && t.number == 0 && tries < 4; tries++ {
+	hint, lowest := c.hint(key)
+	own := slices.Max(append(led.line(t.hash), 0)) // its last
+	if hint > 0 {
 		err = w.ask(ctx, led, func(ctx context.Context) error {
-			row, err := w.q.TakeTicket(ctx, db.TakeTicketParams{Hash: t.hash, Hint: int64(hint), Own: led.inLine(t.hash, hint)})
+			row, err := w.q.TakeNext(ctx, db.TakeNextParams{Hash: t.hash, Hint: int64(max(hint, own)), Own: own >= hint})
 			t.pid, t.number = row.Pid, row.Ticket
+			return err
+		})
+	}
+	for n := 0; err == nil && t.number == 0 && n < 4; n++ {
+		err = w.ask(ctx, led, func(ctx context.Context) error {
+			row, err := w.q.TakeTicket(ctx, db.TakeTicketParams{Hash: t.hash, Own: own > 0})
+			t.pid, t.number, lowest = row.Pid, row.Ticket, row.Lowest
 			return err
 		})
 	}
@@ -89,7 +135,12 @@ func (w *wire) takeTicket(ctx context.Context, led *ledger, key Key, hint int32)
 	if t.number == 0 {
 		return nil, nil
 	}
-	t.ahead.Store(t.number - 1) // there was one when it was taken, unless it is 0
+	if lowest > 0 {
+		t.ahead.Store(t.number - 1) // there was one when it was taken
+	} else {
+		lowest = t.number
+	}
+	t.lowest.Store(lowest)
 	led.mu.Lock()
 	led.tickets[t] = false
 	led.mu.Unlock()
@@ -104,15 +155,11 @@ func (w *wire) undoTicket(ctx context.Context, led *ledger, hash int32, err erro
 	case "":
 	default:
 		var known []string
-		led.mu.Lock()
-		for t := range led.tickets {
-			if t.hash == hash {
-				known = append(known, strconv.Itoa(int(t.number)))
-			}
+		for _, number := range led.line(hash) {
+			known = append(known, strconv.Itoa(int(number)))
 		}
-		led.mu.Unlock()
 		if w.ask(ctx, led, func(ctx context.Context) error {
-			_, err := w.q.UndoTicket(ctx, db.UndoTicketParams{Hash: hash, Known: "{" + strings.Join(known, ",") + "}"})
+			_, err := w.q.UndoTicket(ctx, db.UndoTicketParams{Hash: hash, Shares: int32(len(known)), Known: "{" + strings.Join(known, ",") + "}"})
 			return err
 		}) == nil {
 			return
@@ -165,7 +212,16 @@ func (w *wire) turn(ctx context.Context, h *hold, t *ticket, slice time.Duration
 	if h.at != nil {
 		pid = h.at.pid
 	}
-	params := db.TurnParams{Ahead: t.ahead.Load(), Hash: t.hash, Ticket: t.number, Shared: h.info.Shared, Key: int64(h.id.key), Mine: t.led == h.led}
+	params := db.TurnParams{Ahead: t.ahead.Load(), Lowest: t.lowest.Load(), Hash: t.hash, Ticket: t.number,
+		Shared: h.info.Shared, Key: int64(h.id.key), Mine: t.led == h.led}
+	switch {
+	case params.Ahead == 0:
+		params.Lowest = t.number // none is tried
+	case slices.Min(append(h.led.line(t.hash), t.number)) < t.number:
+		slice, params.Lowest = 0, 0 // who is ahead on the same session is neither waited for nor found by trying
+	case params.Lowest < t.number-tries:
+		params.Lowest = 0
+	}
 	if slice > 0 {
 		params.Slice = strconv.FormatInt(milliseconds(slice), 10)
 	}
@@ -212,8 +268,12 @@ func (w *wire) turn(ctx context.Context, h *hold, t *ticket, slice time.Duration
 	case heldElsewhere:
 		t.ahead.Store(0)
 		return false, false, nil
+	case goneAhead:
+		err := w.lookAhead(ctx, h.led, t)
+		return false, err == nil && (row.Waits || t.ahead.Load() == 0), err
 	case 0:
 		t.ahead.Store(0)
+		t.crowd.passed(t, t.number)
 		if params.Mine {
 			t.dropped()
 		}
@@ -222,6 +282,23 @@ func (w *wire) turn(ctx context.Context, h *hold, t *ticket, slice time.Duration
 		t.ahead.Store(int32(row.Answer))
 		return false, row.Waits, nil
 	}
+}
+
+// lookAhead finds who is ahead of t, far away perhaps.
+func (w *wire) lookAhead(ctx context.Context, led *ledger, t *ticket) error {
+	err := w.ask(ctx, led, func(ctx context.Context) error {
+		row, err := w.q.Ahead(ctx, db.AheadParams{Hash: t.hash, Ticket: t.number})
+		if err == nil {
+			t.ahead.Store(row.Ahead)
+			t.lowest.Store(row.Lowest)
+			t.crowd.passed(t, row.Lowest)
+		}
+		return err
+	})
+	if err != nil && sqlState(err) == "" {
+		w.destroy(led, err)
+	}
+	return explain(err, false)
 }
 
 // cancelWait ends the wait of the session with that pid, if it is waiting.
@@ -286,8 +363,8 @@ func (w *wire) queue(ctx context.Context, r request) (*PostgresLock, error) {
 			return nil, err
 		}
 		if t == nil {
-			if t, err = w.takeTicket(ctx, led, r.key, w.crowd.hint(r.key)); t != nil {
-				w.crowd.met(r.key, t, !straight)
+			if t, err = w.takeTicket(ctx, led, r.key, &w.crowd); t != nil {
+				w.crowd.joined(r.key, t, !straight)
 			}
 		}
 		var l *PostgresLock

@@ -374,7 +374,7 @@ func TestLineRunsOutOfNumbers(t *testing.T) {
 		held := acquired(t, holder, target)
 		run(t, o.db, "SELECT 1")
 		last := dial(t, driver)
-		run(t, last, fmt.Sprintf("SELECT pg_advisory_lock(%d, 2147483647)", pglock.TicketSpace(target)))
+		run(t, last, fmt.Sprintf("SELECT pg_advisory_lock(%[1]d, 2147483647), pg_advisory_lock_shared(%[1]d, 0)", pglock.TicketSpace(target)))
 		s, _ := newSession(t, driver)
 		got := make(chan outcome, 1)
 		go func() {

@@ -49,11 +49,12 @@ type Pool struct {
 	sessions []*poolSession
 	claims   map[Key]*claim
 	queues   map[Key]*queue
-	locks    int  // on all sessions
-	room     int  // for how many
-	waiting  int  // how many sessions wait
-	readers  int  // that there ever were
-	checked  bool // that no pooler is in between
+	seated   map[Key]bool // those for which a session is kept: see seat
+	locks    int          // on all sessions
+	room     int          // for how many
+	waiting  int          // how many sessions wait
+	readers  int          // that there ever were
+	checked  bool         // that no pooler is in between
 }
 
 // A claim is what a pool's callers hold of a key, or ask for just now. It only
@@ -91,7 +92,7 @@ func NewPool(db *sql.DB, opts ...PoolOption) (*Pool, error) {
 	}
 	life, end := context.WithCancel(context.Background())
 	return &Pool{db: db, config: c.complete(), life: life, end: end, idle: make(chan struct{}),
-		claims: make(map[Key]*claim), queues: make(map[Key]*queue), room: math.MaxInt}, nil
+		claims: make(map[Key]*claim), queues: make(map[Key]*queue), seated: make(map[Key]bool), room: math.MaxInt}, nil
 }
 
 // TryAcquire takes the lock if it is free, in one round trip or less. See
@@ -109,7 +110,8 @@ func (p *Pool) TryAcquire(ctx context.Context, target string, opts ...swanlock.O
 // time; PostgreSQL logs each such wait as a lock timeout.
 func (p *Pool) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	return p.acquire(ctx, target, opts, func(ctx context.Context, r request) (*PostgresLock, error) {
-		if !p.awaited(r.key) {
+		newcomes := !p.awaited(r.key) && !p.crowd.at(r.key)
+		if newcomes {
 			newcomer := r
 			newcomer.gate = r.key.hash()
 			switch l, err := p.try(ctx, newcomer); {
@@ -119,7 +121,7 @@ func (p *Pool) Acquire(ctx context.Context, target string, opts ...swanlock.Opti
 				return nil, notAcquired(ctx)
 			}
 		}
-		return p.wait(ctx, r)
+		return p.wait(ctx, r, newcomes)
 	})
 }
 
@@ -325,7 +327,7 @@ func (p *Pool) spawn(f func()) bool {
 func (p *Pool) forget(s *poolSession, unused bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if unused && (s.locks > 0 || s.waits) {
+	if unused && (s.locks > 0 || s.waits || p.waiting > 0 && p.beside(s) == nil) { // see cancel
 		return false
 	}
 	s.gone = true

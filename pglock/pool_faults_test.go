@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -114,13 +115,13 @@ func TestPoolPhantomReader(t *testing.T) {
 	}
 }
 
-// A TakeTicket that failed after it took the number leaves it if the session
-// has the same number in another line.
+// A TakeTicket that failed after it took the number does not leave it, nor the
+// gate, if the session is in another line.
 func TestPoolTicketLeftBehind(t *testing.T) {
 	o := observe(t)
 	db := evilDB(t, "pgx", "pool_ticket", `CREATE FUNCTION pool_ticket.pg_try_advisory_lock(h integer, n integer) RETURNS boolean LANGUAGE plpgsql AS $$
 		BEGIN
-			IF nextval('pool_ticket.calls') = 2 THEN
+			IF nextval('pool_ticket.calls') = 4 THEN -- the gate and the number of a, then those of b
 				PERFORM pg_catalog.pg_try_advisory_lock(h, n);
 				RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014';
 			END IF;
@@ -155,6 +156,40 @@ func TestPoolTicketLeftBehind(t *testing.T) {
 	}
 	cancel()
 	<-done
+}
+
+// A TakeTicket that failed leaves the session's share of the gate to those of its
+// callers who are in that line already, whether it had taken one itself or not.
+func TestPoolTicketFailsAtTheGate(t *testing.T) {
+	for schema, before := range map[string]bool{"gate_before": true, "gate_after": false} {
+		t.Run(schema, func(t *testing.T) {
+			o, target := observe(t), newTarget(t)
+			take := "result := pg_catalog.pg_try_advisory_lock_shared(h, n);"
+			fail := "IF n = 0 AND nextval('" + schema + ".calls') = 2 THEN RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END IF;"
+			if before {
+				take, fail = fail, take
+			}
+			db := evilDB(t, "pgx", schema, "CREATE FUNCTION "+schema+".pg_try_advisory_lock_shared(h integer, n integer) RETURNS boolean LANGUAGE plpgsql AS $$ DECLARE result boolean; BEGIN "+take+" "+fail+" RETURN result; END $$")
+			p := newPool(t, db, pglock.WithMaxWaiters(0), pglock.WithHeartbeat(time.Hour))
+			other := dial(t, "pgx")
+			run(t, other, "SELECT pg_advisory_lock($1)", int64(pglock.KeyOf(target)))
+			ctx, cancel := context.WithCancel(bg)
+			defer cancel()
+			first := waitsFor(t, o, ctx, p, target)
+			if _, err := p.Acquire(bg, target); err == nil || !strings.Contains(err.Error(), "cancelled") {
+				t.Fatalf("got %v, want the error of the gate", err)
+			}
+			alone := func() bool {
+				return one[bool](t, other, "SELECT CASE WHEN pg_try_advisory_lock($1, 0) THEN pg_advisory_unlock($1, 0) ELSE false END", pglock.TicketSpace(target))
+			}
+			if alone() {
+				t.Error("who waits has lost his share of the gate")
+			}
+			cancel()
+			<-first
+			eventually(t, "nobody has a share of the gate", alone)
+		})
+	}
 }
 
 // The first call after the session's backend was killed.

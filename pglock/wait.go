@@ -16,6 +16,7 @@ type queue struct{ waiters []*waiter }
 type waiter struct {
 	r     request
 	s     *poolSession // where his ticket is
+	own   bool         // s is for him alone: he waits there as well
 	t     *ticket
 	woken chan struct{}
 }
@@ -35,9 +36,10 @@ func (p *Pool) awaited(key Key) bool {
 	return p.queues[key] != nil
 }
 
-// wait waits in line until the lock is granted or ctx ends.
-func (p *Pool) wait(ctx context.Context, r request) (*PostgresLock, error) {
-	join := func() (*waiter, error) { return p.join(ctx, r) }
+// wait waits in line, after a try in vain perhaps, until the lock is granted or
+// ctx ends.
+func (p *Pool) wait(ctx context.Context, r request, tried bool) (*PostgresLock, error) {
+	join := func() (*waiter, error) { return p.join(ctx, r, tried) }
 	me, err := again(join)
 	if err != nil {
 		return nil, err
@@ -96,22 +98,17 @@ func (me *waiter) sleep(ctx, life context.Context, d time.Duration) {
 }
 
 // join takes a ticket, and with it the place in the pool's own queue.
-func (p *Pool) join(ctx context.Context, r request) (*waiter, error) {
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		return nil, errPoolClosed
-	}
-	s, err := p.choose(leaseOf(r.TTL))
-	p.mu.Unlock()
-	if err != nil {
+func (p *Pool) join(ctx context.Context, r request, tried bool) (*waiter, error) {
+	me := &waiter{r: r, woken: make(chan struct{}, 1)}
+	if err := p.seat(me); err != nil {
 		return nil, err
 	}
-	me := &waiter{r: r, s: s, woken: make(chan struct{}, 1)}
-	if err = s.opened(ctx); err == nil {
+	s := me.s
+	err := s.opened(ctx)
+	if err == nil {
 		for pause := newPause(); me.t == nil && err == nil; {
 			err = s.solo(func(ctx context.Context) (err error) {
-				if me.t, err = s.w.takeTicket(ctx, s.led, r.key, p.crowd.hint(r.key)); me.t == nil {
+				if me.t, err = s.w.takeTicket(ctx, s.led, r.key, &p.crowd); me.t == nil {
 					return err
 				}
 				if me.t.pid != s.pid {
@@ -119,7 +116,7 @@ func (p *Pool) join(ctx context.Context, r request) (*waiter, error) {
 					s.stray(ctx, me.t.pid)
 					return ErrPooler
 				}
-				p.crowd.met(r.key, me.t, false)
+				p.crowd.joined(r.key, me.t, tried)
 				p.enqueue(me)
 				return nil
 			})
@@ -130,11 +127,46 @@ func (p *Pool) join(ctx context.Context, r request) (*waiter, error) {
 	}
 	if err != nil {
 		p.mu.Lock()
-		p.unreserve(s)
+		p.unseat(me)
 		p.mu.Unlock()
 		return nil, err
 	}
 	return me, nil
+}
+
+// seat finds a session for the ticket of me. If nobody else of the pool waits for
+// the key, it is one to wait on as well, if there is one that has nothing else,
+// another to end the wait with, and a connection for who has the lock: so he needs
+// no statement to drop his ticket.
+func (p *Pool) seat(me *waiter) (err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return errPoolClosed
+	}
+	lease := leaseOf(me.r.TTL)
+	if p.queues[me.r.key] == nil && !p.seated[me.r.key] && p.mayWait() && p.locks < p.room {
+		s := p.vacant(lease, nil)
+		room := p.spare(1) || slices.ContainsFunc(p.sessions, func(other *poolSession) bool { return other != s && other.isOpen() && other.has(lease) })
+		if s != nil && s.isOpen() && p.beside(s) != nil && room {
+			p.occupy(s)
+			p.reserve(s)
+			p.seated[me.r.key] = true
+			me.s, me.own = s, true
+			return nil
+		}
+	}
+	me.s, err = p.choose(lease)
+	return err
+}
+
+// unseat gives back what seat took. p.mu is held.
+func (p *Pool) unseat(me *waiter) {
+	p.unreserve(me.s)
+	if me.own {
+		delete(p.seated, me.r.key)
+		p.desert(me.s)
+	}
 }
 
 // enqueue puts me where the ticket says: those taken on another session may come
@@ -160,6 +192,7 @@ func (p *Pool) first(me *waiter) bool {
 
 // leave gives the place up, without waiting for the server.
 func (p *Pool) leave(me *waiter) {
+	has := me.t.has()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	q := p.queues[me.r.key]
@@ -176,17 +209,18 @@ func (p *Pool) leave(me *waiter) {
 		}
 		q.wake()
 	}
-	if p.over {
-		return
-	}
-	p.work.Go(func() {
-		if me.t.has() {
+	switch {
+	case p.over:
+	case !has:
+		p.unseat(me)
+	default:
+		p.work.Go(func() {
 			me.s.solo(func(ctx context.Context) error { return me.s.w.drop(ctx, me.t) })
-		}
-		p.mu.Lock()
-		p.unreserve(me.s)
-		p.mu.Unlock()
-	})
+			p.mu.Lock()
+			p.unseat(me)
+			p.mu.Unlock()
+		})
+	}
 }
 
 // step waits for the turn of me, the pool's first, for a slice and on a session
@@ -194,35 +228,40 @@ func (p *Pool) leave(me *waiter) {
 func (p *Pool) step(ctx context.Context, me *waiter) (l *PostgresLock, waited bool, err error) {
 	s := p.waitSession(me)
 	if s == nil {
-		l, _, err = p.attempt(ctx, me, me.s, 0)
-		return l, false, err
+		return p.attempt(ctx, me, me.s, 0)
 	}
 	ended := make(chan struct{})
 	if !p.spawn(func() {
 		defer close(ended)
 		l, waited, err = p.attempt(ctx, me, s, p.slice(ctx, s))
-		p.mu.Lock()
-		s.waits = false
-		p.waiting--
-		p.mu.Unlock()
+		if !me.own {
+			p.mu.Lock()
+			p.desert(s)
+			p.mu.Unlock()
+		}
 	}) {
 		return nil, false, errPoolClosed
 	}
 	select {
 	case <-ended:
 	case <-ctx.Done():
-		p.cancel(me, s, ended)
+		p.cancel(s, ended)
 	case <-p.life.Done():
-		p.cancel(me, s, ended)
+		p.cancel(s, ended)
 	}
 	return l, waited, err
 }
 
-// cancel ends the wait on s, with the session of the ticket, so that who has
-// left is not in the server's queue any more.
-func (p *Pool) cancel(me *waiter, s *poolSession, ended <-chan struct{}) {
+// cancel ends the wait on s, with another session, so that who has left is not
+// in the server's queue any more. Without another the wait ends by itself, soon.
+func (p *Pool) cancel(s *poolSession, ended <-chan struct{}) {
 	for pause := newPause(); ; {
-		me.s.solo(func(ctx context.Context) error { return me.s.w.cancelWait(ctx, me.s.led, s.pid) })
+		p.mu.Lock()
+		other := p.beside(s)
+		p.mu.Unlock()
+		if other != nil {
+			other.solo(func(ctx context.Context) error { return other.w.cancelWait(ctx, other.led, s.pid) })
+		}
 		select {
 		case <-ended:
 			return
@@ -231,22 +270,55 @@ func (p *Pool) cancel(me *waiter, s *poolSession, ended <-chan struct{}) {
 	}
 }
 
-// waitSession is an empty session to wait on, if there may be one more.
-func (p *Pool) waitSession(me *waiter) *poolSession {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.polling || p.closed || p.waiting >= p.maxWaiters {
-		return nil
-	}
-	lease := leaseOf(me.r.TTL)
-	var s *poolSession
+// mayWait says whether one more session may wait. p.mu is held.
+func (p *Pool) mayWait() bool { return !p.polling && !p.closed && p.waiting < p.maxWaiters }
+
+// beside is an open session, not s, on which nobody waits. p.mu is held.
+func (p *Pool) beside(s *poolSession) *poolSession {
 	for _, other := range p.sessions {
-		if other.locks == 0 && !other.waits && other.lease == lease && other != me.s {
+		if other != s && !other.waits && other.isOpen() {
+			return other
+		}
+	}
+	return nil
+}
+
+// vacant is a session, not but, that has nothing, or will be when it is open.
+// p.mu is held.
+func (p *Pool) vacant(lease time.Duration, but *poolSession) (s *poolSession) {
+	for _, other := range p.sessions {
+		if other.locks == 0 && !other.waits && other.lease == lease && other != but {
 			if s = other; s.isOpen() {
 				break
 			}
 		}
 	}
+	return s
+}
+
+// occupy keeps s for one waiter; desert ends that. p.mu is held.
+func (p *Pool) occupy(s *poolSession) {
+	s.waits = true
+	p.waiting++
+}
+
+func (p *Pool) desert(s *poolSession) {
+	s.waits = false
+	p.waiting--
+}
+
+// waitSession is an empty session to wait on, if there may be one more.
+func (p *Pool) waitSession(me *waiter) *poolSession {
+	if me.own {
+		return me.s
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.mayWait() {
+		return nil
+	}
+	lease := leaseOf(me.r.TTL)
+	s := p.vacant(lease, me.s)
 	if s == nil {
 		if len(p.sessions) >= maxSessions/2 || !p.spare(1) { // one is left for who has the lock
 			return nil
@@ -256,8 +328,7 @@ func (p *Pool) waitSession(me *waiter) *poolSession {
 	if !s.isOpen() { // he only looks meanwhile
 		return nil
 	}
-	s.waits = true
-	p.waiting++
+	p.occupy(s)
 	return s
 }
 

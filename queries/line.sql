@@ -4,46 +4,87 @@
 -- tickets. A ticket goes with its session. Numbers below a live ticket's are
 -- never given again, so who has nobody ahead of him never will. With each ticket
 -- goes a share of the number 0, the gate, by which a newcomer sees at once, and
--- without a look at pg_locks, whether there is a line.
+-- without a look at pg_locks, whether there is a line. Only who has the gate for
+-- himself begins a line, and at a random number, so that those of the one before
+-- say nothing of it.
+--
+-- A look at pg_locks stops everybody else who locks. So who knows between which
+-- numbers the live ones are tries each of them instead (0.25 µs): one that cannot
+-- be shared is taken.
 
 -- name: TakeTicket :one
--- Takes the number after the highest, or one of the next if others take theirs
--- at the same time; 0 if that failed too, or the numbers have run out until the
--- line is empty. The setting marks the transaction: see Turn. A look at pg_locks
--- stops everybody else who locks, so who was in this line a moment ago, and says
--- with which number, tries the dozen after it first: the highest that is taken,
--- if it is not the last of them, is the highest of all, unless a dozen in a row
--- have died in that moment. The hint itself counts if it is still the session's
--- own, whose locks it cannot see so.
-WITH a AS MATERIALIZED (
-    SELECT @hash::integer AS hash, @hint::bigint AS hint, @own::boolean AS own
-), h AS MATERIALIZED (
-    SELECT a.hint + 12 AS beyond, GREATEST(CASE WHEN a.own THEN a.hint ELSE 0 END, (
-        SELECT max(n.number)
-        FROM generate_series(a.hint + 1, CASE WHEN a.hint > 0 THEN LEAST(a.hint + 12, 2147483647) ELSE 0 END) n (number)
-        WHERE NOT CASE WHEN pg_try_advisory_lock_shared(a.hash, n.number::integer)
-            THEN pg_advisory_unlock_shared(a.hash, n.number::integer) ELSE false END
-    ))::bigint AS near
-    FROM a
+-- Takes the first number of a line, if there is none, or the one after the highest,
+-- or one of the next if others take theirs at the same time; 0 if that failed too,
+-- or the numbers have run out until the line is empty. own says that the session
+-- is in this line already: its own shares would not keep it from the gate. lowest
+-- is the lowest live number, 0 if there was none. The setting marks the
+-- transaction: see Turn.
+WITH g AS MATERIALIZED (
+    SELECT CASE
+        WHEN set_config('swanlock.waits', 'yes', true) IS NULL THEN ''
+        WHEN NOT @own::boolean AND pg_try_advisory_lock(@hash::integer, 0) THEN 'alone'
+        WHEN pg_try_advisory_lock_shared(@hash, 0) THEN 'share'
+        ELSE ''
+    END AS gate
 ), t AS MATERIALIZED (
-    SELECT CASE WHEN h.near > 0 AND h.near < h.beyond THEN h.near ELSE (
-        SELECT COALESCE(max(k.objid::bigint), 0)
+    SELECT
+        g.gate,
+        (CASE WHEN g.gate = 'alone' THEN 1 + (random() * 1000000000)::bigint ELSE max(k.number) END)::bigint AS last,
+        COALESCE(min(k.number), 0)::integer AS lowest
+    FROM g LEFT JOIN LATERAL (
+        SELECT k.objid::bigint AS number
         FROM pg_catalog.pg_locks k
-        WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock'
-            AND k.classid::bigint = (@hash & 4294967295)
+        WHERE g.gate = 'share' AND k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock'
+            AND k.classid::bigint = (@hash::integer & 4294967295) AND k.objid::bigint > 0
             AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
-    ) END AS last
-    FROM h
+    ) k ON true
+    GROUP BY g.gate
 )
 SELECT
     pg_backend_pid()::integer AS pid,
     (CASE
-        WHEN set_config('swanlock.waits', 'yes', true) IS NULL THEN 0
-        WHEN t.last > 2147483640 OR NOT pg_try_advisory_lock_shared(@hash, 0) THEN 0
-        WHEN pg_try_advisory_lock(@hash, (t.last + 1)::integer) THEN t.last + 1
-        WHEN pg_try_advisory_lock(@hash, (t.last + 2)::integer) THEN t.last + 2
-        WHEN pg_try_advisory_lock(@hash, (t.last + 3)::integer) THEN t.last + 3
-        WHEN pg_try_advisory_lock(@hash, (t.last + 4)::integer) THEN t.last + 4
+        WHEN t.gate = '' THEN 0
+        WHEN t.gate = 'alone' THEN CASE
+            WHEN pg_try_advisory_lock(@hash, t.last::integer) AND pg_try_advisory_lock_shared(@hash, 0) AND pg_advisory_unlock(@hash, 0) THEN t.last
+            WHEN pg_advisory_unlock(@hash, 0) THEN 0
+            ELSE 0
+        END
+        WHEN t.last < 2147483640 AND pg_try_advisory_lock(@hash, (t.last + 1)::integer) THEN t.last + 1
+        WHEN t.last < 2147483640 AND pg_try_advisory_lock(@hash, (t.last + 2)::integer) THEN t.last + 2
+        WHEN t.last < 2147483640 AND pg_try_advisory_lock(@hash, (t.last + 3)::integer) THEN t.last + 3
+        WHEN t.last < 2147483640 AND pg_try_advisory_lock(@hash, (t.last + 4)::integer) THEN t.last + 4
+        WHEN pg_advisory_unlock_shared(@hash, 0) THEN 0
+        ELSE 0
+    END)::integer AS ticket,
+    t.lowest
+FROM t;
+
+-- name: TakeNext :one
+-- As TakeTicket, for who was in this line a moment ago, and knows a number of
+-- it: the highest that is taken from there on is the highest of all, unless eight
+-- in a row have gone in that moment. The number itself counts if it is still the
+-- session's own, whose locks it cannot see so. 0 also if nothing was found.
+WITH a AS MATERIALIZED (
+    SELECT
+        @hash::integer AS hash, @hint::bigint AS hint, @own::boolean AS own,
+        CASE WHEN set_config('swanlock.waits', 'yes', true) IS NULL THEN false ELSE pg_try_advisory_lock_shared(@hash, 0) END AS share
+), t AS MATERIALIZED (
+    SELECT a.share, a.hint + 24 AS beyond, (CASE WHEN a.share THEN COALESCE((
+        SELECT max(n.number)
+        FROM generate_series(a.hint, LEAST(a.hint + 32, 2147483640)) n (number)
+        WHERE NOT CASE WHEN pg_try_advisory_lock_shared(a.hash, n.number::integer)
+            THEN pg_advisory_unlock_shared(a.hash, n.number::integer) ELSE false END
+    ), CASE WHEN a.own THEN a.hint ELSE a.hint + 24 END) END)::bigint AS last
+    FROM a
+)
+SELECT
+    pg_backend_pid()::integer AS pid,
+    (CASE
+        WHEN NOT t.share THEN 0
+        WHEN t.last < t.beyond AND pg_try_advisory_lock(@hash, (t.last + 1)::integer) THEN t.last + 1
+        WHEN t.last < t.beyond AND pg_try_advisory_lock(@hash, (t.last + 2)::integer) THEN t.last + 2
+        WHEN t.last < t.beyond AND pg_try_advisory_lock(@hash, (t.last + 3)::integer) THEN t.last + 3
+        WHEN t.last < t.beyond AND pg_try_advisory_lock(@hash, (t.last + 4)::integer) THEN t.last + 4
         WHEN pg_advisory_unlock_shared(@hash, 0) THEN 0
         ELSE 0
     END)::integer AS ticket
@@ -52,10 +93,11 @@ FROM t;
 -- name: Turn :one
 -- Waits, no longer than the slice in all (milliseconds), until the ticket ahead
 -- is gone, and then, if nobody else is ahead, for the lock. The answer is 0:
--- acquired, -1: not yet, -2: a standby, or the number of the ticket that is
--- ahead now. It does not wait, but only looks, if the slice is '', or inside a
--- transaction of the caller's, which a wait that fails would abort: there the
--- mark of TakeTicket is still set. CASE and COALESCE fix the order of the calls.
+-- acquired, -1: not yet, -2: a standby, -3: see Ahead, or the number of the ticket
+-- that is ahead now: the numbers from the lowest on are tried, unless that is 0.
+-- It does not wait, but only looks, if the slice is '', or inside a transaction of
+-- the caller's, which a wait that fails would abort: there the mark of TakeTicket
+-- is still set. CASE and COALESCE fix the order of the calls.
 SELECT
     s.pid,
     s.waits,
@@ -63,14 +105,14 @@ SELECT
         WHEN pg_is_in_recovery() THEN -2
         WHEN s.waits AND set_config('lock_timeout', s.slice, true) IS NULL THEN -1
         WHEN s.waits AND @ahead::integer > 0 AND pg_advisory_xact_lock_shared(@hash::integer, @ahead) IS NULL THEN -1
+        WHEN @ahead > 0 AND s.lowest = 0 THEN -3
         ELSE COALESCE(
-            CASE WHEN @ahead > 0 THEN (
-                SELECT max(k.objid::bigint)
-                FROM pg_catalog.pg_locks k
-                WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock'
-                    AND k.classid::bigint = (@hash::integer & 4294967295) AND k.objid::bigint < @ticket::integer AND k.objid::bigint > 0
-                    AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
-            ) END,
+            (
+                SELECT max(n.number)
+                FROM generate_series(s.lowest, s.ticket - 1) n (number)
+                WHERE NOT CASE WHEN pg_try_advisory_lock_shared(@hash, n.number)
+                    THEN pg_advisory_unlock_shared(@hash, n.number) ELSE false END
+            ),
             CASE
                 WHEN s.waits AND set_config('lock_timeout', GREATEST(1,
                     s.slice::integer - (extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000)::integer)::text, true) IS NULL THEN -1
@@ -80,7 +122,7 @@ SELECT
                     WHEN @shared THEN pg_try_advisory_lock_shared(@key)
                     ELSE pg_try_advisory_lock(@key)
                 END THEN -1
-                WHEN @mine::boolean AND pg_advisory_unlock(@hash, @ticket) AND pg_advisory_unlock_shared(@hash, 0) THEN 0
+                WHEN @mine::boolean AND pg_advisory_unlock(@hash, s.ticket) AND pg_advisory_unlock_shared(@hash, 0) THEN 0
                 ELSE 0
             END)
     END)::bigint AS answer
@@ -88,8 +130,23 @@ FROM (
     SELECT
         pg_backend_pid()::integer AS pid,
         @slice::text AS slice,
+        @lowest::integer AS lowest,
+        @ticket::integer AS ticket,
         (@slice <> '' AND COALESCE(current_setting('swanlock.waits', true), '') <> 'yes')::boolean AS waits
+    OFFSET 0
 ) s;
+
+-- name: Ahead :one
+-- Who is ahead in the line: the highest below the ticket, or 0, and the lowest
+-- of all.
+SELECT
+    pg_backend_pid()::integer AS pid,
+    COALESCE(max(k.objid::bigint) FILTER (WHERE k.objid::bigint < @ticket::integer), 0)::integer AS ahead,
+    COALESCE(min(k.objid::bigint), @ticket)::integer AS lowest
+FROM pg_catalog.pg_locks k
+WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock'
+    AND k.classid::bigint = (@hash::integer & 4294967295) AND k.objid::bigint > 0
+    AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database());
 
 -- name: DropTicket :one
 -- Leaves the line. If the answer comes from another backend than the one that
@@ -108,14 +165,19 @@ SELECT
     END)::boolean AS dropped;
 
 -- name: UndoTicket :one
--- Leaves the line after a TakeTicket that failed, whose number nobody knows:
--- every ticket of this session and hash goes but those that are known, and one
--- share of the gate.
+-- Leaves the line after a TakeTicket that failed, nobody knows where: every ticket
+-- of this session and hash goes but those that are known, and the gate, but for
+-- a share for each of these.
 SELECT count(u.undone)::bigint AS undone
 FROM (
-    SELECT CASE WHEN k.objid = 0 THEN pg_advisory_unlock_shared(@hash::integer, 0) ELSE pg_advisory_unlock(@hash, k.objid::bigint::integer) END AS undone
+    SELECT CASE
+        WHEN k.objid <> 0 THEN pg_advisory_unlock(@hash::integer, k.objid::bigint::integer)
+        WHEN k.mode = 'ExclusiveLock' THEN pg_advisory_unlock(@hash, 0)
+        WHEN (SELECT count(pg_advisory_unlock_shared(@hash, 0)) FROM generate_series(0, @shares::integer)) >= 0
+            THEN (SELECT count(pg_try_advisory_lock_shared(@hash, 0)) FROM generate_series(1, @shares)) >= 0
+    END AS undone
     FROM pg_catalog.pg_locks k
-    WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND (k.mode = 'ExclusiveLock') = (k.objid <> 0) AND k.pid = pg_backend_pid()
+    WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.pid = pg_backend_pid()
         AND k.classid::bigint = (@hash::integer & 4294967295)
         AND NOT k.objid::bigint = ANY (CAST(@known::text AS bigint[]))
 ) u;

@@ -140,7 +140,7 @@ func (m mutant) run(t *testing.T) (killer, output string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	copied, list := filepath.Join(dir, m.file), filepath.Join(dir, "overlay.json")
+	copied, list := filepath.Join(dir, filepath.Base(m.file)), filepath.Join(dir, "overlay.json")
 	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {original: copied}})
 	if err != nil {
 		t.Fatal(err)
