@@ -218,9 +218,10 @@ func TestPoolSeatAlone(t *testing.T) {
 		eventually(t, "it waits", func() bool {
 			return one[bool](t, o.db, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock')", name)
 		})
-		for rows := one[int](t, o.db, "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type <> 'Lock'", name); rows > 0; rows-- {
-			o.kill(one[int](t, o.db, "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type <> 'Lock' LIMIT 1", name))
-		}
+		one[int](t, o.db, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type IS DISTINCT FROM 'Lock'", name)
+		eventually(t, "it has the one session", func() bool {
+			return one[int](t, o.db, "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", name) == 1
+		})
 		start := time.Now()
 		cancel()
 		wantIs(t, (<-got).err, swanlock.ErrNotAcquired)
