@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -110,9 +111,10 @@ var brokenLocks = []brokenLocker{
 	// Release, Refresh, Done, Err.
 	{name: "second release fails", caughtBy: []string{"ReleaseTwice", "OneLockManyGoroutines"}, backend: sessions(
 		locks(func(held swanlock.DistributedLock, _ *memlock.Locker) brokenLock {
+			var released atomic.Bool
 			return brokenLock{release: func(ctx context.Context) error {
-				if err := held.Err(); err != nil {
-					return err
+				if released.Swap(true) {
+					return swanlock.ErrReleased
 				}
 				return held.Release(ctx)
 			}}

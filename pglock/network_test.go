@@ -158,7 +158,7 @@ func TestTooLate(t *testing.T) {
 // TestLeaseStartsBeforeTheStatement: the holder counts from before it asked, so
 // that it has given up when the server does, however long the answer took.
 func TestLeaseStartsBeforeTheStatement(t *testing.T) {
-	const ttl, delay = 900 * time.Millisecond, 400 * time.Millisecond
+	const ttl, delay = 1500 * time.Millisecond, 400 * time.Millisecond
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, by := range acquirers {
 			for name, call := range map[string]func(*pglock.PostgresLock) error{

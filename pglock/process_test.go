@@ -216,6 +216,7 @@ func stopProcess(t *testing.T, how, driver string) {
 	if took, most := time.Since(stopped), stoppedTTL+500*time.Millisecond+late(); took > most {
 		t.Errorf("another process held the lock %v after the stop, want at most %v", took, most)
 	}
+	time.Sleep(time.Until(stopped.Add(stoppedTTL))) // the TTL began before the stop, and a shorter one is not noticed
 	must(t, holder.cmd.Process.Signal(syscall.SIGCONT))
 	holder.wantSays("expired")
 }
