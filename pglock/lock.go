@@ -35,13 +35,13 @@ type hold struct {
 	audit int64 // the row's id; 0: none
 	dead  bool  // others left open rows
 	log   *slog.Logger
-	done  chan struct{}
 
 	// Guarded by led.mu.
-	w        *wire // nil once the session cannot be reached
-	err      error // nil while held
-	released bool  // Release was called
-	lease    lease // its own; the session's ends it too
+	done     chan struct{} // nil until somebody asks for it
+	w        *wire         // nil once the session cannot be reached
+	err      error         // nil while held
+	released bool          // Release was called
+	lease    lease         // its own; the session's ends it too
 	auto     *time.Timer
 	renewed  bool // by every heartbeat of its pool
 	claimed  bool // from its pool; guarded by its mutex
@@ -49,7 +49,7 @@ type hold struct {
 
 // newHold is what r asks for, not granted yet.
 func newHold(r request) *hold {
-	h := &hold{id: lockID{key: r.key}, done: make(chan struct{})}
+	h := &hold{id: lockID{key: r.key}}
 	h.info = swanlock.Info{Target: r.target, Owner: r.Owner, TTL: r.TTL, Shared: r.Shared}
 	h.lease.ttl, h.renewed = r.TTL, r.AutoRefresh
 	return h
@@ -99,7 +99,18 @@ func (l *PostgresLock) BackendPID() int { return int(l.h.pid) }
 
 // Done is closed when the lock is released, when its TTL ends, and when a call
 // finds it lost.
-func (l *PostgresLock) Done() <-chan struct{} { return l.h.done }
+func (l *PostgresLock) Done() <-chan struct{} {
+	h := l.h
+	h.led.mu.Lock()
+	defer h.led.mu.Unlock()
+	if h.done == nil {
+		h.done = make(chan struct{})
+		if h.err != nil {
+			close(h.done)
+		}
+	}
+	return h.done
+}
 
 // Err is nil while the lock is held, then swanlock.ErrReleased or an error that
 // matches swanlock.ErrLost. It looks at the clocks, and sends nothing.
@@ -140,7 +151,9 @@ func (h *hold) end(err error) {
 		return
 	}
 	h.err = err
-	close(h.done)
+	if h.done != nil {
+		close(h.done)
+	}
 	if h.auto != nil {
 		h.auto.Stop()
 	}
