@@ -100,6 +100,13 @@ func Expire(held swanlock.DistributedLock) {
 	h.led.mu.Unlock()
 }
 
+// QueueRelease is Release from where it has found that the lock is held: until it
+// is its turn, the lock may have expired, and been freed, and be another's.
+func QueueRelease(held swanlock.DistributedLock) error {
+	h := held.(*PostgresLock).h
+	return h.at.do(context.Background(), &op{kind: releasing, h: h})
+}
+
 // SplitTry is tryOnce in two halves: the claim, and what follows it. Between
 // them the scheduler may do as it likes.
 func (p *Pool) SplitTry(ctx context.Context, target string, opts ...swanlock.Option) (rest func() (*PostgresLock, error), err error) {

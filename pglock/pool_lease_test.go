@@ -3,7 +3,6 @@ package pglock_test
 import (
 	"context"
 	"errors"
-	"sync"
 	"testing"
 	"time"
 
@@ -69,49 +68,26 @@ func TestPoolLeases(t *testing.T) {
 // A release that comes when the lock has expired, and another caller has it on
 // the same session, frees nothing.
 func TestPoolStaleRelease(t *testing.T) {
-	rounds := 100
-	if testing.Short() {
-		rounds = 50
-	}
 	eachDriver(t, func(t *testing.T, driver string) {
-		o, p, target := observe(t), newPool(t, openDB(t, driver)), newTarget(t)
-		must(t, acquired(t, p, target+"/warm", swanlock.WithTTL(time.Hour)).Release(bg))
-		seen := 0
-		for range rounds {
-			old, err := p.TryAcquire(bg, target, swanlock.WithTTL(time.Hour))
-			must(t, err)
-			var wg sync.WaitGroup
-			for range 8 { // so that the release travels with others
-				wg.Go(func() {
-					if l, err := p.TryAcquire(bg, newTarget(t), swanlock.WithTTL(time.Hour)); err != nil {
-						t.Error(err)
-					} else if err := l.Release(bg); err != nil {
-						t.Error(err)
-					}
-				})
-			}
-			pglock.Expire(old)
-			wg.Go(func() {
-				if err := old.Release(bg); !errors.Is(err, swanlock.ErrExpired) {
-					t.Errorf("got %v, want ErrExpired", err)
-				}
-			})
-			next, err := p.TryAcquire(bg, target, swanlock.WithTTL(time.Hour))
-			for errors.Is(err, swanlock.ErrNotAcquired) {
-				next, err = p.TryAcquire(bg, target, swanlock.WithTTL(time.Hour))
-			}
-			must(t, err)
-			wg.Wait()
-			if backendOf(next) == backendOf(old) {
-				seen++
-			}
-			o.wantHeld(target, backendOf(next))
-			must(t, next.Refresh(bg))
-			must(t, next.Release(bg))
+		o, target := observe(t), newTarget(t)
+		p, proxy := slowPool(t, driver)
+		old := acquired(t, p, target, swanlock.WithTTL(time.Hour))
+		pglock.Expire(old)
+		next, err := p.TryAcquire(bg, target, swanlock.WithTTL(time.Hour))
+		for errors.Is(err, swanlock.ErrNotAcquired) {
+			time.Sleep(time.Millisecond)
+			next, err = p.TryAcquire(bg, target, swanlock.WithTTL(time.Hour))
 		}
-		if seen == 0 {
-			t.Error("the next holder was never on the same session")
+		must(t, err)
+		if backendOf(next) != backendOf(old) {
+			t.Fatal("the next holder is on another session")
 		}
+		proxy.delay.Store(int64(200 * time.Millisecond))
+		call := func() { acquired(t, p, newTarget(t), swanlock.WithTTL(time.Hour)).Release(bg) }
+		together(call, call, func() { wantIs(t, pglock.QueueRelease(old), swanlock.ErrExpired) })
+		o.wantHeld(target, backendOf(next))
+		must(t, next.Refresh(bg))
+		must(t, next.Release(bg))
 	})
 }
 
