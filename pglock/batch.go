@@ -159,13 +159,10 @@ func (s *poolSession) awaited(ctx context.Context, h *hold, below int64) (awaite
 	if !s.led.reads(h.id.key, h) {
 		return false, nil
 	}
-	err = s.w.ask(ctx, s.led, func(ctx context.Context) (err error) {
+	err = s.w.look(ctx, s.led, func(ctx context.Context) (err error) {
 		awaited, err = s.w.q.Awaited(ctx, db.AwaitedParams{Key: int64(h.id.key), Hash: h.id.key.hash(), Below: below})
 		return err
 	})
-	if err != nil && sqlState(err) == "" {
-		s.w.destroy(s.led, err)
-	}
 	return awaited, explain(err, false)
 }
 

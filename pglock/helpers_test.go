@@ -171,6 +171,21 @@ func one[T any](t testing.TB, q querier, query string, args ...any) T {
 	return v
 }
 
+// column asks for the values of one column.
+func column[T any](t testing.TB, db *sql.DB, query string, args ...any) (values []T) {
+	t.Helper()
+	rows, err := db.QueryContext(bg, query, args...)
+	must(t, err)
+	defer rows.Close()
+	for rows.Next() {
+		var v T
+		must(t, rows.Scan(&v))
+		values = append(values, v)
+	}
+	must(t, rows.Err())
+	return values
+}
+
 func run(t testing.TB, conn interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }, query string, args ...any) {
@@ -204,17 +219,7 @@ const ofKey = `SELECT pid, mode FROM pg_catalog.pg_locks
 // holders is the backends that hold the target now.
 func (o observer) holders(target string) []int {
 	o.t.Helper()
-	rows, err := o.db.QueryContext(bg, "SELECT pid FROM ("+ofKey+") k ORDER BY pid", int64(pglock.KeyOf(target)))
-	must(o.t, err)
-	defer rows.Close()
-	var pids []int
-	for rows.Next() {
-		var pid int
-		must(o.t, rows.Scan(&pid))
-		pids = append(pids, pid)
-	}
-	must(o.t, rows.Err())
-	return pids
+	return column[int](o.t, o.db, "SELECT pid FROM ("+ofKey+") k ORDER BY pid", int64(pglock.KeyOf(target)))
 }
 
 // locks is the modes in which backends hold the target now.

@@ -286,7 +286,7 @@ func (w *wire) turn(ctx context.Context, h *hold, t *ticket, slice time.Duration
 
 // lookAhead finds who is ahead of t, far away perhaps.
 func (w *wire) lookAhead(ctx context.Context, led *ledger, t *ticket) error {
-	err := w.ask(ctx, led, func(ctx context.Context) error {
+	return explain(w.look(ctx, led, func(ctx context.Context) error {
 		row, err := w.q.Ahead(ctx, db.AheadParams{Hash: t.hash, Ticket: t.number})
 		if err == nil {
 			t.ahead.Store(row.Ahead)
@@ -294,23 +294,15 @@ func (w *wire) lookAhead(ctx context.Context, led *ledger, t *ticket) error {
 			t.crowd.passed(t, row.Lowest)
 		}
 		return err
-	})
-	if err != nil && sqlState(err) == "" {
-		w.destroy(led, err)
-	}
-	return explain(err, false)
+	}), false)
 }
 
 // cancelWait ends the wait of the session with that pid, if it is waiting.
 func (w *wire) cancelWait(ctx context.Context, led *ledger, pid int32) error {
-	err := w.ask(ctx, led, func(ctx context.Context) error {
+	return w.look(ctx, led, func(ctx context.Context) error {
 		_, err := w.q.CancelWait(ctx, pid)
 		return err
 	})
-	if err != nil && sqlState(err) == "" {
-		w.destroy(led, err)
-	}
-	return err
 }
 
 // entered makes a lock of what turn was granted at last. Whatever its error,

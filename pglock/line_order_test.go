@@ -41,20 +41,8 @@ func TestLineIsNotJumped(t *testing.T) {
 				time.Sleep(600 * time.Millisecond) // until it looks only four times a second
 				must(t, held.Release(bg))
 				after := make(chan outcome, 1)
-				go func() {
-					held, err := again.Acquire(shortly(t), target)
-					after <- outcome{held, err}
-				}()
-				select {
-				case out := <-next:
-					must(t, out.get(t).Release(bg))
-				case out := <-after:
-					t.Error("who came last was served first")
-					must(t, out.get(t).Release(bg))
-					must(t, (<-next).get(t).Release(bg))
-					return
-				}
-				must(t, (<-after).get(t).Release(bg))
+				go func() { after <- outcomeOf(again.Acquire(shortly(t), target)) }()
+				inOrder(t, next, after)
 			})
 		}
 	})

@@ -183,18 +183,32 @@ func waitsFor(t *testing.T, o observer, ctx context.Context, l swanlock.Locker, 
 	t.Helper()
 	before := o.tickets(target)
 	got := make(chan outcome, 1)
-	go func() {
-		held, err := l.Acquire(ctx, target, opts...)
-		got <- outcome{held, err}
-	}()
+	go func() { got <- outcomeOf(l.Acquire(ctx, target, opts...)) }()
 	o.wantTickets(target, before+1)
 	return got
+}
+
+// inOrder wants next to be served before after, and frees what they got.
+func inOrder(t *testing.T, next, after <-chan outcome) {
+	t.Helper()
+	select {
+	case out := <-next:
+		must(t, out.get(t).Release(bg))
+	case out := <-after:
+		t.Error("who came last was served first")
+		must(t, out.get(t).Release(bg))
+		must(t, (<-next).get(t).Release(bg))
+		return
+	}
+	must(t, (<-after).get(t).Release(bg))
 }
 
 type outcome struct {
 	held swanlock.DistributedLock
 	err  error
 }
+
+func outcomeOf(held swanlock.DistributedLock, err error) outcome { return outcome{held, err} }
 
 // get is the lock that a wait must have come to.
 func (o outcome) get(t *testing.T) swanlock.DistributedLock {
@@ -377,10 +391,7 @@ func TestLineRunsOutOfNumbers(t *testing.T) {
 		run(t, last, fmt.Sprintf("SELECT pg_advisory_lock(%[1]d, 2147483647), pg_advisory_lock_shared(%[1]d, 0)", pglock.TicketSpace(target)))
 		s, _ := newSession(t, driver)
 		got := make(chan outcome, 1)
-		go func() {
-			held, err := s.Acquire(shortly(t), target)
-			got <- outcome{held, err}
-		}()
+		go func() { got <- outcomeOf(s.Acquire(shortly(t), target)) }()
 		time.Sleep(50 * time.Millisecond)
 		if n := o.tickets(target); n != 1 {
 			t.Fatalf("got %d tickets, want the last alone", n)

@@ -3,6 +3,7 @@ package pglock_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -68,6 +69,55 @@ func TestPoolLeases(t *testing.T) {
 // A release that comes when the lock has expired, and another caller has it on
 // the same session, frees nothing.
 func TestPoolStaleRelease(t *testing.T) {
+	rounds := 100
+	if testing.Short() {
+		rounds = 50
+	}
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, p, target := observe(t), newPool(t, openDB(t, driver)), newTarget(t)
+		must(t, acquired(t, p, target+"/warm", swanlock.WithTTL(time.Hour)).Release(bg))
+		seen := 0
+		for range rounds {
+			old, err := p.TryAcquire(bg, target, swanlock.WithTTL(time.Hour))
+			must(t, err)
+			var wg sync.WaitGroup
+			for range 8 { // so that the release travels with others
+				wg.Go(func() {
+					if l, err := p.TryAcquire(bg, newTarget(t), swanlock.WithTTL(time.Hour)); err != nil {
+						t.Error(err)
+					} else if err := l.Release(bg); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			pglock.Expire(old)
+			wg.Go(func() {
+				if err := old.Release(bg); !errors.Is(err, swanlock.ErrExpired) {
+					t.Errorf("got %v, want ErrExpired", err)
+				}
+			})
+			next, err := p.TryAcquire(bg, target, swanlock.WithTTL(time.Hour))
+			for errors.Is(err, swanlock.ErrNotAcquired) {
+				next, err = p.TryAcquire(bg, target, swanlock.WithTTL(time.Hour))
+			}
+			must(t, err)
+			wg.Wait()
+			if backendOf(next) == backendOf(old) {
+				seen++
+			}
+			o.wantHeld(target, backendOf(next))
+			must(t, next.Refresh(bg))
+			must(t, next.Release(bg))
+		}
+		if seen == 0 {
+			t.Error("the next holder was never on the same session")
+		}
+	})
+}
+
+// So it is also with one that had found the lock held, and then was slow to go
+// into a statement with others.
+func TestPoolStaleReleaseInABatch(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
 		p, proxy := slowPool(t, driver)

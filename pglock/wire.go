@@ -56,6 +56,16 @@ func (w *wire) ask(ctx context.Context, led *ledger, statement func(context.Cont
 	return err
 }
 
+// look runs a statement that changes nothing here: only if it is not known whether
+// the server answers is the session over.
+func (w *wire) look(ctx context.Context, led *ledger, statement func(context.Context) error) error {
+	err := w.ask(ctx, led, statement)
+	if err != nil && sqlState(err) == "" {
+		w.destroy(led, err)
+	}
+	return err
+}
+
 // unprepare forgets what was prepared, which asks the server too, and takes no
 // context. So the server must first show that it answers; should it fall silent
 // just then, the call is left behind until the network gives up.

@@ -213,7 +213,7 @@ var pool = []mutant{
 	{"what has expired is kept by the pool", "batch.go", "TestPoolFreesWhatExpired",
 		"if err := s.w.settle(ctx, s.led); err != nil && s.led.alive() == nil {",
 		"if false {\n\t\tvar err error"},
-	{"a stale release frees the next holder's lock", "batch.go", "TestPoolStaleRelease",
+	{"a stale release frees the next holder's lock", "batch.go", "TestPoolStaleReleaseInABatch",
 		"case o.kind == releasing && !s.led.has(o.h):",
 		"case false:"},
 	{"a try does not see what a poller was granted", "batch.go", "TestPoolPollAndTryBothHold",
