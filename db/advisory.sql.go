@@ -9,7 +9,7 @@ import (
 	"context"
 )
 
-const mark = `-- name: Mark :one
+const Mark = `-- name: Mark :one
 
 SELECT
     pg_backend_pid()::integer AS pid,
@@ -39,13 +39,13 @@ type MarkRow struct {
 // client: a pooler gave both the same. started is when the backend was, in
 // microseconds since 1970, for the audit.
 func (q *Queries) Mark(ctx context.Context, session string) (MarkRow, error) {
-	row := q.db.QueryRowContext(ctx, mark, session)
+	row := q.db.QueryRowContext(ctx, Mark, session)
 	var i MarkRow
 	err := row.Scan(&i.Pid, &i.Started, &i.Answer)
 	return i, err
 }
 
-const refresh = `-- name: Refresh :one
+const Refresh = `-- name: Refresh :one
 SELECT
     h.pid,
     h.held,
@@ -81,7 +81,7 @@ type RefreshRow struct {
 // Asks the server whether this session still holds the lock, and sets the
 // lease again: a rollback since may have taken it back.
 func (q *Queries) Refresh(ctx context.Context, arg RefreshParams) (RefreshRow, error) {
-	row := q.db.QueryRowContext(ctx, refresh,
+	row := q.db.QueryRowContext(ctx, Refresh,
 		arg.Idle,
 		arg.IdleInTransaction,
 		arg.Key,
@@ -92,7 +92,7 @@ func (q *Queries) Refresh(ctx context.Context, arg RefreshParams) (RefreshRow, e
 	return i, err
 }
 
-const release = `-- name: Release :one
+const Release = `-- name: Release :one
 SELECT (CASE
     WHEN pg_backend_pid() <> $1::bigint THEN -pg_backend_pid()
     WHEN pg_advisory_unlock($2::bigint) THEN pg_backend_pid()
@@ -108,13 +108,13 @@ type ReleaseParams struct {
 // Frees the lock on the backend that granted it, and on no other. The answer is
 // the backend, negative if it has freed nothing.
 func (q *Queries) Release(ctx context.Context, arg ReleaseParams) (int64, error) {
-	row := q.db.QueryRowContext(ctx, release, arg.Pid, arg.Key)
+	row := q.db.QueryRowContext(ctx, Release, arg.Pid, arg.Key)
 	var pid int64
 	err := row.Scan(&pid)
 	return pid, err
 }
 
-const releaseWith = `-- name: ReleaseWith :one
+const ReleaseWith = `-- name: ReleaseWith :one
 SELECT
     pg_backend_pid()::integer AS pid,
     (CASE WHEN pg_backend_pid() <> $1::integer THEN false
@@ -143,7 +143,7 @@ type ReleaseWithRow struct {
 // As Release, of a reader's lock too, and puts back the settings that the lease
 // had changed.
 func (q *Queries) ReleaseWith(ctx context.Context, arg ReleaseWithParams) (ReleaseWithRow, error) {
-	row := q.db.QueryRowContext(ctx, releaseWith,
+	row := q.db.QueryRowContext(ctx, ReleaseWith,
 		arg.Pid,
 		arg.Shared,
 		arg.Key,
@@ -155,7 +155,7 @@ func (q *Queries) ReleaseWith(ctx context.Context, arg ReleaseWithParams) (Relea
 	return i, err
 }
 
-const terminate = `-- name: Terminate :one
+const Terminate = `-- name: Terminate :one
 SELECT COALESCE(bool_or(CASE
     WHEN k.pid <> pg_backend_pid() THEN pg_terminate_backend(k.pid)
     WHEN $1::boolean THEN pg_advisory_unlock_shared($2::bigint)
@@ -177,13 +177,13 @@ type TerminateParams struct {
 // still holds the lock. Should it be the one that gets this, it unlocks: its end
 // would take the way to the others with it.
 func (q *Queries) Terminate(ctx context.Context, arg TerminateParams) (bool, error) {
-	row := q.db.QueryRowContext(ctx, terminate, arg.Shared, arg.Key, arg.Pid)
+	row := q.db.QueryRowContext(ctx, Terminate, arg.Shared, arg.Key, arg.Pid)
 	var terminated bool
 	err := row.Scan(&terminated)
 	return terminated, err
 }
 
-const tryAcquire = `-- name: TryAcquire :one
+const TryAcquire = `-- name: TryAcquire :one
 SELECT (CASE
     WHEN current_setting('swanlock.session', true) IS DISTINCT FROM $1::text THEN -4
     WHEN pg_try_advisory_lock($2::bigint) THEN pg_backend_pid()
@@ -202,13 +202,13 @@ type TryAcquireParams struct {
 // even where it is not run. All numbers are as wide as database/sql's, which would
 // write out any other, and read it again.
 func (q *Queries) TryAcquire(ctx context.Context, arg TryAcquireParams) (int64, error) {
-	row := q.db.QueryRowContext(ctx, tryAcquire, arg.Session, arg.Key)
+	row := q.db.QueryRowContext(ctx, TryAcquire, arg.Session, arg.Key)
 	var pid int64
 	err := row.Scan(&pid)
 	return pid, err
 }
 
-const tryAcquireWith = `-- name: TryAcquireWith :one
+const TryAcquireWith = `-- name: TryAcquireWith :one
 SELECT
     l.pid,
     l.answer,
@@ -265,7 +265,7 @@ type TryAcquireWithRow struct {
 // transaction ends, so it is for sessions without one. idle is ”
 // where the server has no idle_session_timeout (before PostgreSQL 14).
 func (q *Queries) TryAcquireWith(ctx context.Context, arg TryAcquireWithParams) (TryAcquireWithRow, error) {
-	row := q.db.QueryRowContext(ctx, tryAcquireWith,
+	row := q.db.QueryRowContext(ctx, TryAcquireWith,
 		arg.Lease,
 		arg.Fence,
 		arg.Session,
@@ -284,7 +284,7 @@ func (q *Queries) TryAcquireWith(ctx context.Context, arg TryAcquireWithParams) 
 	return i, err
 }
 
-const undo = `-- name: Undo :one
+const Undo = `-- name: Undo :one
 SELECT (CASE
     WHEN NOT EXISTS (
         SELECT FROM pg_catalog.pg_locks k
@@ -305,7 +305,7 @@ type UndoParams struct {
 // Unlocks what a try that failed may have taken all the same. It asks first,
 // so that the server does not warn of a lock that is not there.
 func (q *Queries) Undo(ctx context.Context, arg UndoParams) (bool, error) {
-	row := q.db.QueryRowContext(ctx, undo, arg.Key, arg.Shared)
+	row := q.db.QueryRowContext(ctx, Undo, arg.Key, arg.Shared)
 	var undone bool
 	err := row.Scan(&undone)
 	return undone, err

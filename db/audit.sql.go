@@ -9,17 +9,17 @@ import (
 	"context"
 )
 
-const auditLost = `-- name: AuditLost :exec
+const AuditLost = `-- name: AuditLost :exec
 UPDATE lock_audit SET released_at = refreshed_at, end_reason = 'lost' WHERE id = $1 AND end_reason = 'released'
 `
 
 // Corrects the row of a lock whose release found it gone.
 func (q *Queries) AuditLost(ctx context.Context, auditID int64) error {
-	_, err := q.db.ExecContext(ctx, auditLost, auditID)
+	_, err := q.db.ExecContext(ctx, AuditLost, auditID)
 	return err
 }
 
-const closeDead = `-- name: CloseDead :exec
+const CloseDead = `-- name: CloseDead :exec
 UPDATE lock_audit a SET
     released_at = GREATEST(a.acquired_at, CASE WHEN g.mode = 'shared' THEN a.refreshed_at ELSE LEAST(g.acquired_at, (
         SELECT min(n.acquired_at) FROM lock_audit n
@@ -41,11 +41,11 @@ WHERE g.id = $1 AND a.id = o.id
 // closing, perhaps in a long transaction, is not waited for. A clock that was set
 // back may not make an interval end before it began.
 func (q *Queries) CloseDead(ctx context.Context, auditID int64) error {
-	_, err := q.db.ExecContext(ctx, closeDead, auditID)
+	_, err := q.db.ExecContext(ctx, CloseDead, auditID)
 	return err
 }
 
-const refreshAudited = `-- name: RefreshAudited :one
+const RefreshAudited = `-- name: RefreshAudited :one
 WITH h AS MATERIALIZED (
     SELECT
         pg_backend_pid()::integer AS pid,
@@ -90,7 +90,7 @@ type RefreshAuditedRow struct {
 // As Refresh. A lock that is found lost was proven for the last time at
 // refreshed_at: there its interval ends.
 func (q *Queries) RefreshAudited(ctx context.Context, arg RefreshAuditedParams) (RefreshAuditedRow, error) {
-	row := q.db.QueryRowContext(ctx, refreshAudited,
+	row := q.db.QueryRowContext(ctx, RefreshAudited,
 		arg.Idle,
 		arg.IdleInTransaction,
 		arg.Key,
@@ -102,7 +102,7 @@ func (q *Queries) RefreshAudited(ctx context.Context, arg RefreshAuditedParams) 
 	return i, err
 }
 
-const releaseAudited = `-- name: ReleaseAudited :one
+const ReleaseAudited = `-- name: ReleaseAudited :one
 WITH row AS (
     UPDATE lock_audit SET released_at = GREATEST(refreshed_at, clock_timestamp()), end_reason = $3::text
     WHERE id = $4 AND released_at IS NULL AND pg_backend_pid() = $5::integer
@@ -147,7 +147,7 @@ type ReleaseAuditedRow struct {
 // As Release, and the row is closed first, so that the interval ends before the
 // next begins.
 func (q *Queries) ReleaseAudited(ctx context.Context, arg ReleaseAuditedParams) (ReleaseAuditedRow, error) {
-	row := q.db.QueryRowContext(ctx, releaseAudited,
+	row := q.db.QueryRowContext(ctx, ReleaseAudited,
 		arg.Idle,
 		arg.IdleInTransaction,
 		arg.EndReason,
@@ -161,7 +161,7 @@ func (q *Queries) ReleaseAudited(ctx context.Context, arg ReleaseAuditedParams) 
 	return i, err
 }
 
-const tryAcquireAudited = `-- name: TryAcquireAudited :one
+const TryAcquireAudited = `-- name: TryAcquireAudited :one
 
 WITH l AS MATERIALIZED (
     SELECT
@@ -232,7 +232,7 @@ type TryAcquireAuditedRow struct {
 // grant has proven somebody gone who has an open row for this key, which CloseDead
 // is to close; a reader's grant proves that of no other reader.
 func (q *Queries) TryAcquireAudited(ctx context.Context, arg TryAcquireAuditedParams) (TryAcquireAuditedRow, error) {
-	row := q.db.QueryRowContext(ctx, tryAcquireAudited,
+	row := q.db.QueryRowContext(ctx, TryAcquireAudited,
 		arg.Key,
 		arg.Shared,
 		arg.Lease,

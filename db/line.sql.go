@@ -9,7 +9,7 @@ import (
 	"context"
 )
 
-const ahead = `-- name: Ahead :one
+const Ahead = `-- name: Ahead :one
 SELECT
     pg_backend_pid()::integer AS pid,
     COALESCE(max(k.objid::bigint) FILTER (WHERE k.objid::bigint < $1::integer), 0)::integer AS ahead,
@@ -34,13 +34,13 @@ type AheadRow struct {
 // Who is ahead in the line: the highest below the ticket, or 0, and the lowest
 // of all.
 func (q *Queries) Ahead(ctx context.Context, arg AheadParams) (AheadRow, error) {
-	row := q.db.QueryRowContext(ctx, ahead, arg.Ticket, arg.Hash)
+	row := q.db.QueryRowContext(ctx, Ahead, arg.Ticket, arg.Hash)
 	var i AheadRow
 	err := row.Scan(&i.Pid, &i.Ahead, &i.Lowest)
 	return i, err
 }
 
-const dropTicket = `-- name: DropTicket :one
+const DropTicket = `-- name: DropTicket :one
 SELECT
     pg_backend_pid()::integer AS pid,
     (CASE
@@ -69,13 +69,13 @@ type DropTicketRow struct {
 // Leaves the line. If the answer comes from another backend than the one that
 // gave the ticket, that one is ended: it cannot be spoken to any more.
 func (q *Queries) DropTicket(ctx context.Context, arg DropTicketParams) (DropTicketRow, error) {
-	row := q.db.QueryRowContext(ctx, dropTicket, arg.Pid, arg.Hash, arg.Ticket)
+	row := q.db.QueryRowContext(ctx, DropTicket, arg.Pid, arg.Hash, arg.Ticket)
 	var i DropTicketRow
 	err := row.Scan(&i.Pid, &i.Dropped)
 	return i, err
 }
 
-const takeNext = `-- name: TakeNext :one
+const TakeNext = `-- name: TakeNext :one
 WITH a AS MATERIALIZED (
     SELECT
         $1::integer AS hash, $2::bigint AS hint, $3::boolean AS own,
@@ -119,13 +119,13 @@ type TakeNextRow struct {
 // in a row have gone in that moment. The number itself counts if it is still the
 // session's own, whose locks it cannot see so. 0 also if nothing was found.
 func (q *Queries) TakeNext(ctx context.Context, arg TakeNextParams) (TakeNextRow, error) {
-	row := q.db.QueryRowContext(ctx, takeNext, arg.Hash, arg.Hint, arg.Own)
+	row := q.db.QueryRowContext(ctx, TakeNext, arg.Hash, arg.Hint, arg.Own)
 	var i TakeNextRow
 	err := row.Scan(&i.Pid, &i.Ticket)
 	return i, err
 }
 
-const takeTicket = `-- name: TakeTicket :one
+const TakeTicket = `-- name: TakeTicket :one
 
 WITH g AS MATERIALIZED (
     SELECT CASE
@@ -199,13 +199,13 @@ type TakeTicketRow struct {
 // is the lowest live number, 0 if there was none. The setting marks the
 // transaction: see Turn.
 func (q *Queries) TakeTicket(ctx context.Context, arg TakeTicketParams) (TakeTicketRow, error) {
-	row := q.db.QueryRowContext(ctx, takeTicket, arg.Hash, arg.Own)
+	row := q.db.QueryRowContext(ctx, TakeTicket, arg.Hash, arg.Own)
 	var i TakeTicketRow
 	err := row.Scan(&i.Pid, &i.Ticket, &i.Lowest)
 	return i, err
 }
 
-const turn = `-- name: Turn :one
+const Turn = `-- name: Turn :one
 SELECT
     s.pid,
     s.waits,
@@ -270,7 +270,7 @@ type TurnRow struct {
 // the caller's, which a wait that fails would abort: there the mark of TakeTicket
 // is still set. CASE and COALESCE fix the order of the calls.
 func (q *Queries) Turn(ctx context.Context, arg TurnParams) (TurnRow, error) {
-	row := q.db.QueryRowContext(ctx, turn,
+	row := q.db.QueryRowContext(ctx, Turn,
 		arg.Ahead,
 		arg.Hash,
 		arg.Shared,
@@ -285,7 +285,7 @@ func (q *Queries) Turn(ctx context.Context, arg TurnParams) (TurnRow, error) {
 	return i, err
 }
 
-const undoTicket = `-- name: UndoTicket :one
+const UndoTicket = `-- name: UndoTicket :one
 SELECT count(u.undone)::bigint AS undone
 FROM (
     SELECT CASE
@@ -311,7 +311,7 @@ type UndoTicketParams struct {
 // of this session and hash goes but those that are known, and the gate, but for
 // a share for each of these.
 func (q *Queries) UndoTicket(ctx context.Context, arg UndoTicketParams) (int64, error) {
-	row := q.db.QueryRowContext(ctx, undoTicket, arg.Hash, arg.Shares, arg.Known)
+	row := q.db.QueryRowContext(ctx, UndoTicket, arg.Hash, arg.Shares, arg.Known)
 	var undone int64
 	err := row.Scan(&undone)
 	return undone, err

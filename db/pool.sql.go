@@ -9,7 +9,7 @@ import (
 	"context"
 )
 
-const awaited = `-- name: Awaited :one
+const Awaited = `-- name: Awaited :one
 SELECT EXISTS (
     SELECT
     FROM pg_catalog.pg_locks k
@@ -31,13 +31,13 @@ type AwaitedParams struct {
 // Whether anybody waits for the lock in the server's queue, or has a ticket below
 // the limit.
 func (q *Queries) Awaited(ctx context.Context, arg AwaitedParams) (bool, error) {
-	row := q.db.QueryRowContext(ctx, awaited, arg.Key, arg.Hash, arg.Below)
+	row := q.db.QueryRowContext(ctx, Awaited, arg.Key, arg.Hash, arg.Below)
 	var awaited bool
 	err := row.Scan(&awaited)
 	return awaited, err
 }
 
-const backend = `-- name: Backend :one
+const Backend = `-- name: Backend :one
 
 SELECT pg_backend_pid()::integer AS pid
 `
@@ -46,13 +46,13 @@ SELECT pg_backend_pid()::integer AS pid
 // the session to itself: no transaction is open, and the backend is the same,
 // which each statement checks before it does anything.
 func (q *Queries) Backend(ctx context.Context) (int32, error) {
-	row := q.db.QueryRowContext(ctx, backend)
+	row := q.db.QueryRowContext(ctx, Backend)
 	var pid int32
 	err := row.Scan(&pid)
 	return pid, err
 }
 
-const batch = `-- name: Batch :one
+const Batch = `-- name: Batch :one
 WITH s AS MATERIALIZED (
     SELECT pg_backend_pid()::integer AS pid, pg_backend_pid() = $1::integer AS ours
 ), r AS MATERIALIZED (
@@ -89,7 +89,7 @@ type BatchRow struct {
 // the line is that it does not overtake. The second part reads the first one's row
 // before it calls anything.
 func (q *Queries) Batch(ctx context.Context, arg BatchParams) (BatchRow, error) {
-	row := q.db.QueryRowContext(ctx, batch,
+	row := q.db.QueryRowContext(ctx, Batch,
 		arg.Pid,
 		arg.Release,
 		arg.Acquire,
@@ -100,7 +100,7 @@ func (q *Queries) Batch(ctx context.Context, arg BatchParams) (BatchRow, error) 
 	return i, err
 }
 
-const cancelWait = `-- name: CancelWait :one
+const CancelWait = `-- name: CancelWait :one
 SELECT COALESCE(bool_or(pg_cancel_backend(k.pid)), false)::boolean AS cancelled
 FROM pg_catalog.pg_locks k
 WHERE k.locktype = 'advisory' AND k.pid = $1::integer AND NOT k.granted
@@ -108,13 +108,13 @@ WHERE k.locktype = 'advisory' AND k.pid = $1::integer AND NOT k.granted
 
 // Ends the wait of another of our sessions, if it is waiting.
 func (q *Queries) CancelWait(ctx context.Context, pid int32) (bool, error) {
-	row := q.db.QueryRowContext(ctx, cancelWait, pid)
+	row := q.db.QueryRowContext(ctx, CancelWait, pid)
 	var cancelled bool
 	err := row.Scan(&cancelled)
 	return cancelled, err
 }
 
-const heartbeat = `-- name: Heartbeat :one
+const Heartbeat = `-- name: Heartbeat :one
 SELECT
     pg_backend_pid()::integer AS pid,
     count(*)::bigint AS locks,
@@ -131,13 +131,13 @@ type HeartbeatRow struct {
 
 // Counts the locks of this session and sums up their keys.
 func (q *Queries) Heartbeat(ctx context.Context) (HeartbeatRow, error) {
-	row := q.db.QueryRowContext(ctx, heartbeat)
+	row := q.db.QueryRowContext(ctx, Heartbeat)
 	var i HeartbeatRow
 	err := row.Scan(&i.Pid, &i.Locks, &i.Sum)
 	return i, err
 }
 
-const heldKeys = `-- name: HeldKeys :many
+const HeldKeys = `-- name: HeldKeys :many
 SELECT
     pg_backend_pid()::integer AS pid,
     ((k.classid::bigint << 32) | k.objid::bigint)::bigint AS key,
@@ -154,7 +154,7 @@ type HeldKeysRow struct {
 
 // The locks of this session, one by one.
 func (q *Queries) HeldKeys(ctx context.Context) ([]HeldKeysRow, error) {
-	rows, err := q.db.QueryContext(ctx, heldKeys)
+	rows, err := q.db.QueryContext(ctx, HeldKeys)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +176,7 @@ func (q *Queries) HeldKeys(ctx context.Context) ([]HeldKeysRow, error) {
 	return items, nil
 }
 
-const poolOpen = `-- name: PoolOpen :one
+const PoolOpen = `-- name: PoolOpen :one
 SELECT
     o.pid,
     o.idle_ms,
@@ -212,7 +212,7 @@ type PoolOpenRow struct {
 // it: idle_ms is the lease that it had, of its role perhaps, and room is for how
 // many locks the whole server has memory.
 func (q *Queries) PoolOpen(ctx context.Context, lease string) (PoolOpenRow, error) {
-	row := q.db.QueryRowContext(ctx, poolOpen, lease)
+	row := q.db.QueryRowContext(ctx, PoolOpen, lease)
 	var i PoolOpenRow
 	err := row.Scan(
 		&i.Pid,
@@ -225,7 +225,7 @@ func (q *Queries) PoolOpen(ctx context.Context, lease string) (PoolOpenRow, erro
 	return i, err
 }
 
-const poolShut = `-- name: PoolShut :one
+const PoolShut = `-- name: PoolShut :one
 SELECT
     pg_backend_pid()::integer AS pid,
     (CASE WHEN pg_backend_pid() <> $1::integer THEN '' ELSE
@@ -247,7 +247,7 @@ type PoolShutRow struct {
 
 // Puts back what PoolOpen has set.
 func (q *Queries) PoolShut(ctx context.Context, arg PoolShutParams) (PoolShutRow, error) {
-	row := q.db.QueryRowContext(ctx, poolShut, arg.Pid, arg.Idle, arg.IdleInTransaction)
+	row := q.db.QueryRowContext(ctx, PoolShut, arg.Pid, arg.Idle, arg.IdleInTransaction)
 	var i PoolShutRow
 	err := row.Scan(&i.Pid, &i.Lease)
 	return i, err

@@ -2,7 +2,6 @@ package pglock
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -80,8 +79,7 @@ func (s *poolSession) connect(ctx context.Context) (err error) {
 	if err != nil {
 		return s.p.scarce(fmt.Errorf("no connection: %w", err))
 	}
-	stmts := &prepared{Conn: conn, stmts: make(map[string]*sql.Stmt)}
-	s.w = &wire{config: s.p.config, conn: conn, q: db.New(stmts), forget: stmts.forget}
+	s.w = newWire(s.p.config, conn, newPrepared(conn))
 	if s.led, s.w.raw, err = ledgerOf(conn); err != nil {
 		return errors.Join(err, conn.Close())
 	}

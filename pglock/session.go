@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
-	"github.com/swanlake-io/swanlock/db"
 )
 
 // A Session takes locks on one connection of the caller's. It is a
@@ -24,14 +23,13 @@ type Session struct{ w *wire }
 // NewSession makes a Session on conn. It sends nothing: what is wrong with the
 // connection shows at the first acquire.
 func NewSession(conn *sql.Conn, opts ...SessionOption) *Session {
-	p := &prepared{Conn: conn, stmts: make(map[string]*sql.Stmt)}
 	c := defaults()
 	for _, opt := range opts {
 		if opt != nil {
 			opt.forSession(c)
 		}
 	}
-	return &Session{w: &wire{config: c.complete(), conn: conn, q: db.New(p), forget: p.forget}}
+	return &Session{w: newWire(c.complete(), conn, newPrepared(conn))}
 }
 
 // TryAcquire takes the lock if it is free, in one round trip; the connection's
@@ -121,7 +119,7 @@ var leaseless sync.Once // for the package's functions
 func plain(conn *sql.Conn) *wire {
 	c := defaults()
 	c.leaseless = &leaseless
-	return &wire{config: c, conn: conn, q: db.New(conn), forget: func() error { return nil }}
+	return newWire(c, conn, unprepared{conn})
 }
 
 // A request is what is asked for, checked.

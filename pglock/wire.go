@@ -26,11 +26,15 @@ type wire struct {
 	*config
 	conn   *sql.Conn
 	raw    driver.Conn // what conn is to the driver
-	q      *db.Queries
-	forget func() error // drops what was prepared
-	closed atomic.Bool  // its Session was closed
+	sender sender
+	q      *db.Queries // through sender
+	closed atomic.Bool // its Session was closed
 	led    atomic.Pointer[ledger]
 	crowd  crowd
+}
+
+func newWire(c *config, conn *sql.Conn, s sender) *wire {
+	return &wire{config: c, conn: conn, sender: s, q: db.New(s)}
 }
 
 // ledger finds the ledger of conn. Only the first call waits for a statement
@@ -75,7 +79,7 @@ func (w *wire) unprepare(ctx context.Context, led *ledger) error {
 		return err
 	}
 	forgotten := make(chan error, 1)
-	go func() { forgotten <- w.forget() }()
+	go func() { forgotten <- w.sender.forget() }()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
@@ -189,7 +193,7 @@ func (w *wire) try(ctx context.Context, h *hold, r request) (answer int64, saved
 			h.pid, answer, saved = row.Pid, row.Answer, timeouts{row.Idle, row.IdleInTransaction}
 			return err
 		default:
-			pid, err := w.q.TryAcquire(ctx, db.TryAcquireParams{Session: h.led.token, Key: int64(r.key)})
+			pid, err := w.sender.number(ctx, db.TryAcquire, h.led.token, int64(r.key))
 			h.pid, answer = int32(pid), min(pid, 0)
 			return err
 		}
@@ -233,7 +237,7 @@ func (w *wire) release(ctx context.Context, h *hold, t timeouts, audited bool) (
 		switch {
 		case audited:
 		case t == timeouts{} && !h.info.Shared:
-			pid, err := w.q.Release(ctx, db.ReleaseParams{Pid: int64(h.pid), Key: int64(h.id.key)})
+			pid, err := w.sender.number(ctx, db.Release, int64(h.pid), int64(h.id.key))
 			row = released{int32(max(pid, -pid)), pid > 0}
 			return err
 		default:
