@@ -74,7 +74,7 @@ func (p *prepared) number(ctx context.Context, query string, args ...any) (n int
 		return err
 	})
 	if err == driver.ErrSkip { // a wrapper of the driver's has not all that the driver has
-		return unprepared{p.Conn}.number(ctx, query, args...)
+		err = p.QueryRowContext(ctx, query, args...).Scan(&n)
 	}
 	return n, err
 }
