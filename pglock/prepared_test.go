@@ -104,13 +104,14 @@ func (r textRows) Next(row []driver.Value) error {
 }
 
 // TestWrappedDriver: with a wrapper that has not all that its driver has, locks
-// are taken and released as database/sql does it, each in one round trip.
+// are taken and released as with the driver itself: each in one round trip, after
+// DISCARD ALL too, and no statement is left.
 func TestWrappedDriver(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		for _, what := range []string{"no PrepareContext", "no QueryContext"} {
+		for _, what := range []string{"", "no PrepareContext ", "no QueryContext "} {
 			t.Run(what, func(t *testing.T) {
 				o, p, target := observe(t), newProxy(t), newTarget(t)
-				conn := connOf(t, openURL(t, what+" "+driver, p.url))
+				conn := connOf(t, openURL(t, what+driver, p.url))
 				pid := pidOf(t, conn)
 				s, other := pglock.NewSession(conn), dial(t, driver)
 				var held swanlock.DistributedLock
