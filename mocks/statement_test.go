@@ -39,7 +39,7 @@ func TestStatementsAreRead(t *testing.T) {
 	ctx, r := context.Background(), &recorder{}
 	pool := sql.OpenDB(r)
 	defer pool.Close()
-	q := db.New(pool)
+	q := db.New(db.On(pool))
 	try := question{Key: 1, Shared: true, Fence: true, Lease: "2", Target: "t", Owner: "o", TtlMs: 3, Session: "s", Gate: 9, Backend: 10, Started: 11}
 	lock := question{Key: 1, Shared: true, Idle: "4", IdleInTransaction: "5", AuditID: 6, Pid: 7, EndReason: "r"}
 	wait := question{Key: 1, Shared: true, Hash: 2, Hint: 8, Own: true, Ticket: 3, Ahead: 4, Lowest: 9, Shares: 10, Mine: true, Slice: "5", Known: "{6}", Pid: 7}

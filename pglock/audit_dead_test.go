@@ -77,7 +77,7 @@ func TestCloseDead(t *testing.T) {
 					if r.after {
 						id = insert(target, r.mode, r.acquired, r.refreshed, r.ttl, r.released)
 					}
-					must(t, db.New(conn).CloseDead(bg, ours))
+					must(t, db.New(db.On(conn)).CloseDead(bg, ours))
 
 					want, why := r.wantWriter, r.writersReason
 					if by == "shared" {
@@ -106,7 +106,7 @@ func TestCloseDead(t *testing.T) {
 			one[int64](t, tx, "SELECT id FROM lock_audit WHERE id = $1 FOR UPDATE", id)
 			ctx, cancel := context.WithTimeout(bg, soon)
 			defer cancel()
-			must(t, db.New(conn).CloseDead(ctx, insert(target, "exclusive", 100, 100, 0, 0)))
+			must(t, db.New(db.On(conn)).CloseDead(ctx, insert(target, "exclusive", 100, 100, 0, 0)))
 			if got, reason := end(id); got != 0 {
 				t.Errorf("it was ended at %d, %q", got, reason)
 			}
@@ -219,7 +219,7 @@ func TestAuditOfTheBackend(t *testing.T) {
 			}
 			must(t, held.Release(bg))
 		}
-		row, err := db.New(conn).TryAcquireAudited(bg, db.TryAcquireAuditedParams{Session: one[string](t, conn, markOf), Key: int64(pglock.KeyOf(target)),
+		row, err := db.New(db.On(conn)).TryAcquireAudited(bg, db.TryAcquireAuditedParams{Session: one[string](t, conn, markOf), Key: int64(pglock.KeyOf(target)),
 			Target: target, Backend: int32(pidOf(t, conn) + 1)})
 		if must(t, err); row.Answer != -4 {
 			t.Errorf("got %d for another backend's, want -4", row.Answer)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/swanlake-io/swanlock"
 )
@@ -46,8 +47,26 @@ var (
 	errPoolClosed  = errors.New("the pool is closed")
 	errSessionGone = errors.New("the pool's session is gone")
 
+	errNotHeld = errors.New("the session does not hold it any more")
 	errDropped = errors.New("its handle was dropped without Release")
 	errClosed  = fmt.Errorf("its connection was closed before Release: %w", sql.ErrConnDone)
+)
+
+// The server's codes that are looked at by themselves.
+// https://www.postgresql.org/docs/current/errcodes-appendix.html
+const (
+	readOnlyTransaction        = "25006"
+	inFailedTransaction        = "25P02"
+	noPreparedStatement        = "26000"
+	noSchema                   = "3F000"
+	insufficientPrivilege      = "42501"
+	noColumn                   = "42703"
+	noTable                    = "42P01"
+	duplicatePreparedStatement = "42P05"
+	diskFull                   = "53100"
+	outOfMemory                = "53200"
+	lockNotAvailable           = "55P03"
+	queryCanceled              = "57014"
 )
 
 // sqlState is the server's own code for err, "" if the server did not speak.
@@ -66,24 +85,33 @@ func sqlState(err error) string {
 // explain adds to a driver's error what it means here.
 func explain(err error, audited bool) error {
 	switch state := sqlState(err); {
-	case state == "25P02":
+	case state == inFailedTransaction:
 		return fmt.Errorf("%w: %w", ErrAbortedTransaction, err)
-	case state == "25006":
+	case state == readOnlyTransaction:
 		return fmt.Errorf("%w: %w", ErrStandby, err)
-	case state == "26000", state == "42P05": // again, after it was prepared anew
+	case state == noPreparedStatement, state == duplicatePreparedStatement: // preparing it again did not help
 		return fmt.Errorf("%w: %w", ErrPooler, err)
-	case state == "53200":
+	case state == outOfMemory:
 		return fmt.Errorf("%w: %w", ErrLockTableFull, err)
-	case audited && (state == "42P01" || state == "42703" || state == "3F000"):
+	case audited && (state == noTable || state == noColumn || state == noSchema):
 		return fmt.Errorf("%w: run the lock_audit migration (swanlock migrate up): %w", ErrAudit, err)
-	case audited && state == "42501":
+	case audited && state == insufficientPrivilege:
 		return fmt.Errorf("%w: grant SELECT, INSERT and UPDATE on lock_audit: %w", ErrAudit, err)
-	case audited && (state == "53100" || len(state) == 5 && state[:2] == "23"):
+	case audited && (state == diskFull || len(state) == 5 && state[:2] == "23"):
 		return fmt.Errorf("%w: %w", ErrAudit, err)
-	case state == "42501":
+	case state == insufficientPrivilege:
 		return fmt.Errorf("%w: %w", ErrDenied, err)
 	}
 	return err
+}
+
+// lost is the error of a lock that ended without Release.
+func lost(cause error) error { return fmt.Errorf("%w: %w", swanlock.ErrLost, cause) }
+
+// cutOff reports whether err is the end of the connection, and says nothing else.
+func cutOff(err error) bool {
+	state := sqlState(err)
+	return state == "" || strings.HasPrefix(state, "57P") || strings.HasPrefix(state, "08")
 }
 
 // notAcquired is the error of a caller whose context has ended.

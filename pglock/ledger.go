@@ -4,176 +4,202 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
-	"database/sql/driver"
-	"errors"
 	"fmt"
+	"maps"
 	"math"
-	"reflect"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-	"weak"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
-// A ledger is what this process knows of one PostgreSQL session. PostgreSQL
-// lets a session take a lock that it holds, and then wants as many unlocks, so
-// whoever comes to the session must find the same ledger: two lockers on one
-// *sql.Conn, or one whose connection the pool hands out again with a lock on
+// A ledger is what this process knows of one PostgreSQL session: the locks and the
+// places in line that it has, and what is still to be settled with the server.
+// PostgreSQL lets a session take a lock that it holds, and then wants as many
+// unlocks, so all who use the session must find the same ledger: two lockers on
+// one *sql.Conn, or one whose connection the pool hands out again with a lock on
 // it. The driver's connection is what they have in common.
 type ledger struct {
-	turn  chan struct{} // holds one value: whose turn it is to use the session
-	turns atomic.Int64  // how many have ended
-	watch watch         // used by whoever has the turn
+	turns oneconn.Turns // whose holder alone uses the session
 	token string        // tells the server whose session it is
+	gone  chan struct{} // closed when the session was destroyed
+	// silence is closed while a statement takes longer than callers wait for it, and
+	// stalled is true.
+	silence atomic.Pointer[chan struct{}]
+	stalled atomic.Bool
 
-	// For whoever has the turn.
-	marked  bool  // the server was told, and knows unless it was made to forget
+	// Used by the holder of the turn.
+	marked  bool  // the server was told the token, and knows it unless it was made to forget
 	backend int32 // that was marked last
 	started int64 // when it was, as Mark says it
 
-	mu      sync.Mutex
-	dead    error            // why the session was destroyed
-	locks   map[lockID]*hold // what the server may think this session holds
-	owed    []*hold          // those of them that have ended here
-	tickets map[*ticket]bool // its places in line; true: owed
-	lease   lease            // the shortest TTL of the locks, from the last statement on
-	saved   timeouts         // the caller's own settings, while there is a lease
-	timer   *time.Timer      // ends what has expired
-	wake    time.Time        // when the timer goes off
-	pool    *poolSession     // whose session it is, if a pool's: then the lease is the session's own
+	mu        sync.Mutex
+	dead      error                // why the session was destroyed
+	locks     map[lockID]*hold     // what the server may think this session holds
+	unsettled []*hold              // those of them that have ended here
+	tickets   map[*ticket]struct{} // its places in line
+	abandoned []*ticket            // those of them that nobody waits on any more
+	lease     lease                // the shortest TTL of the locks, or what owner has set; from the last statement on
+	saved     timeouts             // the caller's own settings, while there is a lease
+	timer     *time.Timer          // ends what has expired
+	wake      time.Time            // when the timer goes off
+	owner     owner                // nil: the session is on a caller's connection
+}
+
+// An owner has a session to itself, which it may use at any time and whose lease
+// it has set once. Its methods are called with the ledger's mutex held.
+type owner interface {
+	// freed is told that the session does not have h any more.
+	freed(h *hold)
+	// overdue is told that locks have ended by themselves, and are to be unlocked.
+	overdue()
 }
 
 // A lockID tells the locks of a session apart. A key is there once, but for the
-// readers of a pool, who are numbered from 1.
+// readers of a pool, which are numbered from 1.
 type lockID struct {
 	key    Key
 	reader int
 }
 
-// ledgers has a ledger for each driver's connection that was ever locked on,
-// until that connection is garbage: map[weak.Pointer[byte]]*ledger. A ledger
-// must not keep its connection alive, so a lock that is over lets go of it.
-var ledgers sync.Map
+// ledgers has a ledger for each driver's connection that was ever locked on. A
+// ledger must not keep its connection alive, so a lock that is over lets go of it.
+var ledgers oneconn.Map[*ledger]
 
-// ledgerOf finds the ledger of conn's session, and the driver's connection.
-func ledgerOf(conn *sql.Conn) (led *ledger, raw driver.Conn, err error) {
-	if conn == nil {
-		return nil, nil, errors.New("the connection is nil")
+func ledgerOf(conn *sql.Conn) (*ledger, error) { return ledgers.Of(conn, newLedger) }
+
+func newLedger() *ledger {
+	led := &ledger{turns: oneconn.NewTurns(), token: rand.Text(), gone: make(chan struct{}),
+		locks: make(map[lockID]*hold), tickets: make(map[*ticket]struct{})}
+	silence := make(chan struct{})
+	led.silence.Store(&silence)
+	return led
+}
+
+// An entry is what an acquire must know of the session that it is to be made on.
+type entry struct {
+	unsettled bool
+	held      *hold // the lock on the key that the session has by the ledger
+	lease     string
+}
+
+// enter begins an acquire of r through conn: what other connections have left on
+// the session is given up, since the pool has handed it out again.
+func (led *ledger) enter(conn *sql.Conn, r request) (e entry, err error) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	led.abandonLocked(conn, true, errClosed)
+	if led.dead != nil {
+		return e, led.deadLocked()
 	}
-	err = conn.Raw(func(driverConn any) error {
-		v := reflect.ValueOf(driverConn)
-		if v.Kind() != reflect.Pointer {
-			return fmt.Errorf("a driver's connection of type %T cannot be told from another: %w", driverConn, errors.ErrUnsupported)
+	e = entry{unsettled: len(led.unsettled)+len(led.abandoned) > 0, held: led.locks[lockID{key: r.key}]}
+	if r.TTL > 0 && led.owner == nil {
+		ttl := r.TTL
+		if led.lease.ttl > 0 {
+			ttl = min(ttl, led.lease.ttl)
 		}
-		p := (*byte)(v.UnsafePointer())
-		id := weak.Make(p)
-		found, ok := ledgers.Load(id)
-		if !ok {
-			fresh := &ledger{turn: make(chan struct{}, 1), locks: make(map[lockID]*hold), tickets: make(map[*ticket]bool), token: rand.Text()}
-			if found, ok = ledgers.LoadOrStore(id, fresh); !ok {
-				runtime.AddCleanup(p, func(id weak.Pointer[byte]) { ledgers.Delete(id) }, id)
-			}
-		}
-		led, raw = found.(*ledger), driverConn.(driver.Conn)
-		return nil
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("the connection is not usable: %w", err)
+		e.lease = timeouts{}.of(ttl).idleInTransaction
 	}
-	return led, raw, nil
+	return e, nil
 }
 
-// take waits for its turn to use the session; give ends the turn.
-func (led *ledger) take(ctx context.Context) error {
-	if led.tryTake() {
-		return nil
-	}
-	select {
-	case led.turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// takeSoon does not depend on anybody's context. Statements are bounded, so it
-// gives up only if no turn ends for longer than one can take.
-func (led *ledger) takeSoon() error {
-	if led.tryTake() {
-		return nil
-	}
-	for {
-		turns := led.turns.Load()
-		ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
-		err := led.take(ctx)
-		cancel()
-		if err == nil || led.turns.Load() == turns {
-			return err
-		}
-	}
-}
-
-func (led *ledger) tryTake() bool {
-	select {
-	case led.turn <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func (led *ledger) give() {
-	led.turns.Add(1)
-	<-led.turn
-}
-
-// add enters a lock that the server has granted.
-func (led *ledger) add(h *hold, saved timeouts) {
+// add enters a lock that the server has granted to a statement that was sent at
+// the time given. It returns why the lock is over, if it is.
+func (led *ledger) add(h *hold, saved timeouts, sent time.Time) error {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	led.locks[h.id] = h
-	if ttl := h.info.TTL; ttl > 0 && led.pool == nil {
+	led.touchLocked(sent)
+	if ttl := h.info.TTL; ttl > 0 && led.owner == nil {
 		if led.lease.ttl == 0 {
 			led.lease.ttl, led.saved = ttl, saved
 		}
 		led.lease.ttl = min(led.lease.ttl, ttl)
 	}
-	if now := time.Now(); h.lease.ttl > 0 || led.lease.ttl > 0 {
-		led.arm(min(h.lease.left(now), led.lease.left(now)))
+	now := time.Now()
+	if h.lease.ttl > 0 || led.lease.ttl > 0 {
+		led.armLocked(min(h.lease.left(now), led.lease.left(now)))
 	}
+	h.expireLocked(now)
+	return h.err
 }
 
-// has says whether the server may still hold h for this session.
-func (led *ledger) has(h *hold) bool {
+// contains reports whether the server may still hold h for this session.
+func (led *ledger) contains(h *hold) bool {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	return led.locks[h.id] == h
 }
 
-// holds is the lock on key that the server may think this session holds, or nil;
-// the readers of a pool are left out.
-func (led *ledger) holds(key Key) *hold {
+// held returns the lock on key that the server may think this session holds, or
+// nil; a pool's readers are left out.
+func (led *ledger) held(key Key) *hold {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	return led.locks[lockID{key: key}]
 }
 
-// reads says whether the session has readers of key besides but.
-func (led *ledger) reads(key Key, but *hold) bool {
+// holds returns all locks that the server may think this session holds.
+func (led *ledger) holds() []*hold {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	for id, h := range led.locks { // never many: only pools have several, and ask seldom
-		if id.key == key && id.reader > 0 && h != but {
+	return slices.Collect(maps.Values(led.locks))
+}
+
+// any returns one of holds, or nil.
+func (led *ledger) any() *hold {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	for _, h := range led.locks {
+		return h
+	}
+	return nil
+}
+
+// empty reports whether the session holds nothing.
+func (led *ledger) empty() bool { return led.any() == nil }
+
+// hasOtherReader reports whether the session holds key for a reader other than
+// except.
+func (led *ledger) hasOtherReader(key Key, except *hold) bool {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	for id, h := range led.locks { // never many: only pools have several, and seldom ask
+		if id.key == key && id.reader > 0 && h != except {
 			return true
 		}
 	}
 	return false
 }
 
-// line is the numbers of the session's places in a line.
-func (led *ledger) line(hash int32) (numbers []int32) {
+// place enters a place in line.
+func (led *ledger) place(t *ticket) {
+	led.mu.Lock()
+	led.tickets[t] = struct{}{}
+	led.mu.Unlock()
+}
+
+// displace strikes it out.
+func (led *ledger) displace(t *ticket) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	delete(led.tickets, t)
+	led.abandoned = slices.DeleteFunc(led.abandoned, func(o *ticket) bool { return o == t })
+}
+
+// has reports whether t still has its place.
+func (led *ledger) has(t *ticket) bool {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	_, ok := led.tickets[t]
+	return ok
+}
+
+// numbers returns the session's places in the line of hash.
+func (led *ledger) numbers(hash int32) (numbers []int32) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	for t := range led.tickets {
@@ -184,72 +210,76 @@ func (led *ledger) line(hash int32) (numbers []int32) {
 	return numbers
 }
 
-// owes is something that the session owes, if there is anything.
-func (led *ledger) owes() (*hold, *ticket) {
+// nextUnsettled returns a lock that is to be unlocked, or a ticket that is to be
+// dropped, if there is one.
+func (led *ledger) nextUnsettled() (*hold, *ticket) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	for t, owed := range led.tickets {
-		if owed {
-			return nil, t
-		}
-	}
-	if len(led.owed) > 0 {
-		return led.owed[0], nil
+	switch {
+	case len(led.abandoned) > 0:
+		return nil, led.abandoned[0]
+	case len(led.unsettled) > 0:
+		return led.unsettled[0], nil
 	}
 	return nil, nil
 }
 
-// remove strikes out a lock that the server does not hold for us any more, and
-// sets the lease to next, what without returned for it.
-func (led *ledger) remove(h *hold, next time.Duration) {
+// settled notes what the server said of an unlock: whether the session held h
+// until then. The session's lease is next from now on. It returns why h is over.
+func (led *ledger) settled(h *hold, held bool, next time.Duration) error {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	led.owed = slices.DeleteFunc(led.owed, func(o *hold) bool { return o == h })
+	if held {
+		h.endLocked(swanlock.ErrReleased)
+	} else {
+		h.endLocked(lost(errNotHeld))
+	}
+	led.removeLocked(h, next)
+	return h.err
+}
+
+// removeLocked strikes out a lock that the server does not hold for us any more.
+func (led *ledger) removeLocked(h *hold, next time.Duration) {
+	led.unsettled = slices.DeleteFunc(led.unsettled, func(o *hold) bool { return o == h })
 	if led.locks[h.id] != h {
 		return
 	}
 	delete(led.locks, h.id)
-	h.w = nil
+	h.letGoLocked()
 	led.lease.ttl = next
 	if len(led.locks) == 0 {
-		led.disarm()
+		led.disarmLocked()
 	}
-	if led.pool != nil {
-		led.pool.freed(h)
+	if led.owner != nil {
+		led.owner.freed(h)
 	}
 }
 
-// takenBy is the locks that w took. Their Release has nothing to do any more.
-func (led *ledger) takenBy(w *wire) (holds []*hold) {
+// takenThrough returns the locks that were taken through a, and its places in
+// line. The Release of these locks has nothing to do any more.
+func (led *ledger) takenThrough(a *access) (holds []*hold, tickets []*ticket) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	for _, h := range led.locks {
-		if h.w == w {
+		if h.a == a {
 			h.released = true
 			holds = append(holds, h)
 		}
 	}
-	return holds
-}
-
-// ticketsOf is w's places in line.
-func (led *ledger) ticketsOf(w *wire) (tickets []*ticket) {
-	led.mu.Lock()
-	defer led.mu.Unlock()
 	for t := range led.tickets {
-		if t.w == w {
+		if t.a == a {
 			tickets = append(tickets, t)
 		}
 	}
-	return tickets
+	return holds, tickets
 }
 
-// without is the lease that the session has when h is gone, and what the
-// settings must be for it.
-func (led *ledger) without(h *hold) (time.Duration, timeouts) {
+// leaseWithout returns the session's lease once h is removed, and the settings
+// that implement it.
+func (led *ledger) leaseWithout(h *hold) (time.Duration, timeouts) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	if h.info.TTL == 0 || led.locks[h.id] != h || led.pool != nil {
+	if h.info.TTL == 0 || led.locks[h.id] != h || led.owner != nil {
 		return led.lease.ttl, timeouts{}
 	}
 	var next time.Duration
@@ -264,46 +294,129 @@ func (led *ledger) without(h *hold) (time.Duration, timeouts) {
 	return next, led.saved.of(next)
 }
 
-// timeouts is what the settings must be now.
-func (led *ledger) timeouts() timeouts {
+// settings returns what the server's settings must be now.
+func (led *ledger) settings() timeouts {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	if led.lease.ttl == 0 || led.pool != nil {
+	if led.lease.ttl == 0 || led.owner != nil {
 		return timeouts{}
 	}
 	return led.saved.of(led.lease.ttl)
+}
+
+// own makes o the owner of the session, whose lease is l. A nil one ends that.
+func (led *ledger) own(o owner, l lease) {
+	led.mu.Lock()
+	led.owner, led.lease = o, l
+	led.mu.Unlock()
+}
+
+// owned reports whether the session has an owner.
+func (led *ledger) owned() bool {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	return led.owner != nil
 }
 
 // alive returns an error if the session was destroyed.
 func (led *ledger) alive() error {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	if led.dead != nil {
-		return fmt.Errorf("the session was destroyed (%w): take another connection", led.dead)
-	}
-	return nil
+	return led.deadLocked()
 }
 
-// pooled says whether the session is a Pool's, whose connection nobody else
-// closes: it is closed only if the session is dead.
-func (led *ledger) pooled() bool {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	return led.pool != nil
+func (led *ledger) deadLocked() error {
+	if led.dead == nil {
+		return nil
+	}
+	return fmt.Errorf("the session was destroyed (%w): take another connection", led.dead)
 }
 
 // touch notes that a statement, sent at the time given, was answered: it has
 // restarted the server's count.
 func (led *ledger) touch(sent time.Time) {
 	led.mu.Lock()
-	defer led.mu.Unlock()
+	led.touchLocked(sent)
+	led.mu.Unlock()
+}
+
+func (led *ledger) touchLocked(sent time.Time) {
 	if sent.After(led.lease.start) {
 		led.lease.start = sent
 	}
 }
 
-// arm sees to it that the timer goes off within d. led.mu is held.
-func (led *ledger) arm(d time.Duration) {
+// renewed notes that a statement sent at the time given has proven the locks for
+// which all reports true. It returns for each of them why it is over, or nil.
+func (led *ledger) renewed(sent time.Time, all func(*hold) bool) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	led.touchLocked(sent)
+	for _, h := range led.locks {
+		if !all(h) {
+			continue
+		}
+		if h.expireLocked(sent); h.err == nil {
+			h.lease.start = sent
+		}
+	}
+}
+
+// lose ends every lock of a session that is gone, and tells the waiters.
+func (led *ledger) lose(cause error) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	led.loseLocked(cause)
+}
+
+func (led *ledger) loseLocked(cause error) {
+	if led.dead != nil {
+		return
+	}
+	led.dead = cause
+	close(led.gone)
+	if !led.stalled.Swap(true) {
+		close(*led.silence.Load()) // nobody waits for an answer any more
+	}
+	led.disarmLocked()
+	now := time.Now()
+	for _, h := range led.locks {
+		h.expireLocked(now) // that may be why
+		h.abandonLocked(cause)
+		if led.owner != nil {
+			led.owner.freed(h)
+		}
+	}
+	clear(led.locks)
+	clear(led.tickets)
+	led.unsettled, led.abandoned, led.lease.ttl, led.owner = nil, nil, 0, nil
+}
+
+// abandon ends the locks that were taken through conn, whose owner has closed it.
+// The session may be alive: in the pool, given back with locks on it. Whoever
+// comes to it next settles with the server.
+func (led *ledger) abandon(conn *sql.Conn, cause error) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	led.abandonLocked(conn, false, cause)
+}
+
+// abandonLocked does so for conn, or for all others.
+func (led *ledger) abandonLocked(conn *sql.Conn, others bool, cause error) {
+	for _, h := range led.locks {
+		if h.a != nil && (h.a.sql() != conn) == others {
+			h.abandonLocked(cause)
+		}
+	}
+	for t := range led.tickets {
+		if (t.a.sql() != conn) == others && !slices.Contains(led.abandoned, t) {
+			led.abandoned = append(led.abandoned, t)
+		}
+	}
+}
+
+// armLocked makes the timer go off within d.
+func (led *ledger) armLocked(d time.Duration) {
 	at := time.Now().Add(d)
 	switch {
 	case led.timer == nil:
@@ -316,71 +429,125 @@ func (led *ledger) arm(d time.Duration) {
 	led.wake = at
 }
 
-// disarm stops the timer. led.mu is held.
-func (led *ledger) disarm() {
+func (led *ledger) disarmLocked() {
 	if led.timer != nil {
 		led.timer.Stop()
 		led.timer = nil
 	}
 }
 
-// expire ends the locks whose time is up and sets the timer for the next. It
-// is set lazily: a refresh does not touch it.
+// expire ends the locks whose time is up and sets the timer for the next. The
+// timer is set lazily: a refresh does not touch it.
 func (led *ledger) expire() {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	if led.timer == nil {
 		return
 	}
-	if led.pool != nil {
-		defer led.pool.flush()
-	}
 	now := time.Now()
 	next := time.Duration(math.MaxInt64)
 	for _, h := range led.locks {
-		if h.expire(now); h.err == nil {
+		if h.expireLocked(now); h.err == nil {
 			next = min(next, h.lease.left(now), led.lease.left(now))
 		}
 	}
 	led.timer = nil
 	if next < math.MaxInt64 {
-		led.arm(next)
+		led.armLocked(next)
+	}
+	if led.owner != nil && len(led.unsettled) > 0 {
+		led.owner.overdue()
 	}
 }
 
-// lose ends every lock of a session that is gone.
-func (led *ledger) lose(cause error) {
+// maxSilence is how long a session that holds a lock without a TTL may leave a
+// statement unanswered: nobody else can have its locks meanwhile.
+const maxSilence = time.Minute
+
+// Silent returns how much longer the locks of the session can wait for a statement
+// that the server has not answered. When none can, the session is lost.
+func (led *ledger) Silent(since time.Duration) time.Duration {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	led.dead = cause
-	led.disarm()
 	now := time.Now()
+	var more time.Duration
 	for _, h := range led.locks {
-		h.expire(now) // that may be why
-		h.abandon(cause)
-		if led.pool != nil {
-			led.pool.freed(h)
+		switch left := min(h.lease.left(now), led.lease.left(now)); {
+		case h.err != nil:
+		case left < math.MaxInt64:
+			more = max(more, left)
+		default:
+			more = max(more, maxSilence-since)
 		}
 	}
-	clear(led.locks)
-	clear(led.tickets)
-	led.owed, led.lease.ttl, led.pool = nil, 0, nil
+	if !led.stalled.Swap(true) {
+		close(*led.silence.Load())
+	}
+	if more > 0 {
+		return more
+	}
+	led.loseLocked(oneconn.ErrSilent)
+	return 0
 }
 
-// abandon ends the locks that were taken through conn, or not through conn if
-// it is the others that are closed. The session may be alive: in the pool,
-// given back with locks on it. Whoever comes to it next pays what it owes.
-func (led *ledger) abandon(conn *sql.Conn, others bool, cause error) {
+// quiet returns a channel that is closed when the server has been silent for
+// patience, until it answers.
+func (led *ledger) quiet() <-chan struct{} { return *led.silence.Load() }
+
+// answered notes that the server is not silent any more.
+func (led *ledger) answered() {
+	if !led.stalled.Load() {
+		return
+	}
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	for _, h := range led.locks {
-		if h.w != nil && (h.w.conn != conn) == others {
-			h.abandon(cause)
-		}
+	if led.stalled.Load() {
+		silence := make(chan struct{})
+		led.silence.Store(&silence)
+		led.stalled.Store(false)
 	}
-	for t := range led.tickets {
-		if (t.w.conn != conn) == others {
-			led.tickets[t] = true
-		}
+}
+
+// take waits for the turn until ctx ends, or the server is silent.
+func (led *ledger) take(ctx context.Context) error {
+	if led.turns.Take(ctx, led.gone, led.quiet()) {
+		return nil
 	}
+	if err := led.alive(); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return notAcquired(ctx)
+	}
+	return oneconn.ErrSilent
+}
+
+// takeAlways waits for the turn for as long as the session lives.
+func (led *ledger) takeAlways() error {
+	if led.turns.Take(context.Background(), led.gone, nil) {
+		return nil
+	}
+	return led.alive()
+}
+
+// expected returns the number of the session's locks and the sum of their keys, as
+// a heartbeat should find them.
+func (led *ledger) expected() (locks, sum int64) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	var read map[Key]bool
+	for id := range led.locks {
+		if id.reader > 0 { // the server shows one for all of them
+			if read[id.key] {
+				continue
+			}
+			if read == nil {
+				read = make(map[Key]bool)
+			}
+			read[id.key] = true
+		}
+		locks++
+		sum += int64(uint64(id.key)>>32) + int64(uint64(id.key)&0xffffffff)
+	}
+	return locks, sum
 }

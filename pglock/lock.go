@@ -27,63 +27,78 @@ type PostgresLock struct {
 // A hold is what there is to know of a lock. It is apart from the handle, the
 // PostgresLock, since ledger and timers keep it alive.
 type hold struct {
-	led   *ledger
-	info  swanlock.Info
-	id    lockID
-	at    *poolSession // that it was taken on; nil on a caller's connection
-	pid   int32
-	audit int64 // the row's id; 0: none
-	dead  bool  // others left open rows
-	log   *slog.Logger
+	request
+	led  *ledger
+	info swanlock.Info
+	id   lockID
+	log  *slog.Logger
+
+	// Set by the grant, before anybody else has the handle.
+	pid       int32
+	audit     int64 // the row's id; 0: none
+	staleRows bool  // the grant found audit rows that dead holders left open
 
 	// Guarded by led.mu.
 	done     chan struct{} // nil until somebody asks for it
-	w        *wire         // nil once the session cannot be reached
+	keeper   keeper        // nil, as is a, once the session cannot be reached
+	a        *access       // that it was taken through
 	err      error         // nil while held
 	released bool          // Release was called
 	lease    lease         // its own; the session's ends it too
 	auto     *time.Timer
-	renewed  bool // by every heartbeat of its pool
-	claimed  bool // from its pool; guarded by its mutex
+
+	pool *poolSession // counted in its pool's claims for this session; guarded by the pool's mutex
 }
 
-// newHold is what r asks for, not granted yet.
+// A keeper refreshes and releases the locks of a session.
+type keeper interface {
+	renew(ctx context.Context, h *hold) error
+	release(ctx context.Context, h *hold) error
+}
+
+// newHold returns what r asks for, not granted yet.
 func newHold(r request) *hold {
-	h := &hold{id: lockID{key: r.key}}
+	h := &hold{request: r, id: lockID{key: r.key}}
 	h.info = swanlock.Info{Target: r.target, Owner: r.Owner, TTL: r.TTL, Shared: r.Shared}
-	h.lease.ttl, h.renewed = r.TTL, r.AutoRefresh
+	h.lease.ttl = r.TTL
 	return h
 }
 
-// on says what session h is to be on.
-func (h *hold) on(w *wire, led *ledger) *hold {
-	h.w, h.led, h.log = w, led, w.log
+// on puts h, which is not granted yet, on the session of tn.
+func (h *hold) on(tn turn, k keeper) *hold {
+	h.a, h.led, h.keeper, h.log = tn.access, tn.led, k, tn.log
 	return h
 }
 
-// began notes from when on the lock is held: before it was granted.
+// began notes that the lock was granted after that time.
 func (h *hold) began(at time.Time) { h.info.AcquiredAt, h.lease.start = at, at }
 
-// handle is what the caller gets.
+// handle returns what the caller gets.
 func (h *hold) handle() *PostgresLock {
 	l := &PostgresLock{h: h}
 	l.dropped = runtime.AddCleanup(l, drop, h)
 	return l
 }
 
-// late is why a lock that was granted must be given back: the caller has gone,
-// or its lease has.
-func (h *hold) late(ctx context.Context) error {
-	if ctx.Err() != nil {
+// autoRefreshEvery makes the lock refresh itself from now on.
+func (h *hold) autoRefreshEvery(d time.Duration) {
+	h.led.mu.Lock()
+	h.auto = time.AfterFunc(d, h.autoRefresh)
+	h.led.mu.Unlock()
+}
+
+// tooLate returns the error for a lock that was granted too late to be used,
+// because ctx or its lease has ended, or nil. over is why the lock is over.
+func (h *hold) tooLate(ctx context.Context, over error) error {
+	switch {
+	case ctx.Err() != nil:
 		return notAcquired(ctx)
-	}
-	switch err := h.over(); {
-	case err == nil:
+	case over == nil:
 		return nil
-	case errors.Is(err, swanlock.ErrExpired):
+	case errors.Is(over, swanlock.ErrExpired):
 		return fmt.Errorf("%w: the answer took longer than the TTL (%v)", swanlock.ErrNotAcquired, h.info.TTL)
 	default: // it is no loss to the caller, who never had it
-		return fmt.Errorf("%w: %v", swanlock.ErrNotAcquired, err)
+		return fmt.Errorf("%w: %v", swanlock.ErrNotAcquired, over)
 	}
 }
 
@@ -125,9 +140,6 @@ func (l *PostgresLock) Err() error {
 // or the audit's row could not be written (ErrAudit).
 func (l *PostgresLock) Refresh(ctx context.Context) error {
 	defer runtime.KeepAlive(l)
-	if err := l.Err(); err != nil {
-		return err
-	}
 	return l.h.refresh(ctx)
 }
 
@@ -144,9 +156,9 @@ func (l *PostgresLock) Release(ctx context.Context) error {
 	return l.h.release(ctx)
 }
 
-// end marks the lock as over. What the server may still hold is owed an unlock
-// until it is removed from the ledger. led.mu is held.
-func (h *hold) end(err error) {
+// endLocked marks the lock as over. What the server may still hold is unsettled
+// until it is removed from the ledger.
+func (h *hold) endLocked(err error) {
 	if h.err != nil {
 		return
 	}
@@ -157,13 +169,13 @@ func (h *hold) end(err error) {
 	if h.auto != nil {
 		h.auto.Stop()
 	}
-	h.led.owed = append(h.led.owed, h)
+	h.led.unsettled = append(h.led.unsettled, h)
 }
 
-// expire ends the lock if its time is up. led.mu is held.
-func (h *hold) expire(now time.Time) {
+// expireLocked ends the lock if its time is up.
+func (h *hold) expireLocked(now time.Time) {
 	if h.err == nil && (h.lease.left(now) <= 0 || h.led.lease.left(now) <= 0) {
-		h.end(swanlock.ErrExpired)
+		h.endLocked(swanlock.ErrExpired)
 	}
 }
 
@@ -171,94 +183,60 @@ func (h *hold) expire(now time.Time) {
 func (h *hold) lose(cause error) error {
 	h.led.mu.Lock()
 	defer h.led.mu.Unlock()
-	h.end(fmt.Errorf("%w: %w", swanlock.ErrLost, cause))
+	h.endLocked(lost(cause))
 	return h.err
 }
 
-// abandon ends a lock whose session cannot be reached any more. led.mu is held.
-func (h *hold) abandon(cause error) {
-	h.end(fmt.Errorf("%w: %w", swanlock.ErrLost, cause))
-	h.w = nil
+// abandonLocked ends a lock whose session cannot be reached any more.
+func (h *hold) abandonLocked(cause error) {
+	h.endLocked(lost(cause))
+	h.letGoLocked()
 }
 
-func (h *hold) refresh(ctx context.Context) error {
-	wrap := func(err error) error {
-		if err == nil {
-			return nil
-		}
-		return fmt.Errorf("pglock: refresh %s: %w", quote(h.info.Target), err)
-	}
-	if ctx.Err() != nil {
-		return wrap(context.Cause(ctx))
-	}
-	if h.at != nil {
-		return wrap(h.at.do(ctx, &op{kind: refreshing, h: h}))
-	}
-	if err := h.led.take(ctx); err != nil {
-		return wrap(err)
-	}
-	defer h.led.give()
-	w, err := h.state()
-	if err == nil {
-		err = w.renew(ctx, h)
-	}
-	return wrap(err)
-}
+// letGoLocked lets go of the connection.
+func (h *hold) letGoLocked() { h.keeper, h.a = nil, nil }
 
-// renew proves the lock and restarts its TTL.
-func (w *wire) renew(ctx context.Context, h *hold) error {
-	sent := time.Now()
-	row, err := w.refresh(ctx, h, h.led.timeouts())
-	if err != nil {
-		return w.examine(ctx, h, err)
-	}
-	if err := w.proven(ctx, h, row); err != nil {
-		return err
-	}
-	h.led.touch(sent)
-	h.led.mu.Lock()
-	if h.err == nil { // it may have expired while the statement was under way
-		h.lease.start = sent
-	}
-	h.led.mu.Unlock()
-	w.settle(ctx, h.led) // the lease that was set again is also that of a lock that has ended
-	return h.over()
-}
-
-// state is Err, and the way to the session.
-func (h *hold) state() (*wire, error) {
+// state returns why the lock is over, and what keeps it.
+func (h *hold) state() (keeper, error) {
 	h.led.mu.Lock()
 	defer h.led.mu.Unlock()
-	h.expire(time.Now())
-	return h.w, h.err
+	h.expireLocked(time.Now())
+	return h.keeper, h.err
 }
 
-// over is Err alone.
+// over returns why the lock is over, or nil.
 func (h *hold) over() error {
 	_, err := h.state()
 	return err
 }
 
+func (h *hold) refresh(ctx context.Context) error {
+	k, err := h.state()
+	if err != nil {
+		return err
+	}
+	if err = ctx.Err(); err != nil {
+		err = context.Cause(ctx)
+	} else {
+		err = k.renew(ctx, h)
+	}
+	if err != nil {
+		return fmt.Errorf("pglock: refresh %s: %w", quote(h.info.Target), err)
+	}
+	return nil
+}
+
 func (h *hold) release(ctx context.Context) error {
 	h.led.mu.Lock()
-	h.expire(time.Now())
-	w, err, again := h.w, h.err, h.released
+	h.expireLocked(time.Now())
+	k, err, again := h.keeper, h.err, h.released
 	h.released = true
 	h.led.mu.Unlock()
 	if again {
 		return nil
 	}
-	if w != nil && h.at != nil {
-		err = h.at.do(ctx, &op{kind: releasing, h: h})
-	} else if w != nil {
-		if err = h.led.takeSoon(); err == nil {
-			err = w.unlock(ctx, h)
-			w.settle(ctx, h.led)
-			h.led.give()
-		} else {
-			w.destroy(h.led, err)
-			_, err = h.state()
-		}
+	if k != nil {
+		err = k.release(ctx, h)
 	}
 	if err != nil && !errors.Is(err, swanlock.ErrReleased) { // its Session's Close may have been first
 		return fmt.Errorf("pglock: release %s: %w", quote(h.info.Target), err)
@@ -287,14 +265,14 @@ func drop(h *hold) {
 	h.led.mu.Lock()
 	defer h.led.mu.Unlock()
 	if h.err != nil {
-		h.w = nil
+		h.letGoLocked()
 		return
 	}
 	h.log.Warn("pglock: a lock was dropped without Release", "target", quote(h.info.Target), "owner", h.info.Owner)
-	h.end(fmt.Errorf("%w: %w", swanlock.ErrLost, errDropped))
-	if h.auto != nil || h.at != nil {
+	h.endLocked(lost(errDropped))
+	if h.auto != nil || h.led.owner != nil { // something may run in the background
 		go h.release(context.Background())
 		return
 	}
-	h.w = nil
+	h.letGoLocked()
 }

@@ -20,7 +20,7 @@ func TestUnmarkedGrantsNothing(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
 		conn := dial(t, driver)
-		q, key := db.New(conn), int64(pglock.KeyOf(target))
+		q, key := db.New(db.On(conn)), int64(pglock.KeyOf(target))
 		wantNot := func(name string, answer int64, err error) {
 			t.Helper()
 			if must(t, err); answer != -4 {

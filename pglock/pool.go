@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
 // A Pool takes locks on sessions of its own, made from the caller's *sql.DB, for
@@ -37,29 +38,29 @@ import (
 type Pool struct {
 	db *sql.DB
 	*config
-	crowd crowd
-	life  context.Context // ends with Close
-	end   context.CancelFunc
-	work  sync.WaitGroup // what runs on nobody's behalf
+	hint lineHint
+	life context.Context // ends with Close
+	end  context.CancelFunc
+	work sync.WaitGroup // what runs on nobody's behalf
 
-	mu       sync.Mutex
-	closed   bool          // to new work
-	over     bool          // nothing is to run any more
-	idle     chan struct{} // closed when closed and nothing is claimed
-	sessions []*poolSession
-	claims   map[Key]*claim
-	queues   map[Key]*queue
-	seated   map[Key]bool // those for which a session is kept: see seat
-	locks    int          // on all sessions
-	room     int          // for how many
-	waiting  int          // how many sessions wait
-	readers  int          // that there ever were
-	checked  bool         // that no pooler is in between
+	mu              sync.Mutex
+	closed          bool          // to new work
+	stopped         bool          // nothing is to run any more
+	drained         chan struct{} // closed when closed and nothing is claimed
+	sessions        []*poolSession
+	claims          map[Key]*claim
+	queues          map[Key]*queue
+	reserved        map[Key]bool // those for which a session is kept: see reserveForWait
+	locks           int          // on all sessions
+	maxLocks        int          // half of what the server has room for
+	waitingSessions int          // how many sessions wait
+	lastReader      int          // its number
+	poolerChecked   bool         // no pooler is in between
 }
 
-// A claim is what a pool's callers hold of a key, or ask for just now. It only
-// spares the server questions, and keeps two callers of one session apart, who
-// are one to the server.
+// A claim is what a pool's callers hold of a key, or ask for just now. It saves
+// round trips, and keeps apart callers that share a session, which the server
+// cannot tell from one another.
 type claim struct {
 	shared bool
 	n      int
@@ -91,14 +92,14 @@ func NewPool(db *sql.DB, opts ...PoolOption) (*Pool, error) {
 		return nil, fmt.Errorf("pglock: a pool has 0 waiters or more, and a heartbeat of a millisecond or more (have %d, %v)", c.maxWaiters, c.heartbeat)
 	}
 	life, end := context.WithCancel(context.Background())
-	return &Pool{db: db, config: c.complete(), life: life, end: end, idle: make(chan struct{}),
-		claims: make(map[Key]*claim), queues: make(map[Key]*queue), seated: make(map[Key]bool), room: math.MaxInt}, nil
+	return &Pool{db: db, config: c.complete(), life: life, end: end, drained: make(chan struct{}),
+		claims: make(map[Key]*claim), queues: make(map[Key]*queue), reserved: make(map[Key]bool), maxLocks: math.MaxInt}, nil
 }
 
 // TryAcquire takes the lock if it is free, in one round trip or less. See
 // swanlock.Locker. The lock is a *PostgresLock.
 func (p *Pool) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
-	return p.acquire(ctx, target, opts, p.try)
+	return locked(p.acquire(ctx, target, opts, false))
 }
 
 // Acquire waits for the lock until ctx ends. See swanlock.Locker. Waiters are
@@ -109,26 +110,17 @@ func (p *Pool) TryAcquire(ctx context.Context, target string, opts ...swanlock.O
 // The pool waits in the server on connections of its own, half a second at a
 // time; PostgreSQL logs each such wait as a lock timeout.
 func (p *Pool) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
-	return p.acquire(ctx, target, opts, func(ctx context.Context, r request) (*PostgresLock, error) {
-		newcomes := !p.awaited(r.key) && !p.crowd.at(r.key)
-		if newcomes {
-			newcomer := r
-			newcomer.gate = r.key.hash()
-			switch l, err := p.try(ctx, newcomer); {
-			case !elsewhere(err):
-				return l, err
-			case ctx.Err() != nil:
-				return nil, notAcquired(ctx)
-			}
-		}
-		return p.wait(ctx, r, newcomes)
-	})
+	return locked(p.acquire(ctx, target, opts, true))
 }
 
-func (p *Pool) acquire(ctx context.Context, target string, opts []swanlock.Option, how func(context.Context, request) (*PostgresLock, error)) (swanlock.DistributedLock, error) {
+func (p *Pool) acquire(ctx context.Context, target string, opts []swanlock.Option, wait bool) (*PostgresLock, error) {
 	r, err := check(target, opts)
 	if err != nil {
 		return nil, err
+	}
+	how := p.try
+	if wait {
+		how = p.tryThenWait
 	}
 	l, err := how(ctx, r)
 	if err != nil {
@@ -137,21 +129,32 @@ func (p *Pool) acquire(ctx context.Context, target string, opts []swanlock.Optio
 	return l, nil
 }
 
-// try makes one attempt, and another if the session turns out to be dead:
-// whatever became of the first, it went with the session.
-func (p *Pool) try(ctx context.Context, r request) (*PostgresLock, error) {
-	return again(func() (*PostgresLock, error) { return p.tryOnce(ctx, r) })
+// tryThenWait joins the line at once where there is one.
+func (p *Pool) tryThenWait(ctx context.Context, r request) (*PostgresLock, error) {
+	newcomes := !p.hasWaiters(r.key) && !p.hint.at(r.key)
+	if newcomes {
+		newcomer := r
+		newcomer.gate = r.key.hash()
+		switch l, err := p.try(ctx, newcomer); {
+		case !elsewhere(err):
+			return l, err
+		case ctx.Err() != nil:
+			return nil, notAcquired(ctx)
+		}
+	}
+	return p.wait(ctx, r, newcomes)
 }
 
-// again does f on another session if one is dead; after a restart of the server
-// all of them are.
-func again[T any](f func() (T, error)) (v T, err error) {
+// try makes one attempt, and another if the session turns out to be dead:
+// whatever became of the first, it went with the session. After a restart of the
+// server all sessions are dead.
+func (p *Pool) try(ctx context.Context, r request) (l *PostgresLock, err error) {
 	for range maxSessions {
-		if v, err = f(); !errors.Is(err, errSessionGone) {
+		if l, err = p.tryOnce(ctx, r); !errors.Is(err, errSessionGone) {
 			break
 		}
 	}
-	return v, err
+	return l, err
 }
 
 func (p *Pool) tryOnce(ctx context.Context, r request) (*PostgresLock, error) {
@@ -159,110 +162,127 @@ func (p *Pool) tryOnce(ctx context.Context, r request) (*PostgresLock, error) {
 		return nil, notAcquired(ctx)
 	}
 	h := newHold(r)
-	s, err := p.claim(h, r)
+	s, err := p.claim(h)
 	if err != nil {
 		return nil, err
 	}
-	if err = s.opened(ctx); err == nil {
-		h.on(s.w, s.led)
-		err = s.do(ctx, &op{kind: acquiring, ctx: ctx, h: h, r: r})
+	return p.acquireOn(ctx, s, h)
+}
+
+// acquireOn asks for a lock that was claimed for s.
+func (p *Pool) acquireOn(ctx context.Context, s *poolSession, h *hold) (*PostgresLock, error) {
+	err := s.opened(ctx)
+	if err == nil {
+		h.on(turn{s.a, s.led}, s)
+		err = s.do(ctx, &op{kind: acquiring, ctx: ctx, h: h})
+	}
+	if errors.Is(err, errLeft) {
+		return nil, unanswered(ctx, err) // it is undone, and the claim with it, in the background
 	}
 	if err != nil {
 		p.unclaim(h)
+		if ctx.Err() != nil {
+			err = notAcquired(ctx)
+		}
 		return nil, err
 	}
-	return h.given(ctx, r)
+	return h.beginInPool(), nil
 }
 
-// given gives a lock that was granted to its caller, if that is not too late.
-func (h *hold) given(ctx context.Context, r request) (*PostgresLock, error) {
-	if late := h.late(ctx); late != nil {
-		h.release(ctx)
-		return nil, late
+// beginInPool returns the handle of a lock that was granted. Those without an
+// audit row are refreshed by the heartbeat.
+func (h *hold) beginInPool() *PostgresLock {
+	if h.audit != 0 {
+		return h.begin()
 	}
-	if r.AutoRefresh && h.audit != 0 { // the others are renewed by the heartbeat
-		h.led.mu.Lock()
-		h.auto = time.AfterFunc(r.TTL/3, h.autoRefresh)
-		h.led.mu.Unlock()
-	}
-	return h.handle(), nil
+	return h.handle()
 }
 
-// claim reserves h's key for one caller, or for one reader more, and says on
-// which session to ask for it.
-func (p *Pool) claim(h *hold, r request) (*poolSession, error) {
+// claim reserves h's key for one caller, or for one reader more, and returns the
+// session on which to ask for it.
+func (p *Pool) claim(h *hold) (*poolSession, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, errPoolClosed
 	}
-	if p.queues[r.key] != nil { // a try does not overtake those who wait
+	if p.queues[h.key] != nil { // a try does not overtake those that wait
 		return nil, swanlock.ErrNotAcquired
 	}
-	c := p.claims[r.key]
-	if c != nil && !(c.shared && r.Shared) {
+	c := p.claims[h.key]
+	if c != nil && !(c.shared && h.Shared) {
 		return nil, swanlock.ErrNotAcquired
 	}
-	if c != nil && c.at.has(leaseOf(r.TTL)) {
-		p.reserve(c.at)
-		p.claimed(h, c.at)
+	if c != nil && c.at.fitsLocked(leaseOf(h.TTL)) {
+		p.reserveLocked(c.at)
+		p.claimLocked(h, c.at)
 		return c.at, nil
 	}
-	s, err := p.choose(leaseOf(r.TTL))
+	s, err := p.chooseLocked(leaseOf(h.TTL))
 	if err == nil {
-		p.claimed(h, s)
+		p.claimLocked(h, s)
 	}
 	return s, err
 }
 
-// claimed notes that h is, or is to be, held on s, where there is room reserved.
-// p.mu is held.
-func (p *Pool) claimed(h *hold, s *poolSession) {
-	c := p.claims[h.id.key]
+// claimLocked notes that h is, or is to be, held on s, where there is room
+// reserved.
+func (p *Pool) claimLocked(h *hold, s *poolSession) {
+	c := p.claims[h.key]
 	if c == nil {
 		c = &claim{}
-		p.claims[h.id.key] = c
+		p.claims[h.key] = c
 	}
 	c.n++
-	c.shared, c.at = h.info.Shared, s
-	h.at, h.claimed = s, true
-	if h.info.Shared {
-		p.readers++
-		h.id.reader = p.readers
+	c.shared, c.at = h.Shared, s
+	h.pool = s
+	if h.Shared {
+		p.lastReader++
+		h.id.reader = p.lastReader
 	}
 }
 
-// unclaim gives back what claimed has noted, once.
+// claimants returns how many have claimed key.
+func (p *Pool) claimants(key Key) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.claims[key]; c != nil {
+		return c.n
+	}
+	return 0
+}
+
+// unclaim gives back what claimLocked has noted, once.
 func (p *Pool) unclaim(h *hold) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !h.claimed {
+	if h.pool == nil {
 		return
 	}
-	h.claimed = false
-	p.unreserve(h.at)
-	c := p.claims[h.id.key]
+	p.unreserveLocked(h.pool)
+	h.pool = nil
+	c := p.claims[h.key]
 	if c.n--; c.n > 0 {
 		return
 	}
-	delete(p.claims, h.id.key)
-	if q := p.queues[h.id.key]; q != nil {
+	delete(p.claims, h.key)
+	if q := p.queues[h.key]; q != nil {
 		q.wake()
 	}
 	if p.closed && len(p.claims) == 0 {
-		p.nothingHeld()
+		p.drainedLocked()
 	}
 }
 
-// choose picks a session with room for a lock of that lease, or makes one, and
-// reserves the room. p.mu is held.
-func (p *Pool) choose(lease time.Duration) (*poolSession, error) {
-	if p.locks >= p.room {
+// chooseLocked picks a session with room for a lock of that lease, or makes one,
+// and reserves the room.
+func (p *Pool) chooseLocked(lease time.Duration) (*poolSession, error) {
+	if p.locks >= p.maxLocks {
 		return nil, fmt.Errorf("%w (%d, half of the server's lock table)", ErrPoolFull, p.locks)
 	}
 	var best *poolSession
 	for _, s := range p.sessions {
-		if s.has(lease) && (best == nil || s.lease > best.lease) {
+		if s.fitsLocked(lease) && (best == nil || s.lease > best.lease) {
 			best = s
 		}
 	}
@@ -270,37 +290,37 @@ func (p *Pool) choose(lease time.Duration) (*poolSession, error) {
 		if len(p.sessions) >= maxSessions {
 			return nil, fmt.Errorf("%w (%d, on %d sessions)", ErrPoolFull, p.locks, len(p.sessions))
 		}
-		best = p.newSession(lease)
+		best = p.newSessionLocked(lease)
 	}
-	p.reserve(best)
+	p.reserveLocked(best)
 	return best, nil
 }
 
-// newSession makes one and opens it. p.mu is held.
-func (p *Pool) newSession(lease time.Duration) *poolSession {
+// newSessionLocked makes one and opens it.
+func (p *Pool) newSessionLocked(lease time.Duration) *poolSession {
 	s := &poolSession{p: p, lease: lease, ready: make(chan struct{})}
 	p.sessions = append(p.sessions, s)
 	p.work.Go(s.open)
 	return s
 }
 
-// reserve keeps room for a lock, or a ticket. p.mu is held.
-func (p *Pool) reserve(s *poolSession) {
+// reserveLocked keeps room for a lock, or a ticket.
+func (p *Pool) reserveLocked(s *poolSession) {
 	s.locks++
 	p.locks++
 }
 
-func (p *Pool) unreserve(s *poolSession) {
+func (p *Pool) unreserveLocked(s *poolSession) {
 	s.locks--
 	p.locks--
 }
 
-// nothingHeld tells Close. p.mu is held.
-func (p *Pool) nothingHeld() {
+// drainedLocked tells Close that nothing is held.
+func (p *Pool) drainedLocked() {
 	select {
-	case <-p.idle:
+	case <-p.drained:
 	default:
-		close(p.idle)
+		close(p.drained)
 	}
 }
 
@@ -308,18 +328,18 @@ func (p *Pool) nothingHeld() {
 // the pool takes half at most: when the table is full, nobody can connect.
 func (p *Pool) measured(room int64) {
 	p.mu.Lock()
-	p.room = int(room / 2)
+	p.maxLocks = int(room / 2)
 	p.mu.Unlock()
 }
 
-// spawn runs f, and returns false if the pool is over.
+// spawn runs f, and returns false if the pool has stopped.
 func (p *Pool) spawn(f func()) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.over {
+	if !p.stopped {
 		p.work.Go(f)
 	}
-	return !p.over
+	return !p.stopped
 }
 
 // forget takes a session that is dead, closed, or was not opened, off the list;
@@ -327,7 +347,8 @@ func (p *Pool) spawn(f func()) bool {
 func (p *Pool) forget(s *poolSession, unused bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if unused && (s.locks > 0 || s.waits || p.waiting > 0 && p.beside(s) == nil) { // see cancel
+	// A session that waits needs another to be cancelled with.
+	if unused && (s.locks > 0 || s.waits || p.waitingSessions > 0 && p.openSessionOtherThan(s) == nil) {
 		return false
 	}
 	s.gone = true
@@ -338,36 +359,77 @@ func (p *Pool) forget(s *poolSession, unused bool) bool {
 // Close refuses new work at once, waits until every lock is released or ctx
 // ends, and releases what is still held. It gives the connections back to the
 // *sql.DB, which stays open. The error is that of a context that ended first,
-// joined with those of the releases. A second call does the same.
+// joined with those of the releases. What a server that is silent does not answer
+// by then is ended in the background. A second call does the same.
 func (p *Pool) Close(ctx context.Context) error {
+	long := cleanupGrace(ctx)
 	p.mu.Lock()
 	p.closed = true
 	if len(p.claims) == 0 {
-		p.nothingHeld()
+		p.drainedLocked()
 	}
 	p.mu.Unlock()
 	p.end()
 	var errs []error
 	select {
-	case <-p.idle:
+	case <-p.drained:
 	case <-ctx.Done():
 		errs = append(errs, fmt.Errorf("pglock: close: locks were still held: %w", context.Cause(ctx)))
 	}
-	for {
-		p.mu.Lock()
-		if len(p.sessions) == 0 {
-			p.over = true
-			p.mu.Unlock()
-			p.work.Wait()
-			return errors.Join(errs...)
-		}
-		s := p.sessions[0]
-		p.mu.Unlock()
-		if s.opened(context.Background()) == nil {
-			if err := s.solo(s.shut); !errors.Is(err, errSessionGone) && !errors.Is(err, errPoolClosed) { // its holders were told
-				errs = append(errs, err)
+	closed := make(chan error)
+	left := make(chan struct{})
+	go func() {
+		defer close(closed)
+		for err := range p.closeSessions() {
+			select {
+			case closed <- err:
+			case <-left:
 			}
 		}
-		p.forget(s, false)
+		p.mu.Lock()
+		p.stopped = true
+		p.mu.Unlock()
+		p.work.Wait()
+	}()
+	var timer <-chan time.Time
+	ended := ctx.Done()
+	for {
+		select {
+		case err, ok := <-closed:
+			if !ok {
+				return errors.Join(errs...)
+			}
+			errs = append(errs, err)
+		case <-ended:
+			timer, ended = time.After(long), nil
+		case <-timer:
+			close(left)
+			return errors.Join(append(errs, fmt.Errorf("pglock: close: sessions are still being ended: %w", oneconn.ErrSilent))...)
+		}
 	}
+}
+
+// closeSessions closes all sessions, side by side, and returns their errors.
+func (p *Pool) closeSessions() <-chan error {
+	p.mu.Lock()
+	sessions := slices.Clone(p.sessions)
+	p.mu.Unlock()
+	errs := make(chan error, len(sessions))
+	var closing sync.WaitGroup
+	for _, s := range sessions {
+		closing.Go(func() {
+			if s.opened(context.Background()) == nil {
+				err := s.solo(context.Background(), func(_ context.Context, tn turn) error { return s.close(tn) })
+				if !errors.Is(err, errSessionGone) && !errors.Is(err, errPoolClosed) { // its holders were told
+					errs <- err
+				}
+			}
+			p.forget(s, false)
+		})
+	}
+	go func() {
+		closing.Wait()
+		close(errs)
+	}()
+	return errs
 }

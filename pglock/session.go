@@ -6,19 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
 // A Session takes locks on one connection of the caller's. It is a
 // swanlock.Locker, and its methods may be called by several goroutines at
 // once: they take turns on the connection. The connection stays the caller's,
-// who must not use it at the very same time.
+// which must not use it at the very same time.
 //
 // A Session prepares its statements on the connection, so that each call is one
 // round trip when warm. Close it before the connection goes back to the pool.
-type Session struct{ w *wire }
+type Session struct{ a *access }
 
 // NewSession makes a Session on conn. It sends nothing: what is wrong with the
 // connection shows at the first acquire.
@@ -29,17 +29,17 @@ func NewSession(conn *sql.Conn, opts ...SessionOption) *Session {
 			opt.forSession(c)
 		}
 	}
-	return &Session{w: newWire(c.complete(), conn, newPrepared(conn))}
+	return &Session{newAccess(c.complete(), oneconn.New(conn))}
 }
 
 // TryAcquire takes the lock if it is free, in one round trip; the connection's
 // first takes one more. See swanlock.Locker. The lock is a *PostgresLock.
 func (s *Session) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
-	return locked(s.acquire(ctx, target, opts, (*wire).tryAcquire))
+	return locked(s.a.acquire(ctx, target, opts, false))
 }
 
 // Acquire waits for the lock until ctx ends. See swanlock.Locker. Waiters are
-// served in the order in which they came, on all hosts; readers who come one
+// served in the order in which they came, on all hosts; readers that come one
 // after the other may have the lock together. A process that dies leaves the
 // line at once; one that is stopped, or cut off, keeps its place as a holder
 // keeps its lock.
@@ -50,11 +50,7 @@ func (s *Session) TryAcquire(ctx context.Context, target string, opts ...swanloc
 // looks from time to time instead (see WithPolling), and keeps its place all
 // the same.
 func (s *Session) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
-	return locked(s.acquire(ctx, target, opts, (*wire).queue))
-}
-
-func (s *Session) acquire(ctx context.Context, target string, opts []swanlock.Option, how acquirer) (*PostgresLock, error) {
-	return acquire(ctx, s.w, target, opts, how)
+	return locked(s.a.acquire(ctx, target, opts, true))
 }
 
 // locked keeps a nil *PostgresLock from becoming a lock that is not nil.
@@ -67,37 +63,28 @@ func locked(l *PostgresLock, err error) (swanlock.DistributedLock, error) {
 
 // Close releases the locks that this Session took and lets go of its prepared
 // statements. The connection stays open and as it was before, but for the setting
-// swanlock.session, which nothing else reads. A second call does nothing.
+// swanlock.session, which nothing else reads. A second call does nothing. If ctx
+// ends first, what is left is done in the background.
 func (s *Session) Close(ctx context.Context) error {
-	w := s.w
-	if w.closed.Swap(true) {
+	a := s.a
+	if a.closed.Swap(true) {
 		return nil
 	}
-	led, _, err := ledgerOf(w.conn)
+	led, err := ledgerOf(a.sql())
 	if err != nil {
-		if led := w.led.Load(); led != nil {
-			led.abandon(w.conn, false, err)
+		if led := a.led.Load(); led != nil {
+			led.abandon(a.sql(), err)
 		}
 		return fmt.Errorf("pglock: close: %w", err)
 	}
-	if err := led.takeSoon(); err != nil {
-		w.destroy(led, err)
+	err = turn{a, led}.soon(ctx, func(tn turn) error {
+		errs := tn.releaseAll()
+		return errors.Join(append(errs, tn.settle(), tn.unprepare())...)
+	})
+	if errors.Is(err, errLeft) {
 		return fmt.Errorf("pglock: close: %w", err)
 	}
-	defer led.give()
-	if _, w.raw, err = ledgerOf(w.conn); err != nil { // closed meanwhile
-		return fmt.Errorf("pglock: close: %w", err)
-	}
-	var errs []error
-	for _, t := range led.ticketsOf(w) { // somebody waits: he will find the session closed
-		errs = append(errs, w.drop(ctx, t))
-	}
-	for _, h := range led.takenBy(w) {
-		if err := w.unlock(ctx, h); err != nil && !errors.Is(err, errDropped) { // which was logged
-			errs = append(errs, fmt.Errorf("pglock: release %s: %w", quote(h.info.Target), err))
-		}
-	}
-	return errors.Join(append(errs, w.settle(ctx, led), w.unprepare(ctx, led))...)
+	return err
 }
 
 // TryAcquire takes the lock on conn if it is free now. It leaves nothing on the
@@ -105,21 +92,21 @@ func (s *Session) Close(ctx context.Context) error {
 // round trips a call; a Session takes one. The errors are those of
 // swanlock.Locker.
 func TryAcquire(ctx context.Context, conn *sql.Conn, target string, opts ...swanlock.Option) (*PostgresLock, error) {
-	return acquire(ctx, plain(conn), target, opts, (*wire).tryAcquire)
+	return plain(conn).acquire(ctx, target, opts, false)
 }
 
 // Acquire waits for the lock on conn until ctx ends, as Session.Acquire does.
 func Acquire(ctx context.Context, conn *sql.Conn, target string, opts ...swanlock.Option) (*PostgresLock, error) {
-	return acquire(ctx, plain(conn), target, opts, (*wire).queue)
+	return plain(conn).acquire(ctx, target, opts, true)
 }
 
 var leaseless sync.Once // for the package's functions
 
-// plain is the way to conn without anything prepared.
-func plain(conn *sql.Conn) *wire {
+// plain returns an access to conn without anything prepared.
+func plain(conn *sql.Conn) *access {
 	c := defaults()
 	c.leaseless = &leaseless
-	return newWire(c, conn, unprepared{conn})
+	return newAccess(c, oneconn.Unprepared(conn))
 }
 
 // A request is what is asked for, checked.
@@ -130,9 +117,7 @@ type request struct {
 	gate   int32 // where the line is that a try does not overtake; 0: it does
 }
 
-type acquirer func(w *wire, ctx context.Context, r request) (*PostgresLock, error)
-
-// check is the request for target, if there is nothing wrong with it.
+// check returns the request for target, if there is nothing wrong with it.
 func check(target string, opts []swanlock.Option) (request, error) {
 	o, err := swanlock.NewOptions(target, opts...)
 	if err == nil && o.TTL > maxTTL {
@@ -142,12 +127,16 @@ func check(target string, opts []swanlock.Option) (request, error) {
 }
 
 // acquire checks what was asked for before anything is sent.
-func acquire(ctx context.Context, w *wire, target string, opts []swanlock.Option, how acquirer) (*PostgresLock, error) {
+func (a *access) acquire(ctx context.Context, target string, opts []swanlock.Option, wait bool) (*PostgresLock, error) {
 	r, err := check(target, opts)
 	if err != nil {
 		return nil, err
 	}
-	l, err := how(w, ctx, r)
+	how := a.tryAcquire
+	if wait {
+		how = a.queue
+	}
+	l, err := how(ctx, r)
 	if err != nil {
 		return nil, fmt.Errorf("pglock: acquire %s: %w", quote(target), err)
 	}
@@ -155,62 +144,100 @@ func acquire(ctx context.Context, w *wire, target string, opts []swanlock.Option
 }
 
 // tryAcquire makes one attempt. Whatever its error, nothing is held.
-func (w *wire) tryAcquire(ctx context.Context, r request) (*PostgresLock, error) {
-	led, err := w.enter(ctx, r)
+func (a *access) tryAcquire(ctx context.Context, r request) (*PostgresLock, error) {
+	tn, err := a.take(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer led.give()
-	h := newHold(r).on(w, led)
-	if err := w.grant(ctx, h, r); err != nil {
-		return nil, err
-	}
-	return w.finish(ctx, h, r)
-}
-
-// enter takes the turn, and sees to it that the session is fit for r.
-func (w *wire) enter(ctx context.Context, r request) (*ledger, error) {
-	if ctx.Err() != nil {
-		return nil, notAcquired(ctx)
-	}
-	led, err := w.ledger()
+	h := newHold(r).on(tn, a)
+	err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error {
+		lease, err := tn.ready(r)
+		if err != nil {
+			return err
+		}
+		return tn.grant(ctx, h, lease)
+	}, func(tn turn, err error) {
+		if err == nil {
+			tn.release(h)
+		}
+	})
 	if err != nil {
-		return nil, err
+		return nil, unanswered(ctx, err)
 	}
-	if led.take(ctx) != nil {
-		return nil, notAcquired(ctx)
-	}
-	if err := w.fit(ctx, led, r); err != nil {
-		led.give()
-		return nil, err
-	}
-	return led, nil
+	return h.begin(), nil
 }
 
-func (w *wire) fit(ctx context.Context, led *ledger, r request) (err error) {
-	if w.closed.Load() {
-		return errors.New("the session is closed")
+// unanswered makes of an error that no answer has come in time, or nothing was
+// sent until then, that of an acquire whose context has ended.
+func unanswered(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (errors.Is(err, errLeft) || errors.Is(err, oneconn.ErrNotSent)) {
+		return notAcquired(ctx)
 	}
-	if _, w.raw, err = ledgerOf(w.conn); err != nil { // closed meanwhile
-		return err
-	}
-	led.abandon(w.conn, true, errClosed) // since the pool has handed the session out again
-	if err := w.settle(ctx, led); err != nil {
-		return err
-	}
-	return w.checkFree(ctx, led, r.key)
+	return err
 }
 
-// finish gives a lock that was granted to its caller, if that is not too late.
-func (w *wire) finish(ctx context.Context, h *hold, r request) (*PostgresLock, error) {
-	if late := h.late(ctx); late != nil {
-		w.unlock(ctx, h)
-		return nil, late
+// ready makes the session ready for r, and returns the lease that it is to have
+// then.
+func (tn turn) ready(r request) (lease string, err error) {
+	if tn.closed.Load() {
+		return "", errors.New("the session is closed")
 	}
-	if r.AutoRefresh {
-		h.led.mu.Lock()
-		h.auto = time.AfterFunc(r.TTL/3, h.autoRefresh)
-		h.led.mu.Unlock()
+	e, err := tn.led.enter(tn.sql(), r)
+	if err == nil && e.unsettled {
+		if err = tn.settle(); err == nil {
+			e, err = tn.led.enter(tn.sql(), r)
+		}
 	}
-	return h.handle(), nil
+	if err == nil && e.held != nil {
+		if err = tn.checkHeld(e.held); err == nil {
+			e, err = tn.led.enter(tn.sql(), r)
+		}
+	}
+	return e.lease, err
+}
+
+// begin returns the handle of a lock that was granted, and begins to refresh it if
+// that was asked for.
+func (h *hold) begin() *PostgresLock {
+	if h.AutoRefresh {
+		h.autoRefreshEvery(h.TTL / 3)
+	}
+	return h.handle()
+}
+
+// renew refreshes a lock of a caller's connection.
+func (a *access) renew(ctx context.Context, h *hold) error {
+	if err := h.led.take(ctx); err != nil {
+		if h.over() != nil {
+			return h.over()
+		}
+		return context.Cause(ctx)
+	}
+	err := turn{a, h.led}.run(ctx, grace, func(ctx context.Context, tn turn) error {
+		if _, err := h.state(); err != nil {
+			return err
+		}
+		return tn.renew(ctx, h)
+	}, func(turn, error) {})
+	if ctx.Err() != nil && errors.Is(err, oneconn.ErrNotSent) {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// release frees a lock of a caller's connection. If the server does not say in time
+// that it was held until then, it is lost; its unlock goes on all the same.
+func (a *access) release(ctx context.Context, h *hold) error {
+	err := turn{a, h.led}.soon(ctx, func(tn turn) error {
+		err := tn.release(h)
+		tn.settle()
+		return err
+	})
+	if errors.Is(err, errLeft) {
+		return h.lose(err)
+	}
+	if dead := h.led.alive(); dead != nil && err != nil {
+		return h.over()
+	}
+	return err
 }

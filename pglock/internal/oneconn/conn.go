@@ -1,0 +1,127 @@
+package oneconn
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"reflect"
+	"strings"
+	"time"
+)
+
+// What Do returns beside the errors of the driver and of what it ran.
+var (
+	// ErrNotSent says that the context had ended before the connection was free,
+	// so that nothing was sent.
+	ErrNotSent = errors.New("the connection was in use until the context ended")
+
+	// ErrBusy says that the connection's owner reads rows from it. Nothing was
+	// sent.
+	ErrBusy = errors.New("the connection is busy: close its Rows first")
+
+	// ErrSilent says that the server did not answer in time. What the statement
+	// did is not known, and the connection is closed.
+	ErrSilent = errors.New("the server did not answer in time")
+)
+
+// A Conn sends statements on a *sql.Conn, to the driver itself: database/sql
+// registers each statement and its rows, which is a quarter of the client's work,
+// and closes a connection that was only busy. Its callers take turns.
+type Conn struct {
+	conn  *sql.Conn
+	stmts map[string]driver.Stmt // nil: nothing is prepared
+	watch watch
+	on    driver.Conn // while Do runs
+}
+
+// New returns a Conn that prepares each statement once, on its first use, so that
+// a warm call is one round trip with every driver.
+func New(conn *sql.Conn) *Conn { return &Conn{conn: conn, stmts: make(map[string]driver.Stmt)} }
+
+// Unprepared returns a Conn that leaves nothing on the connection.
+func Unprepared(conn *sql.Conn) *Conn { return &Conn{conn: conn} }
+
+// SQL is the connection that c sends on.
+func (c *Conn) SQL() *sql.Conn { return c.conn }
+
+// Patience is how long a server may take to answer before a Waiter is asked.
+const Patience = 5 * time.Second
+
+// A Waiter decides what becomes of a statement that takes long.
+type Waiter interface {
+	// Silent is called when the server has not answered for so long. It returns
+	// how much longer to wait for it, or 0 when the session is to be ended.
+	Silent(since time.Duration) (more time.Duration)
+}
+
+// Do runs f, whose statements the methods of c send, while nobody else can use the
+// connection. It waits as long as the owner's own statement takes; if ctx ends
+// meanwhile it runs nothing. The statements do not run under ctx, whose values
+// alone they see: a driver that cancels one may end the session. If f takes longer
+// than w allows, the connection is closed under it, and the error is ErrSilent. Do
+// does not return before f does, which may be never, if the driver does not return.
+func (c *Conn) Do(ctx context.Context, w Waiter, f func(ctx context.Context) error) error {
+	var err error
+	unusable := c.conn.Raw(func(driverConn any) error {
+		if ctx.Err() != nil {
+			err = ErrNotSent
+			return nil
+		}
+		on, ok := driverConn.(driver.Conn)
+		if !ok {
+			err = errors.ErrUnsupported
+			return nil
+		}
+		c.on = on
+		life := c.watch.start(on, w)
+		err = f(detached{life, ctx})
+		if !c.watch.stop(life) {
+			err = ErrSilent
+		}
+		c.on = nil
+		if err != nil && busy(on, err) {
+			err = ErrBusy
+		}
+		return nil // database/sql would close the connection over ErrBadConn
+	})
+	if unusable != nil {
+		return unusable
+	}
+	return err
+}
+
+// busy reports whether err, which came from on, says that the owner's rows are
+// open there. pgx says ErrBadConn then, of a connection that is well.
+func busy(on driver.Conn, err error) bool {
+	switch {
+	case fromPgx(on) && errors.Is(err, driver.ErrBadConn):
+		v, ok := on.(driver.Validator)
+		return ok && v.IsValid()
+	case fromPgx(on):
+		return strings.HasSuffix(err.Error(), "conn busy")
+	}
+	return fromPq(on) && err.Error() == "pq: there is already a query being processed on this connection"
+}
+
+func fromPgx(on driver.Conn) bool { return packageOf(on) == "github.com/jackc/pgx/v5/stdlib" }
+func fromPq(on driver.Conn) bool  { return packageOf(on) == "github.com/lib/pq" }
+
+func packageOf(on driver.Conn) string {
+	t := reflect.TypeOf(on)
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return t.PkgPath()
+}
+
+// Forget closes what was prepared, which asks the server too; the next use
+// prepares it again. It is to be called by what Do runs.
+func (c *Conn) Forget() error {
+	var errs []error
+	for query, stmt := range c.stmts {
+		errs = append(errs, stmt.Close())
+		delete(c.stmts, query)
+	}
+	return errors.Join(errs...)
+}

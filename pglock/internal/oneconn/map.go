@@ -1,0 +1,57 @@
+package oneconn
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime"
+	"sync"
+	"weak"
+)
+
+// A Map has a value for each driver's connection that it was asked for, until
+// that connection is garbage. A value must not keep its connection alive.
+type Map[V any] struct{ values sync.Map } // of weak.Pointer[byte]
+
+// Of returns the value of what is behind conn, which fresh makes if there is
+// none. A *sql.Conn that a pool hands out later, and that has the same driver's
+// connection, has the same value.
+func (m *Map[V]) Of(conn *sql.Conn, fresh func() V) (value V, err error) {
+	if conn == nil {
+		return value, errors.New("the connection is nil")
+	}
+	err = conn.Raw(func(driverConn any) error {
+		p, err := identity(driverConn)
+		if err != nil {
+			return err
+		}
+		id := weak.Make(p)
+		found, ok := m.values.Load(id)
+		if !ok {
+			if found, ok = m.values.LoadOrStore(id, fresh()); !ok {
+				runtime.AddCleanup(p, func(id weak.Pointer[byte]) { m.values.Delete(id) }, id)
+			}
+		}
+		value = found.(V)
+		return nil
+	})
+	if err != nil {
+		return value, fmt.Errorf("the connection is not usable: %w", err)
+	}
+	return value, nil
+}
+
+// Has reports whether m has a value for the connection with that identity.
+func (m *Map[V]) Has(id weak.Pointer[byte]) bool {
+	_, ok := m.values.Load(id)
+	return ok
+}
+
+func identity(driverConn any) (*byte, error) {
+	v := reflect.ValueOf(driverConn)
+	if v.Kind() != reflect.Pointer {
+		return nil, fmt.Errorf("a driver's connection of type %T cannot be told from another: %w", driverConn, errors.ErrUnsupported)
+	}
+	return (*byte)(v.UnsafePointer()), nil
+}

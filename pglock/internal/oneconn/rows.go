@@ -1,0 +1,85 @@
+package oneconn
+
+import (
+	"database/sql"
+	"database/sql/driver"
+	"fmt"
+	"strconv"
+)
+
+// rows are what a statement returned, one after the other.
+type rows struct {
+	values []driver.Value
+	width  int
+	next   int // where the next row begins
+}
+
+func (r *rows) Next() bool {
+	if r.next >= len(r.values) {
+		return false
+	}
+	r.next += r.width
+	return true
+}
+
+func (r *rows) Err() error   { return nil }
+func (r *rows) Close() error { return nil }
+
+func (r *rows) Scan(dest ...any) error {
+	if len(dest) != r.width {
+		return fmt.Errorf("%d columns for %d variables", r.width, len(dest))
+	}
+	row := r.values[r.next-r.width:]
+	for i, d := range dest {
+		if err := scan(d, row[i]); err != nil {
+			return fmt.Errorf("column %d: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+// scan puts value where dest points. It knows the types of package db, as drivers
+// return them.
+func scan(dest any, value driver.Value) (err error) {
+	switch d := dest.(type) {
+	case *int64:
+		*d, err = integer(value, 64)
+	case *int32:
+		var n int64
+		n, err = integer(value, 32)
+		*d = int32(n)
+	case *bool:
+		switch v := value.(type) {
+		case bool:
+			*d = v
+		case string:
+			*d, err = strconv.ParseBool(v)
+		default:
+			err = fmt.Errorf("a %T is no boolean", value)
+		}
+	case *string:
+		v, ok := value.(string)
+		if !ok {
+			err = fmt.Errorf("a %T is no text", value)
+		}
+		*d = v
+	case sql.Scanner:
+		err = d.Scan(value)
+	default:
+		err = fmt.Errorf("no variable of type %T", dest)
+	}
+	return err
+}
+
+func integer(value driver.Value, bits int) (int64, error) {
+	switch v := value.(type) {
+	case int64:
+		if int64(int32(v)) != v && bits == 32 {
+			return 0, fmt.Errorf("%d has more than 32 bits", v)
+		}
+		return v, nil
+	case string:
+		return strconv.ParseInt(v, 10, bits)
+	}
+	return 0, fmt.Errorf("a %T is no integer", value)
+}

@@ -1,0 +1,202 @@
+package pglock
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
+)
+
+// A combiner lets the callers of a pool's session share statements: what they ask
+// for while a statement is under way travels together in the next one. A goroutine
+// sends it, which is there only while there is something to send, so that a caller
+// may leave, and a driver that does not return stops nobody else.
+type combiner struct {
+	mu     sync.Mutex
+	busy   bool
+	proofs []*op // refreshes: one statement does for all
+	queue  []*op // the rest, in order
+	spare  []*op // the queue's other array
+
+	// Used by the goroutine alone.
+	releases, acquires []*op
+	keys               []byte
+}
+
+const (
+	// batchSize is how many operations are sent in one statement, at most.
+	batchSize = 512
+	// aloneSize is how many are sent one by one before waiting refreshes are served
+	// again.
+	aloneSize = 8
+)
+
+type opKind uint8
+
+const (
+	acquiring opKind = iota
+	releasing
+	refreshing // h is nil for a heartbeat
+	running    // f
+)
+
+// An op is what one caller wants of a session.
+type op struct {
+	kind  opKind
+	ctx   context.Context // of an acquire
+	h     *hold
+	f     func(context.Context, turn) error
+	end   func() // nil, or called when o is done, or is not to be done any more
+	err   error
+	state atomic.Int32 // calling, returned or left
+	done  chan struct{}
+}
+
+// batched reports whether o can share a statement with others. A fence must be
+// newer than its grant, an audit's row belongs to one lock, and of readers there
+// may be several.
+func (o *op) batched(audit bool) bool {
+	switch o.kind {
+	case acquiring:
+		return !o.h.Shared && !o.h.Fence && !audit
+	case releasing:
+		return !o.h.Shared && o.h.audit == 0
+	}
+	return false
+}
+
+// do has o done and waits for it. An acquire or refresh whose context ends before
+// it was sent is not sent. A caller that has waited for grace longer than its
+// context, or for a server that is silent, leaves (errLeft): what was begun is
+// finished all the same, and an acquire undone.
+func (s *poolSession) do(ctx context.Context, o *op) error {
+	c := &s.combiner
+	o.done = make(chan struct{})
+	c.mu.Lock()
+	if o.kind == refreshing {
+		c.proofs = append(c.proofs, o)
+	} else {
+		c.queue = append(c.queue, o)
+	}
+	idle := !c.busy
+	c.busy = true
+	c.mu.Unlock()
+	if idle {
+		go s.serve()
+	}
+	select {
+	case <-o.done:
+		return o.err
+	case <-ctx.Done():
+	case <-s.led.quiet():
+	}
+	if c.withdraw(o) {
+		return s.leaving(ctx)
+	}
+	long := grace
+	if o.kind == releasing {
+		long = cleanupGrace(ctx)
+	}
+	if !sleepUntil(o.done, long) && o.state.CompareAndSwap(calling, left) {
+		return fmt.Errorf("%w: %w", errLeft, s.leaving(ctx))
+	}
+	<-o.done
+	return o.err
+}
+
+func (s *poolSession) leaving(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return oneconn.ErrSilent
+}
+
+// withdraw takes o back if it is an acquire or refresh that was not sent.
+func (c *combiner) withdraw(o *op) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := &c.queue
+	switch o.kind {
+	case acquiring:
+	case refreshing:
+		list = &c.proofs
+	default:
+		return false
+	}
+	i := slices.Index(*list, o)
+	if i >= 0 {
+		*list = slices.Delete(*list, i, i+1)
+	}
+	return i >= 0
+}
+
+// solo has f done in a statement, or several, of its own.
+func (s *poolSession) solo(ctx context.Context, f func(context.Context, turn) error) error {
+	return s.do(ctx, &op{kind: running, f: f})
+}
+
+// take returns what the next statements are for.
+func (c *combiner) take(audit bool) (proofs, batch []*op) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	proofs, c.proofs = c.proofs, nil
+	n, serial := 0, 0
+	for n < len(c.queue) && n < batchSize && serial < aloneSize {
+		if !c.queue[n].batched(audit) {
+			serial++
+		}
+		n++
+	}
+	batch = c.queue[:n:n]
+	c.queue = append(c.spare[:0], c.queue[n:]...)
+	c.busy = len(proofs)+n > 0
+	return proofs, batch
+}
+
+// serve does what has gathered, for all, until nothing has.
+func (s *poolSession) serve() {
+	for {
+		proofs, batch := s.combiner.take(s.p.audit)
+		if len(proofs)+len(batch) == 0 {
+			return
+		}
+		s.serveOnce(proofs, batch)
+		for _, ops := range [][]*op{proofs, batch} {
+			for _, o := range ops {
+				if o.end != nil {
+					o.end()
+				}
+				close(o.done)
+			}
+			clear(ops)
+		}
+		s.combiner.mu.Lock()
+		s.combiner.spare = batch[:0]
+		s.combiner.mu.Unlock()
+	}
+}
+
+func (s *poolSession) serveOnce(proofs, batch []*op) {
+	defer func() {
+		if p := recover(); p != nil { // the driver's: what became of them nobody knows
+			err := fmt.Errorf("%w: the driver panicked: %v", errSessionGone, p)
+			s.led.lose(err)
+			for _, o := range slices.Concat(proofs, batch) {
+				o.err = err
+			}
+			batcher{turn{s.a, s.led}, s}.undoLeft(proofs, batch)
+		}
+	}()
+	tn, err := s.a.takeAlways()
+	if err == nil {
+		defer tn.give()
+	} else {
+		tn = turn{s.a, s.led} // of a session that is over, on which nothing is sent
+	}
+	b := batcher{tn, s}
+	b.run(proofs, batch)
+	b.undoLeft(proofs, batch)
+}

@@ -1,0 +1,116 @@
+package pglock
+
+import (
+	"context"
+	"time"
+
+	"github.com/swanlake-io/swanlock/db"
+)
+
+// held asks the session for the keys of its locks; true: shared.
+func (b batcher) held() (map[Key]bool, error) {
+	keys := make(map[Key]bool)
+	err := b.do(context.Background(), func(ctx context.Context) error {
+		rows, err := b.q.HeldKeys(ctx)
+		for _, row := range rows {
+			keys[Key(row.Key)] = row.Shared
+			if row.Pid != b.s.pid {
+				return ErrPooler
+			}
+		}
+		return err
+	})
+	return keys, err
+}
+
+// prove asks the server for the number of the session's locks and the sum of
+// their keys, which is as good as all of them: nobody else has the session. It
+// renews the leases: the session's, that of each lock whose refresh is among the
+// proofs, and of those that refresh themselves.
+func (b batcher) prove(proofs []*op) {
+	s := b.s
+	locks, sum := b.led.expected()
+	sent := time.Now()
+	var row db.HeartbeatRow
+	err := b.do(context.Background(), func(ctx context.Context) (err error) {
+		row, err = b.q.Heartbeat(ctx)
+		return err
+	})
+	switch {
+	case err == nil && row.Pid != s.pid:
+		b.stray(row.Pid)
+	case err != nil && sqlState(err) == "":
+		b.destroy(err)
+	case err != nil || row.Locks != locks || row.Sum != sum:
+		if unknown := b.reconcile(); unknown != nil {
+			b.destroy(unknown)
+		}
+	}
+	if b.led.alive() != nil {
+		s.failAll(proofs)
+		return
+	}
+	if err == nil {
+		asked := make(map[*hold]bool, len(proofs))
+		for _, o := range proofs {
+			asked[o.h] = true
+		}
+		b.led.renewed(sent, func(h *hold) bool { return h.audit == 0 && (h.AutoRefresh || asked[h]) })
+	}
+	for _, o := range proofs {
+		switch o.err = explain(err, false); {
+		case o.h == nil:
+		case o.h.audit != 0:
+			b.sendOne(o) // its row is to tell
+		default:
+			if over := o.h.over(); over != nil {
+				o.err = over
+			}
+		}
+	}
+	b.rest()
+}
+
+// reconcile finds which locks the session has lost, and ends them; what it has
+// that nobody knows of is unlocked.
+func (b batcher) reconcile() error {
+	held, err := b.held()
+	if err != nil {
+		return err
+	}
+	ours := b.led.holds()
+	for _, h := range ours {
+		if shared, ok := held[h.key]; !ok || shared != h.Shared {
+			b.released(h, false)
+		}
+	}
+	for _, h := range ours {
+		delete(held, h.key)
+	}
+	for key, shared := range held {
+		if err := b.unlockIfHeld(key, shared); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unlockOverdue unlocks what has ended by itself.
+func (b batcher) unlockOverdue() {
+	if b.s.over() != nil {
+		return
+	}
+	if err := b.settle(); err != nil && b.led.alive() == nil {
+		b.destroy(err)
+	}
+}
+
+// stray ends the session: another backend answered than the one that has its
+// locks.
+func (b batcher) stray(pid int32) {
+	if h := b.led.any(); h != nil {
+		b.strayed(h, pid)
+	} else {
+		b.destroy(ErrPooler)
+	}
+}

@@ -1,0 +1,346 @@
+package pglock
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/bits"
+	"slices"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/db"
+	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
+)
+
+// A poolSession is a session of a pool, from its opening to its end.
+type poolSession struct {
+	p     *Pool
+	lease time.Duration // how long the server lets it be idle; 0: for ever
+
+	// Guarded by p.mu.
+	locks int  // held or asked for, and tickets
+	waits bool // in the server, on behalf of one waiter: nobody else is to use it
+	gone  bool // not in p.sessions any more
+
+	ready         chan struct{} // closed when opened, or failed
+	failed        error         // why it could not be opened
+	a             *access
+	led           *ledger
+	pid           int32
+	savedSettings timeouts      // what the settings were
+	serverLease   time.Duration // ours, or that of the role
+
+	combiner
+
+	// Used by the combiner's goroutine alone.
+	heartbeatTimer *time.Timer
+	emptySince     time.Time // zero: it holds something
+	closed         bool
+}
+
+// connecting is how long a new session may take.
+const connecting = 10 * time.Second
+
+// leaseOf is the lease of the sessions for locks with that TTL: the two highest
+// bits of its milliseconds, so that a few sessions do for all of them.
+func leaseOf(ttl time.Duration) time.Duration {
+	if ttl == 0 {
+		return 0
+	}
+	ms := uint64(max(ttl/time.Millisecond, 1))
+	low := max(bits.Len64(ms)-2, 0)
+	return time.Duration(ms>>low<<low) * time.Millisecond
+}
+
+// fitsLocked reports whether s can take one more lock of that lease: a shorter one
+// is as safe, but for none.
+func (s *poolSession) fitsLocked(lease time.Duration) bool {
+	return !s.gone && !s.waits && s.locks < locksPerSession && s.lease <= lease && (s.lease == 0) == (lease == 0) && !s.silent()
+}
+
+// silent reports whether the session has a statement that the server does not
+// answer.
+func (s *poolSession) silent() bool { return s.isOpen() && s.led.stalled.Load() }
+
+// open takes a connection of the caller's pool and looks at what is behind it.
+// Many may be waiting for it, so it depends on nobody's context.
+func (s *poolSession) open() {
+	defer close(s.ready)
+	ctx, cancel := context.WithTimeout(s.p.life, connecting)
+	defer cancel()
+	// A server that was restarted leaves dead connections in the *sql.DB.
+	for range s.p.db.Stats().Idle + 1 {
+		if s.failed = s.connect(ctx); s.failed == nil || sqlState(s.failed) != "" || ctx.Err() != nil {
+			break
+		}
+	}
+	if s.failed != nil {
+		s.p.forget(s, false)
+	}
+}
+
+func (s *poolSession) connect(ctx context.Context) (err error) {
+	conn, err := s.p.conn(ctx)
+	if err != nil {
+		return s.p.scarce(fmt.Errorf("no connection: %w", err))
+	}
+	s.a = newAccess(s.p.config, oneconn.New(conn))
+	tn, err := s.a.takeAlways()
+	if err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	defer tn.give()
+	s.led = tn.led
+	if _, err := tn.led.enter(conn, request{}); err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	if err := tn.settle(); err != nil { // somebody may have given it back with locks on it
+		return errors.Join(err, conn.Close())
+	}
+	if err := s.begin(ctx, tn); err != nil {
+		tn.destroy(err)
+		return err
+	}
+	return nil
+}
+
+// begin makes the session what the pool wants it to be.
+func (s *poolSession) begin(ctx context.Context, tn turn) error {
+	if err := s.p.direct(ctx, tn); err != nil {
+		return err
+	}
+	if err := tn.mark(ctx); err != nil {
+		return err
+	}
+	var params string
+	if s.lease > 0 {
+		params = timeouts{}.of(s.lease).idleInTransaction
+	}
+	sent := time.Now()
+	row, err := ask(ctx, tn, (*db.Queries).PoolOpen, params)
+	if err != nil {
+		return explain(err, false)
+	}
+	s.pid, s.savedSettings = row.Pid, timeouts{row.Idle, row.IdleInTransaction}
+	s.p.measured(row.Room)
+	if s.serverLease = s.lease; s.lease > 0 {
+		tn.warnLeaseless(s.savedSettings)
+	} else {
+		s.serverLease = time.Duration(row.IdleMs) * time.Millisecond
+	}
+	tn.led.own(s, lease{s.serverLease, sent})
+	s.combiner.mu.Lock()
+	s.heartbeatTimer = time.AfterFunc(s.every(), func() { s.p.spawn(s.heartbeat) })
+	s.combiner.mu.Unlock()
+	return nil
+}
+
+// direct refuses a pooler in transaction mode, once for each pool, before
+// anything is set or prepared: two connections that share one backend give it
+// away, and one that has two.
+func (p *Pool) direct(ctx context.Context, tn turn) error {
+	p.mu.Lock()
+	checked := p.poolerChecked
+	p.mu.Unlock()
+	if checked {
+		return nil
+	}
+	first, err := tn.askBackend(ctx)
+	if err != nil {
+		return err
+	}
+	if pid, err := p.anotherBackend(ctx); err == nil && pid == first {
+		return fmt.Errorf("%w (two connections share the backend %d)", ErrPooler, pid)
+	}
+	if again, err := tn.askBackend(ctx); err != nil {
+		return err
+	} else if again != first {
+		return fmt.Errorf("%w (process %d, then %d)", ErrPooler, first, again)
+	}
+	p.mu.Lock()
+	p.poolerChecked = true
+	p.mu.Unlock()
+	return nil
+}
+
+// anotherBackend asks one more connection, if there is one to be had.
+func (p *Pool) anotherBackend(ctx context.Context) (pid int32, err error) {
+	if !p.spare(0) {
+		return 0, nil
+	}
+	soon, cancel := context.WithTimeout(ctx, connecting/10) // somebody may be quicker
+	defer cancel()
+	conn, err := p.conn(soon)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	tn, err := plain(conn).takeAlways()
+	if err != nil {
+		return 0, err
+	}
+	defer tn.give()
+	return tn.askBackend(ctx)
+}
+
+// askBackend asks which backend is there, and prepares nothing.
+func (tn turn) askBackend(ctx context.Context) (pid int32, err error) {
+	other := tn
+	other.access = plain(tn.sql())
+	err = other.do(ctx, func(ctx context.Context) (err error) {
+		pid, err = other.q.Backend(ctx)
+		return err
+	})
+	return pid, err
+}
+
+// conn takes a connection of the caller's pool. lib/pq does not look at ctx while it
+// connects, so it may be given up; what comes later goes back.
+func (p *Pool) conn(ctx context.Context) (*sql.Conn, error) {
+	type opened struct {
+		conn *sql.Conn
+		err  error
+	}
+	came := make(chan opened, 1)
+	go func() {
+		conn, err := p.db.Conn(ctx)
+		came <- opened{conn, err}
+	}()
+	select {
+	case o := <-came:
+		return o.conn, o.err
+	case <-ctx.Done():
+	}
+	select {
+	case o := <-came:
+		return o.conn, o.err
+	case <-time.After(grace):
+	}
+	go func() {
+		if o := <-came; o.err == nil {
+			o.conn.Close()
+		}
+	}()
+	return nil, fmt.Errorf("the server did not accept it in time: %w", context.Cause(ctx))
+}
+
+// every returns how often the session proves its locks.
+func (s *poolSession) every() time.Duration {
+	if s.serverLease > 0 {
+		return min(s.serverLease/3, s.p.heartbeat)
+	}
+	return s.p.heartbeat
+}
+
+// opened waits until the session is open, or has failed to.
+func (s *poolSession) opened(ctx context.Context) error {
+	select {
+	case <-s.ready:
+		return s.failed
+	case <-ctx.Done():
+		return s.p.scarce(notAcquired(ctx))
+	}
+}
+
+func (s *poolSession) isOpen() bool {
+	select {
+	case <-s.ready:
+		return s.failed == nil
+	default:
+		return false
+	}
+}
+
+// spare reports whether the *sql.DB has a connection to give, and keep more
+// besides.
+func (p *Pool) spare(keep int) bool {
+	st := p.db.Stats()
+	return st.MaxOpenConnections == 0 || st.InUse+keep < st.MaxOpenConnections
+}
+
+// scarce adds to err that the *sql.DB has no connection to give.
+func (p *Pool) scarce(err error) error {
+	if p.spare(0) {
+		return err
+	}
+	return fmt.Errorf("all %d connections of the *sql.DB are in use: raise SetMaxOpenConns: %w", p.db.Stats().MaxOpenConnections, err)
+}
+
+// A poolSession is the owner of its ledger.
+
+func (s *poolSession) freed(h *hold) { s.p.unclaim(h) }
+
+func (s *poolSession) overdue() {
+	s.p.spawn(func() {
+		s.solo(context.Background(), func(context.Context, turn) error { return nil })
+	})
+}
+
+// It is the keeper of its locks, too.
+
+func (s *poolSession) renew(ctx context.Context, h *hold) error {
+	return s.do(ctx, &op{kind: refreshing, h: h})
+}
+
+func (s *poolSession) release(ctx context.Context, h *hold) error {
+	err := s.do(ctx, &op{kind: releasing, h: h})
+	if errors.Is(err, errLeft) {
+		return h.lose(err)
+	}
+	return err
+}
+
+// heartbeat proves the session's locks.
+func (s *poolSession) heartbeat() {
+	if err := s.do(context.Background(), &op{kind: refreshing}); err != nil && !errors.Is(err, errPoolClosed) {
+		s.p.log.Warn("pglock: heartbeat failed", "err", err)
+	}
+}
+
+// stopBeating ends the heartbeat.
+func (s *poolSession) stopBeating() {
+	if s.heartbeatTimer != nil {
+		s.heartbeatTimer.Stop()
+	}
+}
+
+// rest gives the connection back when the session has held nothing for long.
+func (b batcher) rest() {
+	const long = time.Minute
+	s := b.s
+	if !b.led.empty() {
+		s.emptySince = time.Time{}
+	} else if s.emptySince.IsZero() {
+		s.emptySince = time.Now()
+	} else if time.Since(s.emptySince) > long && s.p.forget(s, true) {
+		if err := s.close(b.turn); err != nil {
+			s.p.log.Warn("pglock: closing an idle session", "err", err)
+		}
+		return
+	}
+	s.heartbeatTimer.Reset(s.every())
+}
+
+// close releases what the session still has and gives the connection back as it
+// was.
+func (s *poolSession) close(tn turn) error {
+	s.stopBeating()
+	s.closed = true
+	errs := slices.DeleteFunc(tn.releaseAll(), func(err error) bool { return errors.Is(err, swanlock.ErrExpired) })
+	tn.settle() // what has ended by itself
+	if tn.led.alive() != nil {
+		return errors.Join(errs...)
+	}
+	if s.lease > 0 {
+		_, err := ask(context.Background(), tn, (*db.Queries).PoolShut,
+			db.PoolShutParams{Pid: s.pid, Idle: s.savedSettings.idle, IdleInTransaction: s.savedSettings.idleInTransaction})
+		if err != nil {
+			tn.destroy(err)
+			return errors.Join(errs...)
+		}
+	}
+	tn.led.own(nil, lease{})
+	return errors.Join(append(errs, tn.unprepare(), tn.sql().Close())...)
+}

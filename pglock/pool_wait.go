@@ -1,0 +1,430 @@
+package pglock
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/swanlake-io/swanlock/db"
+)
+
+// A queue has those callers of a pool that wait for one key, in the order of their
+// tickets. Only the first looks what is ahead of it in the line of all hosts: the
+// others have it ahead. It is guarded by the pool's mutex.
+type queue struct{ waiters []*waiter }
+
+// A waiter is one of them.
+type waiter struct {
+	r     request
+	s     *poolSession // where his ticket is
+	own   bool         // s is for this one alone, which waits there as well
+	t     *ticket
+	woken chan struct{}
+}
+
+// wake tells the first that something has happened.
+func (q *queue) wake() {
+	select {
+	case q.waiters[0].woken <- struct{}{}:
+	default:
+	}
+}
+
+// hasWaiters reports whether callers of this pool wait for key.
+func (p *Pool) hasWaiters(key Key) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.queues[key] != nil
+}
+
+// wait waits in line, after a try in vain perhaps, until the lock is granted or
+// ctx ends.
+func (p *Pool) wait(ctx context.Context, r request, tried bool) (*PostgresLock, error) {
+	me, err := p.join(ctx, r, tried)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { p.leave(me) }()
+	for pause := newPause(); ; {
+		switch {
+		case ctx.Err() != nil:
+			return nil, notAcquired(ctx)
+		case p.life.Err() != nil:
+			return nil, errPoolClosed
+		case !me.t.live(): // its session is gone, and the place with it
+			next, err := p.join(ctx, r, tried)
+			if err != nil {
+				return nil, err
+			}
+			p.leave(me)
+			me = next
+		}
+		idle := time.Duration(-1)
+		if p.first(me) {
+			l, waited, err := p.step(ctx, me)
+			switch {
+			case l != nil:
+				return l, nil
+			case err != nil && ctx.Err() != nil:
+				return nil, notAcquired(ctx)
+			case err != nil && !elsewhere(err): // else it was granted too late for its TTL
+				return nil, err
+			}
+			if idle = pause.next(); waited {
+				idle = 0
+			}
+		}
+		me.sleep(ctx, p.life, idle)
+	}
+}
+
+// sleep lasts until the waiter is woken, or for d, if that is not negative.
+func (me *waiter) sleep(ctx, life context.Context, d time.Duration) {
+	if d == 0 {
+		return
+	}
+	var after <-chan time.Time
+	if d > 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		after = timer.C
+	}
+	select {
+	case <-me.woken:
+	case <-after:
+	case <-ctx.Done():
+	case <-life.Done():
+	}
+}
+
+// join takes a ticket, and with it the place in the pool's own queue, on another
+// session if one turns out to be dead.
+func (p *Pool) join(ctx context.Context, r request, tried bool) (me *waiter, err error) {
+	for range maxSessions {
+		if me, err = p.joinOnce(ctx, r, tried); !errors.Is(err, errSessionGone) {
+			break
+		}
+	}
+	return me, err
+}
+
+func (p *Pool) joinOnce(ctx context.Context, r request, tried bool) (*waiter, error) {
+	me := &waiter{r: r, woken: make(chan struct{}, 1)}
+	if err := p.reserveForWait(me); err != nil {
+		return nil, err
+	}
+	s := me.s
+	err := s.opened(ctx)
+	joined := false
+	for pause := newPause(); err == nil && !joined; {
+		var state atomic.Int32 // calling, returned or left
+		err = s.solo(ctx, func(_ context.Context, tn turn) error {
+			t, err := tn.takeTicket(ctx, r.key, &p.hint)
+			if t == nil {
+				return err
+			}
+			if t.pid != s.pid {
+				tn.drop(t)
+				batcher{tn, s}.stray(t.pid)
+				return ErrPooler
+			}
+			if !state.CompareAndSwap(calling, returned) { // nobody waits any more
+				return tn.drop(t)
+			}
+			me.t = t
+			p.hint.joined(r.key, t, tried)
+			p.enqueue(me)
+			return nil
+		})
+		if errors.Is(err, errLeft) && !state.CompareAndSwap(calling, left) {
+			err = nil // it was about to return
+		}
+		if joined = err == nil && state.Load() == returned; !joined && err == nil { // too many came at once
+			err = pause.wait(ctx)
+		}
+	}
+	if err != nil {
+		p.mu.Lock()
+		p.releaseFromWaitLocked(me)
+		p.mu.Unlock()
+		return nil, unanswered(ctx, err)
+	}
+	return me, nil
+}
+
+// reserveForWait finds a session for the ticket of me. A caller that is the pool's
+// first for a key gets an empty session to itself, if another session is left to
+// cancel its wait and a connection is left for the holder. Its ticket then needs no
+// statement to be dropped.
+func (p *Pool) reserveForWait(me *waiter) (err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return errPoolClosed
+	}
+	lease := leaseOf(me.r.TTL)
+	if p.queues[me.r.key] == nil && !p.reserved[me.r.key] && p.mayWait() && p.locks < p.maxLocks {
+		s := p.emptySession(lease, nil)
+		room := p.spare(1) || slices.ContainsFunc(p.sessions, func(other *poolSession) bool { return other != s && other.isOpen() && other.fitsLocked(lease) })
+		if s != nil && s.isOpen() && p.openSessionOtherThan(s) != nil && room {
+			p.occupyLocked(s)
+			p.reserveLocked(s)
+			p.reserved[me.r.key] = true
+			me.s, me.own = s, true
+			return nil
+		}
+	}
+	me.s, err = p.chooseLocked(lease)
+	return err
+}
+
+// releaseFromWaitLocked gives back what reserveForWait took.
+func (p *Pool) releaseFromWaitLocked(me *waiter) {
+	p.unreserveLocked(me.s)
+	if me.own {
+		delete(p.reserved, me.r.key)
+		p.vacateLocked(me.s)
+	}
+}
+
+// enqueue puts me where the ticket says: those taken on another session may come
+// a little late.
+func (p *Pool) enqueue(me *waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	q := p.queues[me.r.key]
+	if q == nil {
+		q = &queue{}
+		p.queues[me.r.key] = q
+	}
+	i, _ := slices.BinarySearchFunc(q.waiters, me.t.number, func(w *waiter, n int32) int { return int(w.t.number) - int(n) })
+	q.waiters = slices.Insert(q.waiters, i, me)
+}
+
+// first reports whether me is the first of this pool's.
+func (p *Pool) first(me *waiter) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.queues[me.r.key].waiters[0] == me
+}
+
+// leave gives the place up, without waiting for the server.
+func (p *Pool) leave(me *waiter) {
+	live := me.t.live()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	q := p.queues[me.r.key]
+	i := slices.Index(q.waiters, me)
+	if i < 0 {
+		return
+	}
+	q.waiters = slices.Delete(q.waiters, i, i+1)
+	if len(q.waiters) == 0 {
+		delete(p.queues, me.r.key)
+	} else if i == 0 {
+		if next := q.waiters[0].t; me.t.ahead.Load() == 0 && next.ahead.Load() == me.t.number {
+			next.ahead.Store(0) // it was the first of all, so the next is
+		}
+		q.wake()
+	}
+	switch {
+	case p.stopped:
+	case !live:
+		p.releaseFromWaitLocked(me)
+	default:
+		p.work.Go(func() {
+			me.s.solo(context.Background(), func(_ context.Context, tn turn) error { return tn.drop(me.t) })
+			p.mu.Lock()
+			p.releaseFromWaitLocked(me)
+			p.mu.Unlock()
+		})
+	}
+}
+
+// step waits for the turn of me, the pool's first, once and on a session for
+// nothing else; if there is none to be had, it only looks.
+func (p *Pool) step(ctx context.Context, me *waiter) (l *PostgresLock, waited bool, err error) {
+	s := p.sessionToWaitOn(me)
+	if s == nil {
+		return p.attempt(ctx, me, me.s, 0)
+	}
+	ended := make(chan struct{})
+	defer close(ended)
+	for _, end := range []context.Context{ctx, p.life} {
+		defer context.AfterFunc(end, func() { p.cancel(s, ended) })()
+	}
+	return p.attempt(ctx, me, s, p.serverWait(ctx, s))
+}
+
+// An attempted is what became of an attempt.
+type attempted struct {
+	state  atomic.Int32 // calling, returned or left
+	l      *PostgresLock
+	waited bool
+}
+
+// cancel ends the wait on s, with another session, so that a caller that has left
+// is not in the server's queue any more. Without another the wait ends by itself,
+// soon. It waits for grace at most.
+func (p *Pool) cancel(s *poolSession, ended <-chan struct{}) {
+	soon, stop := context.WithTimeout(context.Background(), grace)
+	defer stop()
+	for pause := newPause(); ; {
+		p.mu.Lock()
+		other := p.openSessionOtherThan(s)
+		p.mu.Unlock()
+		if other != nil {
+			other.solo(soon, func(ctx context.Context, tn turn) error {
+				_, err := look(ctx, tn, (*db.Queries).CancelWait, s.pid)
+				return err
+			})
+		}
+		select {
+		case <-ended:
+			return
+		case <-soon.Done():
+			return
+		case <-time.After(pause.next()): // it was not waiting yet
+		}
+	}
+}
+
+// mayWait reports whether one more session may wait. p.mu is held, as for the
+// methods below.
+func (p *Pool) mayWait() bool {
+	return !p.polling && !p.closed && p.waitingSessions < p.maxWaiters
+}
+
+// openSessionOtherThan returns an open session, not s, on which nobody waits.
+func (p *Pool) openSessionOtherThan(s *poolSession) *poolSession {
+	for _, other := range p.sessions {
+		if other != s && !other.waits && other.isOpen() && !other.silent() {
+			return other
+		}
+	}
+	return nil
+}
+
+// emptySession returns a session, not except, that has nothing, or will be when it
+// is open.
+func (p *Pool) emptySession(lease time.Duration, except *poolSession) (s *poolSession) {
+	for _, other := range p.sessions {
+		if other.locks == 0 && !other.waits && other.lease == lease && other != except && !other.silent() {
+			if s = other; s.isOpen() {
+				break
+			}
+		}
+	}
+	return s
+}
+
+// occupyLocked keeps s for one waiter; vacateLocked ends that.
+func (p *Pool) occupyLocked(s *poolSession) {
+	s.waits = true
+	p.waitingSessions++
+}
+
+func (p *Pool) vacateLocked(s *poolSession) {
+	s.waits = false
+	p.waitingSessions--
+}
+
+// sessionToWaitOn returns an empty session, if there may be one more.
+func (p *Pool) sessionToWaitOn(me *waiter) *poolSession {
+	if me.own {
+		return me.s
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.mayWait() {
+		return nil
+	}
+	lease := leaseOf(me.r.TTL)
+	s := p.emptySession(lease, me.s)
+	if s == nil {
+		if len(p.sessions) >= maxSessions/2 || !p.spare(1) { // one is left for the holder
+			return nil
+		}
+		s = p.newSessionLocked(lease)
+	}
+	if !s.isOpen() { // the waiter only looks meanwhile
+		return nil
+	}
+	p.occupyLocked(s)
+	return s
+}
+
+// serverWait returns how long a statement may wait on s.
+func (p *Pool) serverWait(ctx context.Context, s *poolSession) time.Duration {
+	d := maxServerWait
+	if s.lease > 0 {
+		d = min(d, s.lease/3)
+	}
+	return before(ctx, d)
+}
+
+// attempt looks on s whether me is the first in line, and waits for that for up to
+// wait.
+func (p *Pool) attempt(ctx context.Context, me *waiter, s *poolSession, wait time.Duration) (l *PostgresLock, waited bool, err error) {
+	h := newHold(me.r).on(turn{s.a, s.led}, s)
+	var a attempted
+	o := &op{kind: running}
+	if wait > 0 && !me.own {
+		o.end = func() {
+			p.mu.Lock()
+			p.vacateLocked(s)
+			p.mu.Unlock()
+		}
+	}
+	o.f = func(_ context.Context, tn turn) error {
+		adv, err := batcher{tn, s}.advanceFor(ctx, h, me, wait)
+		a.waited = adv.waited
+		if err == nil && adv.granted {
+			a.l = h.beginInPool()
+			if !a.state.CompareAndSwap(calling, returned) {
+				a.l.dropped.Stop()
+				tn.release(h)
+			}
+		}
+		return err
+	}
+	err = s.do(ctx, o)
+	switch {
+	case errors.Is(err, errLeft) && a.state.CompareAndSwap(calling, left):
+		return nil, false, unanswered(ctx, err)
+	case a.state.Load() == returned:
+		return a.l, true, nil
+	case errors.Is(err, errSessionGone):
+		return nil, false, nil
+	case err != nil && !errors.Is(err, errLeft):
+		return nil, a.waited, err
+	}
+	return nil, a.waited, nil
+}
+
+// advanceFor is what attempt does with the turn.
+func (b batcher) advanceFor(ctx context.Context, h *hold, me *waiter, wait time.Duration) (advanced, error) {
+	// The lock would be granted to the session once more.
+	if b.led.held(h.key) != nil || !h.Shared && b.led.hasOtherReader(h.key, h) {
+		return advanced{}, nil
+	}
+	if awaited, err := b.awaited(h, int64(me.t.number)); err != nil || awaited {
+		return advanced{}, err
+	}
+	adv, err := b.advance(context.WithoutCancel(ctx), h, me.t, wait)
+	if err != nil || !adv.granted {
+		return adv, err
+	}
+	p := b.s.p
+	p.mu.Lock()
+	p.reserveLocked(b.s)
+	p.claimLocked(h, b.s)
+	p.mu.Unlock()
+	if err := b.complete(ctx, h); err != nil {
+		p.unclaim(h)
+		return advanced{waited: adv.waited}, err
+	}
+	return adv, nil
+}

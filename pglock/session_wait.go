@@ -1,0 +1,153 @@
+package pglock
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+)
+
+// queue waits in line until the lock is granted or ctx ends.
+func (a *access) queue(ctx context.Context, r request) (*PostgresLock, error) {
+	straight := a.hint.at(r.key)
+	if !straight {
+		l, err := a.tryAcquire(ctx, r)
+		if !elsewhere(err) {
+			return l, err
+		}
+	}
+	var t *ticket
+	defer func() {
+		if t != nil {
+			a.leave(ctx, t)
+		}
+	}()
+	for pause := newPause(); ; {
+		s, err := a.step(ctx, r, t, !straight)
+		t = s.t
+		switch {
+		case s.l != nil:
+			return s.l, nil
+		case err != nil && ctx.Err() != nil && (elsewhere(err) || unanswered(ctx, err) != err):
+			return nil, notAcquired(ctx)
+		case err != nil && !elsewhere(err): // else it was granted too late for its TTL
+			return nil, err
+		case t != nil && !t.live():
+			t = nil
+		}
+		if !s.waited {
+			if err := pause.wait(ctx); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// A step is what became of one wait, or one look.
+type step struct {
+	l      *PostgresLock
+	t      *ticket
+	waited bool
+}
+
+// step takes a ticket, if t is nil, and waits once for the lock.
+func (a *access) step(ctx context.Context, r request, t *ticket, tried bool) (step, error) {
+	tn, err := a.take(ctx)
+	if err != nil {
+		return step{t: t}, err
+	}
+	h := newHold(r).on(tn, a)
+	var s step // of the goroutine: it may outlive this call
+	err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error {
+		if _, err := tn.ready(r); err != nil {
+			return err
+		}
+		if t == nil {
+			taken, err := tn.takeTicket(ctx, r.key, &a.hint)
+			if taken == nil {
+				return err
+			}
+			a.hint.joined(r.key, taken, tried)
+			s.t = taken
+		} else {
+			s.t = t
+		}
+		adv, err := tn.advance(ctx, h, s.t, a.serverWait(ctx, tn.led))
+		s.waited = adv.waited
+		if err != nil || !adv.granted {
+			return err
+		}
+		if err = tn.complete(ctx, h); err == nil {
+			s.l = h.begin()
+		}
+		return err
+	}, func(tn turn, err error) {
+		if s.l != nil {
+			s.l.dropped.Stop()
+			tn.release(h)
+		}
+		if s.t != nil {
+			tn.drop(s.t)
+		}
+	})
+	if errors.Is(err, errLeft) {
+		return step{}, err // the ticket is dropped in the background
+	}
+	if s.t == nil {
+		s.t = t
+	}
+	return s, err
+}
+
+// serverWait returns how long a statement may wait on a caller's session; not at
+// all where other locks would have to wait as well.
+func (a *access) serverWait(ctx context.Context, led *ledger) time.Duration {
+	if !led.empty() || a.polling {
+		return 0
+	}
+	return before(ctx, maxServerWait/2) // ctx is looked at in between
+}
+
+// before returns d, or what is left of it before ctx's deadline, but a millisecond
+// at least.
+func before(ctx context.Context, d time.Duration) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		d = min(d, time.Until(deadline))
+	}
+	return max(d, time.Millisecond)
+}
+
+// leave gives up the place of a caller that has the lock, or has gone.
+func (a *access) leave(ctx context.Context, t *ticket) {
+	if !t.live() {
+		return
+	}
+	err := turn{a, t.led}.soon(ctx, func(tn turn) error { return tn.drop(t) })
+	if err != nil && !errors.Is(err, errLeft) {
+		a.log.Warn("pglock: the place in line was given up with the session", "err", err)
+	}
+}
+
+// A pause grows from one look to the next.
+type pause time.Duration
+
+func newPause() *pause { p := pause(2 * time.Millisecond); return &p }
+
+// next returns how long to pause: a random part of an interval that grows to a
+// quarter of a second, so that waiters do not march in step.
+func (p *pause) next() time.Duration {
+	d := time.Duration(*p)
+	*p = pause(min(d*3/2, 250*time.Millisecond))
+	return d/2 + rand.N(d/2)
+}
+
+func (p *pause) wait(ctx context.Context) error {
+	timer := time.NewTimer(p.next())
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return notAcquired(ctx)
+	}
+}

@@ -1,0 +1,124 @@
+package pglock
+
+import (
+	"context"
+
+	"github.com/swanlake-io/swanlock/db"
+)
+
+// This file has the statements of a lock's life. What their answers mean is in
+// settle.go.
+
+// What TryAcquire, Mark and Turn answer when they did not do it.
+const (
+	heldElsewhere = -1
+	onStandby     = -2
+	fenceTooOld   = -3
+	notOurs       = -4 // the backend, which is not marked, or has another client's locks
+)
+
+// A tried is what a try answered.
+type tried struct {
+	answer int64    // 0 or the fence, or one of the above
+	saved  timeouts // what the lease's settings were
+}
+
+// try asks for the lock, with the lease that the session is to have.
+func (tn turn) try(ctx context.Context, h *hold, lease string) (tried, error) {
+	switch {
+	case tn.audit:
+		row, err := ask(ctx, tn, (*db.Queries).TryAcquireAudited, db.TryAcquireAuditedParams{
+			Key: int64(h.key), Shared: h.Shared, Fence: h.Fence, Lease: lease, Gate: h.gate, Session: tn.led.token,
+			Target: h.target, Owner: h.Owner, TtlMs: milliseconds(h.TTL), Backend: tn.led.backend, Started: float64(tn.led.started) / 1e6})
+		h.pid, h.audit, h.staleRows = row.Pid, row.AuditID, row.Dead
+		return tried{row.Answer, timeouts{row.Idle, row.IdleInTransaction}}, err
+	case lease != "" || h.Shared || h.Fence || h.gate != 0:
+		row, err := ask(ctx, tn, (*db.Queries).TryAcquireWith, db.TryAcquireWithParams{
+			Key: int64(h.key), Shared: h.Shared, Fence: h.Fence, Lease: lease, Gate: h.gate, Session: tn.led.token})
+		h.pid = row.Pid
+		return tried{row.Answer, timeouts{row.Idle, row.IdleInTransaction}}, err
+	default:
+		pid, err := ask(ctx, tn, (*db.Queries).TryAcquire, db.TryAcquireParams{Session: tn.led.token, Key: int64(h.key)})
+		h.pid = int32(pid)
+		return tried{answer: min(pid, 0)}, err
+	}
+}
+
+// refresh proves the lock and sets the lease.
+func (tn turn) refresh(ctx context.Context, h *hold, t timeouts) (db.RefreshRow, error) {
+	if h.audit == 0 {
+		return ask(ctx, tn, (*db.Queries).Refresh, db.RefreshParams{
+			Key: int64(h.key), Shared: h.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
+	}
+	row, err := ask(ctx, tn, (*db.Queries).RefreshAudited, db.RefreshAuditedParams{
+		Key: int64(h.key), Shared: h.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction, AuditID: h.audit})
+	return db.RefreshRow(row), err
+}
+
+// probe only proves it.
+func (tn turn) probe(h *hold) (db.RefreshRow, error) {
+	return ask(context.Background(), tn, (*db.Queries).Refresh, db.RefreshParams{Key: int64(h.key), Shared: h.Shared})
+}
+
+// A released says which backend answered, and whether it held the lock until then.
+type released struct {
+	Pid      int32
+	Released bool
+}
+
+// unlock frees the lock and sets the lease to t.
+func (tn turn) unlock(h *hold, t timeouts, audited, expired bool) (released, error) {
+	ctx := context.Background()
+	switch {
+	case audited:
+		reason := "released"
+		if expired {
+			reason = "expired"
+		}
+		row, err := ask(ctx, tn, (*db.Queries).ReleaseAudited, db.ReleaseAuditedParams{
+			Key: int64(h.key), Shared: h.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction,
+			AuditID: h.audit, EndReason: reason})
+		return released{row.Pid, row.Released}, err
+	case t == timeouts{} && !h.Shared:
+		pid, err := ask(ctx, tn, (*db.Queries).Release, db.ReleaseParams{Pid: int64(h.pid), Key: int64(h.key)})
+		return released{int32(max(pid, -pid)), pid > 0}, err
+	default:
+		row, err := ask(ctx, tn, (*db.Queries).ReleaseWith, db.ReleaseWithParams{
+			Key: int64(h.key), Shared: h.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
+		return released{row.Pid, row.Released}, err
+	}
+}
+
+// unlockIfHeld frees, once, what the ledger does not know of.
+func (tn turn) unlockIfHeld(key Key, shared bool) error {
+	_, err := ask(context.Background(), tn, (*db.Queries).Undo, db.UndoParams{Key: int64(key), Shared: shared})
+	return err
+}
+
+// terminate ends the backend that granted h, if it still holds the lock.
+func (tn turn) terminate(h *hold) {
+	_, err := ask(context.Background(), tn, (*db.Queries).Terminate, db.TerminateParams{Key: int64(h.key), Shared: h.Shared, Pid: h.pid})
+	if err != nil {
+		tn.log.Warn("pglock: a backend behind a pooler may still hold a lock", "pid", h.pid, "target", quote(h.target), "err", err)
+	}
+}
+
+// closeStaleRows closes the rows of those that h's grant has proven gone. Whatever
+// its error, nothing is held.
+func (tn turn) closeStaleRows(h *hold) error {
+	err := tn.do(context.Background(), func(ctx context.Context) error { return tn.q.CloseDead(ctx, h.audit) })
+	switch {
+	case err == nil:
+		return nil
+	case sqlState(err) == "" && !notSent(err):
+		tn.destroy(err)
+	default:
+		tn.release(h)
+	}
+	return explain(err, true)
+}
+
+// auditLost corrects the row of a lock that was gone when it was released.
+func (tn turn) auditLost(h *hold) error {
+	return tn.do(context.Background(), func(ctx context.Context) error { return tn.q.AuditLost(ctx, h.audit) })
+}

@@ -1,0 +1,294 @@
+package pglock
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/swanlake-io/swanlock/db"
+	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
+)
+
+// An access is one locker's way to a PostgreSQL session: its options, its
+// connection and its statements.
+type access struct {
+	*config
+	conn   *oneconn.Conn
+	q      *db.Queries // through conn
+	closed atomic.Bool // its Session was closed
+	led    atomic.Pointer[ledger]
+	hint   lineHint
+}
+
+func newAccess(c *config, conn *oneconn.Conn) *access {
+	return &access{config: c, conn: conn, q: db.New(conn)}
+}
+
+// sql is the connection.
+func (a *access) sql() *sql.Conn { return a.conn.SQL() }
+
+// ledger returns the ledger of the session. Only the first call waits for a
+// statement of the connection's owner, as sql.Conn.Raw does.
+func (a *access) ledger() (*ledger, error) {
+	if led := a.led.Load(); led != nil {
+		return led, nil
+	}
+	led, err := ledgerOf(a.sql())
+	if err == nil {
+		a.led.Store(led)
+	}
+	return led, err
+}
+
+// take waits for the use of the session until ctx ends.
+func (a *access) take(ctx context.Context) (turn, error) {
+	if ctx.Err() != nil {
+		return turn{}, notAcquired(ctx)
+	}
+	led, err := a.ledger()
+	if err == nil {
+		err = led.take(ctx)
+	}
+	if err != nil {
+		return turn{}, err
+	}
+	return turn{access: a, led: led}, nil
+}
+
+// takeAlways waits for the use of the session for as long as it lives.
+func (a *access) takeAlways() (turn, error) {
+	led, err := a.ledger()
+	if err == nil {
+		err = led.takeAlways()
+	}
+	return turn{a, led}, err
+}
+
+// warnLeaseless says once that this server keeps no lease.
+func (a *access) warnLeaseless(saved timeouts) {
+	if saved.idle == "" {
+		a.leaseless.Do(func() {
+			a.log.Warn("pglock: the server has no idle_session_timeout (PostgreSQL 14+): the TTL is kept by the holder alone")
+		})
+	}
+}
+
+// A turn is the exclusive use of a session. Statements are sent by turns alone, so
+// whatever can send has the session. It is not to be kept after give.
+type turn struct {
+	*access         // whose locker has it
+	led     *ledger // what the session holds
+}
+
+func (tn turn) give() { tn.led.turns.Give() }
+
+// do runs f, which sends the statements of package db, on the session. If ctx ends
+// before the connection is free, nothing is sent. A statement that was sent is not
+// cut short by ctx: a driver that cancels one may end the session with it, and what
+// the statement did would not be known.
+func (tn turn) do(ctx context.Context, f func(context.Context) error) error {
+	err := tn.conn.Do(ctx, tn.led, f)
+	if sqlState(err) == noPreparedStatement { // DISCARD ALL or DEALLOCATE took it: it did not run
+		if gone := tn.unprepare(); gone != nil {
+			return gone
+		}
+		err = tn.conn.Do(ctx, tn.led, f)
+	}
+	tn.led.answered()
+	return err
+}
+
+// ask sends one of the statements of package db.
+func ask[P, R any](ctx context.Context, tn turn, statement func(*db.Queries, context.Context, P) (R, error), params P) (row R, err error) {
+	err = tn.do(ctx, func(ctx context.Context) (err error) {
+		row, err = statement(tn.q, ctx, params)
+		return err
+	})
+	return row, err
+}
+
+// look is ask for a statement that changes nothing here: the session is over only
+// if it is not known whether the server answers.
+func look[P, R any](ctx context.Context, tn turn, statement func(*db.Queries, context.Context, P) (R, error), params P) (row R, err error) {
+	row, err = ask(ctx, tn, statement, params)
+	if err != nil && sqlState(err) == "" && !notSent(err) {
+		tn.destroy(err)
+	}
+	return row, err
+}
+
+// notSent reports whether err says that nothing was sent.
+func notSent(err error) bool {
+	return errors.Is(err, oneconn.ErrNotSent) || errors.Is(err, oneconn.ErrBusy)
+}
+
+// unprepare forgets the prepared statements.
+func (tn turn) unprepare() error {
+	return tn.conn.Do(context.Background(), tn.led, func(context.Context) error {
+		err := tn.conn.Forget()
+		if sqlState(err) != "" { // the server had forgotten them first
+			err = nil
+		}
+		return err
+	})
+}
+
+// mark makes the session's backend ours: no lock is taken on another. Whatever its
+// error, it has taken none itself.
+func (tn turn) mark(ctx context.Context) error {
+	row, err := ask(ctx, tn, (*db.Queries).Mark, tn.led.token)
+	switch {
+	case err != nil:
+		if cutOff(err) && !notSent(err) {
+			tn.destroy(err)
+		}
+		return explain(err, false)
+	case row.Answer == onStandby:
+		return ErrStandby
+	case row.Answer == notOurs:
+		return fmt.Errorf("%w (process %d has locks for another client)", ErrPooler, row.Pid)
+	}
+	tn.led.marked, tn.led.backend, tn.led.started = true, row.Pid, row.Started
+	return nil
+}
+
+// destroy ends the session, which frees its locks for certain. Its holders are told
+// before the connection is closed.
+func (tn turn) destroy(cause error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err := oneconn.End(ctx, tn.sql(), func() { tn.led.lose(cause) })
+	switch {
+	case errors.Is(err, sql.ErrConnDone) && !tn.led.owned():
+		// The session is dead, or in its owner's pool.
+		tn.led.abandon(tn.sql(), fmt.Errorf("%w: %w", cause, err))
+		return
+	case errors.Is(err, oneconn.ErrBusy):
+		tn.log.Error("pglock: the connection is in use and could not be closed: its locks live until it is", "cause", cause)
+	}
+	tn.led.lose(cause)
+}
+
+const (
+	// patience is how long a caller waits for an answer, if its context does not
+	// end sooner.
+	patience = oneconn.Patience
+	// grace is how much longer than its context a caller waits: an answer is
+	// usually under way, and what it did must be settled.
+	grace = 500 * time.Millisecond
+	// tidying is the same for a release whose context had ended before.
+	tidying = 2 * time.Second
+)
+
+// A call is one caller's wait for what is done in a goroutine, which goes on, and
+// tidies up, when the caller does not wait any longer.
+type call struct {
+	state atomic.Int32  // calling, returned or left
+	done  chan struct{} // closed when it has returned
+	err   error
+	panic any
+}
+
+const (
+	calling int32 = iota
+	returned
+	left
+)
+
+// errLeft says that a caller did not wait for what it had begun.
+var errLeft = errors.New("what was begun is finished in the background")
+
+// run has f done with the turn, which ends then, and returns its error. It waits
+// until ctx has ended or the server is silent, and for grace after that. If f
+// returns later, undo is told its error.
+func (tn turn) run(ctx context.Context, grace time.Duration, f func(context.Context, turn) error, undo func(turn, error)) error {
+	return tn.wait(ctx, grace, func() error { return f(ctx, tn) }, func(err error) { undo(tn, err) }, tn.give)
+}
+
+// soon is run, for what must be done whatever becomes of the caller. It takes the
+// turn itself.
+func (tn turn) soon(ctx context.Context, f func(turn) error) error {
+	return tn.wait(ctx, cleanupGrace(ctx), func() error {
+		if err := tn.led.takeAlways(); err != nil {
+			return err
+		}
+		defer tn.give()
+		return f(tn)
+	}, func(error) {}, func() {})
+}
+
+func (tn turn) wait(ctx context.Context, grace time.Duration, f func() error, undo func(error), end func()) error {
+	c := &call{done: make(chan struct{})}
+	go c.do(tn.led, f, undo, end)
+	quiet := tn.led.quiet()
+	select {
+	case <-c.done:
+		return c.result()
+	case <-ctx.Done():
+	case <-quiet:
+	case <-tn.led.gone:
+	}
+	if sleepUntil(c.done, grace) {
+		return c.result()
+	}
+	if !c.state.CompareAndSwap(calling, left) {
+		<-c.done
+		return c.result()
+	}
+	err := tn.led.alive()
+	switch {
+	case err != nil:
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	default:
+		err = oneconn.ErrSilent
+	}
+	return fmt.Errorf("%w: %w", errLeft, err)
+}
+
+func (c *call) do(led *ledger, f func() error, undo func(error), end func()) {
+	defer func() {
+		if c.panic = recover(); c.panic != nil {
+			led.lose(fmt.Errorf("the driver panicked: %v", c.panic))
+			c.state.CompareAndSwap(calling, returned)
+		}
+		end()
+		close(c.done)
+	}()
+	c.err = f()
+	if !c.state.CompareAndSwap(calling, returned) {
+		undo(c.err)
+	}
+}
+
+func (c *call) result() error {
+	if c.panic != nil {
+		panic(c.panic)
+	}
+	return c.err
+}
+
+// cleanupGrace returns how much longer than ctx a call that frees something may
+// take.
+func cleanupGrace(ctx context.Context) time.Duration {
+	if ctx.Err() != nil {
+		return tidying
+	}
+	return grace
+}
+
+// sleepUntil waits for done to be closed, but for d at most, and reports whether it
+// was.
+func sleepUntil(done <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
