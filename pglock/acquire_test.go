@@ -303,7 +303,7 @@ func TestManyGoroutines(t *testing.T) {
 		if got := pidOf(t, conn); got != pid {
 			t.Errorf("backend %d became %d", pid, got)
 		}
-		if n := st.overlaps.Load(); n > 0 {
+		if n := st.Overlaps.Load(); n > 0 {
 			t.Errorf("%d statements were sent while another was open", n)
 		}
 	})

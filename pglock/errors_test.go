@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"runtime"
 	"strings"
 	"testing"
@@ -15,30 +14,6 @@ import (
 	"github.com/swanlake-io/swanlock/internal/pgserver"
 	"github.com/swanlake-io/swanlock/pglock"
 )
-
-// newDatabase makes a database without the migration on the tests' server, and
-// gives the parameter that names it.
-func newDatabase(t *testing.T) string {
-	t.Helper()
-	name := fmt.Sprintf("empty_%d", rand.Uint64())
-	admin := openDB(t, "postgres")
-	run(t, admin, "CREATE DATABASE "+name)
-	t.Cleanup(func() { run(t, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
-	return "dbname=" + name
-}
-
-// newRole makes a role with no rights, and gives the parameter that names it.
-func newRole(t *testing.T, db string) (param, name string) {
-	t.Helper()
-	name = fmt.Sprintf("nobody_%d", rand.Uint64())
-	admin := openDB(t, "postgres", db)
-	run(t, admin, "CREATE ROLE "+name+" LOGIN")
-	t.Cleanup(func() {
-		run(t, admin, "DROP OWNED BY "+name)
-		run(t, admin, "DROP ROLE "+name)
-	})
-	return "user=" + name, name
-}
 
 // wantRefused checks that an acquire fails for want's reason, that it says what
 // to do, that nothing is held, and that the connection is as good as before.

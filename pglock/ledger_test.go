@@ -1,7 +1,6 @@
 package pglock_test
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"testing"
@@ -10,38 +9,6 @@ import (
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/pglock"
 )
-
-// An acquirer is one way to take locks on a connection.
-type acquirer struct {
-	name string
-	with func(conn *sql.Conn) swanlock.Locker
-}
-
-// acquirers are all of them.
-var acquirers = []acquirer{
-	{"Session", func(conn *sql.Conn) swanlock.Locker { return pglock.NewSession(conn) }},
-	{"functions", func(conn *sql.Conn) swanlock.Locker { return functions{conn} }},
-	{"audited", func(conn *sql.Conn) swanlock.Locker { return pglock.NewSession(conn, pglock.WithAudit()) }},
-}
-
-// functions are the package's TryAcquire and Acquire as a Locker.
-type functions struct{ conn *sql.Conn }
-
-func (f functions) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
-	l, err := pglock.TryAcquire(ctx, f.conn, target, opts...)
-	if err != nil {
-		return nil, err
-	}
-	return l, nil
-}
-
-func (f functions) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
-	l, err := pglock.Acquire(ctx, f.conn, target, opts...)
-	if err != nil {
-		return nil, err
-	}
-	return l, nil
-}
 
 // TestAlreadyHeld: PostgreSQL lets a session take a lock twice and then wants
 // two unlocks, so whoever comes to the session second is refused, whichever

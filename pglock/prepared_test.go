@@ -10,6 +10,7 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/pglock"
+	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
 
 // wrappers of each driver, such as are written for tracing, with no more methods
@@ -25,7 +26,7 @@ var wrappers = map[string]func(driver.Conn) driver.Conn{
 }
 
 func init() {
-	for name, d := range driverOf {
+	for name, d := range pgtest.DriverOf {
 		for what, wrap := range wrappers {
 			sql.Register(what+" "+name, wrapped{d, wrap})
 		}
