@@ -57,10 +57,10 @@ func TestFenceAfterCrash(t *testing.T) {
 	}
 }
 
-// TestFailover: locks are not replicated. When the standby takes over, the old primary's holders learn that theirs are
+// TestServerFailover: locks are not replicated. When the standby takes over, the old primary's holders learn that theirs are
 // lost, and the next may have them at once. Fences go on rising if replication is synchronous; if the standby was behind,
 // the new primary gives those again that it had not heard of, as the documentation says.
-func TestFailover(t *testing.T) {
+func TestServerFailover(t *testing.T) {
 	for _, replication := range []string{"synchronous", "behind"} {
 		t.Run(replication, func(t *testing.T) {
 			t.Parallel()

@@ -25,10 +25,10 @@ func TestPoolerLosesStatements(t *testing.T) {
 	})
 }
 
-// TestPooler: behind a pooler in transaction mode a lock is held by a session
+// TestPoolerIsFoundOut: behind a pooler in transaction mode a lock is held by a session
 // that the next statement may not reach. The first refresh or release that
 // meets another backend finds it out, and frees what was held on either.
-func TestPooler(t *testing.T) {
+func TestPoolerIsFoundOut(t *testing.T) {
 	finders := map[string]func(l swanlock.Locker, target string, held *pglock.PostgresLock) error{
 		"Refresh": func(_ swanlock.Locker, _ string, held *pglock.PostgresLock) error { return held.Refresh(bg) },
 		"Release": func(_ swanlock.Locker, _ string, held *pglock.PostgresLock) error { return held.Release(bg) },

@@ -16,9 +16,9 @@ import (
 
 var hungUp = regexp.MustCompile(`connection reset|broken pipe|bad connection|EOF$`)
 
-// TestClientCertificate: a server that wants to see a certificate, and to have its own believed, is served by
+// TestServerClientCertificate: a server that wants to see a certificate, and to have its own believed, is served by
 // DSNFromEnv's variables alone.
-func TestClientCertificate(t *testing.T) {
+func TestServerClientCertificate(t *testing.T) {
 	srv := ownServer(t)
 	data, dir := filepath.Join(srv.Dir(), "data"), t.TempDir()
 	ca := (*pgtest.Authority)(nil).Issue(t, data, "ca", "swanlock test CA")

@@ -15,9 +15,9 @@ import (
 
 const markOf = "SELECT COALESCE(current_setting('swanlock.session', true), '')"
 
-// TestUnmarkedGrantsNothing: none of the statements that take a lock takes it on
+// TestMarkMissingGrantsNothing: none of the statements that take a lock takes it on
 // a backend that is not marked as this session's, or as another's.
-func TestUnmarkedGrantsNothing(t *testing.T) {
+func TestMarkMissingGrantsNothing(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
 		conn := dial(t, driver)

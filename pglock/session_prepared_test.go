@@ -104,10 +104,10 @@ func (r textRows) Next(row []driver.Value) error {
 	return err
 }
 
-// TestWrappedDriver: with a wrapper that has not all that its driver has, locks
+// TestDriverWrapped: with a wrapper that has not all that its driver has, locks
 // are taken and released as with the driver itself: each in one round trip, after
 // DISCARD ALL too, and no statement is left.
-func TestWrappedDriver(t *testing.T) {
+func TestDriverWrapped(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, what := range []string{"", "no PrepareContext ", "no QueryContext "} {
 			t.Run(what, func(t *testing.T) {
@@ -145,9 +145,9 @@ func TestWrappedDriver(t *testing.T) {
 	})
 }
 
-// TestAnswerOfAnotherType: an answer that cannot be read is not taken for a yes or
+// TestDriverAnswersAnotherType: an answer that cannot be read is not taken for a yes or
 // a no: the session is over.
-func TestAnswerOfAnotherType(t *testing.T) {
+func TestDriverAnswersAnotherType(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
 		conn := connOf(t, openURL(t, "numbers as text "+driver, server(t).URL()))

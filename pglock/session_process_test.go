@@ -112,9 +112,9 @@ func childContends(l swanlock.Locker, target string) error {
 	}
 }
 
-// TestStoppedProcess: a holder that is stopped loses its lock within its TTL to
+// TestProcessStopped: a holder that is stopped loses its lock within its TTL to
 // another process, and when it runs again, the first thing it asks tells it.
-func TestStoppedProcess(t *testing.T) {
+func TestProcessStopped(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, how := range []string{"hold", "pooled"} {
 			t.Run(how, func(t *testing.T) {
@@ -142,8 +142,8 @@ func stopProcess(t *testing.T, how, driver string) {
 	holder.WantSays("expired")
 }
 
-// TestKilledProcess: a holder that dies frees its lock at once.
-func TestKilledProcess(t *testing.T) {
+// TestProcessKilled: a holder that dies frees its lock at once.
+func TestProcessKilled(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		target, o := newTarget(t), observe(t)
 		holder := startChild(t, "wait", driver, target)

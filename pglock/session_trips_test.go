@@ -77,11 +77,11 @@ func not(err, want error) error {
 	return err
 }
 
-// TestFreshRoundTrips: the first try on a connection takes no more round trips
+// TestRoundTripsFresh: the first try on a connection takes no more round trips
 // than the driver itself needs for two queries with an argument, the mark and the
 // try, by each of the ways to acquire. A Session prepares even where the driver
 // does not: four. The second Session on it takes two: the mark is there.
-func TestFreshRoundTrips(t *testing.T) {
+func TestRoundTripsFresh(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		p := newProxy(t)
 		db := openURL(t, driver, p.url)
@@ -106,10 +106,10 @@ func TestFreshRoundTrips(t *testing.T) {
 	})
 }
 
-// TestWarmFunctions: the package's functions prepare nothing, so a call takes
+// TestRoundTripsOfFunctions: the package's functions prepare nothing, so a call takes
 // what a query with arguments takes: one round trip with pgx, which keeps its
 // statements, and with lib/pq two, or one with binary_parameters.
-func TestWarmFunctions(t *testing.T) {
+func TestRoundTripsOfFunctions(t *testing.T) {
 	p := newProxy(t)
 	for _, c := range []struct {
 		driver, params string
