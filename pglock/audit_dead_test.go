@@ -13,9 +13,9 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// TestCloseDead: what is closed, by whom, and where it ends. The times are
+// TestAuditClosesDeadRows: what is closed, by whom, and where it ends. The times are
 // seconds; what is to be closed was written before the grant's own row, at 100.
-func TestCloseDead(t *testing.T) {
+func TestAuditClosesDeadRows(t *testing.T) {
 	type row struct {
 		name                        string
 		mode                        string
@@ -114,9 +114,9 @@ func TestCloseDead(t *testing.T) {
 	})
 }
 
-// TestCloseDeadFails: if the rows of the dead cannot be closed, the lock is not
+// TestAuditClosingDeadRowsFails: if the rows of the dead cannot be closed, the lock is not
 // taken, and its own row says that it was given back, or is closed by the next.
-func TestCloseDeadFails(t *testing.T) {
+func TestAuditClosingDeadRowsFails(t *testing.T) {
 	failures := map[string]struct {
 		what    string
 		session bool // lives
@@ -190,8 +190,8 @@ func TestCloseDeadFails(t *testing.T) {
 	})
 }
 
-// TestCloseDeadAfterAWait: who waited closes what he waited for.
-func TestCloseDeadAfterAWait(t *testing.T) {
+// TestAuditClosesDeadRowsAfterWait: who waited closes what he waited for.
+func TestAuditClosesDeadRowsAfterWait(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
 		holder, _ := newSession(t, driver, pglock.WithAudit())
@@ -205,9 +205,9 @@ func TestCloseDeadAfterAWait(t *testing.T) {
 	})
 }
 
-// TestAuditOfTheBackend: the row has the very backend's start, and no other
+// TestAuditRowHasBackendStart: the row has the very backend's start, and no other
 // backend is granted anything in its name.
-func TestAuditOfTheBackend(t *testing.T) {
+func TestAuditRowHasBackendStart(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
 		s, conn := newSession(t, driver, pglock.WithAudit())

@@ -261,9 +261,9 @@ func TestAuditClockSetBack(t *testing.T) {
 	})
 }
 
-// TestAuditGone: when the table is lost on the way, a refresh and a release say
+// TestAuditTableDropped: when the table is lost on the way, a refresh and a release say
 // so, and do what they are for.
-func TestAuditGone(t *testing.T) {
+func TestAuditTableDropped(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		db := newDatabase(t)
 		o, conn := observe(t, db), dial(t, driver, db)

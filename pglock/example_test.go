@@ -8,16 +8,17 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
-	"github.com/swanlake-io/swanlock/internal/pgserver"
 	"github.com/swanlake-io/swanlock/pglock"
+	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
 
 // open gives an example its *sql.DB, where a program has its own.
 func open() *sql.DB {
-	if err := migrated(); err != nil {
+	server, err := pgtest.Migrated()
+	if err != nil {
 		panic(err)
 	}
-	db, err := sql.Open("pgx", pgserver.Default().URL())
+	db, err := sql.Open("pgx", server.URL())
 	if err != nil {
 		panic(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/pglock"
+	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
 
 // TestLineIsNotJumped: who has waited for a lock and wants it again goes to the
@@ -114,17 +115,12 @@ func TestLineBehindAPooler(t *testing.T) {
 				holder, _ := newSession(t, driver)
 				held := acquired(t, holder, target)
 				conn := connOf(t, openURL(t, "pooled "+driver, server(t).URL()))
-				must(t, conn.Raw(func(c any) error {
-					p := c.(*pooler)
-					t.Cleanup(p.shutDown)
-					p.fixed = true
-					return nil
-				}))
+				pgtest.PoolerOf(t, conn).Fixed = true
 				ctx, cancel := context.WithTimeout(bg, 3*time.Second)
 				defer cancel()
 				got := waitsFor(t, o, ctx, pglock.NewSession(conn, pglock.WithPolling(), pglock.WithLogger(nil)), target)
 				must(t, conn.Raw(func(c any) error { // between two looks
-					c.(*pooler).next = 1
+					c.(*pooler).Next = 1
 					switch then {
 					case "it is his turn":
 						return held.Release(bg)

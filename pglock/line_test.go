@@ -119,7 +119,7 @@ func TestLineOfProcesses(t *testing.T) {
 					i := mrand.IntN(len(alive))
 					dead := alive[i]
 					alive = append(alive[:i], alive[i+1:]...)
-					must(t, procs[dead].cmd.Process.Kill())
+					must(t, procs[dead].Cmd.Process.Kill())
 					inLine[dead] = 0
 				}
 				total := func() (n int) {
@@ -135,7 +135,7 @@ func TestLineOfProcesses(t *testing.T) {
 					}
 					p := alive[mrand.IntN(len(alive))]
 					of[n] = p
-					fmt.Fprintln(procs[p].stdin, n)
+					fmt.Fprintln(procs[p].Stdin, n)
 					inLine[p]++
 					o.wantTickets(table, total())
 				}
@@ -151,7 +151,7 @@ func TestLineOfProcesses(t *testing.T) {
 				}
 				for _, p := range alive {
 					for left := inLine[p]; left > 0; left-- {
-						if line := procs[p].says(); !strings.HasPrefix(line, "served ") {
+						if line := procs[p].Says(); !strings.HasPrefix(line, "served ") {
 							t.Error(line)
 						}
 					}

@@ -11,7 +11,7 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-func TestLeaseOf(t *testing.T) {
+func TestPoolLeaseOf(t *testing.T) {
 	for ttl, want := range map[time.Duration]time.Duration{
 		0:                        0,
 		time.Microsecond:         time.Millisecond,
@@ -207,7 +207,7 @@ func TestPoolOutlivesIdleTimeout(t *testing.T) {
 }
 
 // A session that has held nothing for long is given back, as it was.
-func TestPoolRests(t *testing.T) {
+func TestPoolReturnsIdleConnections(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		db := openDB(t, driver)
 		p, target := newPool(t, db, pglock.WithHeartbeat(20*time.Millisecond)), newTarget(t)

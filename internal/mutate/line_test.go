@@ -97,7 +97,7 @@ var line = []mutant{
 	{"other locks wait as well", "line.go", "TestLineWaitsAlone",
 		"if busy || w.polling {",
 		"if false && busy || w.polling {"},
-	{"a lock that the session has is held elsewhere", "line.go", "TestAlreadyHeld",
+	{"a lock that the session has is held elsewhere", "line.go", "TestSessionAlreadyHeld",
 		"errors.Is(err, swanlock.ErrNotAcquired) && !errors.Is(err, swanlock.ErrAlreadyHeld)",
 		"errors.Is(err, swanlock.ErrNotAcquired)"},
 }

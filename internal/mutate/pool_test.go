@@ -111,7 +111,7 @@ var pool = []mutant{
 		"case <-make(chan int):\n\t\terrs"},
 
 	// poolsession.go
-	{"the lease is rounded up", "poolsession.go", "TestLeaseOf",
+	{"the lease is rounded up", "poolsession.go", "TestPoolLeaseOf",
 		"ms>>low<<low",
 		"(ms>>low+1)<<low"},
 	{"a lock goes where the lease is longer", "poolsession.go", "TestPoolLeases",
@@ -144,10 +144,10 @@ var pool = []mutant{
 	{"what was left on a connection is kept", "poolsession.go", "TestPoolSettlesWhatItFinds",
 		"s.led.abandon(conn, true, errClosed)",
 		""},
-	{"a session does not rest", "poolsession.go", "TestPoolRests",
+	{"a session does not rest", "poolsession.go", "TestPoolReturnsIdleConnections",
 		"} else if time.Since(s.empty) > long && s.p.forget(s, true) {",
 		"} else if false {"},
-	{"a session that had locks a moment ago rests", "poolsession.go", "TestPoolRests",
+	{"a session that had locks a moment ago rests", "poolsession.go", "TestPoolReturnsIdleConnections",
 		"if !empty {\n\t\ts.empty = time.Time{}",
 		"if false && !empty {\n\t\ts.empty = time.Time{}"},
 	{"a session that rests restores nothing", "poolsession.go", "TestPoolClose",

@@ -2,130 +2,13 @@ package pglock_test
 
 import (
 	"database/sql"
-	"encoding/binary"
 	"errors"
-	"io"
-	"net"
-	"net/url"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/pglock"
 )
-
-// A proxy stands between a driver and the server. It counts what goes by, and
-// it can be a network that loses or delays the server's answers.
-type proxy struct {
-	listener net.Listener
-	server   string
-	url      string
-	group    sync.WaitGroup
-
-	bursts atomic.Int64 // of the client's bytes, each after some of the server's
-	ready  atomic.Int64 // the server's ReadyForQuery messages
-	muted  atomic.Bool  // the server's answers are lost
-	delay  atomic.Int64 // of each of the server's answers
-	swap   atomic.Bool  // the last bytes were the server's
-}
-
-func newProxy(t testing.TB) *proxy {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	u, err := url.Parse(server(t).URL())
-	must(t, err)
-	p := &proxy{listener: l, server: u.Host}
-	u.Host = l.Addr().String()
-	p.url = u.String()
-	p.swap.Store(true)
-	p.group.Go(p.serve)
-	t.Cleanup(func() {
-		l.Close()
-		p.group.Wait()
-	})
-	return p
-}
-
-func (p *proxy) serve() {
-	for {
-		client, err := p.listener.Accept()
-		if err != nil {
-			return
-		}
-		server, err := net.Dial("tcp", p.server)
-		if err != nil {
-			client.Close()
-			continue
-		}
-		p.group.Go(func() {
-			defer server.Close()
-			io.Copy(server, watched{client, func([]byte) {
-				if p.swap.Swap(false) {
-					p.bursts.Add(1)
-				}
-			}})
-		})
-		p.group.Go(func() {
-			defer client.Close()
-			p.answers(client, server)
-		})
-	}
-}
-
-// answers passes on the server's messages, whole.
-func (p *proxy) answers(client io.Writer, server io.Reader) {
-	for {
-		head := make([]byte, 5)
-		if _, err := io.ReadFull(server, head); err != nil {
-			return
-		}
-		message := append(head, make([]byte, binary.BigEndian.Uint32(head[1:])-4)...)
-		if _, err := io.ReadFull(server, message[5:]); err != nil {
-			return
-		}
-		p.swap.Store(true)
-		if head[0] == 'Z' {
-			p.ready.Add(1)
-			time.Sleep(time.Duration(p.delay.Load()))
-		}
-		if p.muted.Load() {
-			continue
-		}
-		if _, err := client.Write(message); err != nil {
-			return
-		}
-	}
-}
-
-// watched is a reader that shows what was read.
-type watched struct {
-	io.Reader
-	see func([]byte)
-}
-
-func (w watched) Read(b []byte) (int, error) {
-	n, err := w.Reader.Read(b)
-	if n > 0 {
-		w.see(b[:n])
-	}
-	return n, err
-}
-
-// trips counts the round trips of f. Bursts and ReadyForQuery agree, as neither
-// driver sends ahead.
-func (p *proxy) trips(t testing.TB, f func()) int {
-	t.Helper()
-	bursts, ready := p.bursts.Load(), p.ready.Load()
-	f()
-	bursts, ready = p.bursts.Load()-bursts, p.ready.Load()-ready
-	if bursts != ready {
-		t.Errorf("the client spoke %d times, but the server was ready %d times", bursts, ready)
-	}
-	return int(bursts)
-}
 
 var tripOptions = []struct {
 	name string
@@ -194,11 +77,11 @@ func not(err, want error) error {
 	return err
 }
 
-// TestFreshRoundTrips: the first try on a connection takes no more round trips
+// TestRoundTripsFresh: the first try on a connection takes no more round trips
 // than the driver itself needs for two queries with an argument, the mark and the
 // try, by each of the ways to acquire. A Session prepares even where the driver
 // does not: four. The second Session on it takes two: the mark is there.
-func TestFreshRoundTrips(t *testing.T) {
+func TestRoundTripsFresh(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		p := newProxy(t)
 		db := openURL(t, driver, p.url)
@@ -223,10 +106,10 @@ func TestFreshRoundTrips(t *testing.T) {
 	})
 }
 
-// TestWarmFunctions: the package's functions prepare nothing, so a call takes
+// TestRoundTripsOfFunctions: the package's functions prepare nothing, so a call takes
 // what a query with arguments takes: one round trip with pgx, which keeps its
 // statements, and with lib/pq two, or one with binary_parameters.
-func TestWarmFunctions(t *testing.T) {
+func TestRoundTripsOfFunctions(t *testing.T) {
 	p := newProxy(t)
 	for _, c := range []struct {
 		driver, params string

@@ -13,9 +13,9 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// TestStandby: advisory locks work on a standby, in a lock space of its own, so
+// TestServerStandby: advisory locks work on a standby, in a lock space of its own, so
 // every way to take one is refused there. Fact 15.
-func TestStandby(t *testing.T) {
+func TestServerStandby(t *testing.T) {
 	srv, err := pgserver.Start(bg)
 	must(t, err)
 	t.Cleanup(func() { srv.Stop() })

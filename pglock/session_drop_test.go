@@ -53,10 +53,10 @@ func collected(t *testing.T, done <-chan struct{}) {
 	})
 }
 
-// TestDropped: a lock whose handle is dropped is found by the garbage collector
+// TestLockDropped: a lock whose handle is dropped is found by the garbage collector
 // and logged. Nothing is sent in the background, but the next call on the
 // session frees it, whatever it is.
-func TestDropped(t *testing.T) {
+func TestLockDropped(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, audit := range []bool{false, true} {
 			for name, next := range map[string]func(t *testing.T, s *pglock.Session, conn *sql.Conn, other *pglock.PostgresLock){
@@ -104,8 +104,8 @@ func TestDropped(t *testing.T) {
 	})
 }
 
-// TestDroppedWithTTL: the server frees it, since nobody refreshes it.
-func TestDroppedWithTTL(t *testing.T) {
+// TestLockDroppedWithTTL: the server frees it, since nobody refreshes it.
+func TestLockDroppedWithTTL(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
 		s, _ := newSession(t, driver, pglock.WithLogger(slog.New(slog.DiscardHandler)))
@@ -114,9 +114,9 @@ func TestDroppedWithTTL(t *testing.T) {
 	})
 }
 
-// TestDroppedAutoRefresh: a lock that is refreshed in the background would live
+// TestLockDroppedAutoRefresh: a lock that is refreshed in the background would live
 // for ever, so it is freed in the background.
-func TestDroppedAutoRefresh(t *testing.T) {
+func TestLockDroppedAutoRefresh(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
 		s, conn := newSession(t, driver, pglock.WithLogger(slog.New(slog.DiscardHandler)))
@@ -128,8 +128,8 @@ func TestDroppedAutoRefresh(t *testing.T) {
 	})
 }
 
-// TestReleasedIsNotDropped: nothing is logged for a lock that was released.
-func TestReleasedIsNotDropped(t *testing.T) {
+// TestLockReleasedIsNotDropped: nothing is logged for a lock that was released.
+func TestLockReleasedIsNotDropped(t *testing.T) {
 	log := &logged{}
 	s, _ := newSession(t, "pgx", pglock.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
 	for range 20 {

@@ -3,31 +3,11 @@ package pglock_test
 import (
 	"database/sql"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/swanlake-io/swanlock/internal/pgserver"
 	"github.com/swanlake-io/swanlock/pglock"
 )
-
-// admit rewrites who may connect to srv over TCP, and how. Over the socket everybody may.
-func admit(t *testing.T, srv *pgserver.Server, rules string) {
-	t.Helper()
-	must(t, os.WriteFile(filepath.Join(srv.Dir(), "data", "pg_hba.conf"), []byte("local all all trust\n"+rules), 0o600))
-	reload(t, srv)
-}
-
-func reload(t *testing.T, srv *pgserver.Server) {
-	t.Helper()
-	admin := openURL(t, "pgx", srv.SocketURL())
-	before := one[time.Time](t, admin, "SELECT pg_conf_load_time()")
-	one[bool](t, admin, "SELECT pg_reload_conf()")
-	eventually(t, "the settings are loaded", func() bool {
-		return one[time.Time](t, admin, "SELECT pg_conf_load_time()").After(before)
-	})
-}
 
 // lockByEnv takes a lock on the server that the environment names.
 func lockByEnv(t *testing.T, driver string, env map[string]string) error {

@@ -10,13 +10,14 @@ import (
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/db"
 	"github.com/swanlake-io/swanlock/pglock"
+	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
 
 const markOf = "SELECT COALESCE(current_setting('swanlock.session', true), '')"
 
-// TestUnmarkedGrantsNothing: none of the statements that take a lock takes it on
+// TestMarkMissingGrantsNothing: none of the statements that take a lock takes it on
 // a backend that is not marked as this session's, or as another's.
-func TestUnmarkedGrantsNothing(t *testing.T) {
+func TestMarkMissingGrantsNothing(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
 		conn := dial(t, driver)
@@ -96,13 +97,9 @@ func TestMarkIsTaken(t *testing.T) {
 // clients are two of a pooler's, on one backend.
 func clients(t *testing.T, driver string) (first, second *sql.Conn, p *pooler) {
 	t.Helper()
-	backends, err := poolerDriver{poolerOf(driver)}.Open(server(t).URL())
-	must(t, err)
-	p = backends.(*pooler)
-	p.fixed = true
-	t.Cleanup(p.shutDown)
-	db := sql.OpenDB(sharing{p})
-	t.Cleanup(func() { db.Close() })
+	p = pgtest.NewPooler(t, driver, server(t).URL())
+	p.Fixed = true
+	db := p.OpenDB(t)
 	return connOf(t, db), connOf(t, db), p
 }
 
@@ -156,7 +153,7 @@ func TestMarkMeetsAnotherBackend(t *testing.T) {
 				t.Run(by.name+" "+c.name, func(t *testing.T) {
 					o, target := observe(t), newTarget(t)
 					conn := connOf(t, openURL(t, "pooled "+driver, server(t).URL()))
-					must(t, conn.Raw(func(c any) error { t.Cleanup(c.(*pooler).shutDown); return nil }))
+					pgtest.PoolerOf(t, conn)
 					_, err := by.with(conn).TryAcquire(bg, target, c.opts...)
 					wantIs(t, err, pglock.ErrPooler)
 					o.wantHeld(target)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/pglock"
+	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
 
 // TestStorm lets sessions contend while contexts end at random, backends are
@@ -267,7 +268,7 @@ func (w *stormWorker) afterFailure(target string, err error) bool {
 // sees asks another session whether this worker's backend holds target.
 func (w *stormWorker) sees(target string) bool {
 	var seen bool
-	if err := w.o.db.QueryRowContext(bg, "SELECT EXISTS ("+ofKey+" AND pid = $2::int)", int64(pglock.KeyOf(target)), w.pid).Scan(&seen); err != nil {
+	if err := w.o.db.QueryRowContext(bg, "SELECT EXISTS ("+pgtest.OfKey+" AND pid = $2::int)", int64(pglock.KeyOf(target)), w.pid).Scan(&seen); err != nil {
 		w.Error(err)
 	}
 	return seen

@@ -23,10 +23,10 @@ func (o observer) inTime(target string, ttl time.Duration, since time.Time, late
 	return now
 }
 
-// TestServerEndsLease: a holder that hangs keeps nothing. The server frees its
+// TestLeaseEndedByServer: a holder that hangs keeps nothing. The server frees its
 // lock within the TTL, inside a transaction too, and the holder knew before
 // anybody else could have it. Fact 10.
-func TestServerEndsLease(t *testing.T) {
+func TestLeaseEndedByServer(t *testing.T) {
 	const ttl = 600 * time.Millisecond
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, by := range acquirers {
@@ -67,8 +67,8 @@ func TestServerEndsLease(t *testing.T) {
 	})
 }
 
-// TestDoneNeedsNoCall: the end of the TTL closes Done by itself.
-func TestDoneNeedsNoCall(t *testing.T) {
+// TestLockDoneNeedsNoCall: the end of the TTL closes Done by itself.
+func TestLockDoneNeedsNoCall(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		s, _ := newSession(t, driver)
 		late := watchScheduler(t)
@@ -83,9 +83,9 @@ func TestDoneNeedsNoCall(t *testing.T) {
 	})
 }
 
-// TestShortestShared: the server's lease is the session's, so its locks share
+// TestLeaseIsTheShortest: the server's lease is the session's, so its locks share
 // the shortest: one that ends it ends them all.
-func TestShortestShared(t *testing.T) {
+func TestLeaseIsTheShortest(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		const ttl = 500 * time.Millisecond
 		o, late := observe(t), watchScheduler(t)
@@ -114,10 +114,10 @@ func TestShortestShared(t *testing.T) {
 	})
 }
 
-// TestSettingsComeBack: while there are leases, the settings are the shortest
+// TestLeaseSettingsComeBack: while there are leases, the settings are the shortest
 // of them. They are the caller's own again, verbatim, with the last release, in
 // whatever order the locks come and go.
-func TestSettingsComeBack(t *testing.T) {
+func TestLeaseSettingsComeBack(t *testing.T) {
 	settings := func(t *testing.T, conn *sql.Conn) [2]string {
 		return [2]string{one[string](t, conn, "SHOW idle_session_timeout"), one[string](t, conn, "SHOW idle_in_transaction_session_timeout")}
 	}

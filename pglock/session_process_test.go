@@ -3,14 +3,12 @@
 package pglock_test
 
 import (
-	"bufio"
 	"database/sql"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"runtime"
 	"syscall"
 	"testing"
@@ -18,26 +16,11 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/pglock"
+	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
 
-// A child is this test binary run again as a process of its own, which does
-// what children has under its name. It ends when its standard input does.
-type child struct {
-	t     *testing.T
-	cmd   *exec.Cmd
-	stdin io.WriteCloser
-	lines chan string
-}
-
-const (
-	childEnv  = "SWANLOCK_TEST_CHILD"
-	driverEnv = "SWANLOCK_TEST_DRIVER"
-	urlEnv    = "SWANLOCK_TEST_URL"
-	targetEnv = "SWANLOCK_TEST_TARGET"
-)
-
-// children return an exit code.
-var children = map[string]func(db *sql.DB, target string) error{
+// children return an error, which fails the test.
+var children = map[string]pgtest.ChildFunc{
 	"hold":    onSession(childHolds),
 	"pooled":  onPool(childHolds),
 	"wait":    onSession(childWaits),
@@ -46,7 +29,7 @@ var children = map[string]func(db *sql.DB, target string) error{
 }
 
 // onSession makes a child of what needs one Session.
-func onSession(f func(l swanlock.Locker, target string) error, opts ...pglock.SessionOption) func(*sql.DB, string) error {
+func onSession(f func(l swanlock.Locker, target string) error, opts ...pglock.SessionOption) pgtest.ChildFunc {
 	return func(db *sql.DB, target string) error {
 		conn, err := db.Conn(bg)
 		if err != nil {
@@ -56,76 +39,14 @@ func onSession(f func(l swanlock.Locker, target string) error, opts ...pglock.Se
 	}
 }
 
-func runChild(name string) int {
-	err := func() error {
-		db, err := sql.Open(os.Getenv(driverEnv), os.Getenv(urlEnv))
-		if err != nil {
-			return err
-		}
-		return children[name](db, os.Getenv(targetEnv))
-	}()
-	if err != nil {
-		fmt.Println("error:", err)
-		return 1
-	}
-	return 0
-}
-
-func onPool(f func(l swanlock.Locker, target string) error) func(*sql.DB, string) error {
+// onPool makes a child of what needs a Pool.
+func onPool(f func(l swanlock.Locker, target string) error) pgtest.ChildFunc {
 	return func(db *sql.DB, target string) error {
 		p, err := pglock.NewPool(db)
 		if err != nil {
 			return err
 		}
 		return f(p, target)
-	}
-}
-
-func startChild(t *testing.T, name, driver, target string) *child {
-	t.Helper()
-	exe, err := os.Executable()
-	must(t, err)
-	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), childEnv+"="+name, driverEnv+"="+driver, urlEnv+"="+server(t).URL(), targetEnv+"="+target)
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	must(t, err)
-	stdout, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
-	c := &child{t, cmd, stdin, make(chan string, 100)}
-	go func() {
-		defer close(c.lines)
-		for in := bufio.NewScanner(stdout); in.Scan(); {
-			c.lines <- in.Text()
-		}
-	}()
-	t.Cleanup(func() {
-		stdin.Close()
-		cmd.Process.Kill()
-		for range c.lines {
-		}
-		cmd.Wait()
-	})
-	return c
-}
-
-// says waits for the child's next line.
-func (c *child) says() string {
-	c.t.Helper()
-	select {
-	case line := <-c.lines:
-		return line
-	case <-time.After(soon):
-		c.t.Fatal("the child says nothing")
-		return ""
-	}
-}
-
-func (c *child) wantSays(want string) {
-	c.t.Helper()
-	if got := c.says(); got != want {
-		c.t.Fatalf("the child says %q, want %q", got, want)
 	}
 }
 
@@ -191,9 +112,9 @@ func childContends(l swanlock.Locker, target string) error {
 	}
 }
 
-// TestStoppedProcess: a holder that is stopped loses its lock within its TTL to
+// TestProcessStopped: a holder that is stopped loses its lock within its TTL to
 // another process, and when it runs again, the first thing it asks tells it.
-func TestStoppedProcess(t *testing.T) {
+func TestProcessStopped(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, how := range []string{"hold", "pooled"} {
 			t.Run(how, func(t *testing.T) {
@@ -207,31 +128,31 @@ func TestStoppedProcess(t *testing.T) {
 func stopProcess(t *testing.T, how, driver string) {
 	target, late := newTarget(t), watchScheduler(t)
 	holder := startChild(t, how, driver, target)
-	holder.wantSays("held")
+	holder.WantSays("held")
 	waiter := startChild(t, "wait", driver, target)
-	waiter.wantSays("waiting")
-	must(t, holder.cmd.Process.Signal(syscall.SIGSTOP))
+	waiter.WantSays("waiting")
+	must(t, holder.Cmd.Process.Signal(syscall.SIGSTOP))
 	stopped := time.Now()
-	waiter.wantSays("held")
+	waiter.WantSays("held")
 	if took, most := time.Since(stopped), stoppedTTL+500*time.Millisecond+late(); took > most {
 		t.Errorf("another process held the lock %v after the stop, want at most %v", took, most)
 	}
 	time.Sleep(time.Until(stopped.Add(stoppedTTL))) // the TTL began before the stop, and a shorter one is not noticed
-	must(t, holder.cmd.Process.Signal(syscall.SIGCONT))
-	holder.wantSays("expired")
+	must(t, holder.Cmd.Process.Signal(syscall.SIGCONT))
+	holder.WantSays("expired")
 }
 
-// TestKilledProcess: a holder that dies frees its lock at once.
-func TestKilledProcess(t *testing.T) {
+// TestProcessKilled: a holder that dies frees its lock at once.
+func TestProcessKilled(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		target, o := newTarget(t), observe(t)
 		holder := startChild(t, "wait", driver, target)
-		holder.wantSays("waiting")
-		holder.wantSays("held")
+		holder.WantSays("waiting")
+		holder.WantSays("held")
 		if len(o.holders(target)) != 1 {
 			t.Fatal("the child does not hold the lock")
 		}
-		must(t, holder.cmd.Process.Kill())
+		must(t, holder.Cmd.Process.Kill())
 		o.wantSoonFree(target)
 	})
 }
@@ -260,14 +181,14 @@ func TestAuditOfProcesses(t *testing.T) {
 			i := rand.IntN(processes)
 			next := startChild(t, "contend", driver, target)
 			time.Sleep(rand.N(100 * time.Millisecond))
-			must(t, contend[i].cmd.Process.Kill())
+			must(t, contend[i].Cmd.Process.Kill())
 			contend[i] = next
 		}
 		for _, c := range contend {
-			c.stdin.Close()
+			c.Stdin.Close()
 		}
 		for _, c := range contend {
-			for line := range c.lines {
+			for line := range c.Lines {
 				t.Error(line)
 			}
 		}

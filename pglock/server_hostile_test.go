@@ -53,9 +53,9 @@ func wantStored(t testing.TB, o observer, l swanlock.Locker, target, owner strin
 	}
 }
 
-// TestNothingIsSQL: whatever a user names things, in every mode of the drivers: the simple protocol writes the values into
+// TestTargetsAreNeverSQL: whatever a user names things, in every mode of the drivers: the simple protocol writes the values into
 // the statement itself.
-func TestNothingIsSQL(t *testing.T) {
+func TestTargetsAreNeverSQL(t *testing.T) {
 	for _, driver := range everyMode {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
@@ -88,8 +88,8 @@ func TestNothingIsSQL(t *testing.T) {
 	}
 }
 
-// TestHostileConnection: names of the connection are no SQL either.
-func TestHostileConnection(t *testing.T) {
+// TestServerNamesAreNeverSQL: names of the connection are no SQL either.
+func TestServerNamesAreNeverSQL(t *testing.T) {
 	dbname := newDatabase(t)
 	o := observe(t, dbname)
 	alive := canary(t, o)
@@ -154,8 +154,8 @@ func FuzzTarget(f *testing.F) {
 	})
 }
 
-// TestQuietErrors: neither an error nor the log does anything to a terminal, or shows a password, whatever fails.
-func TestQuietErrors(t *testing.T) {
+// TestErrorsAreSafeToPrint: neither an error nor the log does anything to a terminal, or shows a password, whatever fails.
+func TestErrorsAreSafeToPrint(t *testing.T) {
 	const secret = "s3cr3t-w0rd"
 	srv := ownServer(t)
 	admin := openURL(t, "pgx", srv.SocketURL())

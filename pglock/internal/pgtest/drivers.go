@@ -1,4 +1,4 @@
-package pglock_test
+package pgtest
 
 import (
 	"context"
@@ -18,40 +18,51 @@ import (
 	"github.com/lib/pq"
 )
 
-// driversEnv names the drivers to test with, by commas: those of drivers, or all of modes.
+// driversEnv names the drivers to test with, by commas, or all of Modes.
 const driversEnv = "SWANLOCK_DRIVERS"
 
-// modes are the drivers, in each way of working that changes what is sent or how it is cut short. Each is registered with
-// database/sql by its name.
-var modes = []string{"postgres", "postgres-binary", "pgx", "pgx-exec", "pgx-simple", "pgx-cancel"}
+// Modes are the drivers, in each way of working that changes what is sent or how
+// it is cut short. Each is registered with database/sql by its name.
+var Modes = []string{"postgres", "postgres-binary", "pgx", "pgx-exec", "pgx-simple", "pgx-cancel"}
 
-// drivers are those that every test of a server runs on.
-var drivers = chosenDrivers(os.Getenv(driversEnv))
+// Drivers are those that every test of a server runs on.
+var Drivers = chosenDrivers(os.Getenv(driversEnv))
 
-// everyMode is for the few tests that run on all modes unless others are asked for.
-var everyMode = map[bool][]string{true: modes, false: drivers}[os.Getenv(driversEnv) == ""]
+// EveryMode is for the few tests that run on all modes unless others are asked for.
+var EveryMode = map[bool][]string{true: Modes, false: Drivers}[os.Getenv(driversEnv) == ""]
 
 func chosenDrivers(asked string) []string {
 	switch asked {
 	case "":
 		return []string{"postgres", "pgx"}
 	case "all":
-		return modes
+		return Modes
 	}
 	names := strings.Split(asked, ",")
 	for _, name := range names {
-		if !slices.Contains(modes, name) {
-			panic(fmt.Sprintf("%s: %q is none of all, %s", driversEnv, name, strings.Join(modes, ", ")))
+		if !slices.Contains(Modes, name) {
+			panic(fmt.Sprintf("%s: %q is none of all, %s", driversEnv, name, strings.Join(Modes, ", ")))
 		}
 	}
 	return names
 }
 
-// isPQ says whether the driver is lib/pq.
-func isPQ(driver string) bool { return strings.HasPrefix(driver, "postgres") }
+// IsPQ reports whether the driver is lib/pq.
+func IsPQ(driver string) bool { return strings.HasPrefix(driver, "postgres") }
 
-// driverOf is each mode's driver.
-var driverOf = map[string]driver.Driver{
+// EachDriver runs f on each of Drivers, at the same time.
+func EachDriver(t *testing.T, f func(t *testing.T, driver string)) {
+	t.Helper()
+	for _, driver := range Drivers {
+		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+			f(t, driver)
+		})
+	}
+}
+
+// DriverOf is the driver of each mode.
+var DriverOf = map[string]driver.Driver{
 	"postgres": &pq.Driver{},
 	"postgres-binary": modeOf(func(url string) (driver.Connector, error) {
 		separator := " "
@@ -71,10 +82,12 @@ var driverOf = map[string]driver.Driver{
 }
 
 func init() {
-	for name, d := range driverOf {
+	for name, d := range DriverOf {
 		if !slices.Contains(sql.Drivers(), name) {
 			sql.Register(name, d)
 		}
+		sql.Register("strict "+name, StrictDriver{d})
+		sql.Register("pooled "+name, PoolerDriver{d})
 	}
 }
 
@@ -100,24 +113,4 @@ func (m modeOf) Open(url string) (driver.Conn, error) {
 		return nil, err
 	}
 	return connector.Connect(context.Background())
-}
-
-// TestDriverModes: each mode speaks with the server as its name says.
-func TestDriverModes(t *testing.T) {
-	want := map[string]int{"postgres": 2, "postgres-binary": 1, "pgx": 1, "pgx-exec": 1, "pgx-simple": 1, "pgx-cancel": 1}
-	prepared := map[string]int{"pgx": 1, "pgx-cancel": 1} // by a query that nobody prepared
-	for _, name := range modes {
-		t.Run(name, func(t *testing.T) {
-			p := newProxy(t)
-			conn := connOf(t, openURL(t, name, p.url))
-			ask := func() { one[int](t, conn, "SELECT $1::int", 1) }
-			ask()
-			if got := p.trips(t, ask); got != want[name] {
-				t.Errorf("a warm query with an argument took %d round trips, want %d", got, want[name])
-			}
-			if statements := one[int](t, conn, "SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT $1::int'"); statements != prepared[name] {
-				t.Errorf("%d statements are prepared, want %d", statements, prepared[name])
-			}
-		})
-	}
 }

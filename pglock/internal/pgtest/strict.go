@@ -1,41 +1,36 @@
-package pglock_test
+package pgtest
 
 import (
 	"context"
-	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"sync/atomic"
 )
 
-// A strict is a connection that counts statements that are sent while another,
+// A Strict is a connection that counts statements that are sent while another,
 // or the rows of another, are open: with real drivers they cost the session.
-type strict struct {
+type Strict struct {
 	driver.Conn
 	open     atomic.Int64
-	overlaps atomic.Int64
+	Overlaps atomic.Int64
 }
 
-type strictDriver struct{ driver.Driver }
+// A StrictDriver makes strict connections of another driver's. Each of Modes has
+// one: "strict pgx" and so on.
+type StrictDriver struct{ driver.Driver }
 
-func init() {
-	for name, d := range driverOf {
-		sql.Register("strict "+name, strictDriver{d})
-	}
-}
-
-func (d strictDriver) Open(url string) (driver.Conn, error) {
+func (d StrictDriver) Open(url string) (driver.Conn, error) {
 	conn, err := d.Driver.Open(url)
-	return &strict{Conn: conn}, err
+	return &Strict{Conn: conn}, err
 }
 
-func (c *strict) begin() {
+func (c *Strict) begin() {
 	if c.open.Add(1) > 1 {
-		c.overlaps.Add(1)
+		c.Overlaps.Add(1)
 	}
 }
 
-func (c *strict) rows(rows driver.Rows, err error) (driver.Rows, error) {
+func (c *Strict) rows(rows driver.Rows, err error) (driver.Rows, error) {
 	if err != nil {
 		c.open.Add(-1)
 		return nil, err
@@ -43,21 +38,21 @@ func (c *strict) rows(rows driver.Rows, err error) (driver.Rows, error) {
 	return strictRows{rows, c}, nil
 }
 
-func (c *strict) Prepare(string) (driver.Stmt, error) { return nil, errors.New("not called") }
+func (c *Strict) Prepare(string) (driver.Stmt, error) { return nil, errors.New("not called") }
 
-func (c *strict) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+func (c *Strict) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
 	c.begin()
 	defer c.open.Add(-1)
 	stmt, err := c.Conn.(driver.ConnPrepareContext).PrepareContext(ctx, query)
 	return strictStmt{stmt, c}, err
 }
 
-func (c *strict) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+func (c *Strict) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	c.begin()
 	return c.rows(c.Conn.(driver.QueryerContext).QueryContext(ctx, query, args))
 }
 
-func (c *strict) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+func (c *Strict) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	c.begin()
 	defer c.open.Add(-1)
 	return c.Conn.(driver.ExecerContext).ExecContext(ctx, query, args)
@@ -65,7 +60,7 @@ func (c *strict) ExecContext(ctx context.Context, query string, args []driver.Na
 
 type strictStmt struct {
 	driver.Stmt
-	c *strict
+	c *Strict
 }
 
 func (s strictStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
@@ -75,7 +70,7 @@ func (s strictStmt) QueryContext(ctx context.Context, args []driver.NamedValue) 
 
 type strictRows struct {
 	driver.Rows
-	c *strict
+	c *Strict
 }
 
 func (r strictRows) Close() error {

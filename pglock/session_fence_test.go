@@ -79,8 +79,8 @@ func TestFenceInTransaction(t *testing.T) {
 	})
 }
 
-// TestSharedHasNoFence, and says so rather than ignore the wish.
-func TestSharedHasNoFence(t *testing.T) {
+// TestFenceOfSharedIsRefused, and says so rather than ignore the wish.
+func TestFenceOfSharedIsRefused(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, by := range acquirers {
 			l := by.with(dial(t, driver))
@@ -95,8 +95,8 @@ func TestSharedHasNoFence(t *testing.T) {
 	})
 }
 
-// TestShared: readers hold together, and no writer with them.
-func TestShared(t *testing.T) {
+// TestLockShared: readers hold together, and no writer with them.
+func TestLockShared(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, by := range acquirers {
 			o, target := observe(t), newTarget(t)

@@ -12,10 +12,10 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// TestLostAnswer: the server grants the lock, but its answer never comes. The
+// TestSessionGrantWithoutAnswer: the server grants the lock, but its answer never comes. The
 // acquire fails in time, and holds nothing: the session is destroyed, since it
 // cannot be asked. Facts 1, 21 and 22.
-func TestLostAnswer(t *testing.T) {
+func TestSessionGrantWithoutAnswer(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, by := range acquirers {
 			t.Run(by.name, func(t *testing.T) {
@@ -62,9 +62,9 @@ func TestLostAnswer(t *testing.T) {
 	})
 }
 
-// TestSilentServer: a caller whose context ends does not wait for another's
+// TestSessionOnASilentServer: a caller whose context ends does not wait for another's
 // statement that the server does not answer. Fact 23.
-func TestSilentServer(t *testing.T) {
+func TestSessionOnASilentServer(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		p, late := newProxy(t), watchScheduler(t)
 		s := pglock.NewSession(connOf(t, openURL(t, driver, p.url)))
@@ -124,9 +124,9 @@ func slow(t *testing.T, driver string, by acquirer, delay time.Duration) (swanlo
 	return l, conn
 }
 
-// TestTooLate: a grant whose answer comes when the caller has gone is given
+// TestSessionGrantAfterContextEnds: a grant whose answer comes when the caller has gone is given
 // back, and costs the session nothing. Fact 21.
-func TestTooLate(t *testing.T) {
+func TestSessionGrantAfterContextEnds(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, by := range acquirers {
 			t.Run(by.name, func(t *testing.T) {
@@ -182,9 +182,9 @@ func TestLeaseStartsBeforeTheStatement(t *testing.T) {
 	})
 }
 
-// TestSlowerThanItsTTL: a lock whose lease had ended before the answer came is
+// TestLeaseEndsBeforeTheAnswer: a lock whose lease had ended before the answer came is
 // no lock.
-func TestSlowerThanItsTTL(t *testing.T) {
+func TestLeaseEndsBeforeTheAnswer(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, by := range acquirers {
 			o, target := observe(t), newTarget(t)
@@ -199,9 +199,9 @@ func TestSlowerThanItsTTL(t *testing.T) {
 	})
 }
 
-// TestCloseOnASilentServer: Close returns in time and leaves nothing held, though
+// TestSessionCloseOnASilentServer: Close returns in time and leaves nothing held, though
 // the prepared statements cannot be let go of.
-func TestCloseOnASilentServer(t *testing.T) {
+func TestSessionCloseOnASilentServer(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, holding := range []bool{false, true} {
 			o, p, late := observe(t), newProxy(t), watchScheduler(t)

@@ -30,10 +30,10 @@ func stateOf(t *testing.T, conn *sql.Conn) (s sessionState) {
 	return s
 }
 
-// TestCallersConnection: whatever is done with locks on it, the connection that
+// TestSessionLeavesConnectionAsItWas: whatever is done with locks on it, the connection that
 // the caller lent is the same session as before, with the same settings, no
 // statement prepared, and it works.
-func TestCallersConnection(t *testing.T) {
+func TestSessionLeavesConnectionAsItWas(t *testing.T) {
 	uses := map[string]func(t *testing.T, s *pglock.Session, target, taken string){
 		"granted": func(t *testing.T, s *pglock.Session, target, _ string) {
 			held := acquired(t, s, target, swanlock.WithTTL(time.Minute), swanlock.WithFence())
@@ -93,9 +93,9 @@ func TestCallersConnection(t *testing.T) {
 	})
 }
 
-// TestCallersTransaction: locks come and go inside the caller's transaction
+// TestSessionInCallersTransaction: locks come and go inside the caller's transaction
 // without ending it or giving it an id.
-func TestCallersTransaction(t *testing.T) {
+func TestSessionInCallersTransaction(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		conn := dial(t, driver)
 		s := pglock.NewSession(conn)
@@ -113,9 +113,9 @@ func TestCallersTransaction(t *testing.T) {
 	})
 }
 
-// TestClose: a closed Session has freed its own locks, and only these, refuses
+// TestSessionClose: a closed Session has freed its own locks, and only these, refuses
 // to take more, and has nothing left to do.
-func TestClose(t *testing.T) {
+func TestSessionClose(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for name, ctx := range map[string]func() context.Context{
 			"": func() context.Context { return bg },
@@ -153,9 +153,9 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// TestCloseAfterConn: closing the connection before its Session is a mistake
+// TestSessionCloseAfterConn: closing the connection before its Session is a mistake
 // that Close reports, and the locks' holders are told.
-func TestCloseAfterConn(t *testing.T) {
+func TestSessionCloseAfterConn(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		conn := dial(t, driver)
 		s := pglock.NewSession(conn)
@@ -166,9 +166,9 @@ func TestCloseAfterConn(t *testing.T) {
 	})
 }
 
-// TestCloseWhileWaiting: an Acquire that waits does not outlive its Session,
+// TestSessionCloseWhileWaiting: an Acquire that waits does not outlive its Session,
 // and takes no lock after it.
-func TestCloseWhileWaiting(t *testing.T) {
+func TestSessionCloseWhileWaiting(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
 		holder, _ := newSession(t, driver)
@@ -198,9 +198,9 @@ func TestCloseWhileWaiting(t *testing.T) {
 	})
 }
 
-// TestCloseRaces: a try that is under way when its Session is closed leaves
+// TestSessionCloseRacesTry: a try that is under way when its Session is closed leaves
 // nothing behind, whoever was first.
-func TestCloseRaces(t *testing.T) {
+func TestSessionCloseRacesTry(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)
 		conn := dial(t, driver)

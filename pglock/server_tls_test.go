@@ -3,74 +3,31 @@
 package pglock_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
+
+	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
 
 var hungUp = regexp.MustCompile(`connection reset|broken pipe|bad connection|EOF$`)
 
-// An authority signs certificates.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-// issue writes a certificate for name, signed by a (by itself if a is nil), and its key, as dir/file.crt and .key.
-func (a *authority) issue(t *testing.T, dir, file, name string) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
-	cert := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()),
-		Subject:      pkix.Name{CommonName: name},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(time.Hour),
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	signer := a
-	if a == nil {
-		cert.IsCA, cert.BasicConstraintsValid, cert.KeyUsage = true, true, x509.KeyUsageCertSign
-		signer = &authority{cert, key}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, cert, signer.cert, &key.PublicKey, signer.key)
-	must(t, err)
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	must(t, err)
-	for suffix, block := range map[string]*pem.Block{
-		".crt": {Type: "CERTIFICATE", Bytes: der}, ".key": {Type: "PRIVATE KEY", Bytes: private},
-	} {
-		must(t, os.WriteFile(filepath.Join(dir, file+suffix), pem.EncodeToMemory(block), 0o600))
-	}
-	return &authority{cert, key}
-}
-
-// TestClientCertificate: a server that wants to see a certificate, and to have its own believed, is served by
+// TestServerClientCertificate: a server that wants to see a certificate, and to have its own believed, is served by
 // DSNFromEnv's variables alone.
-func TestClientCertificate(t *testing.T) {
+func TestServerClientCertificate(t *testing.T) {
 	srv := ownServer(t)
 	data, dir := filepath.Join(srv.Dir(), "data"), t.TempDir()
-	ca := (*authority)(nil).issue(t, data, "ca", "swanlock test CA")
-	ca.issue(t, data, "server", "server")
-	ca.issue(t, dir, "locker", "locker")
-	ca.issue(t, dir, "other", "other")
-	stranger := (*authority)(nil).issue(t, dir, "stranger-ca", "another CA")
-	stranger.issue(t, dir, "stranger", "locker")
-	owned(t, data, "ca.crt", "server.crt", "server.key")
+	ca := (*pgtest.Authority)(nil).Issue(t, data, "ca", "swanlock test CA")
+	ca.Issue(t, data, "server", "server")
+	ca.Issue(t, dir, "locker", "locker")
+	ca.Issue(t, dir, "other", "other")
+	stranger := (*pgtest.Authority)(nil).Issue(t, dir, "stranger-ca", "another CA")
+	stranger.Issue(t, dir, "stranger", "locker")
+	pgtest.Own(t, data, "ca.crt", "server.crt", "server.key")
 	trusted := filepath.Join(dir, "trusted.crt")
 	ours, err := os.ReadFile(filepath.Join(data, "ca.crt"))
 	must(t, err)
@@ -121,20 +78,4 @@ func TestClientCertificate(t *testing.T) {
 			})
 		}
 	}
-}
-
-// owned gives files of dir to the user who owns dir: the server's.
-func owned(t *testing.T, dir string, files ...string) {
-	t.Helper()
-	info, err := os.Stat(dir)
-	must(t, err)
-	uid, gid := ownerOf(info)
-	for _, file := range files {
-		must(t, os.Chown(filepath.Join(dir, file), uid, gid))
-	}
-}
-
-func ownerOf(info os.FileInfo) (uid, gid int) {
-	stat := info.Sys().(*syscall.Stat_t)
-	return int(stat.Uid), int(stat.Gid)
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// The tests in the files *_mock_test.go run on a scripted PostgreSQL: they make
+// The tests in the files script_*_test.go run on a scripted PostgreSQL: they make
 // it do what a real one seldom does. pg checks itself that each statement of the
 // script was sent, and none besides.
 

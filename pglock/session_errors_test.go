@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"runtime"
 	"strings"
 	"testing"
@@ -15,30 +14,6 @@ import (
 	"github.com/swanlake-io/swanlock/internal/pgserver"
 	"github.com/swanlake-io/swanlock/pglock"
 )
-
-// newDatabase makes a database without the migration on the tests' server, and
-// gives the parameter that names it.
-func newDatabase(t *testing.T) string {
-	t.Helper()
-	name := fmt.Sprintf("empty_%d", rand.Uint64())
-	admin := openDB(t, "postgres")
-	run(t, admin, "CREATE DATABASE "+name)
-	t.Cleanup(func() { run(t, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
-	return "dbname=" + name
-}
-
-// newRole makes a role with no rights, and gives the parameter that names it.
-func newRole(t *testing.T, db string) (param, name string) {
-	t.Helper()
-	name = fmt.Sprintf("nobody_%d", rand.Uint64())
-	admin := openDB(t, "postgres", db)
-	run(t, admin, "CREATE ROLE "+name+" LOGIN")
-	t.Cleanup(func() {
-		run(t, admin, "DROP OWNED BY "+name)
-		run(t, admin, "DROP ROLE "+name)
-	})
-	return "user=" + name, name
-}
 
 // wantRefused checks that an acquire fails for want's reason, that it says what
 // to do, that nothing is held, and that the connection is as good as before.
@@ -66,9 +41,9 @@ func wantRefused(t *testing.T, o observer, conn *sql.Conn, l swanlock.Locker, wa
 	}
 }
 
-// TestNoAuditTable: without the table nothing is held, and the error names the
+// TestAuditTableMissing: without the table nothing is held, and the error names the
 // migration. The lock may have been granted before the row failed. Fact 16.
-func TestNoAuditTable(t *testing.T) {
+func TestAuditTableMissing(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		db := newDatabase(t)
 		o, conn := observe(t, db), dial(t, driver, db)
@@ -135,9 +110,9 @@ func TestServerTimeouts(t *testing.T) {
 	})
 }
 
-// TestUnprivileged: a role that may not take locks, or not write the audit, is
+// TestServerUnprivilegedRole: a role that may not take locks, or not write the audit, is
 // told so.
-func TestUnprivileged(t *testing.T) {
+func TestServerUnprivilegedRole(t *testing.T) {
 	functions := []string{
 		"pg_try_advisory_lock(bigint)", "pg_try_advisory_lock_shared(bigint)", "pg_advisory_unlock(bigint)", "pg_advisory_unlock_shared(bigint)",
 	}
@@ -167,8 +142,8 @@ func TestUnprivileged(t *testing.T) {
 	})
 }
 
-// TestReadOnly: the audit cannot be written on a session that may only read.
-func TestReadOnly(t *testing.T) {
+// TestAuditReadOnlySession: the audit cannot be written on a session that may only read.
+func TestAuditReadOnlySession(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, conn := observe(t), dial(t, driver)
 		run(t, conn, "SET default_transaction_read_only = on")
@@ -177,10 +152,10 @@ func TestReadOnly(t *testing.T) {
 	})
 }
 
-// TestAbortedTransaction: in a transaction that has failed nothing can be asked.
+// TestSessionAbortedTransaction: in a transaction that has failed nothing can be asked.
 // An acquire holds nothing, a refresh leaves the lock as it is, and a release
 // frees it by the session's end. Fact 6.
-func TestAbortedTransaction(t *testing.T) {
+func TestSessionAbortedTransaction(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, by := range acquirers {
 			t.Run(by.name, func(t *testing.T) {
@@ -216,8 +191,8 @@ func TestAbortedTransaction(t *testing.T) {
 	})
 }
 
-// TestUnusableConnection: a nil connection and one that was closed are refused.
-func TestUnusableConnection(t *testing.T) {
+// TestSessionUnusableConnection: a nil connection and one that was closed are refused.
+func TestSessionUnusableConnection(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		closed := dial(t, driver)
 		warm := pglock.NewSession(closed)
@@ -247,9 +222,9 @@ func TestUnusableConnection(t *testing.T) {
 	})
 }
 
-// TestLockTableFull: when the server has no room for another lock, the error
+// TestServerLockTableFull: when the server has no room for another lock, the error
 // says so, and nothing is held. Fact 12.
-func TestLockTableFull(t *testing.T) {
+func TestServerLockTableFull(t *testing.T) {
 	small, err := pgserver.Start(bg, pgserver.WithSetting("max_locks_per_transaction", "10"), pgserver.WithSetting("max_connections", "10"))
 	must(t, err)
 	t.Cleanup(func() { small.Stop() })
@@ -282,9 +257,9 @@ func TestLockTableFull(t *testing.T) {
 	}
 }
 
-// TestNoTableInTransaction: that the audit's table is missing is told even
+// TestAuditTableMissingInTransaction: that the audit's table is missing is told even
 // though asking for it has made the caller's transaction fail.
-func TestNoTableInTransaction(t *testing.T) {
+func TestAuditTableMissingInTransaction(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		dbname := newDatabase(t)
 		o := observe(t, dbname)
@@ -299,9 +274,9 @@ func TestNoTableInTransaction(t *testing.T) {
 	})
 }
 
-// TestDestroyedInTransaction: a lock that a failed acquire has taken in a
+// TestSessionDestroyedInTransaction: a lock that a failed acquire has taken in a
 // transaction is free before the caller ends the transaction.
-func TestDestroyedInTransaction(t *testing.T) {
+func TestSessionDestroyedInTransaction(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		dbname := newDatabase(t)
 		o := observe(t, dbname)

@@ -9,9 +9,9 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// TestConformance runs the suite that every locker passes, on each way to
+// TestSessionConformance runs the suite that every locker passes, on each way to
 // acquire.
-func TestConformance(t *testing.T) {
+func TestSessionConformance(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)
 		for _, by := range acquirers {

@@ -15,8 +15,8 @@ var oddPasswords = []string{
 	strings.Repeat("x'\\ ", 250),
 }
 
-// TestOddPasswords: any password that PostgreSQL takes gets through DSNFromEnv, in each way to write it.
-func TestOddPasswords(t *testing.T) {
+// TestServerOddPasswords: any password that PostgreSQL takes gets through DSNFromEnv, in each way to write it.
+func TestServerOddPasswords(t *testing.T) {
 	srv := ownServer(t)
 	admin := openURL(t, "pgx", srv.SocketURL())
 	admit(t, srv, "host all all 127.0.0.1/32 scram-sha-256\n")

@@ -1,7 +1,6 @@
 package pglock_test
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"testing"
@@ -11,43 +10,11 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// An acquirer is one way to take locks on a connection.
-type acquirer struct {
-	name string
-	with func(conn *sql.Conn) swanlock.Locker
-}
-
-// acquirers are all of them.
-var acquirers = []acquirer{
-	{"Session", func(conn *sql.Conn) swanlock.Locker { return pglock.NewSession(conn) }},
-	{"functions", func(conn *sql.Conn) swanlock.Locker { return functions{conn} }},
-	{"audited", func(conn *sql.Conn) swanlock.Locker { return pglock.NewSession(conn, pglock.WithAudit()) }},
-}
-
-// functions are the package's TryAcquire and Acquire as a Locker.
-type functions struct{ conn *sql.Conn }
-
-func (f functions) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
-	l, err := pglock.TryAcquire(ctx, f.conn, target, opts...)
-	if err != nil {
-		return nil, err
-	}
-	return l, nil
-}
-
-func (f functions) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
-	l, err := pglock.Acquire(ctx, f.conn, target, opts...)
-	if err != nil {
-		return nil, err
-	}
-	return l, nil
-}
-
-// TestAlreadyHeld: PostgreSQL lets a session take a lock twice and then wants
+// TestSessionAlreadyHeld: PostgreSQL lets a session take a lock twice and then wants
 // two unlocks, so whoever comes to the session second is refused, whichever
 // locker it has and whatever mode it asks for. An upgrade could deadlock.
 // Facts 5 and 14.
-func TestAlreadyHeld(t *testing.T) {
+func TestSessionAlreadyHeld(t *testing.T) {
 	modes := map[string][]swanlock.Option{"exclusive": nil, "shared": {swanlock.WithShared()}}
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)
@@ -84,10 +51,10 @@ func TestAlreadyHeld(t *testing.T) {
 	})
 }
 
-// TestHandedOutAgain: sql.Conn.Close gives the session, lock and all, back to
+// TestLedgerOfReusedConnection: sql.Conn.Close gives the session, lock and all, back to
 // the pool. Whoever gets it next must not think that it acquired what the
 // session had held all along. Facts 2 and 5.
-func TestHandedOutAgain(t *testing.T) {
+func TestLedgerOfReusedConnection(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, by := range acquirers {
 			for _, ttl := range []time.Duration{0, time.Minute} {
@@ -130,9 +97,9 @@ func TestHandedOutAgain(t *testing.T) {
 	})
 }
 
-// TestStaleRelease: the handle of a lock whose connection was closed finds it
+// TestLockStaleRelease: the handle of a lock whose connection was closed finds it
 // lost, and leaves alone what the connection's next owner holds.
-func TestStaleRelease(t *testing.T) {
+func TestLockStaleRelease(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for name, stale := range map[string]func(*pglock.PostgresLock) error{
 			"Release": func(l *pglock.PostgresLock) error { return l.Release(bg) },
@@ -163,10 +130,10 @@ func TestStaleRelease(t *testing.T) {
 	})
 }
 
-// TestTakenAway: only the server knows whether a lock is still held. Whatever
+// TestLockTakenAwayBehindItsBack: only the server knows whether a lock is still held. Whatever
 // took it away is found by Refresh, by Release, and by a second acquire, which
 // must not believe a ledger that says "already held". Facts 4 and 24.
-func TestTakenAway(t *testing.T) {
+func TestLockTakenAwayBehindItsBack(t *testing.T) {
 	thefts := []struct {
 		name  string
 		steal func(t *testing.T, o observer, conn *sql.Conn, held *pglock.PostgresLock)

@@ -3,11 +3,6 @@ package pglock_test
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
@@ -16,18 +11,8 @@ import (
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/pgserver"
 	"github.com/swanlake-io/swanlock/pglock"
+	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
-
-// ownServer starts a server that a test may break, migrated for the audit.
-func ownServer(t *testing.T, opts ...pgserver.Option) *pgserver.Server {
-	t.Helper()
-	srv, err := pgserver.Start(bg, opts...)
-	must(t, err)
-	t.Cleanup(func() { srv.Stop() })
-	_, err = provider(openURL(t, "postgres", srv.URL())).Up(bg)
-	must(t, err)
-	return srv
-}
 
 // slowWAL keeps what no commit waits for from the disk, so that a crash loses it. Else only a crash within a moment would.
 var slowWAL = []pgserver.Option{pgserver.WithSetting("wal_writer_delay", "10s"), pgserver.WithSetting("bgwriter_delay", "10s")}
@@ -72,55 +57,15 @@ func TestFenceAfterCrash(t *testing.T) {
 	}
 }
 
-// standbyOf makes a streaming standby of primary, which it restarts on the way: PostgreSQL's own pg_basebackup is not
-// everywhere that its server is.
-func standbyOf(t *testing.T, primary *pgserver.Server) *pgserver.Server {
-	t.Helper()
-	standby, err := pgserver.Start(bg)
-	must(t, err)
-	t.Cleanup(func() { standby.Stop() })
-	for _, srv := range []*pgserver.Server{primary, standby} {
-		must(t, signal(srv, syscall.SIGINT)) // fast
-		eventually(t, "the server has shut down", func() bool {
-			_, err := os.Stat(filepath.Join(srv.Dir(), "data", "postmaster.pid"))
-			return errors.Is(err, os.ErrNotExist)
-		})
-	}
-	data := filepath.Join(standby.Dir(), "data")
-	must(t, os.RemoveAll(data))
-	if out, err := exec.Command("cp", "-a", filepath.Join(primary.Dir(), "data"), data).CombinedOutput(); err != nil {
-		t.Fatalf("cp: %v: %s", err, out)
-	}
-	address, err := url.Parse(primary.URL())
-	must(t, err)
-	conf, err := os.OpenFile(filepath.Join(data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
-	must(t, err)
-	_, err = fmt.Fprintf(conf, "primary_conninfo = 'host=127.0.0.1 port=%s user=postgres'\n", address.Port())
-	must(t, errors.Join(err, conf.Close()))
-	must(t, os.WriteFile(filepath.Join(data, "standby.signal"), nil, 0o644))
-	must(t, primary.Restart(bg, pgserver.Fast))
-	must(t, standby.Restart(bg, pgserver.Fast))
-	return standby
-}
-
-// signal shuts a server down, as pg_ctl does.
-func signal(srv *pgserver.Server, sig os.Signal) error {
-	p, err := os.FindProcess(srv.PID())
-	if err != nil {
-		return err
-	}
-	return p.Signal(sig)
-}
-
-// TestFailover: locks are not replicated. When the standby takes over, the old primary's holders learn that theirs are
+// TestServerFailover: locks are not replicated. When the standby takes over, the old primary's holders learn that theirs are
 // lost, and the next may have them at once. Fences go on rising if replication is synchronous; if the standby was behind,
 // the new primary gives those again that it had not heard of, as the documentation says.
-func TestFailover(t *testing.T) {
+func TestServerFailover(t *testing.T) {
 	for _, replication := range []string{"synchronous", "behind"} {
 		t.Run(replication, func(t *testing.T) {
 			t.Parallel()
 			primary := ownServer(t)
-			standby := standbyOf(t, primary)
+			standby := pgtest.StandbyOf(t, primary)
 			old, promoted := openURL(t, "postgres", primary.URL()), openURL(t, "postgres", standby.URL())
 			streams := func() bool {
 				return one[int](t, old, "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == 1
@@ -147,7 +92,7 @@ func TestFailover(t *testing.T) {
 				way.held = acquired(t, way.by.with(connOf(t, openURL(t, way.driver, primary.URL()))), way.target,
 					swanlock.WithFence(), swanlock.WithTTL(time.Minute))
 			}
-			must(t, signal(primary, syscall.SIGQUIT)) // immediate
+			must(t, pgtest.Signal(primary, syscall.SIGQUIT)) // immediate
 			one[bool](t, promoted, "SELECT pg_promote()")
 
 			rises := true

@@ -13,8 +13,8 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// TestAcquireGetsIt: a waiter has the lock soon after it is free, and not before.
-func TestAcquireGetsIt(t *testing.T) {
+// TestSessionAcquireAfterRelease: a waiter has the lock soon after it is free, and not before.
+func TestSessionAcquireAfterRelease(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, by := range acquirers {
 			t.Run(by.name, func(t *testing.T) {
@@ -52,10 +52,10 @@ func TestAcquireGetsIt(t *testing.T) {
 	})
 }
 
-// TestAcquireGivesUp: when the context ends, so does the wait, whatever the
+// TestSessionAcquireContextEnds: when the context ends, so does the wait, whatever the
 // driver calls it, and the lock is not taken after that, when it is free.
 // Facts 3 and 17.
-func TestAcquireGivesUp(t *testing.T) {
+func TestSessionAcquireContextEnds(t *testing.T) {
 	cause := errors.New("changed my mind")
 	ends := map[string]struct {
 		ctx  func() (context.Context, context.CancelFunc)
@@ -107,9 +107,9 @@ func TestAcquireGivesUp(t *testing.T) {
 	})
 }
 
-// TestDeadContext: with a context that has ended nothing is sent: an already
+// TestSessionEndedContextSendsNothing: with a context that has ended nothing is sent: an already
 // cancelled query would cost the session, or be granted. Fact 21.
-func TestDeadContext(t *testing.T) {
+func TestSessionEndedContextSendsNothing(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		p := newProxy(t)
 		for _, by := range acquirers {
@@ -134,9 +134,9 @@ func TestDeadContext(t *testing.T) {
 	})
 }
 
-// TestEndingContexts: whenever a context ends, it costs the caller's session
+// TestSessionContextEndsAtAnyMoment: whenever a context ends, it costs the caller's session
 // nothing, and leaves nothing. Facts 1, 21 and 22.
-func TestEndingContexts(t *testing.T) {
+func TestSessionContextEndsAtAnyMoment(t *testing.T) {
 	tries := 1000
 	if testing.Short() {
 		tries = 200
@@ -169,11 +169,11 @@ func TestEndingContexts(t *testing.T) {
 	})
 }
 
-// TestWaitPinsLittle: who waits holds a snapshot, which holds back vacuum, for
+// TestSessionAcquirePinsSnapshotBriefly: who waits holds a snapshot, which holds back vacuum, for
 // less than a second, and is gone from the server's queue in between, where a
 // holder that builds an index concurrently would deadlock with its own waiters.
 // Facts 7 and 8.
-func TestWaitPinsLittle(t *testing.T) {
+func TestSessionAcquirePinsSnapshotBriefly(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
 		holder, holderConn := newSession(t, driver)
@@ -215,8 +215,8 @@ func TestWaitPinsLittle(t *testing.T) {
 	})
 }
 
-// TestWaitBlocksNobody: others use the session while an Acquire on it waits.
-func TestWaitBlocksNobody(t *testing.T) {
+// TestSessionAcquireLetsOthersUseIt: others use the session while an Acquire on it waits.
+func TestSessionAcquireLetsOthersUseIt(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		target := newTarget(t)
 		holder, _ := newSession(t, driver)
@@ -250,10 +250,10 @@ func TestWaitBlocksNobody(t *testing.T) {
 	})
 }
 
-// TestManyGoroutines use one connection at once, through two Sessions and the
+// TestSessionManyGoroutines use one connection at once, through two Sessions and the
 // functions, with whatever calls there are. They take turns: no statement of
 // ours is sent while another, or its rows, are open. Fact 23.
-func TestManyGoroutines(t *testing.T) {
+func TestSessionManyGoroutines(t *testing.T) {
 	rounds := 25
 	if testing.Short() {
 		rounds = 8
@@ -303,7 +303,7 @@ func TestManyGoroutines(t *testing.T) {
 		if got := pidOf(t, conn); got != pid {
 			t.Errorf("backend %d became %d", pid, got)
 		}
-		if n := st.overlaps.Load(); n > 0 {
+		if n := st.Overlaps.Load(); n > 0 {
 			t.Errorf("%d statements were sent while another was open", n)
 		}
 	})
