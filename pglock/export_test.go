@@ -23,21 +23,20 @@ func LedgerID(conn *sql.Conn) (id weak.Pointer[byte]) {
 
 // HasLedger says whether there is one.
 func HasLedger(id weak.Pointer[byte]) bool {
-	_, ok := ledgers.Load(id)
-	return ok
+	return ledgers.Has(id)
 }
 
 // Sabotage unlocks held on its own session, behind the pool's back.
 func Sabotage(held swanlock.DistributedLock) error {
 	h := held.(*PostgresLock).h
-	_, err := h.w.conn.ExecContext(context.Background(), "SELECT pg_advisory_unlock($1)", int64(h.id.key))
+	_, err := h.a.sql().ExecContext(context.Background(), "SELECT pg_advisory_unlock($1)", int64(h.id.key))
 	return err
 }
 
 // Exchange unlocks held on its own session, and takes the lock of key there.
 func Exchange(held swanlock.DistributedLock, key Key) error {
 	h := held.(*PostgresLock).h
-	_, err := h.w.conn.ExecContext(context.Background(), "SELECT pg_advisory_unlock($1), pg_advisory_lock($2)", int64(h.id.key), int64(key))
+	_, err := h.a.sql().ExecContext(context.Background(), "SELECT pg_advisory_unlock($1), pg_advisory_lock($2)", int64(h.id.key), int64(key))
 	return err
 }
 
@@ -45,10 +44,10 @@ func Exchange(held swanlock.DistributedLock, key Key) error {
 // it until give is called.
 func HoldTurn(held swanlock.DistributedLock) (give func()) {
 	led := held.(*PostgresLock).h.led
-	if !led.tryTake() {
+	if !led.turns.TryTake() {
 		panic("the session is in use")
 	}
-	return led.give
+	return led.turns.Give
 }
 
 // TicketSpace is where the tickets of the target's line are.
@@ -67,8 +66,8 @@ func ServerLease(p *Pool, pid int) (lease time.Duration) {
 		if s.pid != int32(pid) {
 			continue
 		}
-		s.do(context.Background(), &op{kind: alone, f: func(ctx context.Context) error {
-			return s.w.conn.QueryRowContext(ctx, "SELECT setting::bigint * 1000000 FROM pg_settings WHERE name = 'idle_session_timeout'").Scan(&lease)
+		s.do(context.Background(), &op{kind: running, f: func(ctx context.Context, _ turn) error {
+			return s.a.sql().QueryRowContext(ctx, "SELECT setting::bigint * 1000000 FROM pg_settings WHERE name = 'idle_session_timeout'").Scan(&lease)
 		}})
 	}
 	return lease
@@ -84,8 +83,8 @@ func LongEmpty(p *Pool) {
 		if s.opened(context.Background()) != nil {
 			continue
 		}
-		s.do(context.Background(), &op{kind: alone, f: func(context.Context) error {
-			s.empty = time.Now().Add(-2 * time.Minute)
+		s.do(context.Background(), &op{kind: running, f: func(context.Context, turn) error {
+			s.emptySince = time.Now().Add(-2 * time.Minute)
 			return nil
 		}})
 	}
@@ -96,7 +95,7 @@ func Expire(held swanlock.DistributedLock) {
 	h := held.(*PostgresLock).h
 	h.led.mu.Lock()
 	h.lease.start = time.Now().Add(-2 * h.lease.ttl)
-	h.led.arm(0)
+	h.led.armLocked(0)
 	h.led.mu.Unlock()
 }
 
@@ -104,7 +103,7 @@ func Expire(held swanlock.DistributedLock) {
 // is its turn, the lock may have expired, and been freed, and be another's.
 func QueueRelease(held swanlock.DistributedLock) error {
 	h := held.(*PostgresLock).h
-	return h.at.do(context.Background(), &op{kind: releasing, h: h})
+	return h.keeper.release(context.Background(), h)
 }
 
 // SplitTry is tryOnce in two halves: the claim, and what follows it. Between
@@ -115,21 +114,11 @@ func (p *Pool) SplitTry(ctx context.Context, target string, opts ...swanlock.Opt
 		return nil, err
 	}
 	h := newHold(r)
-	s, err := p.claim(h, r)
+	s, err := p.claim(h)
 	if err != nil {
 		return nil, err
 	}
-	return func() (*PostgresLock, error) {
-		if err = s.opened(ctx); err == nil {
-			h.on(s.w, s.led)
-			err = s.do(ctx, &op{kind: acquiring, ctx: ctx, h: h, r: r})
-		}
-		if err != nil {
-			p.unclaim(h)
-			return nil, err
-		}
-		return h.given(ctx, r)
-	}, nil
+	return func() (*PostgresLock, error) { return p.acquireOn(ctx, s, h) }, nil
 }
 
 // ExpireAndForget is what Err and then drop do to a lock whose time is up and
@@ -138,8 +127,8 @@ func ExpireAndForget(l swanlock.DistributedLock) {
 	h := l.(*PostgresLock).h
 	h.led.mu.Lock()
 	defer h.led.mu.Unlock()
-	h.end(swanlock.ErrExpired)
-	h.w = nil
+	h.endLocked(swanlock.ErrExpired)
+	h.letGoLocked()
 }
 
 // Sessions says how many there are.
@@ -163,7 +152,7 @@ func (p *Pool) EachConn(f func(*sql.Conn)) {
 	p.mu.Unlock()
 	for _, s := range sessions {
 		if s.opened(context.Background()) == nil {
-			s.solo(func(context.Context) error { f(s.w.conn); return nil })
+			s.solo(context.Background(), func(context.Context, turn) error { f(s.a.sql()); return nil })
 		}
 	}
 }
@@ -172,13 +161,13 @@ func (p *Pool) EachConn(f func(*sql.Conn)) {
 func (p *Pool) Waiting() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.waiting
+	return p.waitingSessions
 }
 
 // JoinedLast makes p believe that the place with that number was the last that was
 // taken here.
 func (p *Pool) JoinedLast(number int) {
-	p.crowd.mu.Lock()
-	defer p.crowd.mu.Unlock()
-	p.crowd.last, p.crowd.taken = int32(number), time.Now()
+	p.hint.mu.Lock()
+	defer p.hint.mu.Unlock()
+	p.hint.lastTicket, p.hint.joinedAt = int32(number), time.Now()
 }

@@ -101,10 +101,10 @@ func TestLastInstant(t *testing.T) {
 	for name, leases := range map[string][2]time.Duration{"its own": {time.Second, 0}, "the session's": {time.Hour, time.Second}} {
 		led := &ledger{lease: lease{leases[1], start}}
 		h := &hold{led: led, done: make(chan struct{}), lease: lease{leases[0], start}}
-		if h.expire(start.Add(time.Second - 1)); h.err != nil {
+		if h.expireLocked(start.Add(time.Second - 1)); h.err != nil {
 			t.Errorf("%s: just before the end: got %v, want nil", name, h.err)
 		}
-		if h.expire(start.Add(time.Second)); h.err != swanlock.ErrExpired {
+		if h.expireLocked(start.Add(time.Second)); h.err != swanlock.ErrExpired {
 			t.Errorf("%s: at the end: got %v, want ErrExpired", name, h.err)
 		}
 	}
@@ -138,7 +138,7 @@ func TestTouchGoesForward(t *testing.T) {
 func TestLedgerKnowsItsLocks(t *testing.T) {
 	old, next := &hold{id: lockID{key: 1}}, &hold{id: lockID{key: 1}}
 	led := &ledger{locks: map[lockID]*hold{next.id: next}}
-	if led.has(old) || !led.has(next) {
-		t.Errorf("has the old one: %v, the next: %v; want false, true", led.has(old), led.has(next))
+	if led.contains(old) || !led.contains(next) {
+		t.Errorf("has the old one: %v, the next: %v; want false, true", led.contains(old), led.contains(next))
 	}
 }

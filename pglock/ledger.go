@@ -329,7 +329,7 @@ func (led *ledger) deadLocked() error {
 	if led.dead == nil {
 		return nil
 	}
-	return fmt.Errorf("the session was destroyed (%w): take another connection", led.dead)
+	return fmt.Errorf("the session was destroyed (%w): take another connection: %w", led.dead, sql.ErrConnDone)
 }
 
 // touch notes that a statement, sent at the time given, was answered: it has
@@ -484,7 +484,7 @@ func (led *ledger) Silent(since time.Duration) time.Duration {
 		close(*led.silence.Load())
 	}
 	if more > 0 {
-		return more
+		return min(more, patience) // some may be released meanwhile
 	}
 	led.loseLocked(oneconn.ErrSilent)
 	return 0

@@ -142,6 +142,10 @@ func (s *poolSession) solo(ctx context.Context, f func(context.Context, turn) er
 func (c *combiner) take(audit bool) (proofs, batch []*op) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if len(c.proofs)+len(c.queue) == 0 {
+		c.busy = false
+		return nil, nil
+	}
 	proofs, c.proofs = c.proofs, nil
 	n, serial := 0, 0
 	for n < len(c.queue) && n < batchSize && serial < aloneSize {
@@ -152,7 +156,6 @@ func (c *combiner) take(audit bool) (proofs, batch []*op) {
 	}
 	batch = c.queue[:n:n]
 	c.queue = append(c.spare[:0], c.queue[n:]...)
-	c.busy = len(proofs)+n > 0
 	return proofs, batch
 }
 

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -81,14 +82,20 @@ func TestScriptedLeaseStartsWithTheStatement(t *testing.T) {
 	})
 }
 
-// A release that does not get its turn destroys the session, which frees the lock.
+// A release that does not get its turn before its context ends says that the lock
+// is lost, and unlocks it when the turn comes.
 func TestScriptedReleaseHasNoTurn(t *testing.T) {
 	inTime(t, func(s *scripted) {
 		lock := s.take("t")
 		give := pglock.HoldTurn(lock)
-		s.is(lock.Release(ctxBG), swanlock.ErrLost)
-		s.destroyed(true)
+		ctx, cancel := context.WithTimeout(ctxBG, time.Second)
+		defer cancel()
+		s.is(lock.Release(ctx), swanlock.ErrLost)
+		s.is(lock.Err(), swanlock.ErrLost)
+		s.pg.ExpectRelease("t")
 		give()
+		synctest.Wait()
+		s.destroyed(false)
 	})
 }
 

@@ -41,10 +41,28 @@ func (c *Conn) QueryRowContext(ctx context.Context, query string, args ...any) R
 	return r
 }
 
-// ExecContext sends query, and says nothing of what it has changed.
+// ExecContext sends a statement that returns no rows.
 func (c *Conn) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	_, err := c.query(ctx, query, args)
-	return driver.ResultNoRows, err
+	values, err := convert(args)
+	if err != nil {
+		return nil, err
+	}
+	if direct, ok := c.on.(driver.ExecerContext); ok && c.stmts == nil {
+		if result, err := direct.ExecContext(ctx, query, values); err != driver.ErrSkip {
+			return result, err
+		}
+	}
+	stmt, done, err := c.stmt(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	var result driver.Result
+	if e, ok := stmt.(driver.StmtExecContext); ok {
+		result, err = e.ExecContext(ctx, values)
+	} else {
+		result, err = stmt.Exec(plain(values))
+	}
+	return result, errors.Join(err, done())
 }
 
 type failed struct{ error }
@@ -52,6 +70,51 @@ type failed struct{ error }
 func (f failed) Scan(...any) error { return f.error }
 
 func (c *Conn) query(ctx context.Context, query string, args []any) (*rows, error) {
+	values, err := convert(args)
+	if err != nil {
+		return nil, err
+	}
+	if direct, ok := c.on.(driver.QueryerContext); ok && c.stmts == nil {
+		if found, err := direct.QueryContext(ctx, query, values); err != driver.ErrSkip {
+			return read(found, err)
+		}
+	}
+	stmt, done, err := c.stmt(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	var found driver.Rows
+	if q, ok := stmt.(driver.StmtQueryContext); ok {
+		found, err = q.QueryContext(ctx, values)
+	} else {
+		found, err = stmt.Query(plain(values))
+	}
+	r, err := read(found, err)
+	return r, errors.Join(err, done())
+}
+
+// stmt returns query, prepared. done is to be called after its use.
+func (c *Conn) stmt(ctx context.Context, query string) (stmt driver.Stmt, done func() error, err error) {
+	done = func() error { return nil }
+	if stmt := c.stmts[query]; stmt != nil {
+		return stmt, done, nil
+	}
+	if p, ok := c.on.(driver.ConnPrepareContext); ok {
+		stmt, err = p.PrepareContext(ctx, query)
+	} else {
+		stmt, err = c.on.Prepare(query)
+	}
+	switch {
+	case err != nil:
+	case c.stmts != nil:
+		c.stmts[query] = stmt
+	default:
+		done = stmt.Close
+	}
+	return stmt, done, err
+}
+
+func convert(args []any) ([]driver.NamedValue, error) {
 	values := make([]driver.NamedValue, len(args))
 	for i, arg := range args {
 		value, err := driver.DefaultParameterConverter.ConvertValue(arg)
@@ -60,74 +123,30 @@ func (c *Conn) query(ctx context.Context, query string, args []any) (*rows, erro
 		}
 		values[i] = driver.NamedValue{Ordinal: i + 1, Value: value}
 	}
-	found, done, err := c.send(ctx, query, values)
-	if err != nil {
-		return nil, err
-	}
-	r, err := readAll(found)
-	return r, errors.Join(err, found.Close(), done())
+	return values, nil
 }
 
-// send sends query, by whichever way the driver has. done is to be called when
-// its rows were closed.
-func (c *Conn) send(ctx context.Context, query string, values []driver.NamedValue) (rows driver.Rows, done func() error, err error) {
-	if c.stmts == nil {
-		if direct, ok := c.on.(driver.QueryerContext); ok {
-			if rows, err = direct.QueryContext(ctx, query, values); err != driver.ErrSkip {
-				return rows, nothing, err
-			}
-		}
-	}
-	stmt := c.stmts[query]
-	if stmt == nil {
-		if stmt, err = prepare(ctx, c.on, query); err != nil {
-			return nil, nil, err
-		}
-		if c.stmts != nil {
-			c.stmts[query] = stmt
-		}
-	}
-	done = nothing
-	if c.stmts == nil {
-		done = stmt.Close
-	}
-	if rows, err = ask(ctx, stmt, values); err != nil {
-		done()
-	}
-	return rows, done, err
-}
-
-func nothing() error { return nil }
-
-func prepare(ctx context.Context, on driver.Conn, query string) (driver.Stmt, error) {
-	if p, ok := on.(driver.ConnPrepareContext); ok {
-		return p.PrepareContext(ctx, query)
-	}
-	return on.Prepare(query)
-}
-
-func ask(ctx context.Context, stmt driver.Stmt, values []driver.NamedValue) (driver.Rows, error) {
-	if q, ok := stmt.(driver.StmtQueryContext); ok {
-		return q.QueryContext(ctx, values)
-	}
+func plain(values []driver.NamedValue) []driver.Value {
 	plain := make([]driver.Value, len(values))
 	for i, v := range values {
 		plain[i] = v.Value
 	}
-	return stmt.Query(plain)
+	return plain
 }
 
-// readAll reads what the driver returns, and copies what belongs to it.
-func readAll(from driver.Rows) (*rows, error) {
+// read reads what the driver returned, and copies what belongs to it.
+func read(from driver.Rows, err error) (*rows, error) {
+	if err != nil {
+		return nil, err
+	}
 	r := &rows{width: len(from.Columns())}
 	row := make([]driver.Value, r.width)
 	for {
-		switch err := from.Next(row); err {
-		case nil:
-		case io.EOF:
-			return r, nil
-		default:
-			return nil, err
+		if err := from.Next(row); err != nil {
+			if err == io.EOF {
+				err = nil
+			}
+			return r, errors.Join(err, from.Close())
 		}
 		for i, v := range row {
 			if b, ok := v.([]byte); ok {
