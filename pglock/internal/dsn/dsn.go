@@ -1,0 +1,141 @@
+// Package dsn makes one connection string, which lib/pq and pgx read alike, of
+// what the environment says.
+package dsn
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/user"
+	"slices"
+	"strings"
+)
+
+// ErrNoDSN is pglock.ErrNoDSN.
+var ErrNoDSN = errors.New("pglock: no PostgreSQL server is configured: set SWANLAKE_LOCK_POSTGRES_CONNECTION " +
+	"or PGCONNECTION, or PGHOST, PGPORT, PGUSER, PGDATABASE and PGPASSWORD")
+
+var (
+	// connectionVars hold a whole connection string each. The first one that is set is used.
+	connectionVars = []string{"SWANLAKE_LOCK_POSTGRES_CONNECTION", "PGCONNECTION"}
+	// placeVars are those of which one at least must be set when no connection variable is.
+	placeVars = []string{"PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGSERVICE"}
+)
+
+// FromEnv is pglock.DSNFromEnv, which says what it does.
+func FromEnv() (string, error) { return fromVars(os.Getenv) }
+
+// setting is a value and what an error about it names.
+type setting struct{ value, from string }
+
+func faulty(from, problem string) error { return fmt.Errorf("pglock: %s: %s", from, problem) }
+
+func fromVars(getenv func(string) string) (string, error) {
+	isSet := func(name string) bool { return getenv(name) != "" }
+	settings := make(map[string]setting)
+	for _, k := range dsnKeys {
+		if isSet(k.env) {
+			settings[k.key] = setting{getenv(k.env), k.env}
+		}
+	}
+
+	winner := "PGSERVICE" // what overrides the other PG variables
+	if i := slices.IndexFunc(connectionVars, isSet); i >= 0 {
+		winner = connectionVars[i]
+		if isSet("PGSERVICE") { // lib/pq lets the service override the connection string
+			return "", faulty("PGSERVICE", "cannot be combined with "+winner+": unset one of them")
+		}
+		if problem := parseConnection(getenv(winner), winner, settings); problem != "" {
+			return "", faulty(winner, problem)
+		}
+	} else if !slices.ContainsFunc(placeVars, isSet) {
+		return "", ErrNoDSN
+	}
+	for _, name := range []string{"PGHOST", "PGPORT"} { // lib/pq appends them to the winner's
+		if isSet(winner) && strings.Contains(getenv(name), ",") {
+			return "", faulty(name, "a list cannot be combined with "+winner+": unset one of them")
+		}
+	}
+	if isSet("PGHOSTADDR") { // lib/pq connects there whatever the host; pgx does not know it
+		if host := settings["host"]; host.value != "" || isSet("PGSERVICE") {
+			return "", faulty("PGHOSTADDR", "cannot be combined with "+cmp.Or(host.from, "PGSERVICE")+": unset one of them")
+		}
+		if _, err := netip.ParseAddr(getenv("PGHOSTADDR")); err != nil {
+			return "", faulty("PGHOSTADDR", "must be one IP address (PGHOST takes a list of them)")
+		}
+		settings["host"] = setting{getenv("PGHOSTADDR"), "PGHOSTADDR"}
+	}
+	if isSet("PGSERVICE") {
+		return "service=" + quoted(getenv("PGSERVICE")), nil
+	}
+
+	for _, k := range dsnKeys {
+		if s := settings[k.key]; s.value != "" {
+			if problem := k.check(s.value); problem != "" {
+				return "", faulty(s.from, problem)
+			}
+		}
+	}
+	if err := fillIn(settings); err != nil {
+		return "", err
+	}
+	var dsn []string
+	for _, k := range dsnKeys {
+		if s := settings[k.key]; s.value != "" {
+			dsn = append(dsn, k.key+"="+quoted(s.value))
+		}
+	}
+	return strings.Join(dsn, " "), nil
+}
+
+// fillIn adds what the result must name, and checks what takes more than one setting to judge.
+func fillIn(settings map[string]setting) error {
+	fill := func(key, value string) string {
+		s := settings[key]
+		s.value = cmp.Or(s.value, value)
+		settings[key] = s
+		return s.value
+	}
+	hosts, ports := strings.Split(settings["host"].value, ","), strings.Split(settings["port"].value, ",")
+	if len(ports) > 1 && len(ports) != len(hosts) {
+		return faulty(settings["port"].from, fmt.Sprintf("lists %d ports for %d hosts", len(ports), len(hosts)))
+	}
+	for i := range hosts {
+		hosts[i] = cmp.Or(hosts[i], "localhost")
+	}
+	for i := range ports {
+		ports[i] = cmp.Or(ports[i], "5432")
+	}
+	settings["host"] = setting{value: strings.Join(hosts, ",")}
+	settings["port"] = setting{value: strings.Join(ports, ",")}
+
+	if settings["user"].value == "" {
+		who, err := user.Current()
+		if err != nil {
+			return faulty("PGUSER", "must be set: the system has no name for who runs this program")
+		}
+		fill("user", who.Username)
+	}
+	fill("dbname", settings["user"].value)
+
+	usual, least, asked := "prefer", "disable", ""
+	if s := settings["sslnegotiation"]; s.value == "direct" {
+		usual, least, asked = "require", "require", s.from
+	}
+	if s := settings["sslrootcert"]; s.value == "system" {
+		usual, least, asked = "verify-full", "verify-full", s.from
+	}
+	if asked != "" && isSocket(hosts[0]) {
+		return faulty(asked, "asks for TLS, which a Unix socket does not have")
+	}
+	if mode := fill("sslmode", usual); slices.Index(sslModes, mode) < slices.Index(sslModes, least) {
+		return faulty(settings["sslmode"].from, "must be "+least+" at least, because of "+asked)
+	}
+	return nil
+}
+
+func quoted(value string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
+}
