@@ -116,7 +116,7 @@ func (w *wire) takeTicket(ctx context.Context, led *ledger, key Key, c *crowd) (
 	own := slices.Max(append(led.line(t.hash), 0)) // its last
 	if hint > 0 {
 		err = w.ask(ctx, led, func(ctx context.Context) error {
-			row, err := w.q.TakeNext(ctx, db.TakeNextParams{Hash: t.hash, Hint: int64(max(hint, own)), Own: own >= hint})
+			row, err := w.q.TakeNext(ctx, db.TakeNextParams{Hash: t.hash, Hint: max(hint, own), Own: own >= hint})
 			t.pid, t.number = row.Pid, row.Ticket
 			return err
 		})

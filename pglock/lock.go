@@ -27,14 +27,15 @@ type PostgresLock struct {
 // A hold is what there is to know of a lock. It is apart from the handle, the
 // PostgresLock, since ledger and timers keep it alive.
 type hold struct {
-	led   *ledger
-	info  swanlock.Info
-	id    lockID
-	at    *poolSession // that it was taken on; nil on a caller's connection
-	pid   int32
-	audit int64 // the row's id; 0: none
-	dead  bool  // others left open rows
-	log   *slog.Logger
+	led    *ledger
+	info   swanlock.Info
+	id     lockID
+	at     *poolSession // that it was taken on; nil on a caller's connection
+	pid    int32
+	audit  int64  // the row's id; 0: none
+	schema string // of the audit's table
+	dead   bool   // others left open rows
+	log    *slog.Logger
 
 	// Guarded by led.mu.
 	done     chan struct{} // nil until somebody asks for it

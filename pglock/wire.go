@@ -94,10 +94,13 @@ func (w *wire) unprepare(ctx context.Context, led *ledger) error {
 // grant asks for the lock, and enters it in the ledger. Whatever its error,
 // nothing is held.
 func (w *wire) grant(ctx context.Context, h *hold, r request) error {
-	if !h.led.marked {
+	if !h.led.marked || w.audit && h.led.schema == "" { // its table may have been made since
 		if err := w.mark(ctx, h.led); err != nil {
 			return err
 		}
+	}
+	if w.audit && h.led.schema == "" {
+		return fmt.Errorf("%w: no schema of the search_path has lock_audit: run its migration (swanlock migrate up)", ErrAudit)
 	}
 	sent := time.Now()
 	answer, saved, err := w.try(ctx, h, r)
@@ -109,6 +112,9 @@ func (w *wire) grant(ctx context.Context, h *hold, r request) error {
 		answer, saved, err = w.try(ctx, h, r)
 	}
 	if err != nil {
+		if w.audit && sqlState(err) == "42P01" {
+			h.led.schema = "" // The table is gone: the next acquire looks where it is now.
+		}
 		w.undo(ctx, h, err)
 		return explain(err, w.audit)
 	}
@@ -154,7 +160,7 @@ func (w *wire) mark(ctx context.Context, led *ledger) error {
 	case row.Answer == notOurs:
 		return fmt.Errorf("%w (process %d has locks for another client)", ErrPooler, row.Pid)
 	}
-	led.marked, led.backend, led.started = true, row.Pid, row.Started
+	led.marked, led.backend, led.started, led.schema = true, row.Pid, row.Started, row.Schema
 	return nil
 }
 
@@ -182,7 +188,8 @@ func (w *wire) try(ctx context.Context, h *hold, r request) (answer int64, saved
 	err = w.ask(ctx, h.led, func(ctx context.Context) error {
 		switch {
 		case w.audit:
-			row, err := w.q.TryAcquireAudited(ctx, db.TryAcquireAuditedParams{
+			h.schema = h.led.schema
+			row, err := w.auditIn(h.schema).TryAcquireAudited(ctx, db.TryAcquireAuditedParams{
 				Key: int64(r.key), Shared: r.Shared, Fence: r.Fence, Lease: lease, Gate: r.gate, Session: h.led.token,
 				Target: r.target, Owner: r.Owner, TtlMs: milliseconds(r.TTL), Backend: h.led.backend, Started: float64(h.led.started) / 1e6})
 			h.pid, h.audit, h.dead, answer, saved = row.Pid, row.AuditID, row.Dead, row.Answer, timeouts{row.Idle, row.IdleInTransaction}
@@ -209,7 +216,7 @@ func (w *wire) refresh(ctx context.Context, h *hold, t timeouts) (row db.Refresh
 				Key: int64(h.id.key), Shared: h.info.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
 			return err
 		}
-		audited, err := w.q.RefreshAudited(ctx, db.RefreshAuditedParams{
+		audited, err := w.auditIn(h.schema).RefreshAudited(ctx, db.RefreshAuditedParams{
 			Key: int64(h.id.key), Shared: h.info.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction, AuditID: h.audit})
 		row = db.RefreshRow(audited)
 		return err
@@ -250,7 +257,7 @@ func (w *wire) release(ctx context.Context, h *hold, t timeouts, audited bool) (
 		if errors.Is(h.over(), swanlock.ErrExpired) {
 			reason = "expired"
 		}
-		audited, err := w.q.ReleaseAudited(ctx, db.ReleaseAuditedParams{
+		audited, err := w.auditIn(h.schema).ReleaseAudited(ctx, db.ReleaseAuditedParams{
 			Key: int64(h.id.key), Shared: h.info.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction,
 			AuditID: h.audit, EndReason: reason})
 		row = released{audited.Pid, audited.Released}
@@ -262,7 +269,7 @@ func (w *wire) release(ctx context.Context, h *hold, t timeouts, audited bool) (
 // closeDead closes the rows of those whom h's grant has proven gone. Whatever its
 // error, nothing is held.
 func (w *wire) closeDead(ctx context.Context, h *hold) error {
-	err := w.ask(ctx, h.led, func(ctx context.Context) error { return w.q.CloseDead(ctx, h.audit) })
+	err := w.ask(ctx, h.led, func(ctx context.Context) error { return w.auditIn(h.schema).CloseDead(ctx, h.audit) })
 	switch {
 	case err == nil:
 		return nil
@@ -276,5 +283,5 @@ func (w *wire) closeDead(ctx context.Context, h *hold) error {
 
 // auditLost corrects the row of a lock that was gone when it was released.
 func (w *wire) auditLost(ctx context.Context, h *hold) error {
-	return w.ask(ctx, h.led, func(ctx context.Context) error { return w.q.AuditLost(ctx, h.audit) })
+	return w.ask(ctx, h.led, func(ctx context.Context) error { return w.auditIn(h.schema).AuditLost(ctx, h.audit) })
 }
