@@ -43,6 +43,11 @@ var (
 	// ErrDenied says that the role may not do what the lock needs.
 	ErrDenied = errors.New("the role is not allowed to take advisory locks")
 
+	// errPretends is the error of an engine that speaks PostgreSQL's protocol, and
+	// whose advisory locks exclude nobody.
+	errPretends = fmt.Errorf("this server grants each advisory lock to everybody (CockroachDB, or YugabyteDB with "+
+		"yb_silence_advisory_locks_not_supported_error): use PostgreSQL: %w", errors.ErrUnsupported)
+
 	errPoolClosed  = errors.New("the pool is closed")
 	errSessionGone = errors.New("the pool's session is gone")
 
@@ -82,6 +87,8 @@ func explain(err error, audited bool) error {
 		return fmt.Errorf("%w: %w", ErrAudit, err)
 	case state == "42501":
 		return fmt.Errorf("%w: %w", ErrDenied, err)
+	case state == "0A000" && !audited: // An audited statement may say so of its table.
+		return fmt.Errorf("the server has no advisory locks: %w: %w", errors.ErrUnsupported, err)
 	}
 	return err
 }

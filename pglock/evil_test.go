@@ -35,9 +35,16 @@ func evilDB(t *testing.T, drv, schema, functions string) *sql.DB {
 	for _, name := range column[string](t, admin, "SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = '"+schema+"'::regnamespace") {
 		pairs = append(pairs, "pg_catalog."+name+"(", schema+"."+name+"(")
 	}
+	return changedDB(t, drv, server(t).URL(), pairs...)
+}
+
+// changedDB is a database that gets other statements than were sent: of each pair the
+// first becomes the second.
+func changedDB(t *testing.T, drv, url string, pairs ...string) *sql.DB {
+	t.Helper()
 	honest := openDB(t, drv)
 	must(t, honest.Close()) // only its driver is wanted
-	db := sql.OpenDB(evilConnector{honest.Driver(), server(t).URL(), strings.NewReplacer(pairs...)})
+	db := sql.OpenDB(evilConnector{honest.Driver(), url, strings.NewReplacer(pairs...)})
 	t.Cleanup(func() { db.Close() })
 	return db
 }

@@ -19,6 +19,7 @@ const (
 	onStandby     = -2
 	fenceTooOld   = -3
 	notOurs       = -4 // the backend, which is not marked, or has another client's locks
+	pretends      = -5 // the server, which grants each lock to everybody
 )
 
 // A wire is how statements get to a session. Whoever uses it has the turn.
@@ -154,7 +155,12 @@ func (w *wire) mark(ctx context.Context, led *ledger) error {
 		if cutOff(err) {
 			w.destroy(led, err)
 		}
+		if state := sqlState(err); state == "42883" || state == "42704" || state == "42601" {
+			return fmt.Errorf("the server lacks what every PostgreSQL has: %w: %w", errors.ErrUnsupported, err)
+		}
 		return explain(err, false)
+	case row.Answer == pretends:
+		return errPretends
 	case row.Answer == onStandby:
 		return ErrStandby
 	case row.Answer == notOurs:

@@ -18,7 +18,8 @@
 -- Makes this backend the session's, which the statements that take locks ask for:
 -- a setting says whose it is. The answer is 0, or -2: a standby, which a backend
 -- does not become later, -4: it has locks on behalf of another session of a
--- client: a pooler gave both the same. started is when the backend was, in
+-- client: a pooler gave both the same, -5: an engine that grants every advisory
+-- lock to everybody: CockroachDB, and YugabyteDB if told to. started is when the backend was, in
 -- microseconds since 1970, for the audit, and schema, quoted, the first of the
 -- search_path that has a lock_audit which is not temporary, or ''.
 SELECT
@@ -36,6 +37,8 @@ SELECT
         LIMIT 1
     ), '')::varchar AS schema,
     (CASE
+        WHEN pg_catalog.current_setting('crdb_version', true) IS NOT NULL
+            OR pg_catalog.current_setting('yb_silence_advisory_locks_not_supported_error', true) OPERATOR(pg_catalog.=) 'on' THEN -5
         WHEN pg_catalog.pg_is_in_recovery() THEN -2
         WHEN pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.<>) ''
             AND pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.<>) @session::varchar
