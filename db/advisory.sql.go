@@ -12,14 +12,30 @@ import (
 const Mark = `-- name: Mark :one
 
 SELECT
-    pg_backend_pid()::integer AS pid,
-    COALESCE((SELECT extract(epoch FROM b.backend_start) * 1000000 FROM pg_stat_get_activity(pg_backend_pid()) b), 0)::bigint AS started,
+    pg_catalog.pg_backend_pid()::integer AS pid,
+    COALESCE((
+        SELECT 1000000 OPERATOR(pg_catalog.*) extract(epoch FROM b.backend_start)
+        FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) b
+    ), 0)::bigint AS started,
+    COALESCE((
+        SELECT pg_catalog.quote_ident(n.nspname)
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+        WHERE c.relname OPERATOR(pg_catalog.=) 'lock_audit' AND c.relpersistence OPERATOR(pg_catalog.<>) 't'
+            AND pg_catalog.array_position(pg_catalog.current_schemas(false), n.nspname) IS NOT NULL
+        ORDER BY pg_catalog.array_position(pg_catalog.current_schemas(false), n.nspname)
+        LIMIT 1
+    ), '')::varchar AS schema,
     (CASE
-        WHEN pg_is_in_recovery() THEN -2
-        WHEN COALESCE(current_setting('swanlock.session', true), '') NOT IN ('', $1::text) AND EXISTS (
-            SELECT FROM pg_catalog.pg_locks k WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.granted
-        ) THEN -4
-        WHEN set_config('swanlock.session', $1, false) IS NOT NULL THEN 0
+        WHEN pg_catalog.current_setting('crdb_version', true) IS NOT NULL
+            OR pg_catalog.current_setting('yb_silence_advisory_locks_not_supported_error', true) OPERATOR(pg_catalog.=) 'on' THEN -5
+        WHEN pg_catalog.pg_is_in_recovery() THEN -2
+        WHEN pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.<>) ''
+            AND pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.<>) $1::varchar
+            AND EXISTS (
+                SELECT FROM pg_catalog.pg_locks k
+                WHERE (k.pid, k.locktype) OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory') AND k.granted
+            ) THEN -4
+        WHEN pg_catalog.set_config('swanlock.session', $1, false) IS NOT NULL THEN 0
         ELSE -4
     END)::bigint AS answer
 `
@@ -27,21 +43,41 @@ SELECT
 type MarkRow struct {
 	Pid     int32
 	Started int64
+	Schema  string
 	Answer  int64
 }
 
 // The statements of a lock's life. Each is one round trip, and returns one row
 // that says which backend answered: behind a transaction-mode pooler that may
 // be another one than granted the lock.
+//
+// In all of these files every function, operator, relation and type is named by its
+// schema, since search_path may put somebody else's before PostgreSQL's own
+// (CVE-2018-1058). What the grammar itself looks up in pg_catalog may stand alone:
+// types that are keywords (bigint, integer, boolean, varchar: so none is text),
+// EXTRACT, COALESCE, GREATEST, LEAST. IN, NULLIF, BETWEEN, LIKE, IS DISTINCT FROM
+// and CASE with an operand look their operators up in search_path and cannot be
+// told another, so none is used. To compare, there is OPERATOR(pg_catalog.=), of
+// whole rows where there is much to compare, and to reckon, there are the functions
+// behind the operators (int8and): all of OPERATOR() binds equally strongly.
+// internal/sqlnames checks all that. The audit's table is public.lock_audit here; the
+// schema is changed to the one that has it before the statement is sent.
 // Makes this backend the session's, which the statements that take locks ask for:
 // a setting says whose it is. The answer is 0, or -2: a standby, which a backend
 // does not become later, -4: it has locks on behalf of another session of a
-// client: a pooler gave both the same. started is when the backend was, in
-// microseconds since 1970, for the audit.
+// client: a pooler gave both the same, -5: an engine that grants every advisory
+// lock to everybody: CockroachDB, and YugabyteDB if told to. started is when the backend was, in
+// microseconds since 1970, for the audit, and schema, quoted, the first of the
+// search_path that has a lock_audit which is not temporary, or ”.
 func (q *Queries) Mark(ctx context.Context, session string) (MarkRow, error) {
 	row := q.db.QueryRowContext(ctx, Mark, session)
 	var i MarkRow
-	err := row.Scan(&i.Pid, &i.Started, &i.Answer)
+	err := row.Scan(
+		&i.Pid,
+		&i.Started,
+		&i.Schema,
+		&i.Answer,
+	)
 	return i, err
 }
 
@@ -49,18 +85,19 @@ const Refresh = `-- name: Refresh :one
 SELECT
     h.pid,
     h.held,
-    (CASE WHEN h.held THEN
-        CASE WHEN $1::text <> '' THEN set_config('idle_session_timeout', $1, false) ELSE '' END
-        || CASE WHEN $2::text <> '' THEN set_config('idle_in_transaction_session_timeout', $2, false) ELSE '' END
-    ELSE '' END)::text AS lease
+    (CASE WHEN h.held THEN pg_catalog.textcat(
+        CASE WHEN $1::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $1, false) ELSE '' END,
+        CASE WHEN $2::varchar OPERATOR(pg_catalog.<>) ''
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', $2, false) ELSE '' END)
+    ELSE '' END)::varchar AS lease
 FROM (
     SELECT
-        pg_backend_pid()::integer AS pid,
+        pg_catalog.pg_backend_pid()::integer AS pid,
         EXISTS (
             SELECT FROM pg_catalog.pg_locks k
-            WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
-                AND k.classid::bigint = (($3::bigint >> 32) & 4294967295) AND k.objid::bigint = ($3 & 4294967295)
-                AND k.mode = CASE WHEN $4::boolean THEN 'ShareLock' ELSE 'ExclusiveLock' END
+            WHERE (k.pid, k.locktype, k.objsubid, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), k.mode)
+                OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 1, $3::bigint,
+                    CASE WHEN $4::boolean THEN 'ShareLock' ELSE 'ExclusiveLock' END) AND k.granted
         )::boolean AS held
 ) h
 `
@@ -94,9 +131,9 @@ func (q *Queries) Refresh(ctx context.Context, arg RefreshParams) (RefreshRow, e
 
 const Release = `-- name: Release :one
 SELECT (CASE
-    WHEN pg_backend_pid() <> $1::bigint THEN -pg_backend_pid()
-    WHEN pg_advisory_unlock($2::bigint) THEN pg_backend_pid()
-    ELSE -pg_backend_pid()
+    WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) $1::bigint THEN pg_catalog.int4um(pg_catalog.pg_backend_pid())
+    WHEN pg_catalog.pg_advisory_unlock($2::bigint) THEN pg_catalog.pg_backend_pid()
+    ELSE pg_catalog.int4um(pg_catalog.pg_backend_pid())
 END)::bigint AS pid
 `
 
@@ -116,14 +153,16 @@ func (q *Queries) Release(ctx context.Context, arg ReleaseParams) (int64, error)
 
 const ReleaseWith = `-- name: ReleaseWith :one
 SELECT
-    pg_backend_pid()::integer AS pid,
-    (CASE WHEN pg_backend_pid() <> $1::integer THEN false
-        WHEN $2::boolean THEN pg_advisory_unlock_shared($3::bigint)
-        ELSE pg_advisory_unlock($3)
+    pg_catalog.pg_backend_pid()::integer AS pid,
+    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) $1::integer THEN false
+        WHEN $2::boolean THEN pg_catalog.pg_advisory_unlock_shared($3::bigint)
+        ELSE pg_catalog.pg_advisory_unlock($3)
     END)::boolean AS released,
-    (CASE WHEN pg_backend_pid() = $1 AND $4::text <> '' THEN set_config('idle_session_timeout', $4, false) ELSE '' END
-    || CASE WHEN pg_backend_pid() = $1 AND $5::text <> '' THEN set_config('idle_in_transaction_session_timeout', $5, false) ELSE '' END
-    )::text AS lease
+    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1 THEN pg_catalog.textcat(
+        CASE WHEN $4::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $4, false) ELSE '' END,
+        CASE WHEN $5::varchar OPERATOR(pg_catalog.<>) ''
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', $5, false) ELSE '' END)
+    ELSE '' END)::varchar AS lease
 `
 
 type ReleaseWithParams struct {
@@ -156,15 +195,16 @@ func (q *Queries) ReleaseWith(ctx context.Context, arg ReleaseWithParams) (Relea
 }
 
 const Terminate = `-- name: Terminate :one
-SELECT COALESCE(bool_or(CASE
-    WHEN k.pid <> pg_backend_pid() THEN pg_terminate_backend(k.pid)
-    WHEN $1::boolean THEN pg_advisory_unlock_shared($2::bigint)
-    ELSE pg_advisory_unlock($2)
+SELECT COALESCE(pg_catalog.bool_or(CASE
+    WHEN k.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() THEN pg_catalog.pg_terminate_backend(k.pid)
+    WHEN $1::boolean THEN pg_catalog.pg_advisory_unlock_shared($2::bigint)
+    ELSE pg_catalog.pg_advisory_unlock($2)
 END), false)::boolean AS terminated
 FROM pg_catalog.pg_locks k
-WHERE k.locktype = 'advisory' AND k.pid = $3::integer AND k.objsubid = 1 AND k.granted
-    AND k.classid::bigint = (($2::bigint >> 32) & 4294967295) AND k.objid::bigint = ($2 & 4294967295)
-    AND k.mode = CASE WHEN $1 THEN 'ShareLock' ELSE 'ExclusiveLock' END
+WHERE (k.pid, k.locktype, k.objsubid, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), k.mode)
+    OPERATOR(pg_catalog.=) ($3::integer, 'advisory', 1, $2::bigint,
+                    CASE WHEN $1 THEN 'ShareLock' ELSE 'ExclusiveLock' END)
+    AND k.granted
 `
 
 type TerminateParams struct {
@@ -185,8 +225,8 @@ func (q *Queries) Terminate(ctx context.Context, arg TerminateParams) (bool, err
 
 const TryAcquire = `-- name: TryAcquire :one
 SELECT (CASE
-    WHEN current_setting('swanlock.session', true) IS DISTINCT FROM $1::text THEN -4
-    WHEN pg_try_advisory_lock($2::bigint) THEN pg_backend_pid()
+    WHEN (pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.=) $1::varchar) IS NOT TRUE THEN -4
+    WHEN pg_catalog.pg_try_advisory_lock($2::bigint) THEN pg_catalog.pg_backend_pid()
     ELSE -1
 END)::bigint AS pid
 `
@@ -214,23 +254,24 @@ SELECT
     l.answer,
     l.idle,
     l.idle_in_transaction,
-    (CASE WHEN l.answer >= 0 AND $1::text <> '' THEN
-        CASE WHEN l.idle <> '' THEN set_config('idle_session_timeout', $1, false) ELSE '' END
-        || set_config('idle_in_transaction_session_timeout', $1, false)
-    ELSE '' END)::text AS lease
+    (CASE WHEN l.answer OPERATOR(pg_catalog.>=) 0 AND $1::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.textcat(
+        CASE WHEN l.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $1, false) ELSE '' END,
+        pg_catalog.set_config('idle_in_transaction_session_timeout', $1, false))
+    ELSE '' END)::varchar AS lease
 FROM (
     SELECT
-        pg_backend_pid()::integer AS pid,
-        COALESCE(current_setting('idle_session_timeout', true), '')::text AS idle,
-        current_setting('idle_in_transaction_session_timeout')::text AS idle_in_transaction,
+        pg_catalog.pg_backend_pid()::integer AS pid,
+        COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
+        pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
         (CASE
-            WHEN $2::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
-            WHEN current_setting('swanlock.session', true) IS DISTINCT FROM $3::text THEN -4
-            WHEN $4::integer <> 0 AND NOT pg_try_advisory_xact_lock($4, 0) THEN -1
-            WHEN CASE WHEN $5::boolean THEN pg_try_advisory_lock_shared($6::bigint) ELSE pg_try_advisory_lock($6) END
+            WHEN $2::boolean AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
+            WHEN (pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.=) $3::varchar) IS NOT TRUE THEN -4
+            WHEN $4::integer OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock($4, 0) THEN -1
+            WHEN CASE WHEN $5::boolean THEN pg_catalog.pg_try_advisory_lock_shared($6::bigint) ELSE pg_catalog.pg_try_advisory_lock($6) END
             THEN CASE
                 WHEN NOT $2 THEN 0
-                WHEN pg_logical_emit_message(true, 'swanlock', ''::text) IS NOT NULL THEN pg_current_xact_id()::text::bigint
+                WHEN pg_catalog.pg_logical_emit_message(true, 'swanlock', ''::varchar) IS NOT NULL
+                THEN pg_catalog.pg_current_xact_id()::varchar::bigint
             END
             ELSE -1
         END)::bigint AS answer
@@ -288,12 +329,12 @@ const Undo = `-- name: Undo :one
 SELECT (CASE
     WHEN NOT EXISTS (
         SELECT FROM pg_catalog.pg_locks k
-        WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
-            AND k.classid::bigint = (($1::bigint >> 32) & 4294967295) AND k.objid::bigint = ($1 & 4294967295)
-            AND k.mode = CASE WHEN $2::boolean THEN 'ShareLock' ELSE 'ExclusiveLock' END
+        WHERE (k.pid, k.locktype, k.objsubid, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), k.mode)
+            OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 1, $1::bigint,
+                    CASE WHEN $2::boolean THEN 'ShareLock' ELSE 'ExclusiveLock' END) AND k.granted
     ) THEN false
-    WHEN $2 THEN pg_advisory_unlock_shared($1)
-    ELSE pg_advisory_unlock($1)
+    WHEN $2 THEN pg_catalog.pg_advisory_unlock_shared($1)
+    ELSE pg_catalog.pg_advisory_unlock($1)
 END)::boolean AS undone
 `
 

@@ -10,7 +10,8 @@ import (
 )
 
 const AuditLost = `-- name: AuditLost :exec
-UPDATE lock_audit SET released_at = refreshed_at, end_reason = 'lost' WHERE id = $1 AND end_reason = 'released'
+UPDATE public.lock_audit SET released_at = refreshed_at, end_reason = 'lost'
+WHERE id OPERATOR(pg_catalog.=) $1::bigint AND end_reason OPERATOR(pg_catalog.=) 'released'
 `
 
 // Corrects the row of a lock whose release found it gone.
@@ -20,17 +21,23 @@ func (q *Queries) AuditLost(ctx context.Context, auditID int64) error {
 }
 
 const CloseDead = `-- name: CloseDead :exec
-UPDATE lock_audit a SET
-    released_at = GREATEST(a.acquired_at, CASE WHEN g.mode = 'shared' THEN a.refreshed_at ELSE LEAST(g.acquired_at, (
-        SELECT min(n.acquired_at) FROM lock_audit n
-        WHERE n.key = a.key AND n.acquired_at > a.acquired_at AND (n.mode = 'exclusive' OR a.mode = 'exclusive'))) END),
-    end_reason = CASE WHEN a.ttl_ms > 0 AND a.refreshed_at + a.ttl_ms * interval '1 millisecond' <= g.acquired_at THEN 'expired' ELSE 'killed' END
-FROM lock_audit g, LATERAL (
-    SELECT o.id FROM lock_audit o
-    WHERE o.key = g.key AND o.id < g.id AND o.released_at IS NULL AND (g.mode = 'exclusive' OR o.mode = 'exclusive')
+UPDATE public.lock_audit a SET
+    released_at = GREATEST(a.acquired_at, CASE WHEN g.mode OPERATOR(pg_catalog.=) 'shared' THEN a.refreshed_at ELSE LEAST(g.acquired_at, (
+        SELECT pg_catalog.min(n.acquired_at) FROM public.lock_audit n
+        WHERE n.key OPERATOR(pg_catalog.=) a.key AND n.acquired_at OPERATOR(pg_catalog.>) a.acquired_at
+            AND (n.mode OPERATOR(pg_catalog.=) 'exclusive' OR a.mode OPERATOR(pg_catalog.=) 'exclusive'))) END),
+    end_reason = CASE
+        WHEN a.ttl_ms OPERATOR(pg_catalog.>) 0
+            AND (a.refreshed_at OPERATOR(pg_catalog.+) (a.ttl_ms OPERATOR(pg_catalog.*) interval '1 millisecond')) OPERATOR(pg_catalog.<=) g.acquired_at
+        THEN 'expired' ELSE 'killed'
+    END
+FROM public.lock_audit g, LATERAL (
+    SELECT o.id FROM public.lock_audit o
+    WHERE o.key OPERATOR(pg_catalog.=) g.key AND o.id OPERATOR(pg_catalog.<) g.id AND o.released_at IS NULL
+        AND (g.mode OPERATOR(pg_catalog.=) 'exclusive' OR o.mode OPERATOR(pg_catalog.=) 'exclusive')
     FOR UPDATE SKIP LOCKED
 ) o
-WHERE g.id = $1 AND a.id = o.id
+WHERE g.id OPERATOR(pg_catalog.=) $1::bigint AND a.id OPERATOR(pg_catalog.=) o.id
 `
 
 // Closes what the grant of a row, which is still held, has proven to be over: the
@@ -48,28 +55,29 @@ func (q *Queries) CloseDead(ctx context.Context, auditID int64) error {
 const RefreshAudited = `-- name: RefreshAudited :one
 WITH h AS MATERIALIZED (
     SELECT
-        pg_backend_pid()::integer AS pid,
+        pg_catalog.pg_backend_pid()::integer AS pid,
         EXISTS (
             SELECT FROM pg_catalog.pg_locks k
-            WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
-                AND k.classid::bigint = (($3::bigint >> 32) & 4294967295) AND k.objid::bigint = ($3 & 4294967295)
-                AND k.mode = CASE WHEN $4::boolean THEN 'ShareLock' ELSE 'ExclusiveLock' END
+            WHERE (k.pid, k.locktype, k.objsubid, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), k.mode)
+                OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 1, $3::bigint,
+                    CASE WHEN $4::boolean THEN 'ShareLock' ELSE 'ExclusiveLock' END) AND k.granted
         )::boolean AS held
 ), row AS (
-    UPDATE lock_audit a SET
-        refreshed_at = CASE WHEN h.held THEN GREATEST(a.refreshed_at, clock_timestamp()) ELSE a.refreshed_at END,
+    UPDATE public.lock_audit a SET
+        refreshed_at = CASE WHEN h.held THEN GREATEST(a.refreshed_at, pg_catalog.clock_timestamp()) ELSE a.refreshed_at END,
         released_at = CASE WHEN h.held THEN NULL ELSE a.refreshed_at END,
         end_reason = CASE WHEN h.held THEN NULL ELSE 'lost' END
     FROM h
-    WHERE a.id = $5 AND a.released_at IS NULL
+    WHERE a.id OPERATOR(pg_catalog.=) $5::bigint AND a.released_at IS NULL
 )
 SELECT
     h.pid,
     h.held,
-    (CASE WHEN h.held THEN
-        CASE WHEN $1::text <> '' THEN set_config('idle_session_timeout', $1, false) ELSE '' END
-        || CASE WHEN $2::text <> '' THEN set_config('idle_in_transaction_session_timeout', $2, false) ELSE '' END
-    ELSE '' END)::text AS lease
+    (CASE WHEN h.held THEN pg_catalog.textcat(
+        CASE WHEN $1::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $1, false) ELSE '' END,
+        CASE WHEN $2::varchar OPERATOR(pg_catalog.<>) ''
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', $2, false) ELSE '' END)
+    ELSE '' END)::varchar AS lease
 FROM h
 `
 
@@ -104,27 +112,29 @@ func (q *Queries) RefreshAudited(ctx context.Context, arg RefreshAuditedParams) 
 
 const ReleaseAudited = `-- name: ReleaseAudited :one
 WITH row AS (
-    UPDATE lock_audit SET released_at = GREATEST(refreshed_at, clock_timestamp()), end_reason = $3::text
-    WHERE id = $4 AND released_at IS NULL AND pg_backend_pid() = $5::integer
+    UPDATE public.lock_audit SET released_at = GREATEST(refreshed_at, pg_catalog.clock_timestamp()), end_reason = $3::varchar
+    WHERE id OPERATOR(pg_catalog.=) $4::bigint AND released_at IS NULL
+        AND pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $5::integer
     RETURNING id
 ), closed AS MATERIALIZED (
-    SELECT count(*) AS n FROM row
+    SELECT pg_catalog.count(*) AS n FROM row
 ), r AS MATERIALIZED (
     SELECT
-        pg_backend_pid()::integer AS pid,
-        pg_backend_pid() = $5 AS same,
-        (CASE WHEN pg_backend_pid() = $5 THEN
-            CASE WHEN $6::boolean THEN pg_advisory_unlock_shared($7::bigint) ELSE pg_advisory_unlock($7) END
+        pg_catalog.pg_backend_pid()::integer AS pid,
+        pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $5 AS same,
+        (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $5 THEN
+            CASE WHEN $6::boolean THEN pg_catalog.pg_advisory_unlock_shared($7::bigint) ELSE pg_catalog.pg_advisory_unlock($7) END
         ELSE false END)::boolean AS released
     FROM closed
 )
 SELECT
     r.pid,
     r.released,
-    (CASE WHEN r.same THEN
-        CASE WHEN $1::text <> '' THEN set_config('idle_session_timeout', $1, false) ELSE '' END
-        || CASE WHEN $2::text <> '' THEN set_config('idle_in_transaction_session_timeout', $2, false) ELSE '' END
-    ELSE '' END)::text AS lease
+    (CASE WHEN r.same THEN pg_catalog.textcat(
+        CASE WHEN $1::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $1, false) ELSE '' END,
+        CASE WHEN $2::varchar OPERATOR(pg_catalog.<>) ''
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', $2, false) ELSE '' END)
+    ELSE '' END)::varchar AS lease
 FROM r
 `
 
@@ -165,37 +175,41 @@ const TryAcquireAudited = `-- name: TryAcquireAudited :one
 
 WITH l AS MATERIALIZED (
     SELECT
-        pg_backend_pid()::integer AS pid,
+        pg_catalog.pg_backend_pid()::integer AS pid,
         (CASE
-            WHEN $4::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
-            WHEN pg_backend_pid() <> $5::integer OR current_setting('swanlock.session', true) IS DISTINCT FROM $6::text THEN -4
-            WHEN $7::integer <> 0 AND NOT pg_try_advisory_xact_lock($7, 0) THEN -1
-            WHEN CASE WHEN $2::boolean THEN pg_try_advisory_lock_shared($1::bigint) ELSE pg_try_advisory_lock($1) END
-            THEN CASE WHEN $2 OR pg_current_xact_id_if_assigned() IS NOT NULL THEN 0 ELSE pg_current_xact_id()::text::bigint END
+            WHEN $4::boolean AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
+            WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) $5::integer
+                OR (pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.=) $6::varchar) IS NOT TRUE THEN -4
+            WHEN $7::integer OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock($7, 0) THEN -1
+            WHEN CASE WHEN $2::boolean THEN pg_catalog.pg_try_advisory_lock_shared($1::bigint) ELSE pg_catalog.pg_try_advisory_lock($1) END
+            THEN CASE WHEN $2 OR pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN 0
+                ELSE pg_catalog.pg_current_xact_id()::varchar::bigint END
             ELSE -1
         END)::bigint AS answer,
-        COALESCE(current_setting('idle_session_timeout', true), '')::text AS idle,
-        current_setting('idle_in_transaction_session_timeout')::text AS idle_in_transaction
+        COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
+        pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction
 ), row AS (
-    INSERT INTO lock_audit (target, key, owner, ttl_ms, mode, fence, backend_pid, backend_start, client_addr, acquired_at, refreshed_at)
-    SELECT $8::text, $1::bigint, $9::text, $10::bigint, CASE WHEN $2 THEN 'shared' ELSE 'exclusive' END,
-        NULLIF(g.answer, 0), g.pid, to_timestamp($11::double precision), inet_client_addr(), g.granted_at, g.granted_at
-    FROM (SELECT l.pid, l.answer, clock_timestamp() AS granted_at FROM l WHERE l.answer >= 0) g
+    INSERT INTO public.lock_audit (target, key, owner, ttl_ms, mode, fence, backend_pid, backend_start, client_addr, acquired_at, refreshed_at)
+    SELECT $8::varchar, $1::bigint, $9::varchar, $10::bigint, CASE WHEN $2 THEN 'shared' ELSE 'exclusive' END,
+        CASE WHEN g.answer OPERATOR(pg_catalog.>) 0 THEN g.answer END, g.pid, pg_catalog.to_timestamp($11::double precision),
+        pg_catalog.inet_client_addr(), g.granted_at, g.granted_at
+    FROM (SELECT l.pid, l.answer, pg_catalog.clock_timestamp() AS granted_at FROM l WHERE l.answer OPERATOR(pg_catalog.>=) 0) g
     RETURNING id
 )
 SELECT
     l.pid,
     l.answer,
     COALESCE(row.id, 0)::bigint AS audit_id,
-    (l.answer >= 0 AND EXISTS (
-        SELECT FROM lock_audit o WHERE o.key = $1::bigint AND o.released_at IS NULL AND (NOT $2 OR o.mode = 'exclusive')
+    (l.answer OPERATOR(pg_catalog.>=) 0 AND EXISTS (
+        SELECT FROM public.lock_audit o
+        WHERE o.key OPERATOR(pg_catalog.=) $1::bigint AND o.released_at IS NULL AND (NOT $2 OR o.mode OPERATOR(pg_catalog.=) 'exclusive')
     ))::boolean AS dead,
     l.idle,
     l.idle_in_transaction,
-    (CASE WHEN l.answer >= 0 AND $3::text <> '' THEN
-        CASE WHEN l.idle <> '' THEN set_config('idle_session_timeout', $3, false) ELSE '' END
-        || set_config('idle_in_transaction_session_timeout', $3, false)
-    ELSE '' END)::text AS lease
+    (CASE WHEN l.answer OPERATOR(pg_catalog.>=) 0 AND $3::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.textcat(
+        CASE WHEN l.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $3, false) ELSE '' END,
+        pg_catalog.set_config('idle_in_transaction_session_timeout', $3, false))
+    ELSE '' END)::varchar AS lease
 FROM l LEFT JOIN row ON true
 `
 

@@ -11,13 +11,14 @@ import (
 
 const Ahead = `-- name: Ahead :one
 SELECT
-    pg_backend_pid()::integer AS pid,
-    COALESCE(max(k.objid::bigint) FILTER (WHERE k.objid::bigint < $1::integer), 0)::integer AS ahead,
-    COALESCE(min(k.objid::bigint), $1)::integer AS lowest
+    pg_catalog.pg_backend_pid()::integer AS pid,
+    COALESCE(pg_catalog.max(k.objid::bigint) FILTER (WHERE k.objid::bigint OPERATOR(pg_catalog.<) $1::integer), 0)::integer AS ahead,
+    COALESCE(pg_catalog.min(k.objid::bigint), $1)::integer AS lowest
 FROM pg_catalog.pg_locks k
-WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock'
-    AND k.classid::bigint = ($2::integer & 4294967295) AND k.objid::bigint > 0
-    AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+WHERE (k.locktype, k.objsubid, k.mode, k.classid::bigint, k.database)
+    OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', pg_catalog.int8and($2::integer, 4294967295),
+        (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+    AND k.objid::bigint OPERATOR(pg_catalog.>) 0 AND k.granted
 `
 
 type AheadParams struct {
@@ -42,15 +43,17 @@ func (q *Queries) Ahead(ctx context.Context, arg AheadParams) (AheadRow, error) 
 
 const DropTicket = `-- name: DropTicket :one
 SELECT
-    pg_backend_pid()::integer AS pid,
+    pg_catalog.pg_backend_pid()::integer AS pid,
     (CASE
-        WHEN pg_backend_pid() = $1::integer THEN pg_advisory_unlock($2::integer, $3::integer) AND pg_advisory_unlock_shared($2, 0)
+        WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::integer
+        THEN pg_catalog.pg_advisory_unlock($2::integer, $3::integer) AND pg_catalog.pg_advisory_unlock_shared($2, 0)
         ELSE COALESCE((
-            SELECT bool_or(pg_terminate_backend(k.pid))
+            SELECT pg_catalog.bool_or(pg_catalog.pg_terminate_backend(k.pid))
             FROM pg_catalog.pg_locks k
-            WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock' AND k.pid = $1
-                AND k.classid::bigint = ($2::integer & 4294967295) AND k.objid::bigint = $3
-                AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+            WHERE (k.locktype, k.objsubid, k.mode, k.pid, k.classid::bigint, k.objid::bigint, k.database)
+                OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', $1, pg_catalog.int8and($2, 4294967295), $3,
+                    (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+                AND k.granted
         ), false)
     END)::boolean AS dropped
 `
@@ -78,26 +81,31 @@ func (q *Queries) DropTicket(ctx context.Context, arg DropTicketParams) (DropTic
 const TakeNext = `-- name: TakeNext :one
 WITH a AS MATERIALIZED (
     SELECT
-        $1::integer AS hash, $2::bigint AS hint, $3::boolean AS own,
-        CASE WHEN set_config('swanlock.waits', 'yes', true) IS NULL THEN false ELSE pg_try_advisory_lock_shared($1, 0) END AS share
+        $1::integer AS hash, $2::integer AS hint, $3::boolean AS own,
+        CASE WHEN pg_catalog.set_config('swanlock.waits', 'yes', true) IS NULL THEN false
+            ELSE pg_catalog.pg_try_advisory_lock_shared($1, 0) END AS share
 ), t AS MATERIALIZED (
-    SELECT a.share, a.hint + 24 AS beyond, (CASE WHEN a.share THEN COALESCE((
-        SELECT max(n.number)
-        FROM generate_series(a.hint, LEAST(a.hint + 32, 2147483640)) n (number)
-        WHERE NOT CASE WHEN pg_try_advisory_lock_shared(a.hash, n.number::integer)
-            THEN pg_advisory_unlock_shared(a.hash, n.number::integer) ELSE false END
-    ), CASE WHEN a.own THEN a.hint ELSE a.hint + 24 END) END)::bigint AS last
+    SELECT a.share, LEAST(pg_catalog.int8pl(a.hint, 24), 2147483640)::integer AS beyond, CASE WHEN a.share THEN COALESCE((
+        SELECT pg_catalog.max(n.number)
+        FROM pg_catalog.generate_series(a.hint, LEAST(pg_catalog.int8pl(a.hint, 32), 2147483640)::integer) n (number)
+        WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(a.hash, n.number)
+            THEN pg_catalog.pg_advisory_unlock_shared(a.hash, n.number) ELSE false END
+    ), CASE WHEN a.own THEN a.hint ELSE 2147483647 END) END AS last
     FROM a
 )
 SELECT
-    pg_backend_pid()::integer AS pid,
+    pg_catalog.pg_backend_pid()::integer AS pid,
     (CASE
         WHEN NOT t.share THEN 0
-        WHEN t.last < t.beyond AND pg_try_advisory_lock($1, (t.last + 1)::integer) THEN t.last + 1
-        WHEN t.last < t.beyond AND pg_try_advisory_lock($1, (t.last + 2)::integer) THEN t.last + 2
-        WHEN t.last < t.beyond AND pg_try_advisory_lock($1, (t.last + 3)::integer) THEN t.last + 3
-        WHEN t.last < t.beyond AND pg_try_advisory_lock($1, (t.last + 4)::integer) THEN t.last + 4
-        WHEN pg_advisory_unlock_shared($1, 0) THEN 0
+        WHEN t.last OPERATOR(pg_catalog.<) t.beyond THEN CASE
+            WHEN pg_catalog.pg_try_advisory_lock($1, pg_catalog.int4pl(t.last, 1)) THEN pg_catalog.int4pl(t.last, 1)
+            WHEN pg_catalog.pg_try_advisory_lock($1, pg_catalog.int4pl(t.last, 2)) THEN pg_catalog.int4pl(t.last, 2)
+            WHEN pg_catalog.pg_try_advisory_lock($1, pg_catalog.int4pl(t.last, 3)) THEN pg_catalog.int4pl(t.last, 3)
+            WHEN pg_catalog.pg_try_advisory_lock($1, pg_catalog.int4pl(t.last, 4)) THEN pg_catalog.int4pl(t.last, 4)
+            WHEN pg_catalog.pg_advisory_unlock_shared($1, 0) THEN 0
+            ELSE 0
+        END
+        WHEN pg_catalog.pg_advisory_unlock_shared($1, 0) THEN 0
         ELSE 0
     END)::integer AS ticket
 FROM t
@@ -105,7 +113,7 @@ FROM t
 
 type TakeNextParams struct {
 	Hash int32
-	Hint int64
+	Hint int32
 	Own  bool
 }
 
@@ -129,39 +137,45 @@ const TakeTicket = `-- name: TakeTicket :one
 
 WITH g AS MATERIALIZED (
     SELECT CASE
-        WHEN set_config('swanlock.waits', 'yes', true) IS NULL THEN ''
-        WHEN NOT $2::boolean AND pg_try_advisory_lock($1::integer, 0) THEN 'alone'
-        WHEN pg_try_advisory_lock_shared($1, 0) THEN 'share'
-        ELSE ''
-    END AS gate
+        WHEN pg_catalog.set_config('swanlock.waits', 'yes', true) IS NULL THEN NULL
+        WHEN NOT $2::boolean AND pg_catalog.pg_try_advisory_lock($1::integer, 0) THEN true
+        WHEN pg_catalog.pg_try_advisory_lock_shared($1, 0) THEN false
+    END AS alone
 ), t AS MATERIALIZED (
     SELECT
-        g.gate,
-        (CASE WHEN g.gate = 'alone' THEN 1 + (random() * 1000000000)::bigint ELSE max(k.number) END)::bigint AS last,
-        COALESCE(min(k.number), 0)::integer AS lowest
+        g.alone,
+        CASE WHEN g.alone THEN pg_catalog.int4pl(1, (pg_catalog.random() OPERATOR(pg_catalog.*) 1000000000)::integer)
+            ELSE pg_catalog.max(k.number) END AS last,
+        COALESCE(pg_catalog.min(k.number), 0)::integer AS lowest
     FROM g LEFT JOIN LATERAL (
-        SELECT k.objid::bigint AS number
+        SELECT k.objid::bigint::integer AS number
         FROM pg_catalog.pg_locks k
-        WHERE g.gate = 'share' AND k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock'
-            AND k.classid::bigint = ($1::integer & 4294967295) AND k.objid::bigint > 0
-            AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+        WHERE NOT g.alone AND (k.locktype, k.objsubid, k.mode, k.classid::bigint, k.database)
+            OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', pg_catalog.int8and($1::integer, 4294967295),
+                (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+            AND k.objid::bigint OPERATOR(pg_catalog.>) 0 AND k.granted
     ) k ON true
-    GROUP BY g.gate
+    GROUP BY g.alone
 )
 SELECT
-    pg_backend_pid()::integer AS pid,
+    pg_catalog.pg_backend_pid()::integer AS pid,
     (CASE
-        WHEN t.gate = '' THEN 0
-        WHEN t.gate = 'alone' THEN CASE
-            WHEN pg_try_advisory_lock($1, t.last::integer) AND pg_try_advisory_lock_shared($1, 0) AND pg_advisory_unlock($1, 0) THEN t.last
-            WHEN pg_advisory_unlock($1, 0) THEN 0
+        WHEN t.alone IS NULL THEN 0
+        WHEN t.alone THEN CASE
+            WHEN pg_catalog.pg_try_advisory_lock($1, t.last) AND pg_catalog.pg_try_advisory_lock_shared($1, 0)
+                AND pg_catalog.pg_advisory_unlock($1, 0) THEN t.last
+            WHEN pg_catalog.pg_advisory_unlock($1, 0) THEN 0
             ELSE 0
         END
-        WHEN t.last < 2147483640 AND pg_try_advisory_lock($1, (t.last + 1)::integer) THEN t.last + 1
-        WHEN t.last < 2147483640 AND pg_try_advisory_lock($1, (t.last + 2)::integer) THEN t.last + 2
-        WHEN t.last < 2147483640 AND pg_try_advisory_lock($1, (t.last + 3)::integer) THEN t.last + 3
-        WHEN t.last < 2147483640 AND pg_try_advisory_lock($1, (t.last + 4)::integer) THEN t.last + 4
-        WHEN pg_advisory_unlock_shared($1, 0) THEN 0
+        WHEN t.last OPERATOR(pg_catalog.<) 2147483640 THEN CASE
+            WHEN pg_catalog.pg_try_advisory_lock($1, pg_catalog.int4pl(t.last, 1)) THEN pg_catalog.int4pl(t.last, 1)
+            WHEN pg_catalog.pg_try_advisory_lock($1, pg_catalog.int4pl(t.last, 2)) THEN pg_catalog.int4pl(t.last, 2)
+            WHEN pg_catalog.pg_try_advisory_lock($1, pg_catalog.int4pl(t.last, 3)) THEN pg_catalog.int4pl(t.last, 3)
+            WHEN pg_catalog.pg_try_advisory_lock($1, pg_catalog.int4pl(t.last, 4)) THEN pg_catalog.int4pl(t.last, 4)
+            WHEN pg_catalog.pg_advisory_unlock_shared($1, 0) THEN 0
+            ELSE 0
+        END
+        WHEN pg_catalog.pg_advisory_unlock_shared($1, 0) THEN 0
         ELSE 0
     END)::integer AS ticket,
     t.lowest
@@ -197,7 +211,8 @@ type TakeTicketRow struct {
 // or the numbers have run out until the line is empty. own says that the session
 // is in this line already: its own shares would not keep it from the gate. lowest
 // is the lowest live number, 0 if there was none. The setting marks the
-// transaction: see Turn.
+// transaction: see Turn. alone says that the gate is the session's own, and is null
+// if it has not even a share.
 func (q *Queries) TakeTicket(ctx context.Context, arg TakeTicketParams) (TakeTicketRow, error) {
 	row := q.db.QueryRowContext(ctx, TakeTicket, arg.Hash, arg.Own)
 	var i TakeTicketRow
@@ -210,37 +225,39 @@ SELECT
     s.pid,
     s.waits,
     (CASE
-        WHEN pg_is_in_recovery() THEN -2
-        WHEN s.waits AND set_config('lock_timeout', s.slice, true) IS NULL THEN -1
-        WHEN s.waits AND $1::integer > 0 AND pg_advisory_xact_lock_shared($2::integer, $1) IS NULL THEN -1
-        WHEN $1 > 0 AND s.lowest = 0 THEN -3
+        WHEN pg_catalog.pg_is_in_recovery() THEN -2
+        WHEN s.waits AND pg_catalog.set_config('lock_timeout', s.slice, true) IS NULL THEN -1
+        WHEN s.waits AND $1::integer OPERATOR(pg_catalog.>) 0
+            AND pg_catalog.pg_advisory_xact_lock_shared($2::integer, $1) IS NULL THEN -1
+        WHEN $1 OPERATOR(pg_catalog.>) 0 AND s.lowest OPERATOR(pg_catalog.=) 0 THEN -3
         ELSE COALESCE(
             (
-                SELECT max(n.number)
-                FROM generate_series(s.lowest, s.ticket - 1) n (number)
-                WHERE NOT CASE WHEN pg_try_advisory_lock_shared($2, n.number)
-                    THEN pg_advisory_unlock_shared($2, n.number) ELSE false END
+                SELECT pg_catalog.max(n.number)
+                FROM pg_catalog.generate_series(s.lowest, pg_catalog.int4mi(s.ticket, 1)) n (number)
+                WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared($2, n.number)
+                    THEN pg_catalog.pg_advisory_unlock_shared($2, n.number) ELSE false END
             ),
             CASE
-                WHEN s.waits AND set_config('lock_timeout', GREATEST(1,
-                    s.slice::integer - (extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000)::integer)::text, true) IS NULL THEN -1
+                WHEN s.waits AND pg_catalog.set_config('lock_timeout', GREATEST(1, pg_catalog.int4mi(s.slice::integer, (1000 OPERATOR(pg_catalog.*)
+                    extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.statement_timestamp()))::integer))::varchar, true) IS NULL
+                THEN -1
                 WHEN NOT CASE
-                    WHEN s.waits AND $3::boolean THEN pg_advisory_lock_shared($4::bigint) IS NOT NULL
-                    WHEN s.waits THEN pg_advisory_lock($4) IS NOT NULL
-                    WHEN $3 THEN pg_try_advisory_lock_shared($4)
-                    ELSE pg_try_advisory_lock($4)
+                    WHEN s.waits AND $3::boolean THEN pg_catalog.pg_advisory_lock_shared($4::bigint) IS NOT NULL
+                    WHEN s.waits THEN pg_catalog.pg_advisory_lock($4) IS NOT NULL
+                    WHEN $3 THEN pg_catalog.pg_try_advisory_lock_shared($4)
+                    ELSE pg_catalog.pg_try_advisory_lock($4)
                 END THEN -1
-                WHEN $5::boolean AND pg_advisory_unlock($2, s.ticket) AND pg_advisory_unlock_shared($2, 0) THEN 0
+                WHEN $5::boolean AND pg_catalog.pg_advisory_unlock($2, s.ticket) AND pg_catalog.pg_advisory_unlock_shared($2, 0) THEN 0
                 ELSE 0
             END)
     END)::bigint AS answer
 FROM (
     SELECT
-        pg_backend_pid()::integer AS pid,
-        $6::text AS slice,
+        pg_catalog.pg_backend_pid()::integer AS pid,
+        $6::varchar AS slice,
         $7::integer AS lowest,
         $8::integer AS ticket,
-        ($6 <> '' AND COALESCE(current_setting('swanlock.waits', true), '') <> 'yes')::boolean AS waits
+        ($6 OPERATOR(pg_catalog.<>) '' AND (pg_catalog.current_setting('swanlock.waits', true) OPERATOR(pg_catalog.=) 'yes') IS NOT TRUE)::boolean AS waits
     OFFSET 0
 ) s
 `
@@ -286,18 +303,20 @@ func (q *Queries) Turn(ctx context.Context, arg TurnParams) (TurnRow, error) {
 }
 
 const UndoTicket = `-- name: UndoTicket :one
-SELECT count(u.undone)::bigint AS undone
+SELECT pg_catalog.count(u.undone)::bigint AS undone
 FROM (
     SELECT CASE
-        WHEN k.objid <> 0 THEN pg_advisory_unlock($1::integer, k.objid::bigint::integer)
-        WHEN k.mode = 'ExclusiveLock' THEN pg_advisory_unlock($1, 0)
-        WHEN (SELECT count(pg_advisory_unlock_shared($1, 0)) FROM generate_series(0, $2::integer)) >= 0
-            THEN (SELECT count(pg_try_advisory_lock_shared($1, 0)) FROM generate_series(1, $2)) >= 0
+        WHEN k.objid::bigint OPERATOR(pg_catalog.<>) 0 THEN pg_catalog.pg_advisory_unlock($1::integer, k.objid::bigint::integer)
+        WHEN k.mode OPERATOR(pg_catalog.=) 'ExclusiveLock' THEN pg_catalog.pg_advisory_unlock($1, 0)
+        WHEN (SELECT pg_catalog.count(pg_catalog.pg_advisory_unlock_shared($1, 0))
+                FROM pg_catalog.generate_series(0, $2::integer)) OPERATOR(pg_catalog.>=) 0
+            THEN (SELECT pg_catalog.count(pg_catalog.pg_try_advisory_lock_shared($1, 0))
+                FROM pg_catalog.generate_series(1, $2)) OPERATOR(pg_catalog.>=) 0
     END AS undone
     FROM pg_catalog.pg_locks k
-    WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.pid = pg_backend_pid()
-        AND k.classid::bigint = ($1::integer & 4294967295)
-        AND NOT k.objid::bigint = ANY (CAST($3::text AS bigint[]))
+    WHERE (k.pid, k.locktype, k.objsubid, k.classid::bigint)
+        OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 2, pg_catalog.int8and($1::integer, 4294967295))
+        AND k.granted AND NOT k.objid::bigint OPERATOR(pg_catalog.=) ANY (CAST($3::varchar AS bigint[]))
 ) u
 `
 

@@ -13,12 +13,12 @@ const Awaited = `-- name: Awaited :one
 SELECT EXISTS (
     SELECT
     FROM pg_catalog.pg_locks k
-    WHERE k.locktype = 'advisory' AND k.mode = 'ExclusiveLock'
-        AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
-        AND (k.objsubid = 1 AND NOT k.granted
-                AND k.classid::bigint = (($1::bigint >> 32) & 4294967295) AND k.objid::bigint = ($1 & 4294967295)
-            OR k.objsubid = 2 AND k.granted
-                AND k.classid::bigint = ($2::integer & 4294967295) AND k.objid::bigint < $3::bigint AND k.objid::bigint > 0)
+    WHERE (k.locktype, k.mode, k.database) OPERATOR(pg_catalog.=) ('advisory', 'ExclusiveLock',
+            (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+        AND ((k.objsubid, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint)) OPERATOR(pg_catalog.=) (1, $1::bigint)
+                AND NOT k.granted
+            OR (k.objsubid, k.classid::bigint) OPERATOR(pg_catalog.=) (2, pg_catalog.int8and($2::integer, 4294967295))
+                AND k.objid::bigint OPERATOR(pg_catalog.>) 0 AND k.objid::bigint OPERATOR(pg_catalog.<) $3::bigint AND k.granted)
 )::boolean AS awaited
 `
 
@@ -39,7 +39,7 @@ func (q *Queries) Awaited(ctx context.Context, arg AwaitedParams) (bool, error) 
 
 const Backend = `-- name: Backend :one
 
-SELECT pg_backend_pid()::integer AS pid
+SELECT pg_catalog.pg_backend_pid()::integer AS pid
 `
 
 // What a pool's session sends on behalf of many callers at once. The pool has
@@ -54,17 +54,19 @@ func (q *Queries) Backend(ctx context.Context) (int32, error) {
 
 const Batch = `-- name: Batch :one
 WITH s AS MATERIALIZED (
-    SELECT pg_backend_pid()::integer AS pid, pg_backend_pid() = $1::integer AS ours
+    SELECT pg_catalog.pg_backend_pid()::integer AS pid, pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::integer AS ours
 ), r AS MATERIALIZED (
-    SELECT COALESCE(string_agg(CASE WHEN k.ours AND pg_advisory_unlock(k.key) THEN '1' ELSE '0' END, ''), '')::text AS released
-    FROM (SELECT s.ours, unnest(CAST($2::text AS bigint[]))::bigint AS key FROM s) k
+    SELECT COALESCE(pg_catalog.string_agg(CASE WHEN k.ours AND pg_catalog.pg_advisory_unlock(k.key) THEN '1' ELSE '0' END, ''), '')::varchar AS released
+    FROM (SELECT s.ours, pg_catalog.unnest(CAST($2::varchar AS bigint[]))::bigint AS key FROM s) k
 ), a AS MATERIALIZED (
-    SELECT COALESCE(string_agg(CASE
-        WHEN k.ours AND (k.gate = 0 OR pg_try_advisory_xact_lock(k.gate, 0)) AND pg_try_advisory_lock(k.key) THEN '1' ELSE '0'
-    END, ''), '')::text AS acquired
+    SELECT COALESCE(pg_catalog.string_agg(CASE
+        WHEN k.ours AND (k.gate OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_try_advisory_xact_lock(k.gate, 0))
+            AND pg_catalog.pg_try_advisory_lock(k.key) THEN '1'
+        ELSE '0'
+    END, ''), '')::varchar AS acquired
     FROM (
         SELECT s.ours AND r.released IS NOT NULL AS ours,
-            unnest(CAST($3::text AS bigint[]))::bigint AS key, unnest(CAST($4::text AS integer[]))::integer AS gate
+            pg_catalog.unnest(CAST($3::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST($4::varchar AS integer[]))::integer AS gate
         FROM s, r
     ) k
 )
@@ -101,9 +103,9 @@ func (q *Queries) Batch(ctx context.Context, arg BatchParams) (BatchRow, error) 
 }
 
 const CancelWait = `-- name: CancelWait :one
-SELECT COALESCE(bool_or(pg_cancel_backend(k.pid)), false)::boolean AS cancelled
+SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_cancel_backend(k.pid)), false)::boolean AS cancelled
 FROM pg_catalog.pg_locks k
-WHERE k.locktype = 'advisory' AND k.pid = $1::integer AND NOT k.granted
+WHERE (k.pid, k.locktype) OPERATOR(pg_catalog.=) ($1::integer, 'advisory') AND NOT k.granted
 `
 
 // Ends the wait of another of our sessions, if it is waiting.
@@ -116,11 +118,11 @@ func (q *Queries) CancelWait(ctx context.Context, pid int32) (bool, error) {
 
 const Heartbeat = `-- name: Heartbeat :one
 SELECT
-    pg_backend_pid()::integer AS pid,
-    count(*)::bigint AS locks,
-    COALESCE(sum(k.classid::bigint) + sum(k.objid::bigint), 0)::bigint AS sum
+    pg_catalog.pg_backend_pid()::integer AS pid,
+    pg_catalog.count(*)::bigint AS locks,
+    COALESCE(pg_catalog.sum(pg_catalog.int8pl(k.classid::bigint, k.objid::bigint)), 0)::bigint AS sum
 FROM pg_catalog.pg_locks k
-WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
+WHERE (k.pid, k.locktype, k.objsubid) OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 1) AND k.granted
 `
 
 type HeartbeatRow struct {
@@ -139,11 +141,11 @@ func (q *Queries) Heartbeat(ctx context.Context) (HeartbeatRow, error) {
 
 const HeldKeys = `-- name: HeldKeys :many
 SELECT
-    pg_backend_pid()::integer AS pid,
-    ((k.classid::bigint << 32) | k.objid::bigint)::bigint AS key,
-    (k.mode = 'ShareLock')::boolean AS shared
+    pg_catalog.pg_backend_pid()::integer AS pid,
+    pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint)::bigint AS key,
+    (k.mode OPERATOR(pg_catalog.=) 'ShareLock')::boolean AS shared
 FROM pg_catalog.pg_locks k
-WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
+WHERE (k.pid, k.locktype, k.objsubid) OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 1) AND k.granted
 `
 
 type HeldKeysRow struct {
@@ -183,18 +185,20 @@ SELECT
     o.idle,
     o.idle_in_transaction,
     o.room,
-    (CASE WHEN $1::text = '' THEN '' ELSE
-        CASE WHEN o.idle <> '' THEN set_config('idle_session_timeout', $1, false) ELSE '' END
-        || set_config('idle_in_transaction_session_timeout', $1, false)
-    END)::text AS lease
+    (CASE WHEN $1::varchar OPERATOR(pg_catalog.=) '' THEN '' ELSE pg_catalog.textcat(
+        CASE WHEN o.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $1, false) ELSE '' END,
+        pg_catalog.set_config('idle_in_transaction_session_timeout', $1, false))
+    END)::varchar AS lease
 FROM (
     SELECT
-        pg_backend_pid()::integer AS pid,
-        COALESCE((SELECT g.setting::bigint FROM pg_catalog.pg_settings g WHERE g.name = 'idle_session_timeout'), 0)::bigint AS idle_ms,
-        COALESCE(current_setting('idle_session_timeout', true), '')::text AS idle,
-        current_setting('idle_in_transaction_session_timeout')::text AS idle_in_transaction,
-        (current_setting('max_locks_per_transaction')::bigint
-            * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint))::bigint AS room
+        pg_catalog.pg_backend_pid()::integer AS pid,
+        COALESCE((
+            SELECT g.setting::bigint FROM pg_catalog.pg_settings g WHERE g.name OPERATOR(pg_catalog.=) 'idle_session_timeout'
+        ), 0)::bigint AS idle_ms,
+        COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
+        pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
+        pg_catalog.int8mul(pg_catalog.current_setting('max_locks_per_transaction')::bigint, pg_catalog.int8pl(
+            pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('max_prepared_transactions')::bigint))::bigint AS room
     OFFSET 0
 ) o
 `
@@ -227,11 +231,12 @@ func (q *Queries) PoolOpen(ctx context.Context, lease string) (PoolOpenRow, erro
 
 const PoolShut = `-- name: PoolShut :one
 SELECT
-    pg_backend_pid()::integer AS pid,
-    (CASE WHEN pg_backend_pid() <> $1::integer THEN '' ELSE
-        CASE WHEN $2::text <> '' THEN set_config('idle_session_timeout', $2, false) ELSE '' END
-        || CASE WHEN $3::text <> '' THEN set_config('idle_in_transaction_session_timeout', $3, false) ELSE '' END
-    END)::text AS lease
+    pg_catalog.pg_backend_pid()::integer AS pid,
+    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) $1::integer THEN '' ELSE pg_catalog.textcat(
+        CASE WHEN $2::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $2, false) ELSE '' END,
+        CASE WHEN $3::varchar OPERATOR(pg_catalog.<>) ''
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', $3, false) ELSE '' END)
+    END)::varchar AS lease
 `
 
 type PoolShutParams struct {

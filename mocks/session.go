@@ -133,7 +133,7 @@ func (s *session) ask(ctx context.Context, q *question, query string, args []dri
 	pg := s.pg
 	switch key := q.key(); {
 	case q.verb == mark:
-		return nil, reply{answer: answer{Pid: s.pid}}, nil
+		return nil, reply{answer: answer{Pid: s.pid, Schema: "public"}}, nil
 	case q.verb == line: // nobody else is in it
 		return nil, reply{answer: answer{Pid: s.pid, Ticket: 1, Dropped: true}}, nil
 	case q.verb == tryAcquire && q.name != "Turn" && s.turned[key] != nil:

@@ -89,7 +89,7 @@ type question struct {
 	Hash, Ticket          int32
 	Ahead, Lowest, Shares int32
 	Gate                  int32
-	Hint                  int64
+	Hint                  int32
 	Session               string
 	Backend               int32
 	Started               float64
@@ -143,6 +143,7 @@ type answer struct {
 	Tickets           int64
 	Started           int64
 	Dead              bool
+	Schema            string
 }
 
 // row makes the row of the statement of that name.

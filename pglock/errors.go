@@ -44,6 +44,11 @@ var (
 	// ErrDenied says that the role may not do what the lock needs.
 	ErrDenied = errors.New("the role is not allowed to take advisory locks")
 
+	// errPretends is the error of an engine that speaks PostgreSQL's protocol, and
+	// whose advisory locks exclude nobody.
+	errPretends = fmt.Errorf("this server grants each advisory lock to everybody (CockroachDB, or YugabyteDB with "+
+		"yb_silence_advisory_locks_not_supported_error): use PostgreSQL: %w", errors.ErrUnsupported)
+
 	errPoolClosed  = errors.New("the pool is closed")
 	errSessionGone = errors.New("the pool's session is gone")
 
@@ -60,7 +65,11 @@ const (
 	noPreparedStatement        = "26000"
 	noSchema                   = "3F000"
 	insufficientPrivilege      = "42501"
+	syntaxError                = "42601"
 	noColumn                   = "42703"
+	noObject                   = "42704"
+	noFunction                 = "42883"
+	notSupported               = "0A000"
 	noTable                    = "42P01"
 	duplicatePreparedStatement = "42P05"
 	diskFull                   = "53100"
@@ -101,6 +110,8 @@ func explain(err error, audited bool) error {
 		return fmt.Errorf("%w: %w", ErrAudit, err)
 	case state == insufficientPrivilege:
 		return fmt.Errorf("%w: %w", ErrDenied, err)
+	case state == notSupported && !audited: // An audited statement may say so of its table.
+		return fmt.Errorf("the server has no advisory locks: %w: %w", errors.ErrUnsupported, err)
 	}
 	return err
 }

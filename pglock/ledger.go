@@ -32,9 +32,10 @@ type ledger struct {
 	stalled atomic.Bool
 
 	// Used by the holder of the turn.
-	marked  bool  // the server was told the token, and knows it unless it was made to forget
-	backend int32 // that was marked last
-	started int64 // when it was, as Mark says it
+	marked  bool   // the server was told the token, and knows it unless it was made to forget
+	backend int32  // that was marked last
+	started int64  // when it was, as Mark says it
+	schema  string // where lock_audit is, quoted; empty if it was not found
 
 	mu        sync.Mutex
 	dead      error                // why the session was destroyed

@@ -117,7 +117,7 @@ func (tn turn) takeTicket(ctx context.Context, key Key, c *lineHint) (*ticket, e
 	own := slices.Max(append(tn.led.numbers(t.hash), 0)) // the session's last
 	if hint > 0 {
 		var row db.TakeNextRow
-		row, err = ask(ctx, tn, (*db.Queries).TakeNext, db.TakeNextParams{Hash: t.hash, Hint: int64(max(hint, own)), Own: own >= hint})
+		row, err = ask(ctx, tn, (*db.Queries).TakeNext, db.TakeNextParams{Hash: t.hash, Hint: max(hint, own), Own: own >= hint})
 		t.pid, t.number = row.Pid, row.Ticket
 	}
 	for n := 0; err == nil && t.number == 0 && n < 4; n++ {

@@ -35,8 +35,9 @@ type hold struct {
 
 	// Set by the grant, before anybody else has the handle.
 	pid       int32
-	audit     int64 // the row's id; 0: none
-	staleRows bool  // the grant found audit rows that dead holders left open
+	audit     int64  // the row's id; 0: none
+	schema    string // of the audit's table
+	staleRows bool   // the grant found audit rows that dead holders left open
 
 	// Guarded by led.mu.
 	done     chan struct{} // nil until somebody asks for it

@@ -55,6 +55,10 @@ func (c *config) complete() *config {
 // frees it. If the row cannot be written, the lock is not taken (ErrAudit).
 // Inside a transaction of the caller's the rows share its fate. Exclusive locks
 // outside one have a fence then, asked for or not.
+//
+// The table is the lock_audit of the first schema of the search_path that has one,
+// as it was at the connection's first lock; a temporary table of that name does not
+// count. From then on the table is named by its schema, whatever the search_path.
 func WithAudit() CommonOption { return func(c *config) { c.audit = true } }
 
 // WithLogger sets where warnings go; the default is slog.Default(), and nil is

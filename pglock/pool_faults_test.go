@@ -60,16 +60,6 @@ func TestPoolPollAndTryBothHold(t *testing.T) {
 	}
 }
 
-// evilDB is a database whose advisory functions can be made to fail, once.
-func evilDB(t *testing.T, drv, schema, functions string) *sql.DB {
-	admin := openDB(t, drv)
-	run(t, admin, "CREATE SCHEMA "+schema)
-	run(t, admin, "CREATE SEQUENCE "+schema+".calls")
-	run(t, admin, functions)
-	t.Cleanup(func() { admin.ExecContext(bg, "DROP SCHEMA "+schema+" CASCADE") })
-	return openDB(t, drv, "search_path="+schema+",pg_catalog")
-}
-
 // A reader's poll that is cancelled (statement_timeout, pg_cancel_backend)
 // on a session that has another reader is taken for granted.
 func TestPoolPhantomReader(t *testing.T) {

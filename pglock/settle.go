@@ -17,10 +17,13 @@ import (
 // grant asks for the lock, and enters it in the ledger. Whatever its error,
 // nothing is held.
 func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
-	if !tn.led.marked {
+	if !tn.led.marked || tn.audit && tn.led.schema == "" { // its table may have been made since
 		if err := tn.mark(ctx); err != nil {
 			return err
 		}
+	}
+	if tn.audit && tn.led.schema == "" {
+		return fmt.Errorf("%w: no schema of the search_path has lock_audit: run its migration (swanlock migrate up)", ErrAudit)
 	}
 	sent := time.Now()
 	row, err := tn.try(ctx, h, lease)
@@ -33,6 +36,9 @@ func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
 		row, err = tn.try(ctx, h, lease)
 	}
 	if err != nil {
+		if tn.audit && sqlState(err) == noTable {
+			tn.led.schema = "" // The table is gone: the next acquire looks where it is now.
+		}
 		tn.undo(h, err)
 		return explain(err, tn.audit)
 	}

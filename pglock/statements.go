@@ -15,6 +15,7 @@ const (
 	onStandby     = -2
 	fenceTooOld   = -3
 	notOurs       = -4 // the backend, which is not marked, or has another client's locks
+	pretends      = -5 // the server, which grants each lock to everybody
 )
 
 // A tried is what a try answered.
@@ -27,7 +28,8 @@ type tried struct {
 func (tn turn) try(ctx context.Context, h *hold, lease string) (tried, error) {
 	switch {
 	case tn.audit:
-		row, err := ask(ctx, tn, (*db.Queries).TryAcquireAudited, db.TryAcquireAuditedParams{
+		h.schema = tn.led.schema
+		row, err := askAs(ctx, tn, tn.auditIn(h.schema), (*db.Queries).TryAcquireAudited, db.TryAcquireAuditedParams{
 			Key: int64(h.key), Shared: h.Shared, Fence: h.Fence, Lease: lease, Gate: h.gate, Session: tn.led.token,
 			Target: h.target, Owner: h.Owner, TtlMs: milliseconds(h.TTL), Backend: tn.led.backend, Started: float64(tn.led.started) / 1e6})
 		h.pid, h.audit, h.staleRows = row.Pid, row.AuditID, row.Dead
@@ -50,7 +52,7 @@ func (tn turn) refresh(ctx context.Context, h *hold, t timeouts) (db.RefreshRow,
 		return ask(ctx, tn, (*db.Queries).Refresh, db.RefreshParams{
 			Key: int64(h.key), Shared: h.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
 	}
-	row, err := ask(ctx, tn, (*db.Queries).RefreshAudited, db.RefreshAuditedParams{
+	row, err := askAs(ctx, tn, tn.auditIn(h.schema), (*db.Queries).RefreshAudited, db.RefreshAuditedParams{
 		Key: int64(h.key), Shared: h.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction, AuditID: h.audit})
 	return db.RefreshRow(row), err
 }
@@ -75,7 +77,7 @@ func (tn turn) unlock(h *hold, t timeouts, audited, expired bool) (released, err
 		if expired {
 			reason = "expired"
 		}
-		row, err := ask(ctx, tn, (*db.Queries).ReleaseAudited, db.ReleaseAuditedParams{
+		row, err := askAs(ctx, tn, tn.auditIn(h.schema), (*db.Queries).ReleaseAudited, db.ReleaseAuditedParams{
 			Key: int64(h.key), Shared: h.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction,
 			AuditID: h.audit, EndReason: reason})
 		return released{row.Pid, row.Released}, err
@@ -106,7 +108,7 @@ func (tn turn) terminate(h *hold) {
 // closeStaleRows closes the rows of those that h's grant has proven gone. Whatever
 // its error, nothing is held.
 func (tn turn) closeStaleRows(h *hold) error {
-	err := tn.do(context.Background(), func(ctx context.Context) error { return tn.q.CloseDead(ctx, h.audit) })
+	err := tn.do(context.Background(), func(ctx context.Context) error { return tn.auditIn(h.schema).CloseDead(ctx, h.audit) })
 	switch {
 	case err == nil:
 		return nil
@@ -120,5 +122,5 @@ func (tn turn) closeStaleRows(h *hold) error {
 
 // auditLost corrects the row of a lock that was gone when it was released.
 func (tn turn) auditLost(h *hold) error {
-	return tn.do(context.Background(), func(ctx context.Context) error { return tn.q.AuditLost(ctx, h.audit) })
+	return tn.do(context.Background(), func(ctx context.Context) error { return tn.auditIn(h.schema).AuditLost(ctx, h.audit) })
 }

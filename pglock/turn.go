@@ -102,9 +102,14 @@ func (tn turn) do(ctx context.Context, f func(context.Context) error) error {
 }
 
 // ask sends one of the statements of package db.
-func ask[P, R any](ctx context.Context, tn turn, statement func(*db.Queries, context.Context, P) (R, error), params P) (row R, err error) {
+func ask[P, R any](ctx context.Context, tn turn, statement func(*db.Queries, context.Context, P) (R, error), params P) (R, error) {
+	return askAs(ctx, tn, tn.q, statement, params)
+}
+
+// askAs sends it as one of q.
+func askAs[P, R any](ctx context.Context, tn turn, q *db.Queries, statement func(*db.Queries, context.Context, P) (R, error), params P) (row R, err error) {
 	err = tn.do(ctx, func(ctx context.Context) (err error) {
-		row, err = statement(tn.q, ctx, params)
+		row, err = statement(q, ctx, params)
 		return err
 	})
 	return row, err
@@ -145,13 +150,18 @@ func (tn turn) mark(ctx context.Context) error {
 		if cutOff(err) && !notSent(err) {
 			tn.destroy(err)
 		}
+		if state := sqlState(err); state == noFunction || state == noObject || state == syntaxError {
+			return fmt.Errorf("the server lacks what every PostgreSQL has: %w: %w", errors.ErrUnsupported, err)
+		}
 		return explain(err, false)
+	case row.Answer == pretends:
+		return errPretends
 	case row.Answer == onStandby:
 		return ErrStandby
 	case row.Answer == notOurs:
 		return fmt.Errorf("%w (process %d has locks for another client)", ErrPooler, row.Pid)
 	}
-	tn.led.marked, tn.led.backend, tn.led.started = true, row.Pid, row.Started
+	tn.led.marked, tn.led.backend, tn.led.started, tn.led.schema = true, row.Pid, row.Started, row.Schema
 	return nil
 }
 

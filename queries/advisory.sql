@@ -1,22 +1,52 @@
 -- The statements of a lock's life. Each is one round trip, and returns one row
 -- that says which backend answered: behind a transaction-mode pooler that may
 -- be another one than granted the lock.
+--
+-- In all of these files every function, operator, relation and type is named by its
+-- schema, since search_path may put somebody else's before PostgreSQL's own
+-- (CVE-2018-1058). What the grammar itself looks up in pg_catalog may stand alone:
+-- types that are keywords (bigint, integer, boolean, varchar: so none is text),
+-- EXTRACT, COALESCE, GREATEST, LEAST. IN, NULLIF, BETWEEN, LIKE, IS DISTINCT FROM
+-- and CASE with an operand look their operators up in search_path and cannot be
+-- told another, so none is used. To compare, there is OPERATOR(pg_catalog.=), of
+-- whole rows where there is much to compare, and to reckon, there are the functions
+-- behind the operators (int8and): all of OPERATOR() binds equally strongly.
+-- internal/sqlnames checks all that. The audit's table is public.lock_audit here; the
+-- schema is changed to the one that has it before the statement is sent.
 
 -- name: Mark :one
 -- Makes this backend the session's, which the statements that take locks ask for:
 -- a setting says whose it is. The answer is 0, or -2: a standby, which a backend
 -- does not become later, -4: it has locks on behalf of another session of a
--- client: a pooler gave both the same. started is when the backend was, in
--- microseconds since 1970, for the audit.
+-- client: a pooler gave both the same, -5: an engine that grants every advisory
+-- lock to everybody: CockroachDB, and YugabyteDB if told to. started is when the backend was, in
+-- microseconds since 1970, for the audit, and schema, quoted, the first of the
+-- search_path that has a lock_audit which is not temporary, or ''.
 SELECT
-    pg_backend_pid()::integer AS pid,
-    COALESCE((SELECT extract(epoch FROM b.backend_start) * 1000000 FROM pg_stat_get_activity(pg_backend_pid()) b), 0)::bigint AS started,
+    pg_catalog.pg_backend_pid()::integer AS pid,
+    COALESCE((
+        SELECT 1000000 OPERATOR(pg_catalog.*) extract(epoch FROM b.backend_start)
+        FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) b
+    ), 0)::bigint AS started,
+    COALESCE((
+        SELECT pg_catalog.quote_ident(n.nspname)
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+        WHERE c.relname OPERATOR(pg_catalog.=) 'lock_audit' AND c.relpersistence OPERATOR(pg_catalog.<>) 't'
+            AND pg_catalog.array_position(pg_catalog.current_schemas(false), n.nspname) IS NOT NULL
+        ORDER BY pg_catalog.array_position(pg_catalog.current_schemas(false), n.nspname)
+        LIMIT 1
+    ), '')::varchar AS schema,
     (CASE
-        WHEN pg_is_in_recovery() THEN -2
-        WHEN COALESCE(current_setting('swanlock.session', true), '') NOT IN ('', @session::text) AND EXISTS (
-            SELECT FROM pg_catalog.pg_locks k WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.granted
-        ) THEN -4
-        WHEN set_config('swanlock.session', @session, false) IS NOT NULL THEN 0
+        WHEN pg_catalog.current_setting('crdb_version', true) IS NOT NULL
+            OR pg_catalog.current_setting('yb_silence_advisory_locks_not_supported_error', true) OPERATOR(pg_catalog.=) 'on' THEN -5
+        WHEN pg_catalog.pg_is_in_recovery() THEN -2
+        WHEN pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.<>) ''
+            AND pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.<>) @session::varchar
+            AND EXISTS (
+                SELECT FROM pg_catalog.pg_locks k
+                WHERE (k.pid, k.locktype) OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory') AND k.granted
+            ) THEN -4
+        WHEN pg_catalog.set_config('swanlock.session', @session, false) IS NOT NULL THEN 0
         ELSE -4
     END)::bigint AS answer;
 
@@ -27,8 +57,8 @@ SELECT
 -- even where it is not run. All numbers are as wide as database/sql's, which would
 -- write out any other, and read it again.
 SELECT (CASE
-    WHEN current_setting('swanlock.session', true) IS DISTINCT FROM @session::text THEN -4
-    WHEN pg_try_advisory_lock(@key::bigint) THEN pg_backend_pid()
+    WHEN (pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.=) @session::varchar) IS NOT TRUE THEN -4
+    WHEN pg_catalog.pg_try_advisory_lock(@key::bigint) THEN pg_catalog.pg_backend_pid()
     ELSE -1
 END)::bigint AS pid;
 
@@ -48,23 +78,24 @@ SELECT
     l.answer,
     l.idle,
     l.idle_in_transaction,
-    (CASE WHEN l.answer >= 0 AND @lease::text <> '' THEN
-        CASE WHEN l.idle <> '' THEN set_config('idle_session_timeout', @lease, false) ELSE '' END
-        || set_config('idle_in_transaction_session_timeout', @lease, false)
-    ELSE '' END)::text AS lease
+    (CASE WHEN l.answer OPERATOR(pg_catalog.>=) 0 AND @lease::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.textcat(
+        CASE WHEN l.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @lease, false) ELSE '' END,
+        pg_catalog.set_config('idle_in_transaction_session_timeout', @lease, false))
+    ELSE '' END)::varchar AS lease
 FROM (
     SELECT
-        pg_backend_pid()::integer AS pid,
-        COALESCE(current_setting('idle_session_timeout', true), '')::text AS idle,
-        current_setting('idle_in_transaction_session_timeout')::text AS idle_in_transaction,
+        pg_catalog.pg_backend_pid()::integer AS pid,
+        COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
+        pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
         (CASE
-            WHEN @fence::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
-            WHEN current_setting('swanlock.session', true) IS DISTINCT FROM @session::text THEN -4
-            WHEN @gate::integer <> 0 AND NOT pg_try_advisory_xact_lock(@gate, 0) THEN -1
-            WHEN CASE WHEN @shared::boolean THEN pg_try_advisory_lock_shared(@key::bigint) ELSE pg_try_advisory_lock(@key) END
+            WHEN @fence::boolean AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
+            WHEN (pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.=) @session::varchar) IS NOT TRUE THEN -4
+            WHEN @gate::integer OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(@gate, 0) THEN -1
+            WHEN CASE WHEN @shared::boolean THEN pg_catalog.pg_try_advisory_lock_shared(@key::bigint) ELSE pg_catalog.pg_try_advisory_lock(@key) END
             THEN CASE
                 WHEN NOT @fence THEN 0
-                WHEN pg_logical_emit_message(true, 'swanlock', ''::text) IS NOT NULL THEN pg_current_xact_id()::text::bigint
+                WHEN pg_catalog.pg_logical_emit_message(true, 'swanlock', ''::varchar) IS NOT NULL
+                THEN pg_catalog.pg_current_xact_id()::varchar::bigint
             END
             ELSE -1
         END)::bigint AS answer
@@ -76,18 +107,19 @@ FROM (
 SELECT
     h.pid,
     h.held,
-    (CASE WHEN h.held THEN
-        CASE WHEN @idle::text <> '' THEN set_config('idle_session_timeout', @idle, false) ELSE '' END
-        || CASE WHEN @idle_in_transaction::text <> '' THEN set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END
-    ELSE '' END)::text AS lease
+    (CASE WHEN h.held THEN pg_catalog.textcat(
+        CASE WHEN @idle::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @idle, false) ELSE '' END,
+        CASE WHEN @idle_in_transaction::varchar OPERATOR(pg_catalog.<>) ''
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END)
+    ELSE '' END)::varchar AS lease
 FROM (
     SELECT
-        pg_backend_pid()::integer AS pid,
+        pg_catalog.pg_backend_pid()::integer AS pid,
         EXISTS (
             SELECT FROM pg_catalog.pg_locks k
-            WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
-                AND k.classid::bigint = ((@key::bigint >> 32) & 4294967295) AND k.objid::bigint = (@key & 4294967295)
-                AND k.mode = CASE WHEN @shared::boolean THEN 'ShareLock' ELSE 'ExclusiveLock' END
+            WHERE (k.pid, k.locktype, k.objsubid, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), k.mode)
+                OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 1, @key::bigint,
+                    CASE WHEN @shared::boolean THEN 'ShareLock' ELSE 'ExclusiveLock' END) AND k.granted
         )::boolean AS held
 ) h;
 
@@ -95,23 +127,25 @@ FROM (
 -- Frees the lock on the backend that granted it, and on no other. The answer is
 -- the backend, negative if it has freed nothing.
 SELECT (CASE
-    WHEN pg_backend_pid() <> @pid::bigint THEN -pg_backend_pid()
-    WHEN pg_advisory_unlock(@key::bigint) THEN pg_backend_pid()
-    ELSE -pg_backend_pid()
+    WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) @pid::bigint THEN pg_catalog.int4um(pg_catalog.pg_backend_pid())
+    WHEN pg_catalog.pg_advisory_unlock(@key::bigint) THEN pg_catalog.pg_backend_pid()
+    ELSE pg_catalog.int4um(pg_catalog.pg_backend_pid())
 END)::bigint AS pid;
 
 -- name: ReleaseWith :one
 -- As Release, of a reader's lock too, and puts back the settings that the lease
 -- had changed.
 SELECT
-    pg_backend_pid()::integer AS pid,
-    (CASE WHEN pg_backend_pid() <> @pid::integer THEN false
-        WHEN @shared::boolean THEN pg_advisory_unlock_shared(@key::bigint)
-        ELSE pg_advisory_unlock(@key)
+    pg_catalog.pg_backend_pid()::integer AS pid,
+    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) @pid::integer THEN false
+        WHEN @shared::boolean THEN pg_catalog.pg_advisory_unlock_shared(@key::bigint)
+        ELSE pg_catalog.pg_advisory_unlock(@key)
     END)::boolean AS released,
-    (CASE WHEN pg_backend_pid() = @pid AND @idle::text <> '' THEN set_config('idle_session_timeout', @idle, false) ELSE '' END
-    || CASE WHEN pg_backend_pid() = @pid AND @idle_in_transaction::text <> '' THEN set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END
-    )::text AS lease;
+    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid THEN pg_catalog.textcat(
+        CASE WHEN @idle::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @idle, false) ELSE '' END,
+        CASE WHEN @idle_in_transaction::varchar OPERATOR(pg_catalog.<>) ''
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END)
+    ELSE '' END)::varchar AS lease;
 
 -- name: Undo :one
 -- Unlocks what a try that failed may have taken all the same. It asks first,
@@ -119,24 +153,25 @@ SELECT
 SELECT (CASE
     WHEN NOT EXISTS (
         SELECT FROM pg_catalog.pg_locks k
-        WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
-            AND k.classid::bigint = ((@key::bigint >> 32) & 4294967295) AND k.objid::bigint = (@key & 4294967295)
-            AND k.mode = CASE WHEN @shared::boolean THEN 'ShareLock' ELSE 'ExclusiveLock' END
+        WHERE (k.pid, k.locktype, k.objsubid, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), k.mode)
+            OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 1, @key::bigint,
+                    CASE WHEN @shared::boolean THEN 'ShareLock' ELSE 'ExclusiveLock' END) AND k.granted
     ) THEN false
-    WHEN @shared THEN pg_advisory_unlock_shared(@key)
-    ELSE pg_advisory_unlock(@key)
+    WHEN @shared THEN pg_catalog.pg_advisory_unlock_shared(@key)
+    ELSE pg_catalog.pg_advisory_unlock(@key)
 END)::boolean AS undone;
 
 -- name: Terminate :one
 -- Ends the backend that granted a lock and cannot be spoken to any more, if it
 -- still holds the lock. Should it be the one that gets this, it unlocks: its end
 -- would take the way to the others with it.
-SELECT COALESCE(bool_or(CASE
-    WHEN k.pid <> pg_backend_pid() THEN pg_terminate_backend(k.pid)
-    WHEN @shared::boolean THEN pg_advisory_unlock_shared(@key::bigint)
-    ELSE pg_advisory_unlock(@key)
+SELECT COALESCE(pg_catalog.bool_or(CASE
+    WHEN k.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() THEN pg_catalog.pg_terminate_backend(k.pid)
+    WHEN @shared::boolean THEN pg_catalog.pg_advisory_unlock_shared(@key::bigint)
+    ELSE pg_catalog.pg_advisory_unlock(@key)
 END), false)::boolean AS terminated
 FROM pg_catalog.pg_locks k
-WHERE k.locktype = 'advisory' AND k.pid = @pid::integer AND k.objsubid = 1 AND k.granted
-    AND k.classid::bigint = ((@key::bigint >> 32) & 4294967295) AND k.objid::bigint = (@key & 4294967295)
-    AND k.mode = CASE WHEN @shared THEN 'ShareLock' ELSE 'ExclusiveLock' END;
+WHERE (k.pid, k.locktype, k.objsubid, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), k.mode)
+    OPERATOR(pg_catalog.=) (@pid::integer, 'advisory', 1, @key::bigint,
+                    CASE WHEN @shared THEN 'ShareLock' ELSE 'ExclusiveLock' END)
+    AND k.granted;

@@ -10,37 +10,41 @@
 -- is to close; a reader's grant proves that of no other reader.
 WITH l AS MATERIALIZED (
     SELECT
-        pg_backend_pid()::integer AS pid,
+        pg_catalog.pg_backend_pid()::integer AS pid,
         (CASE
-            WHEN @fence::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
-            WHEN pg_backend_pid() <> @backend::integer OR current_setting('swanlock.session', true) IS DISTINCT FROM @session::text THEN -4
-            WHEN @gate::integer <> 0 AND NOT pg_try_advisory_xact_lock(@gate, 0) THEN -1
-            WHEN CASE WHEN @shared::boolean THEN pg_try_advisory_lock_shared(@key::bigint) ELSE pg_try_advisory_lock(@key) END
-            THEN CASE WHEN @shared OR pg_current_xact_id_if_assigned() IS NOT NULL THEN 0 ELSE pg_current_xact_id()::text::bigint END
+            WHEN @fence::boolean AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
+            WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) @backend::integer
+                OR (pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.=) @session::varchar) IS NOT TRUE THEN -4
+            WHEN @gate::integer OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(@gate, 0) THEN -1
+            WHEN CASE WHEN @shared::boolean THEN pg_catalog.pg_try_advisory_lock_shared(@key::bigint) ELSE pg_catalog.pg_try_advisory_lock(@key) END
+            THEN CASE WHEN @shared OR pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN 0
+                ELSE pg_catalog.pg_current_xact_id()::varchar::bigint END
             ELSE -1
         END)::bigint AS answer,
-        COALESCE(current_setting('idle_session_timeout', true), '')::text AS idle,
-        current_setting('idle_in_transaction_session_timeout')::text AS idle_in_transaction
+        COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
+        pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction
 ), row AS (
-    INSERT INTO lock_audit (target, key, owner, ttl_ms, mode, fence, backend_pid, backend_start, client_addr, acquired_at, refreshed_at)
-    SELECT @target::text, @key::bigint, @owner::text, @ttl_ms::bigint, CASE WHEN @shared THEN 'shared' ELSE 'exclusive' END,
-        NULLIF(g.answer, 0), g.pid, to_timestamp(@started::double precision), inet_client_addr(), g.granted_at, g.granted_at
-    FROM (SELECT l.pid, l.answer, clock_timestamp() AS granted_at FROM l WHERE l.answer >= 0) g
+    INSERT INTO public.lock_audit (target, key, owner, ttl_ms, mode, fence, backend_pid, backend_start, client_addr, acquired_at, refreshed_at)
+    SELECT @target::varchar, @key::bigint, @owner::varchar, @ttl_ms::bigint, CASE WHEN @shared THEN 'shared' ELSE 'exclusive' END,
+        CASE WHEN g.answer OPERATOR(pg_catalog.>) 0 THEN g.answer END, g.pid, pg_catalog.to_timestamp(@started::double precision),
+        pg_catalog.inet_client_addr(), g.granted_at, g.granted_at
+    FROM (SELECT l.pid, l.answer, pg_catalog.clock_timestamp() AS granted_at FROM l WHERE l.answer OPERATOR(pg_catalog.>=) 0) g
     RETURNING id
 )
 SELECT
     l.pid,
     l.answer,
     COALESCE(row.id, 0)::bigint AS audit_id,
-    (l.answer >= 0 AND EXISTS (
-        SELECT FROM lock_audit o WHERE o.key = @key::bigint AND o.released_at IS NULL AND (NOT @shared OR o.mode = 'exclusive')
+    (l.answer OPERATOR(pg_catalog.>=) 0 AND EXISTS (
+        SELECT FROM public.lock_audit o
+        WHERE o.key OPERATOR(pg_catalog.=) @key::bigint AND o.released_at IS NULL AND (NOT @shared OR o.mode OPERATOR(pg_catalog.=) 'exclusive')
     ))::boolean AS dead,
     l.idle,
     l.idle_in_transaction,
-    (CASE WHEN l.answer >= 0 AND @lease::text <> '' THEN
-        CASE WHEN l.idle <> '' THEN set_config('idle_session_timeout', @lease, false) ELSE '' END
-        || set_config('idle_in_transaction_session_timeout', @lease, false)
-    ELSE '' END)::text AS lease
+    (CASE WHEN l.answer OPERATOR(pg_catalog.>=) 0 AND @lease::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.textcat(
+        CASE WHEN l.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @lease, false) ELSE '' END,
+        pg_catalog.set_config('idle_in_transaction_session_timeout', @lease, false))
+    ELSE '' END)::varchar AS lease
 FROM l LEFT JOIN row ON true;
 
 -- name: CloseDead :exec
@@ -51,74 +55,84 @@ FROM l LEFT JOIN row ON true;
 -- proof: another reader may have been granted before. A row that somebody is
 -- closing, perhaps in a long transaction, is not waited for. A clock that was set
 -- back may not make an interval end before it began.
-UPDATE lock_audit a SET
-    released_at = GREATEST(a.acquired_at, CASE WHEN g.mode = 'shared' THEN a.refreshed_at ELSE LEAST(g.acquired_at, (
-        SELECT min(n.acquired_at) FROM lock_audit n
-        WHERE n.key = a.key AND n.acquired_at > a.acquired_at AND (n.mode = 'exclusive' OR a.mode = 'exclusive'))) END),
-    end_reason = CASE WHEN a.ttl_ms > 0 AND a.refreshed_at + a.ttl_ms * interval '1 millisecond' <= g.acquired_at THEN 'expired' ELSE 'killed' END
-FROM lock_audit g, LATERAL (
-    SELECT o.id FROM lock_audit o
-    WHERE o.key = g.key AND o.id < g.id AND o.released_at IS NULL AND (g.mode = 'exclusive' OR o.mode = 'exclusive')
+UPDATE public.lock_audit a SET
+    released_at = GREATEST(a.acquired_at, CASE WHEN g.mode OPERATOR(pg_catalog.=) 'shared' THEN a.refreshed_at ELSE LEAST(g.acquired_at, (
+        SELECT pg_catalog.min(n.acquired_at) FROM public.lock_audit n
+        WHERE n.key OPERATOR(pg_catalog.=) a.key AND n.acquired_at OPERATOR(pg_catalog.>) a.acquired_at
+            AND (n.mode OPERATOR(pg_catalog.=) 'exclusive' OR a.mode OPERATOR(pg_catalog.=) 'exclusive'))) END),
+    end_reason = CASE
+        WHEN a.ttl_ms OPERATOR(pg_catalog.>) 0
+            AND (a.refreshed_at OPERATOR(pg_catalog.+) (a.ttl_ms OPERATOR(pg_catalog.*) interval '1 millisecond')) OPERATOR(pg_catalog.<=) g.acquired_at
+        THEN 'expired' ELSE 'killed'
+    END
+FROM public.lock_audit g, LATERAL (
+    SELECT o.id FROM public.lock_audit o
+    WHERE o.key OPERATOR(pg_catalog.=) g.key AND o.id OPERATOR(pg_catalog.<) g.id AND o.released_at IS NULL
+        AND (g.mode OPERATOR(pg_catalog.=) 'exclusive' OR o.mode OPERATOR(pg_catalog.=) 'exclusive')
     FOR UPDATE SKIP LOCKED
 ) o
-WHERE g.id = @audit_id AND a.id = o.id;
+WHERE g.id OPERATOR(pg_catalog.=) @audit_id::bigint AND a.id OPERATOR(pg_catalog.=) o.id;
 
 -- name: RefreshAudited :one
 -- As Refresh. A lock that is found lost was proven for the last time at
 -- refreshed_at: there its interval ends.
 WITH h AS MATERIALIZED (
     SELECT
-        pg_backend_pid()::integer AS pid,
+        pg_catalog.pg_backend_pid()::integer AS pid,
         EXISTS (
             SELECT FROM pg_catalog.pg_locks k
-            WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted
-                AND k.classid::bigint = ((@key::bigint >> 32) & 4294967295) AND k.objid::bigint = (@key & 4294967295)
-                AND k.mode = CASE WHEN @shared::boolean THEN 'ShareLock' ELSE 'ExclusiveLock' END
+            WHERE (k.pid, k.locktype, k.objsubid, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), k.mode)
+                OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 1, @key::bigint,
+                    CASE WHEN @shared::boolean THEN 'ShareLock' ELSE 'ExclusiveLock' END) AND k.granted
         )::boolean AS held
 ), row AS (
-    UPDATE lock_audit a SET
-        refreshed_at = CASE WHEN h.held THEN GREATEST(a.refreshed_at, clock_timestamp()) ELSE a.refreshed_at END,
+    UPDATE public.lock_audit a SET
+        refreshed_at = CASE WHEN h.held THEN GREATEST(a.refreshed_at, pg_catalog.clock_timestamp()) ELSE a.refreshed_at END,
         released_at = CASE WHEN h.held THEN NULL ELSE a.refreshed_at END,
         end_reason = CASE WHEN h.held THEN NULL ELSE 'lost' END
     FROM h
-    WHERE a.id = @audit_id AND a.released_at IS NULL
+    WHERE a.id OPERATOR(pg_catalog.=) @audit_id::bigint AND a.released_at IS NULL
 )
 SELECT
     h.pid,
     h.held,
-    (CASE WHEN h.held THEN
-        CASE WHEN @idle::text <> '' THEN set_config('idle_session_timeout', @idle, false) ELSE '' END
-        || CASE WHEN @idle_in_transaction::text <> '' THEN set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END
-    ELSE '' END)::text AS lease
+    (CASE WHEN h.held THEN pg_catalog.textcat(
+        CASE WHEN @idle::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @idle, false) ELSE '' END,
+        CASE WHEN @idle_in_transaction::varchar OPERATOR(pg_catalog.<>) ''
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END)
+    ELSE '' END)::varchar AS lease
 FROM h;
 
 -- name: ReleaseAudited :one
 -- As Release, and the row is closed first, so that the interval ends before the
 -- next begins.
 WITH row AS (
-    UPDATE lock_audit SET released_at = GREATEST(refreshed_at, clock_timestamp()), end_reason = @end_reason::text
-    WHERE id = @audit_id AND released_at IS NULL AND pg_backend_pid() = @pid::integer
+    UPDATE public.lock_audit SET released_at = GREATEST(refreshed_at, pg_catalog.clock_timestamp()), end_reason = @end_reason::varchar
+    WHERE id OPERATOR(pg_catalog.=) @audit_id::bigint AND released_at IS NULL
+        AND pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid::integer
     RETURNING id
 ), closed AS MATERIALIZED (
-    SELECT count(*) AS n FROM row
+    SELECT pg_catalog.count(*) AS n FROM row
 ), r AS MATERIALIZED (
     SELECT
-        pg_backend_pid()::integer AS pid,
-        pg_backend_pid() = @pid AS same,
-        (CASE WHEN pg_backend_pid() = @pid THEN
-            CASE WHEN @shared::boolean THEN pg_advisory_unlock_shared(@key::bigint) ELSE pg_advisory_unlock(@key) END
+        pg_catalog.pg_backend_pid()::integer AS pid,
+        pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid AS same,
+        (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid THEN
+            CASE WHEN @shared::boolean THEN pg_catalog.pg_advisory_unlock_shared(@key::bigint) ELSE pg_catalog.pg_advisory_unlock(@key) END
         ELSE false END)::boolean AS released
     FROM closed
 )
 SELECT
     r.pid,
     r.released,
-    (CASE WHEN r.same THEN
-        CASE WHEN @idle::text <> '' THEN set_config('idle_session_timeout', @idle, false) ELSE '' END
-        || CASE WHEN @idle_in_transaction::text <> '' THEN set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END
-    ELSE '' END)::text AS lease
+    (CASE WHEN r.same THEN pg_catalog.textcat(
+        CASE WHEN @idle::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @idle, false) ELSE '' END,
+        CASE WHEN @idle_in_transaction::varchar OPERATOR(pg_catalog.<>) ''
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END)
+    ELSE '' END)::varchar AS lease
 FROM r;
 
 -- name: AuditLost :exec
 -- Corrects the row of a lock whose release found it gone.
-UPDATE lock_audit SET released_at = refreshed_at, end_reason = 'lost' WHERE id = @audit_id AND end_reason = 'released';
+UPDATE public.lock_audit SET released_at = refreshed_at, end_reason = 'lost'
+WHERE id OPERATOR(pg_catalog.=) @audit_id::bigint AND end_reason OPERATOR(pg_catalog.=) 'released';

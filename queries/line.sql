@@ -18,42 +18,49 @@
 -- or the numbers have run out until the line is empty. own says that the session
 -- is in this line already: its own shares would not keep it from the gate. lowest
 -- is the lowest live number, 0 if there was none. The setting marks the
--- transaction: see Turn.
+-- transaction: see Turn. alone says that the gate is the session's own, and is null
+-- if it has not even a share.
 WITH g AS MATERIALIZED (
     SELECT CASE
-        WHEN set_config('swanlock.waits', 'yes', true) IS NULL THEN ''
-        WHEN NOT @own::boolean AND pg_try_advisory_lock(@hash::integer, 0) THEN 'alone'
-        WHEN pg_try_advisory_lock_shared(@hash, 0) THEN 'share'
-        ELSE ''
-    END AS gate
+        WHEN pg_catalog.set_config('swanlock.waits', 'yes', true) IS NULL THEN NULL
+        WHEN NOT @own::boolean AND pg_catalog.pg_try_advisory_lock(@hash::integer, 0) THEN true
+        WHEN pg_catalog.pg_try_advisory_lock_shared(@hash, 0) THEN false
+    END AS alone
 ), t AS MATERIALIZED (
     SELECT
-        g.gate,
-        (CASE WHEN g.gate = 'alone' THEN 1 + (random() * 1000000000)::bigint ELSE max(k.number) END)::bigint AS last,
-        COALESCE(min(k.number), 0)::integer AS lowest
+        g.alone,
+        CASE WHEN g.alone THEN pg_catalog.int4pl(1, (pg_catalog.random() OPERATOR(pg_catalog.*) 1000000000)::integer)
+            ELSE pg_catalog.max(k.number) END AS last,
+        COALESCE(pg_catalog.min(k.number), 0)::integer AS lowest
     FROM g LEFT JOIN LATERAL (
-        SELECT k.objid::bigint AS number
+        SELECT k.objid::bigint::integer AS number
         FROM pg_catalog.pg_locks k
-        WHERE g.gate = 'share' AND k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock'
-            AND k.classid::bigint = (@hash::integer & 4294967295) AND k.objid::bigint > 0
-            AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+        WHERE NOT g.alone AND (k.locktype, k.objsubid, k.mode, k.classid::bigint, k.database)
+            OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', pg_catalog.int8and(@hash::integer, 4294967295),
+                (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+            AND k.objid::bigint OPERATOR(pg_catalog.>) 0 AND k.granted
     ) k ON true
-    GROUP BY g.gate
+    GROUP BY g.alone
 )
 SELECT
-    pg_backend_pid()::integer AS pid,
+    pg_catalog.pg_backend_pid()::integer AS pid,
     (CASE
-        WHEN t.gate = '' THEN 0
-        WHEN t.gate = 'alone' THEN CASE
-            WHEN pg_try_advisory_lock(@hash, t.last::integer) AND pg_try_advisory_lock_shared(@hash, 0) AND pg_advisory_unlock(@hash, 0) THEN t.last
-            WHEN pg_advisory_unlock(@hash, 0) THEN 0
+        WHEN t.alone IS NULL THEN 0
+        WHEN t.alone THEN CASE
+            WHEN pg_catalog.pg_try_advisory_lock(@hash, t.last) AND pg_catalog.pg_try_advisory_lock_shared(@hash, 0)
+                AND pg_catalog.pg_advisory_unlock(@hash, 0) THEN t.last
+            WHEN pg_catalog.pg_advisory_unlock(@hash, 0) THEN 0
             ELSE 0
         END
-        WHEN t.last < 2147483640 AND pg_try_advisory_lock(@hash, (t.last + 1)::integer) THEN t.last + 1
-        WHEN t.last < 2147483640 AND pg_try_advisory_lock(@hash, (t.last + 2)::integer) THEN t.last + 2
-        WHEN t.last < 2147483640 AND pg_try_advisory_lock(@hash, (t.last + 3)::integer) THEN t.last + 3
-        WHEN t.last < 2147483640 AND pg_try_advisory_lock(@hash, (t.last + 4)::integer) THEN t.last + 4
-        WHEN pg_advisory_unlock_shared(@hash, 0) THEN 0
+        WHEN t.last OPERATOR(pg_catalog.<) 2147483640 THEN CASE
+            WHEN pg_catalog.pg_try_advisory_lock(@hash, pg_catalog.int4pl(t.last, 1)) THEN pg_catalog.int4pl(t.last, 1)
+            WHEN pg_catalog.pg_try_advisory_lock(@hash, pg_catalog.int4pl(t.last, 2)) THEN pg_catalog.int4pl(t.last, 2)
+            WHEN pg_catalog.pg_try_advisory_lock(@hash, pg_catalog.int4pl(t.last, 3)) THEN pg_catalog.int4pl(t.last, 3)
+            WHEN pg_catalog.pg_try_advisory_lock(@hash, pg_catalog.int4pl(t.last, 4)) THEN pg_catalog.int4pl(t.last, 4)
+            WHEN pg_catalog.pg_advisory_unlock_shared(@hash, 0) THEN 0
+            ELSE 0
+        END
+        WHEN pg_catalog.pg_advisory_unlock_shared(@hash, 0) THEN 0
         ELSE 0
     END)::integer AS ticket,
     t.lowest
@@ -66,26 +73,31 @@ FROM t;
 -- session's own, whose locks it cannot see so. 0 also if nothing was found.
 WITH a AS MATERIALIZED (
     SELECT
-        @hash::integer AS hash, @hint::bigint AS hint, @own::boolean AS own,
-        CASE WHEN set_config('swanlock.waits', 'yes', true) IS NULL THEN false ELSE pg_try_advisory_lock_shared(@hash, 0) END AS share
+        @hash::integer AS hash, @hint::integer AS hint, @own::boolean AS own,
+        CASE WHEN pg_catalog.set_config('swanlock.waits', 'yes', true) IS NULL THEN false
+            ELSE pg_catalog.pg_try_advisory_lock_shared(@hash, 0) END AS share
 ), t AS MATERIALIZED (
-    SELECT a.share, a.hint + 24 AS beyond, (CASE WHEN a.share THEN COALESCE((
-        SELECT max(n.number)
-        FROM generate_series(a.hint, LEAST(a.hint + 32, 2147483640)) n (number)
-        WHERE NOT CASE WHEN pg_try_advisory_lock_shared(a.hash, n.number::integer)
-            THEN pg_advisory_unlock_shared(a.hash, n.number::integer) ELSE false END
-    ), CASE WHEN a.own THEN a.hint ELSE a.hint + 24 END) END)::bigint AS last
+    SELECT a.share, LEAST(pg_catalog.int8pl(a.hint, 24), 2147483640)::integer AS beyond, CASE WHEN a.share THEN COALESCE((
+        SELECT pg_catalog.max(n.number)
+        FROM pg_catalog.generate_series(a.hint, LEAST(pg_catalog.int8pl(a.hint, 32), 2147483640)::integer) n (number)
+        WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(a.hash, n.number)
+            THEN pg_catalog.pg_advisory_unlock_shared(a.hash, n.number) ELSE false END
+    ), CASE WHEN a.own THEN a.hint ELSE 2147483647 END) END AS last
     FROM a
 )
 SELECT
-    pg_backend_pid()::integer AS pid,
+    pg_catalog.pg_backend_pid()::integer AS pid,
     (CASE
         WHEN NOT t.share THEN 0
-        WHEN t.last < t.beyond AND pg_try_advisory_lock(@hash, (t.last + 1)::integer) THEN t.last + 1
-        WHEN t.last < t.beyond AND pg_try_advisory_lock(@hash, (t.last + 2)::integer) THEN t.last + 2
-        WHEN t.last < t.beyond AND pg_try_advisory_lock(@hash, (t.last + 3)::integer) THEN t.last + 3
-        WHEN t.last < t.beyond AND pg_try_advisory_lock(@hash, (t.last + 4)::integer) THEN t.last + 4
-        WHEN pg_advisory_unlock_shared(@hash, 0) THEN 0
+        WHEN t.last OPERATOR(pg_catalog.<) t.beyond THEN CASE
+            WHEN pg_catalog.pg_try_advisory_lock(@hash, pg_catalog.int4pl(t.last, 1)) THEN pg_catalog.int4pl(t.last, 1)
+            WHEN pg_catalog.pg_try_advisory_lock(@hash, pg_catalog.int4pl(t.last, 2)) THEN pg_catalog.int4pl(t.last, 2)
+            WHEN pg_catalog.pg_try_advisory_lock(@hash, pg_catalog.int4pl(t.last, 3)) THEN pg_catalog.int4pl(t.last, 3)
+            WHEN pg_catalog.pg_try_advisory_lock(@hash, pg_catalog.int4pl(t.last, 4)) THEN pg_catalog.int4pl(t.last, 4)
+            WHEN pg_catalog.pg_advisory_unlock_shared(@hash, 0) THEN 0
+            ELSE 0
+        END
+        WHEN pg_catalog.pg_advisory_unlock_shared(@hash, 0) THEN 0
         ELSE 0
     END)::integer AS ticket
 FROM t;
@@ -102,37 +114,39 @@ SELECT
     s.pid,
     s.waits,
     (CASE
-        WHEN pg_is_in_recovery() THEN -2
-        WHEN s.waits AND set_config('lock_timeout', s.slice, true) IS NULL THEN -1
-        WHEN s.waits AND @ahead::integer > 0 AND pg_advisory_xact_lock_shared(@hash::integer, @ahead) IS NULL THEN -1
-        WHEN @ahead > 0 AND s.lowest = 0 THEN -3
+        WHEN pg_catalog.pg_is_in_recovery() THEN -2
+        WHEN s.waits AND pg_catalog.set_config('lock_timeout', s.slice, true) IS NULL THEN -1
+        WHEN s.waits AND @ahead::integer OPERATOR(pg_catalog.>) 0
+            AND pg_catalog.pg_advisory_xact_lock_shared(@hash::integer, @ahead) IS NULL THEN -1
+        WHEN @ahead OPERATOR(pg_catalog.>) 0 AND s.lowest OPERATOR(pg_catalog.=) 0 THEN -3
         ELSE COALESCE(
             (
-                SELECT max(n.number)
-                FROM generate_series(s.lowest, s.ticket - 1) n (number)
-                WHERE NOT CASE WHEN pg_try_advisory_lock_shared(@hash, n.number)
-                    THEN pg_advisory_unlock_shared(@hash, n.number) ELSE false END
+                SELECT pg_catalog.max(n.number)
+                FROM pg_catalog.generate_series(s.lowest, pg_catalog.int4mi(s.ticket, 1)) n (number)
+                WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(@hash, n.number)
+                    THEN pg_catalog.pg_advisory_unlock_shared(@hash, n.number) ELSE false END
             ),
             CASE
-                WHEN s.waits AND set_config('lock_timeout', GREATEST(1,
-                    s.slice::integer - (extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000)::integer)::text, true) IS NULL THEN -1
+                WHEN s.waits AND pg_catalog.set_config('lock_timeout', GREATEST(1, pg_catalog.int4mi(s.slice::integer, (1000 OPERATOR(pg_catalog.*)
+                    extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.statement_timestamp()))::integer))::varchar, true) IS NULL
+                THEN -1
                 WHEN NOT CASE
-                    WHEN s.waits AND @shared::boolean THEN pg_advisory_lock_shared(@key::bigint) IS NOT NULL
-                    WHEN s.waits THEN pg_advisory_lock(@key) IS NOT NULL
-                    WHEN @shared THEN pg_try_advisory_lock_shared(@key)
-                    ELSE pg_try_advisory_lock(@key)
+                    WHEN s.waits AND @shared::boolean THEN pg_catalog.pg_advisory_lock_shared(@key::bigint) IS NOT NULL
+                    WHEN s.waits THEN pg_catalog.pg_advisory_lock(@key) IS NOT NULL
+                    WHEN @shared THEN pg_catalog.pg_try_advisory_lock_shared(@key)
+                    ELSE pg_catalog.pg_try_advisory_lock(@key)
                 END THEN -1
-                WHEN @mine::boolean AND pg_advisory_unlock(@hash, s.ticket) AND pg_advisory_unlock_shared(@hash, 0) THEN 0
+                WHEN @mine::boolean AND pg_catalog.pg_advisory_unlock(@hash, s.ticket) AND pg_catalog.pg_advisory_unlock_shared(@hash, 0) THEN 0
                 ELSE 0
             END)
     END)::bigint AS answer
 FROM (
     SELECT
-        pg_backend_pid()::integer AS pid,
-        @slice::text AS slice,
+        pg_catalog.pg_backend_pid()::integer AS pid,
+        @slice::varchar AS slice,
         @lowest::integer AS lowest,
         @ticket::integer AS ticket,
-        (@slice <> '' AND COALESCE(current_setting('swanlock.waits', true), '') <> 'yes')::boolean AS waits
+        (@slice OPERATOR(pg_catalog.<>) '' AND (pg_catalog.current_setting('swanlock.waits', true) OPERATOR(pg_catalog.=) 'yes') IS NOT TRUE)::boolean AS waits
     OFFSET 0
 ) s;
 
@@ -140,27 +154,30 @@ FROM (
 -- Who is ahead in the line: the highest below the ticket, or 0, and the lowest
 -- of all.
 SELECT
-    pg_backend_pid()::integer AS pid,
-    COALESCE(max(k.objid::bigint) FILTER (WHERE k.objid::bigint < @ticket::integer), 0)::integer AS ahead,
-    COALESCE(min(k.objid::bigint), @ticket)::integer AS lowest
+    pg_catalog.pg_backend_pid()::integer AS pid,
+    COALESCE(pg_catalog.max(k.objid::bigint) FILTER (WHERE k.objid::bigint OPERATOR(pg_catalog.<) @ticket::integer), 0)::integer AS ahead,
+    COALESCE(pg_catalog.min(k.objid::bigint), @ticket)::integer AS lowest
 FROM pg_catalog.pg_locks k
-WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock'
-    AND k.classid::bigint = (@hash::integer & 4294967295) AND k.objid::bigint > 0
-    AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database());
+WHERE (k.locktype, k.objsubid, k.mode, k.classid::bigint, k.database)
+    OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', pg_catalog.int8and(@hash::integer, 4294967295),
+        (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+    AND k.objid::bigint OPERATOR(pg_catalog.>) 0 AND k.granted;
 
 -- name: DropTicket :one
 -- Leaves the line. If the answer comes from another backend than the one that
 -- gave the ticket, that one is ended: it cannot be spoken to any more.
 SELECT
-    pg_backend_pid()::integer AS pid,
+    pg_catalog.pg_backend_pid()::integer AS pid,
     (CASE
-        WHEN pg_backend_pid() = @pid::integer THEN pg_advisory_unlock(@hash::integer, @ticket::integer) AND pg_advisory_unlock_shared(@hash, 0)
+        WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid::integer
+        THEN pg_catalog.pg_advisory_unlock(@hash::integer, @ticket::integer) AND pg_catalog.pg_advisory_unlock_shared(@hash, 0)
         ELSE COALESCE((
-            SELECT bool_or(pg_terminate_backend(k.pid))
+            SELECT pg_catalog.bool_or(pg_catalog.pg_terminate_backend(k.pid))
             FROM pg_catalog.pg_locks k
-            WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock' AND k.pid = @pid
-                AND k.classid::bigint = (@hash::integer & 4294967295) AND k.objid::bigint = @ticket
-                AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+            WHERE (k.locktype, k.objsubid, k.mode, k.pid, k.classid::bigint, k.objid::bigint, k.database)
+                OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', @pid, pg_catalog.int8and(@hash, 4294967295), @ticket,
+                    (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+                AND k.granted
         ), false)
     END)::boolean AS dropped;
 
@@ -168,16 +185,18 @@ SELECT
 -- Leaves the line after a TakeTicket that failed, nobody knows where: every ticket
 -- of this session and hash goes but those that are known, and the gate, but for
 -- a share for each of these.
-SELECT count(u.undone)::bigint AS undone
+SELECT pg_catalog.count(u.undone)::bigint AS undone
 FROM (
     SELECT CASE
-        WHEN k.objid <> 0 THEN pg_advisory_unlock(@hash::integer, k.objid::bigint::integer)
-        WHEN k.mode = 'ExclusiveLock' THEN pg_advisory_unlock(@hash, 0)
-        WHEN (SELECT count(pg_advisory_unlock_shared(@hash, 0)) FROM generate_series(0, @shares::integer)) >= 0
-            THEN (SELECT count(pg_try_advisory_lock_shared(@hash, 0)) FROM generate_series(1, @shares)) >= 0
+        WHEN k.objid::bigint OPERATOR(pg_catalog.<>) 0 THEN pg_catalog.pg_advisory_unlock(@hash::integer, k.objid::bigint::integer)
+        WHEN k.mode OPERATOR(pg_catalog.=) 'ExclusiveLock' THEN pg_catalog.pg_advisory_unlock(@hash, 0)
+        WHEN (SELECT pg_catalog.count(pg_catalog.pg_advisory_unlock_shared(@hash, 0))
+                FROM pg_catalog.generate_series(0, @shares::integer)) OPERATOR(pg_catalog.>=) 0
+            THEN (SELECT pg_catalog.count(pg_catalog.pg_try_advisory_lock_shared(@hash, 0))
+                FROM pg_catalog.generate_series(1, @shares)) OPERATOR(pg_catalog.>=) 0
     END AS undone
     FROM pg_catalog.pg_locks k
-    WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.pid = pg_backend_pid()
-        AND k.classid::bigint = (@hash::integer & 4294967295)
-        AND NOT k.objid::bigint = ANY (CAST(@known::text AS bigint[]))
+    WHERE (k.pid, k.locktype, k.objsubid, k.classid::bigint)
+        OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 2, pg_catalog.int8and(@hash::integer, 4294967295))
+        AND k.granted AND NOT k.objid::bigint OPERATOR(pg_catalog.=) ANY (CAST(@known::varchar AS bigint[]))
 ) u;

@@ -3,7 +3,7 @@
 -- which each statement checks before it does anything.
 
 -- name: Backend :one
-SELECT pg_backend_pid()::integer AS pid;
+SELECT pg_catalog.pg_backend_pid()::integer AS pid;
 
 -- name: PoolOpen :one
 -- Sets the session's lease, and says what must be known before locks are put on
@@ -15,29 +15,32 @@ SELECT
     o.idle,
     o.idle_in_transaction,
     o.room,
-    (CASE WHEN @lease::text = '' THEN '' ELSE
-        CASE WHEN o.idle <> '' THEN set_config('idle_session_timeout', @lease, false) ELSE '' END
-        || set_config('idle_in_transaction_session_timeout', @lease, false)
-    END)::text AS lease
+    (CASE WHEN @lease::varchar OPERATOR(pg_catalog.=) '' THEN '' ELSE pg_catalog.textcat(
+        CASE WHEN o.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @lease, false) ELSE '' END,
+        pg_catalog.set_config('idle_in_transaction_session_timeout', @lease, false))
+    END)::varchar AS lease
 FROM (
     SELECT
-        pg_backend_pid()::integer AS pid,
-        COALESCE((SELECT g.setting::bigint FROM pg_catalog.pg_settings g WHERE g.name = 'idle_session_timeout'), 0)::bigint AS idle_ms,
-        COALESCE(current_setting('idle_session_timeout', true), '')::text AS idle,
-        current_setting('idle_in_transaction_session_timeout')::text AS idle_in_transaction,
-        (current_setting('max_locks_per_transaction')::bigint
-            * (current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint))::bigint AS room
+        pg_catalog.pg_backend_pid()::integer AS pid,
+        COALESCE((
+            SELECT g.setting::bigint FROM pg_catalog.pg_settings g WHERE g.name OPERATOR(pg_catalog.=) 'idle_session_timeout'
+        ), 0)::bigint AS idle_ms,
+        COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
+        pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
+        pg_catalog.int8mul(pg_catalog.current_setting('max_locks_per_transaction')::bigint, pg_catalog.int8pl(
+            pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('max_prepared_transactions')::bigint))::bigint AS room
     OFFSET 0
 ) o;
 
 -- name: PoolShut :one
 -- Puts back what PoolOpen has set.
 SELECT
-    pg_backend_pid()::integer AS pid,
-    (CASE WHEN pg_backend_pid() <> @pid::integer THEN '' ELSE
-        CASE WHEN @idle::text <> '' THEN set_config('idle_session_timeout', @idle, false) ELSE '' END
-        || CASE WHEN @idle_in_transaction::text <> '' THEN set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END
-    END)::text AS lease;
+    pg_catalog.pg_backend_pid()::integer AS pid,
+    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) @pid::integer THEN '' ELSE pg_catalog.textcat(
+        CASE WHEN @idle::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @idle, false) ELSE '' END,
+        CASE WHEN @idle_in_transaction::varchar OPERATOR(pg_catalog.<>) ''
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END)
+    END)::varchar AS lease;
 
 -- name: Batch :one
 -- Unlocks the keys of the first array, then tries those of the second, and
@@ -45,17 +48,19 @@ SELECT
 -- the line is that it does not overtake. The second part reads the first one's row
 -- before it calls anything.
 WITH s AS MATERIALIZED (
-    SELECT pg_backend_pid()::integer AS pid, pg_backend_pid() = @pid::integer AS ours
+    SELECT pg_catalog.pg_backend_pid()::integer AS pid, pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid::integer AS ours
 ), r AS MATERIALIZED (
-    SELECT COALESCE(string_agg(CASE WHEN k.ours AND pg_advisory_unlock(k.key) THEN '1' ELSE '0' END, ''), '')::text AS released
-    FROM (SELECT s.ours, unnest(CAST(@release::text AS bigint[]))::bigint AS key FROM s) k
+    SELECT COALESCE(pg_catalog.string_agg(CASE WHEN k.ours AND pg_catalog.pg_advisory_unlock(k.key) THEN '1' ELSE '0' END, ''), '')::varchar AS released
+    FROM (SELECT s.ours, pg_catalog.unnest(CAST(@release::varchar AS bigint[]))::bigint AS key FROM s) k
 ), a AS MATERIALIZED (
-    SELECT COALESCE(string_agg(CASE
-        WHEN k.ours AND (k.gate = 0 OR pg_try_advisory_xact_lock(k.gate, 0)) AND pg_try_advisory_lock(k.key) THEN '1' ELSE '0'
-    END, ''), '')::text AS acquired
+    SELECT COALESCE(pg_catalog.string_agg(CASE
+        WHEN k.ours AND (k.gate OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_try_advisory_xact_lock(k.gate, 0))
+            AND pg_catalog.pg_try_advisory_lock(k.key) THEN '1'
+        ELSE '0'
+    END, ''), '')::varchar AS acquired
     FROM (
         SELECT s.ours AND r.released IS NOT NULL AS ours,
-            unnest(CAST(@acquire::text AS bigint[]))::bigint AS key, unnest(CAST(@gates::text AS integer[]))::integer AS gate
+            pg_catalog.unnest(CAST(@acquire::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST(@gates::varchar AS integer[]))::integer AS gate
         FROM s, r
     ) k
 )
@@ -64,20 +69,20 @@ SELECT s.pid, r.released, a.acquired FROM s, r, a;
 -- name: Heartbeat :one
 -- Counts the locks of this session and sums up their keys.
 SELECT
-    pg_backend_pid()::integer AS pid,
-    count(*)::bigint AS locks,
-    COALESCE(sum(k.classid::bigint) + sum(k.objid::bigint), 0)::bigint AS sum
+    pg_catalog.pg_backend_pid()::integer AS pid,
+    pg_catalog.count(*)::bigint AS locks,
+    COALESCE(pg_catalog.sum(pg_catalog.int8pl(k.classid::bigint, k.objid::bigint)), 0)::bigint AS sum
 FROM pg_catalog.pg_locks k
-WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted;
+WHERE (k.pid, k.locktype, k.objsubid) OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 1) AND k.granted;
 
 -- name: HeldKeys :many
 -- The locks of this session, one by one.
 SELECT
-    pg_backend_pid()::integer AS pid,
-    ((k.classid::bigint << 32) | k.objid::bigint)::bigint AS key,
-    (k.mode = 'ShareLock')::boolean AS shared
+    pg_catalog.pg_backend_pid()::integer AS pid,
+    pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint)::bigint AS key,
+    (k.mode OPERATOR(pg_catalog.=) 'ShareLock')::boolean AS shared
 FROM pg_catalog.pg_locks k
-WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AND k.granted;
+WHERE (k.pid, k.locktype, k.objsubid) OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 1) AND k.granted;
 
 -- name: Awaited :one
 -- Whether anybody waits for the lock in the server's queue, or has a ticket below
@@ -85,16 +90,16 @@ WHERE k.locktype = 'advisory' AND k.pid = pg_backend_pid() AND k.objsubid = 1 AN
 SELECT EXISTS (
     SELECT
     FROM pg_catalog.pg_locks k
-    WHERE k.locktype = 'advisory' AND k.mode = 'ExclusiveLock'
-        AND k.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
-        AND (k.objsubid = 1 AND NOT k.granted
-                AND k.classid::bigint = ((@key::bigint >> 32) & 4294967295) AND k.objid::bigint = (@key & 4294967295)
-            OR k.objsubid = 2 AND k.granted
-                AND k.classid::bigint = (@hash::integer & 4294967295) AND k.objid::bigint < @below::bigint AND k.objid::bigint > 0)
+    WHERE (k.locktype, k.mode, k.database) OPERATOR(pg_catalog.=) ('advisory', 'ExclusiveLock',
+            (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+        AND ((k.objsubid, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint)) OPERATOR(pg_catalog.=) (1, @key::bigint)
+                AND NOT k.granted
+            OR (k.objsubid, k.classid::bigint) OPERATOR(pg_catalog.=) (2, pg_catalog.int8and(@hash::integer, 4294967295))
+                AND k.objid::bigint OPERATOR(pg_catalog.>) 0 AND k.objid::bigint OPERATOR(pg_catalog.<) @below::bigint AND k.granted)
 )::boolean AS awaited;
 
 -- name: CancelWait :one
 -- Ends the wait of another of our sessions, if it is waiting.
-SELECT COALESCE(bool_or(pg_cancel_backend(k.pid)), false)::boolean AS cancelled
+SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_cancel_backend(k.pid)), false)::boolean AS cancelled
 FROM pg_catalog.pg_locks k
-WHERE k.locktype = 'advisory' AND k.pid = @pid::integer AND NOT k.granted;
+WHERE (k.pid, k.locktype) OPERATOR(pg_catalog.=) (@pid::integer, 'advisory') AND NOT k.granted;
