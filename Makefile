@@ -42,7 +42,7 @@ soak: ## a steady load for 10 minutes; its memory, connections and locks stay fl
 	$(GO) run ./internal/soak -duration $(or $(DURATION),10m)
 
 mutants: ## the tests of pglock find each of a list of defects that are put into it (15 minutes; MUTANT=pattern: those)
-	SWANLOCK_MUTANTS=1 $(GO) test -run 'TestMutants$$/$(MUTANT)' -v -timeout 60m ./internal/mutate
+	SWANLOCK_MUTANTS=1 $(GO) test -tags mutants -run 'TestMutants$$/$(MUTANT)' -v -timeout 60m ./internal/mutate
 
 bench: ## swanlock against its floors and peers, with a table at the end (5 minutes)
 	cd bench && $(GO) run .

@@ -1,3 +1,5 @@
+//go:build mutants
+
 package mutate
 
 // equivalent is why no test can tell these from pglock itself.

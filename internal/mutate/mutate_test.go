@@ -1,5 +1,5 @@
-// Package mutate breaks pglock in one place at a time and has its tests find
-// that. The places are listed by the file of pglock that they are in.
+//go:build mutants
+
 package mutate
 
 import (
