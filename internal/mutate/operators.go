@@ -1,0 +1,375 @@
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/token"
+	"go/types"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A mutant is a function with one place of it changed.
+type mutant struct {
+	number   int // in the build of all mutants
+	pkg      *source
+	fn       *ast.FuncDecl
+	file     string // by its path from the module's root
+	name     string // of the function: Pool.Close
+	op       string
+	n        int // counts the mutants of an operator in a function, from 1
+	pos, end token.Pos
+	text     string // stands there instead
+}
+
+// id names a mutant for people and for the file equivalents.
+func (m *mutant) id() string { return fmt.Sprintf("%s:%s:%s:%d", m.file, m.name, m.op, m.n) }
+
+// String tells the line, and what has become of the code there.
+func (m *mutant) String() string {
+	short := func(s string) string {
+		s = strings.Join(strings.Fields(s), " ")
+		if r := []rune(s); len(r) > 60 {
+			s = string(r[:29]) + " … " + string(r[len(r)-28:])
+		}
+		return s
+	}
+	return fmt.Sprintf("%s:%d %s %s#%d: %s => %s", m.file, m.pkg.fset.Position(m.pos).Line, m.name, m.op, m.n,
+		short(m.pkg.text(m.pos, m.end)), short(m.text))
+}
+
+// An operator is told of a node, and of the nodes around it.
+type operator func(w *walk, n ast.Node, parent ast.Node)
+
+// operators are all that there are, in the order in which CONTRIBUTING
+// describes them.
+var operators = []operator{conditions, drops, cases, bounds, swaps, results, unwraps, clocks}
+
+// A walk finds the mutants of one function.
+type walk struct {
+	s     *source
+	fn    *ast.FuncDecl
+	name  string
+	found []*mutant
+}
+
+// mutantsOf returns the mutants of fn, in the order of the text.
+func mutantsOf(s *source, fn *ast.FuncDecl) []*mutant {
+	w := &walk{s: s, fn: fn, name: nameOf(fn)}
+	ast.PreorderStack(fn.Body, []ast.Node{fn}, func(n ast.Node, stack []ast.Node) bool {
+		for _, op := range operators {
+			op(w, n, stack[len(stack)-1])
+		}
+		return true
+	})
+	slices.SortStableFunc(w.found, func(a, b *mutant) int { return int(a.pos - b.pos) })
+	count := make(map[string]int)
+	for _, m := range w.found {
+		count[m.op]++
+		m.n = count[m.op]
+	}
+	return w.found
+}
+
+func nameOf(fn *ast.FuncDecl) string {
+	if fn.Recv == nil {
+		return fn.Name.Name
+	}
+	t := fn.Recv.List[0].Type
+	if star, ok := t.(*ast.StarExpr); ok {
+		t = star.X
+	}
+	switch generic := t.(type) {
+	case *ast.IndexExpr:
+		t = generic.X
+	case *ast.IndexListExpr:
+		t = generic.X
+	}
+	return t.(*ast.Ident).Name + "." + fn.Name.Name
+}
+
+// put notes a mutant that has text instead of n.
+func (w *walk) put(op string, n ast.Node, text string, args ...any) {
+	w.putAt(op, n.Pos(), n.End(), text, args...)
+}
+
+func (w *walk) putAt(op string, pos, end token.Pos, text string, args ...any) {
+	w.found = append(w.found, &mutant{pkg: w.s, fn: w.fn, file: w.s.path(pos), name: w.name,
+		op: op, pos: pos, end: end, text: fmt.Sprintf(text, args...)})
+}
+
+func (w *walk) src(n ast.Node) string { return w.s.text(n.Pos(), n.End()) }
+
+func (w *walk) isBool(e ast.Expr) bool {
+	v, ok := w.s.info.Types[e]
+	return ok && v.IsValue() && isBasic(v.Type, types.IsBoolean)
+}
+
+func isBasic(t types.Type, kind types.BasicInfo) bool {
+	b, ok := t.Underlying().(*types.Basic)
+	return ok && b.Info()&kind != 0
+}
+
+// conditions makes a condition true, and false: a test that tells the code from
+// both also tells it from the condition's opposite. Of a && b and a || b each
+// side is made what lets the other one decide.
+func conditions(w *walk, n, parent ast.Node) {
+	e, ok := n.(ast.Expr)
+	if !ok || !w.isBool(e) {
+		return
+	}
+	always := func() { w.put("always", e, "(true || %s)", w.src(e)) }
+	never := func() { w.put("never", e, "(false && %s)", w.src(e)) }
+	if id, ok := e.(*ast.Ident); ok && (id.Name == "true" || id.Name == "false") {
+		w.put("opposite", e, "%t", id.Name == "false")
+		return
+	}
+	switch p := parent.(type) {
+	case *ast.BinaryExpr:
+		switch p.Op {
+		case token.LAND:
+			always()
+		case token.LOR:
+			never()
+		}
+		return
+	case *ast.ForStmt: // if it never ends, only the time limit tells
+		never()
+		return
+	case *ast.AssignStmt:
+		if slices.Contains(p.Lhs, e) {
+			return
+		}
+	case *ast.KeyValueExpr:
+		if p.Key == e {
+			return
+		}
+	case *ast.IfStmt, *ast.CaseClause, *ast.ReturnStmt, *ast.CallExpr, *ast.CompositeLit:
+	default:
+		return
+	}
+	always()
+	never()
+}
+
+// drops leaves a statement out: a call, also one that is deferred or has a
+// goroutine of its own, what is sent, and an assignment to each of its
+// variables. What only locks or unlocks a mutex stays: the race detector would
+// have to find that.
+func drops(w *walk, n, parent ast.Node) {
+	switch n := n.(type) {
+	case *ast.ExprStmt:
+		call, ok := n.X.(*ast.CallExpr)
+		if ok && !locks(call) {
+			w.put("drop", n, "%s", w.uses(n))
+		}
+	case *ast.DeferStmt:
+		if !locks(n.Call) {
+			w.put("drop", n, "%s", w.uses(n))
+		}
+	case *ast.GoStmt, *ast.SendStmt, *ast.IncDecStmt:
+		if _, ok := parent.(*ast.ForStmt); !ok {
+			w.put("drop", n, "%s", w.uses(n))
+		}
+	case *ast.BranchStmt:
+		if n.Tok == token.CONTINUE || n.Tok == token.BREAK {
+			w.put("drop", n, "")
+		}
+	case *ast.AssignStmt:
+		switch _, post := parent.(*ast.ForStmt); {
+		case n.Tok == token.DEFINE || post:
+		case n.Tok != token.ASSIGN || len(n.Rhs) == 1 && w.s.info.Types[n.Rhs[0]].IsNil():
+			w.put("drop", n, "%s", w.uses(n))
+		default:
+			for _, left := range n.Lhs {
+				if id, ok := left.(*ast.Ident); !ok || id.Name != "_" {
+					w.put("drop", left, "_")
+				}
+			}
+		}
+	}
+}
+
+func locks(call *ast.CallExpr) bool {
+	f, ok := call.Fun.(*ast.SelectorExpr)
+	return ok && slices.Contains([]string{"Lock", "Unlock", "RLock", "RUnlock"}, f.Sel.Name)
+}
+
+// uses returns a statement that uses the local variables which n uses, as the
+// compiler wants each of them to be used somewhere.
+func (w *walk) uses(n ast.Node) string {
+	var names []string
+	ast.Inspect(n, func(inner ast.Node) bool {
+		if id, ok := inner.(*ast.Ident); ok {
+			v, ok := w.s.info.Uses[id].(*types.Var)
+			local := ok && !v.IsField() && v.Parent() != w.s.types.Scope() && v.Pkg() == w.s.types
+			if local && (v.Pos() < n.Pos() || v.Pos() >= n.End()) && !slices.Contains(names, id.Name) {
+				names = append(names, id.Name)
+			}
+		}
+		return true
+	})
+	if len(names) == 0 {
+		return ""
+	}
+	return strings.Repeat(", _", len(names))[2:] + " = " + strings.Join(names, ", ")
+}
+
+// cases leaves out a case of a switch, one of a select, or an else. A switch
+// without a tag has conditions for its cases.
+func cases(w *walk, n, parent ast.Node) {
+	switch n := n.(type) {
+	case *ast.IfStmt:
+		if n.Else != nil {
+			w.putAt("case", n.Body.End(), n.Else.End(), "")
+		}
+	case *ast.CommClause:
+		w.put("case", n, "")
+	case *ast.CaseClause:
+		for i, e := range n.List {
+			if w.isBool(e) {
+				return
+			}
+			switch {
+			case len(n.List) == 1:
+			case i == 0:
+				w.putAt("case", e.Pos(), n.List[1].Pos(), "")
+			default:
+				w.putAt("case", n.List[i-1].End(), e.End(), "")
+			}
+		}
+		if len(n.List) > 0 {
+			w.put("case", n, "")
+		}
+	}
+}
+
+var nextBound = map[token.Token]token.Token{token.LSS: token.LEQ, token.LEQ: token.LSS, token.GTR: token.GEQ, token.GEQ: token.GTR}
+
+// bounds moves a bound by the least that there is, and leaves out the right
+// side of a sum, a product and the like. Lengths of time are left as they are:
+// no test can tell five seconds from six.
+func bounds(w *walk, n, parent ast.Node) {
+	switch n := n.(type) {
+	case *ast.BasicLit:
+		t := w.s.info.TypeOf(n)
+		if n.Kind == token.INT && t != nil && !strings.HasSuffix(t.String(), "time.Duration") && !calls(parent, "make") {
+			if i, err := strconv.ParseInt(n.Value, 0, 64); err == nil {
+				w.put("bound", n, "%d", i+1)
+			}
+		}
+	case *ast.BinaryExpr:
+		if to, ok := nextBound[n.Op]; ok {
+			w.putAt("bound", n.OpPos, n.OpPos+token.Pos(len(n.Op.String())), "%s", to)
+		} else if v := w.s.info.Types[n]; v.Type != nil && v.Value == nil && isBasic(v.Type, types.IsInteger) {
+			w.put("bound", n, "%s", w.src(n.X))
+		}
+	}
+}
+
+func calls(n ast.Node, name string) bool {
+	call, ok := n.(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	id, ok := call.Fun.(*ast.Ident)
+	return ok && id.Name == name
+}
+
+// swaps exchanges two neighbouring arguments of one type.
+func swaps(w *walk, n, parent ast.Node) {
+	call, ok := n.(*ast.CallExpr)
+	if !ok || calls(call, "min") || calls(call, "max") || strings.HasPrefix(w.src(call), "fmt.") || strings.HasPrefix(w.src(call), "errors.") {
+		return
+	}
+	for i := 1; i < len(call.Args); i++ {
+		a, b := call.Args[i-1], call.Args[i]
+		if ta, tb := w.s.info.TypeOf(a), w.s.info.TypeOf(b); ta != nil && tb != nil && types.Identical(ta, tb) && w.src(a) != w.src(b) {
+			w.putAt("swap", a.Pos(), b.End(), "%s, %s", w.src(b), w.src(a))
+		}
+	}
+}
+
+// results returns nil for an error, and the zero value for what else is
+// returned; bools are conditions.
+func results(w *walk, n, parent ast.Node) {
+	ret, ok := n.(*ast.ReturnStmt)
+	if !ok {
+		return
+	}
+	for _, e := range ret.Results {
+		v := w.s.info.Types[e]
+		if _, isTuple := v.Type.(*types.Tuple); isTuple || v.Type == nil || v.IsNil() || w.isBool(e) {
+			continue
+		}
+		op, zero := "zero", "nil"
+		switch t := v.Type.Underlying().(type) {
+		case *types.Basic:
+			zero = "0"
+			if isBasic(t, types.IsString) {
+				zero = `""`
+			}
+		case *types.Struct, *types.Array:
+			zero = "*new(" + types.TypeString(v.Type, func(p *types.Package) string {
+				if p == w.s.types {
+					return ""
+				}
+				return p.Name()
+			}) + ")"
+		}
+		if types.Implements(v.Type, errorType) {
+			op, zero = "error", "nil"
+		}
+		if w.src(e) != zero {
+			w.put(op, e, "%s", zero)
+		}
+	}
+}
+
+var errorType = types.Universe.Lookup("error").Type().Underlying().(*types.Interface)
+
+// unwraps puts an argument, or the receiver, in the place of a call's result of
+// the same type: explain(err) becomes err, and min(a, b) a, or b.
+func unwraps(w *walk, n, parent ast.Node) {
+	call, ok := n.(*ast.CallExpr)
+	if _, unused := parent.(*ast.ExprStmt); !ok || unused || w.isBool(call) || w.s.info.Types[call.Fun].IsType() || calls(call, "append") {
+		return
+	}
+	if src := w.src(call); strings.HasPrefix(src, "fmt.") && strings.Count(src, "%w") < 2 {
+		return // an error with a prefix
+	}
+	t := w.s.info.TypeOf(call)
+	candidates := call.Args
+	if f, ok := call.Fun.(*ast.SelectorExpr); ok && w.s.info.Selections[f] != nil {
+		candidates = append([]ast.Expr{f.X}, candidates...)
+	}
+	for _, e := range candidates {
+		if te := w.s.info.TypeOf(e); t != nil && te != nil && types.Identical(t, te) && !w.s.info.Types[e].IsNil() {
+			w.put("unwrap", call, "%s", w.src(e))
+		}
+	}
+}
+
+// clocks looks at the clock anew where a time was passed on that had been
+// looked at before: a lease that counts from after its statement is too long.
+func clocks(w *walk, n, parent ast.Node) {
+	id, ok := n.(*ast.Ident)
+	if !ok {
+		return
+	}
+	v, ok := w.s.info.Uses[id].(*types.Var)
+	if !ok || v.IsField() || v.Type().String() != "time.Time" || id.Name != "sent" && id.Name != "start" {
+		return
+	}
+	switch p := parent.(type) {
+	case *ast.AssignStmt:
+		if slices.Contains(p.Lhs, ast.Expr(id)) {
+			return
+		}
+	case *ast.CallExpr, *ast.KeyValueExpr, *ast.ReturnStmt:
+	default:
+		return
+	}
+	w.put("clock", id, "time.Now()")
+}
