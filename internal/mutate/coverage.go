@@ -87,7 +87,7 @@ func (r *runner) cover(file string) (*coverage, error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	tests, err := r.build("-cover", "-coverpkg=./pglock/...")
+	tests, err := r.build("-cover", "-coverpkg="+r.packages)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (r *runner) cover(file string) (*coverage, error) {
 	}
 	fmt.Fprintf(r.out, "finding what %d tests cover\n", len(fresh))
 	parallel(r.workers, fresh, func(test string) {
-		profile := filepath.Join(r.dir, test+".out")
+		profile := filepath.Join(r.dir, filepath.Base(test)+".out")
 		start := time.Now()
 		killer, output := r.tests(0, []string{test}, 120, "", "-test.coverprofile="+profile)
 		if killer != "" {

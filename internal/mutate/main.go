@@ -49,6 +49,8 @@ func run(args []string, out io.Writer) (found bool, err error) {
 	pattern := flags.String("mutant", "", "only the mutants whose name, file:function:operator:number, matches this `regexp`")
 	sample := flags.Int("sample", 0, "only this `number` of them, chosen at random")
 	list := flags.Bool("list", false, "only list them")
+	packages := flags.String("packages", "./pglock/...", "whose mutants, and whose tests: a `pattern`")
+	cache := flags.String("cache", filepath.Join(".cache", "mutate", "coverage.json"), "the `file` that keeps what each test covers; without it that is found anew")
 	workers := flags.Int("j", runtime.NumCPU(), "how many at a time")
 	flags.Parse(args)
 	wanted, err := regexp.Compile(*pattern)
@@ -59,7 +61,7 @@ func run(args []string, out io.Writer) (found bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	sources, err := load(root, "./pglock/...")
+	sources, err := load(root, *packages)
 	if err != nil {
 		return false, err
 	}
@@ -110,8 +112,8 @@ func run(args []string, out io.Writer) (found bool, err error) {
 		return false, err
 	}
 	defer os.RemoveAll(dir)
-	r := &runner{root: root, dir: dir, sources: sources, workers: *workers, out: out, sound: make(map[string]bool)}
-	c, err := r.cover(filepath.Join(root, ".cache", "mutate", "coverage.json"))
+	r := &runner{root: root, dir: dir, packages: *packages, sources: sources, workers: *workers, out: out, sound: make(map[string]bool)}
+	c, err := r.cover(*cache)
 	if err != nil {
 		return false, err
 	}

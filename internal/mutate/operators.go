@@ -158,6 +158,9 @@ func conditions(w *walk, n, parent ast.Node) {
 // variables. What only locks or unlocks a mutex stays: the race detector would
 // have to find that.
 func drops(w *walk, n, parent ast.Node) {
+	if c, ok := parent.(*ast.CommClause); ok && c.Comm == n {
+		return // the case goes as a whole
+	}
 	switch n := n.(type) {
 	case *ast.ExprStmt:
 		call, ok := n.X.(*ast.CallExpr)
@@ -304,13 +307,14 @@ func results(w *walk, n, parent ast.Node) {
 			continue
 		}
 		op, zero := "zero", "nil"
-		switch t := v.Type.Underlying().(type) {
-		case *types.Basic:
+		_, isParam := v.Type.(*types.TypeParam)
+		_, isStruct := v.Type.Underlying().(*types.Struct)
+		switch {
+		case isBasic(v.Type, types.IsString):
+			zero = `""`
+		case isBasic(v.Type, types.IsNumeric):
 			zero = "0"
-			if isBasic(t, types.IsString) {
-				zero = `""`
-			}
-		case *types.Struct, *types.Array:
+		case isParam || isStruct:
 			zero = "*new(" + types.TypeString(v.Type, func(p *types.Package) string {
 				if p == w.s.types {
 					return ""
@@ -371,5 +375,5 @@ func clocks(w *walk, n, parent ast.Node) {
 	default:
 		return
 	}
-	w.put("clock", id, "time.Now()")
+	w.put("clock", id, "%s.Add(time.Since(%[1]s))", id.Name)
 }

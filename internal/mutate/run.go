@@ -21,6 +21,7 @@ const mutantVar = "SWANLOCK_MUTANT"
 // A runner builds the tests of the sources, and runs them.
 type runner struct {
 	root, dir string // the module, and a folder for what is built
+	packages  string
 	sources   []*source
 	workers   int
 	out       io.Writer

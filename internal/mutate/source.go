@@ -35,7 +35,8 @@ type source struct {
 
 // load returns the packages that match the pattern, in the module at root.
 func load(root, pattern string) ([]*source, error) {
-	c := exec.Command("go", "list", "-export", "-deps", "-json=ImportPath,Dir,Name,Export,GoFiles,TestGoFiles,XTestGoFiles,DepOnly", pattern)
+	c := exec.Command("go", "list", "-export", "-deps", "-json=ImportPath,Dir,Name,Export,GoFiles,TestGoFiles,XTestGoFiles,DepOnly,Standard", pattern,
+		"os", "strconv") // which mutant__.go imports
 	c.Dir, c.Stderr = root, os.Stderr
 	list, err := c.Output()
 	if err != nil {
@@ -46,7 +47,7 @@ func load(root, pattern string) ([]*source, error) {
 	for d := json.NewDecoder(bytes.NewReader(list)); ; {
 		var p struct {
 			source
-			DepOnly bool
+			DepOnly, Standard bool
 		}
 		if err := d.Decode(&p); err == io.EOF {
 			break
@@ -54,7 +55,7 @@ func load(root, pattern string) ([]*source, error) {
 			return nil, err
 		}
 		exports[p.ImportPath] = p.Export
-		if !p.DepOnly {
+		if !p.DepOnly && !p.Standard {
 			found = append(found, &p.source)
 		}
 	}
