@@ -92,8 +92,8 @@ func TestRun(t *testing.T) {
 		t.Errorf("got nothing to mend, want what is missing in TestLabel")
 	}
 	for _, want := range []string{
-		`sub zero#1: a - b => \*new\(T\) killed by internal/mutate/testdata/ops.TestSub,`,
-		`label zero#1: "few" => "" killed by internal/mutate/testdata/ops.TestLabel,`,
+		`sub zero#1: return a - b => _, _ = a, b; return \*new\(T\) killed by internal/mutate/testdata/ops.TestSub,`,
+		`label zero#1: return "few" => return "" killed by internal/mutate/testdata/ops.TestLabel,`,
 		`label bound#2: 2 => 3 killed by internal/mutate/testdata/ops.TestLabel,`,
 		`label case#3: , 2 =>  SURVIVED`,
 		`internal/mutate/testdata/ops/ops.go:label:case:3$`,

@@ -325,9 +325,14 @@ func results(w *walk, n, parent ast.Node) {
 		if types.Implements(v.Type, errorType) {
 			op, zero = "error", "nil"
 		}
-		if w.src(e) != zero {
-			w.put(op, e, "%s", zero)
+		if w.src(e) == zero {
+			continue
 		}
+		before := w.s.text(ret.Pos(), e.Pos())
+		if used := w.uses(e); used != "" {
+			before = used + "; " + before
+		}
+		w.putAt(op, ret.Pos(), e.End(), "%s%s", before, zero)
 	}
 }
 
@@ -349,7 +354,7 @@ func unwraps(w *walk, n, parent ast.Node) {
 		candidates = append([]ast.Expr{f.X}, candidates...)
 	}
 	for _, e := range candidates {
-		if te := w.s.info.TypeOf(e); t != nil && te != nil && types.Identical(t, te) && !w.s.info.Types[e].IsNil() {
+		if te := w.s.info.TypeOf(e); t != nil && te != nil && types.Identical(t, te) && w.s.info.Types[e].IsValue() && !w.s.info.Types[e].IsNil() {
 			w.put("unwrap", call, "%s", w.src(e))
 		}
 	}
