@@ -94,7 +94,7 @@ func TestRun(t *testing.T) {
 	for _, want := range []string{
 		`sub zero#1: return a - b => _, _ = a, b; return \*new\(T\) killed by internal/mutate/testdata/ops.TestSub,`,
 		`label zero#1: return "few" => return "" killed by internal/mutate/testdata/ops.TestLabel,`,
-		`label bound#2: 2 => 3 killed by internal/mutate/testdata/ops.TestLabel,`,
+		`label bound#3: 2 => 3 killed by internal/mutate/testdata/ops.TestLabel,`,
 		`label case#3: , 2 =>  SURVIVED`,
 		`internal/mutate/testdata/ops/ops.go:label:case:3$`,
 	} {

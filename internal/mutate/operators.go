@@ -101,6 +101,14 @@ func (w *walk) putAt(op string, pos, end token.Pos, text string, args ...any) {
 
 func (w *walk) src(n ast.Node) string { return w.s.text(n.Pos(), n.End()) }
 
+func (w *walk) text(list []ast.Expr) string {
+	texts := make([]string, len(list))
+	for i, e := range list {
+		texts[i] = w.src(e)
+	}
+	return strings.Join(texts, ", ")
+}
+
 func (w *walk) isBool(e ast.Expr) bool {
 	v, ok := w.s.info.Types[e]
 	return ok && v.IsValue() && isBasic(v.Type, types.IsBoolean)
@@ -154,8 +162,8 @@ func conditions(w *walk, n, parent ast.Node) {
 }
 
 // drops leaves a statement out: a call, also one that is deferred or has a
-// goroutine of its own, what is sent, and an assignment to each of its
-// variables. What only locks or unlocks a mutex stays: the race detector would
+// goroutine of its own, what is sent, a loop over something, and an assignment
+// to each of its variables. What only locks or unlocks a mutex stays: the race detector would
 // have to find that.
 func drops(w *walk, n, parent ast.Node) {
 	if c, ok := parent.(*ast.CommClause); ok && c.Comm == n {
@@ -175,6 +183,8 @@ func drops(w *walk, n, parent ast.Node) {
 		if _, ok := parent.(*ast.ForStmt); !ok {
 			w.put("drop", n, "%s", w.uses(n))
 		}
+	case *ast.RangeStmt:
+		w.put("drop", n, "%s", w.uses(n))
 	case *ast.BranchStmt:
 		if n.Tok == token.CONTINUE || n.Tok == token.BREAK {
 			w.put("drop", n, "")
@@ -256,16 +266,18 @@ var nextBound = map[token.Token]token.Token{token.LSS: token.LEQ, token.LEQ: tok
 func bounds(w *walk, n, parent ast.Node) {
 	switch n := n.(type) {
 	case *ast.BasicLit:
-		t := w.s.info.TypeOf(n)
-		if n.Kind == token.INT && t != nil && !strings.HasSuffix(t.String(), "time.Duration") && !calls(parent, "make") {
-			if i, err := strconv.ParseInt(n.Value, 0, 64); err == nil {
-				w.put("bound", n, "%d", i+1)
-			}
+		i, err := strconv.ParseInt(n.Value, 0, 64)
+		if t := w.s.info.TypeOf(n); err != nil || n.Kind != token.INT || t == nil || t.String() == "time.Duration" || calls(parent, "make") {
+			return
+		}
+		w.put("bound", n, "%d", i+1)
+		if i > 0 {
+			w.put("bound", n, "%d", i-1)
 		}
 	case *ast.BinaryExpr:
 		if to, ok := nextBound[n.Op]; ok {
 			w.putAt("bound", n.OpPos, n.OpPos+token.Pos(len(n.Op.String())), "%s", to)
-		} else if v := w.s.info.Types[n]; v.Type != nil && v.Value == nil && isBasic(v.Type, types.IsInteger) {
+		} else if v := w.s.info.Types[n]; v.Type != nil && isBasic(v.Type, types.IsInteger) && (v.Value == nil || v.Type.String() != "time.Duration") {
 			w.put("bound", n, "%s", w.src(n.X))
 		}
 	}
@@ -295,51 +307,81 @@ func swaps(w *walk, n, parent ast.Node) {
 }
 
 // results returns nil for an error, and the zero value for what else is
-// returned; bools are conditions.
+// returned, or is the value of a field; bools are conditions. A call is also left
+// out whose error is assigned, or passed on to another call.
 func results(w *walk, n, parent ast.Node) {
-	ret, ok := n.(*ast.ReturnStmt)
-	if !ok {
-		return
-	}
-	for _, e := range ret.Results {
-		v := w.s.info.Types[e]
-		if _, isTuple := v.Type.(*types.Tuple); isTuple || v.Type == nil || v.IsNil() || w.isBool(e) {
-			continue
-		}
-		op, zero := "zero", "nil"
-		_, isParam := v.Type.(*types.TypeParam)
-		_, isStruct := v.Type.Underlying().(*types.Struct)
-		switch {
-		case isBasic(v.Type, types.IsString):
-			zero = `""`
-		case isBasic(v.Type, types.IsNumeric):
-			zero = "0"
-		case isParam || isStruct:
-			zero = "*new(" + types.TypeString(v.Type, func(p *types.Package) string {
-				if p == w.s.types {
-					return ""
+	switch n := n.(type) {
+	case *ast.ReturnStmt:
+		for _, e := range n.Results {
+			if op, zero := w.zero(e); op != "" {
+				before := w.s.text(n.Pos(), e.Pos())
+				if used := w.uses(e); used != "" {
+					before = used + "; " + before
 				}
-				return p.Name()
-			}) + ")"
+				w.putAt(op, n.Pos(), e.End(), "%s%s", before, zero)
+			}
 		}
-		if types.Implements(v.Type, errorType) {
-			op, zero = "error", "nil"
+	case *ast.KeyValueExpr:
+		if _, ok := w.s.info.Types[n.Value]; !ok || w.s.info.Types[n.Value].Value != nil {
+			return
 		}
-		if w.src(e) == zero {
-			continue
+		if op, zero := w.zero(n.Value); op != "" {
+			w.put(op, n.Value, "%s", zero)
 		}
-		before := w.s.text(ret.Pos(), e.Pos())
-		if used := w.uses(e); used != "" {
-			before = used + "; " + before
-		}
-		w.putAt(op, ret.Pos(), e.End(), "%s%s", before, zero)
+	case *ast.CallExpr:
+		w.errors(n.Args, "nil")
+	case *ast.AssignStmt:
+		w.errors(n.Rhs, "error(nil)")
 	}
+}
+
+// errors leaves out the calls among the list that return an error.
+func (w *walk) errors(list []ast.Expr, zero string) {
+	for _, e := range list {
+		if _, ok := e.(*ast.CallExpr); ok {
+			if op, _ := w.zero(e); op == "error" {
+				w.put(op, e, "%s", zero)
+			}
+		}
+	}
+}
+
+// zero returns the zero value of e's type, and which operator puts it there: ""
+// if e has more than one value, or is a bool, or that already.
+func (w *walk) zero(e ast.Expr) (op, zero string) {
+	v := w.s.info.Types[e]
+	if _, isTuple := v.Type.(*types.Tuple); isTuple || v.Type == nil || !v.IsValue() || v.IsNil() || w.isBool(e) {
+		return "", ""
+	}
+	op, zero = "zero", "nil"
+	_, isParam := v.Type.(*types.TypeParam)
+	_, isStruct := v.Type.Underlying().(*types.Struct)
+	switch {
+	case types.Implements(v.Type, errorType):
+		op = "error"
+	case isBasic(v.Type, types.IsString):
+		zero = `""`
+	case isBasic(v.Type, types.IsNumeric):
+		zero = "0"
+	case isParam || isStruct:
+		zero = "*new(" + types.TypeString(v.Type, func(p *types.Package) string {
+			if p == w.s.types {
+				return ""
+			}
+			return p.Name()
+		}) + ")"
+	}
+	if w.src(e) == zero {
+		return "", ""
+	}
+	return op, zero
 }
 
 var errorType = types.Universe.Lookup("error").Type().Underlying().(*types.Interface)
 
 // unwraps puts an argument, or the receiver, in the place of a call's result of
-// the same type: explain(err) becomes err, and min(a, b) a, or b.
+// the same type: explain(err) becomes err, and min(a, b) a, or
+// b; of more than two that are compared one is left out.
 func unwraps(w *walk, n, parent ast.Node) {
 	call, ok := n.(*ast.CallExpr)
 	if _, unused := parent.(*ast.ExprStmt); !ok || unused || w.isBool(call) || w.s.info.Types[call.Fun].IsType() || calls(call, "append") {
@@ -347,6 +389,13 @@ func unwraps(w *walk, n, parent ast.Node) {
 	}
 	if src := w.src(call); strings.HasPrefix(src, "fmt.") && strings.Count(src, "%w") < 2 {
 		return // an error with a prefix
+	}
+	if (calls(call, "min") || calls(call, "max")) && len(call.Args) > 2 {
+		for i := range call.Args {
+			left := slices.Delete(slices.Clone(call.Args), i, i+1)
+			w.put("unwrap", call, "%s(%s)", w.src(call.Fun), w.text(left))
+		}
+		return
 	}
 	t := w.s.info.TypeOf(call)
 	candidates := call.Args
