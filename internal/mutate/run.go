@@ -145,6 +145,12 @@ func (r *runner) tests(number int, tests []string, limit float64, drivers string
 	return "", output
 }
 
+// tail returns the last lines of what a test has written.
+func tail(output string) string {
+	lines := strings.SplitAfter(output, "\n")
+	return strings.Join(lines[max(len(lines)-20, 0):], "")
+}
+
 // budgets are the lengths, in seconds, of the lists of tests that are run one
 // after the other: most mutants die in the first.
 var budgets = []float64{2, 10, 40, 1e9}
@@ -195,7 +201,7 @@ func (r *runner) isSound(c *coverage, test, driver string) bool {
 	if !known {
 		killer, output := r.tests(0, []string{test}, 30+5*c.Tests[test].Seconds, driver)
 		if sound = killer == ""; !sound {
-			fmt.Fprintf(r.out, "%s fails as it is, and kills nothing:\n%s", test, output)
+			fmt.Fprintf(r.out, "%s fails as it is, and kills nothing: %s", test, tail(output))
 		}
 		r.mu.Lock()
 		r.sound[test+driver] = sound
