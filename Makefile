@@ -42,8 +42,8 @@ verify-knockouts: ## swanlock verify finds each guarantee that is taken out of a
 soak: ## a steady load for 10 minutes; its memory, connections and locks stay flat (DURATION=2h: longer)
 	$(GO) run ./internal/soak -duration $(or $(DURATION),10m)
 
-mutants: ## the tests of pglock find each of a list of defects that are put into it (15 minutes; MUTANT=pattern: those)
-	SWANLOCK_MUTANTS=1 $(GO) test -run 'TestMutants$$/$(MUTANT)' -v -timeout 60m ./internal/mutate
+mutants: ## the tests of pglock find the defects that are put into it (SINCE=main: into what has changed since; MUTANT=pattern: those)
+	$(GO) run ./internal/mutate -since '$(SINCE)' -mutant '$(MUTANT)'
 
 bench: ## swanlock against its floors and peers, with a table at the end (5 minutes)
 	cd bench && $(GO) run .

@@ -1,191 +1,170 @@
-// Package mutate breaks pglock in one place at a time and has its tests find
-// that. The places are listed by the file of pglock that they are in.
-package mutate
+package main
 
 import (
-	"encoding/json"
+	"bytes"
+	"flag"
 	"fmt"
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
-// A mutant is pglock with one text, which its file has exactly once, replaced.
-type mutant struct {
-	name, file string
-	tests      string // that kill it: a pattern for go test -run; on pgx, unless it says postgres
-	old, new   string
-}
+var update = flag.Bool("update", false, "write the golden file")
 
-const pglock = "../../pglock"
+const ops = "./internal/mutate/testdata/ops"
 
-func mutants() []mutant { return slices.Concat(settling, core, line, pool) }
-
-// mutated is what the file of m becomes.
-func (m mutant) mutated() (string, error) {
-	b, err := os.ReadFile(filepath.Join(pglock, m.file))
-	if err != nil {
-		return "", err
-	}
-	if n := strings.Count(string(b), m.old); n != 1 {
-		return "", fmt.Errorf("%s has the text %d times, not once: %q", m.file, n, m.old)
-	}
-	return strings.Replace(string(b), m.old, m.new, 1), nil
-}
-
-// TestMutantsApply: the list fits the code, so that each of them really is one.
-func TestMutantsApply(t *testing.T) {
-	tests := testNames(t)
-	names := make(map[string]bool)
-	for _, m := range mutants() {
-		if names[m.name] {
-			t.Errorf("%s: the name is there twice", m.name)
-		}
-		names[m.name] = true
-		text, err := m.mutated()
-		if err != nil {
-			t.Errorf("%s: %v", m.name, err)
-		} else if _, err := parser.ParseFile(token.NewFileSet(), m.file, text, 0); err != nil {
-			t.Errorf("%s: %v", m.name, err)
-		}
-		for test := range strings.SplitSeq(m.tests, "|") {
-			top, _, _ := strings.Cut(test, "/")
-			if !tests[top] {
-				t.Errorf("%s: pglock has no test %q", m.name, top)
-			}
-		}
-	}
-	for name := range equivalent {
-		if !names[name] {
-			t.Errorf("%s: it is said to be equivalent, and is not in the list", name)
-		}
-	}
-}
-
-func testNames(t *testing.T) map[string]bool {
-	files, err := filepath.Glob(filepath.Join(pglock, "*_test.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	names := make(map[string]bool)
-	for _, file := range files {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, match := range regexp.MustCompile(`(?m)^func (Test\w+)\(t `).FindAllStringSubmatch(string(b), -1) {
-			names[match[1]] = true
-		}
-	}
-	return names
-}
-
-// mutantsVar is set by make mutants: they take minutes.
-const mutantsVar = "SWANLOCK_MUTANTS"
-
-// TestMutants runs the tests of each mutant on it. One that survives is an
-// error, unless it is in the list of those that are equivalent; of these, one
-// that is killed.
-func TestMutants(t *testing.T) {
-	if os.Getenv(mutantsVar) == "" {
-		t.Skip("it takes minutes: make mutants")
-	}
-	killed, survived := 0, 0
-	for _, m := range mutants() {
-		t.Run(m.name, func(t *testing.T) {
-			start := time.Now()
-			killer, output := m.run(t)
-			took := time.Since(start).Round(100 * time.Millisecond)
-			reason, isEquivalent := equivalent[m.name]
-			switch {
-			case killer == "" && isEquivalent:
-				t.Logf("equivalent: %s", reason)
-			case killer == "":
-				survived++
-				t.Errorf("SURVIVED %s, after %v", m.tests, took)
-			case isEquivalent:
-				t.Errorf("killed by %s, though it is said to be equivalent:\n%s", killer, output)
-			default:
-				killed++
-				t.Logf("killed by %s, after %v", killer, took)
-			}
-		})
-	}
-	t.Logf("%d killed, %d SURVIVED, %d are equivalent", killed, survived, len(equivalent))
-}
-
-var (
-	failed = regexp.MustCompile(`(?m)^ *--- FAIL: (\S+)`)
-	hung   = regexp.MustCompile(`panic: test timed out after \S+\s+running tests:\s+(\S+)`)
-	leaked = regexp.MustCompile(`(?m)^goleak: `)
-	crash  = regexp.MustCompile(`(?m)^(panic|fatal error): .*`)
-)
-
-// run runs the tests of m on it and says what has killed it: "" nothing.
-func (m mutant) run(t *testing.T) (killer, output string) {
+func root(t *testing.T) string {
 	t.Helper()
-	text, err := m.mutated()
+	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	original, err := filepath.Abs(filepath.Join(pglock, m.file))
+	return root
+}
+
+// TestOperators: what the operators make of a small package, and which of that
+// does not compile.
+func TestOperators(t *testing.T) {
+	sources, err := load(root(t), ops)
 	if err != nil {
 		t.Fatal(err)
 	}
-	copied, list := filepath.Join(dir, filepath.Base(m.file)), filepath.Join(dir, "overlay.json")
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {original: copied}})
+	s := sources[0]
+	var all []*mutant
+	for _, fn := range s.functions() {
+		all = append(all, mutantsOf(s, fn)...)
+	}
+	lines := make(map[*mutant]string)
+	for _, m := range all {
+		lines[m] = strings.TrimPrefix(m.String(), "internal/mutate/testdata/ops/")
+	}
+	order := append([]*mutant(nil), all...)
+	good, err := s.compiling(all, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for file, content := range map[string]string{copied: text, list: string(overlay)} {
-		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+	compiles := make(map[*mutant]bool)
+	for _, m := range good {
+		compiles[m] = true
+	}
+	var got strings.Builder
+	for _, m := range order {
+		got.WriteString(lines[m])
+		if !compiles[m] {
+			got.WriteString(" (does not compile)")
+		}
+		got.WriteString("\n")
+	}
+	golden := filepath.Join("testdata", "ops.golden")
+	if *update {
+		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	parts := strings.Split(m.tests, "|")
-	for i, part := range parts {
-		top, sub, found := strings.Cut(part, "/")
-		parts[i] = "^" + top + "$"
-		if found {
-			parts[i] += "/" + sub
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.String() != string(want) {
+		t.Errorf("the mutants differ from %s (go test ./internal/mutate -update):\n%s", golden, got.String())
+	}
+}
+
+// TestRun: mutants of a small package are killed by the tests that cover them,
+// and the one that survives is told.
+func TestRun(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds tests")
+	}
+	t.Chdir(root(t))
+	args := []string{"-packages", ops, "-cache", filepath.Join(t.TempDir(), "coverage.json"), "-mutant", "label|sub:"}
+	var out bytes.Buffer
+	found, err := run(args, &out)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, &out)
+	}
+	if !found {
+		t.Errorf("got nothing to mend, want what is missing in TestLabel")
+	}
+	for _, want := range []string{
+		`sub zero#1: return a - b => _, _ = a, b; return \*new\(T\) killed by internal/mutate/testdata/ops.TestSub,`,
+		`label zero#1: return "few" => return "" killed by internal/mutate/testdata/ops.TestLabel,`,
+		`label bound#3: 2 => 3 killed by internal/mutate/testdata/ops.TestLabel,`,
+		`label case#3: , 2 =>  SURVIVED`,
+		`internal/mutate/testdata/ops/ops.go:label:case:3$`,
+	} {
+		if !regexp.MustCompile(`(?m)` + want).Match(out.Bytes()) {
+			t.Errorf("the output has no %q", want)
 		}
 	}
-	c := exec.Command("go", "test", "-overlay", list, "-vet=off", "-short", "-failfast", "-count=1", "-timeout=1m",
-		"-run", strings.Join(parts, "|"), ".")
-	c.Dir = pglock
-	driver := "pgx"
-	if strings.Contains(m.tests, "/postgres") {
-		driver = "postgres"
+	if t.Failed() {
+		t.Log(out.String())
 	}
-	c.Env = append(os.Environ(), mutantsVar+"=", "SWANLOCK_DRIVERS="+driver)
-	b, err := c.CombinedOutput()
-	output = string(b)
-	if err == nil {
-		if strings.Contains(output, "no tests to run") {
-			t.Fatalf("no test is called %s", m.tests)
+}
+
+// TestNormal: a function is the same if only its layout, its comments or its
+// place have changed.
+func TestNormal(t *testing.T) {
+	parse := func(text string) string {
+		f, err := parser.ParseFile(token.NewFileSet(), "x.go", "package x\n"+text, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
 		}
-		return "", output
+		return normal(f.Decls[len(f.Decls)-1].(*ast.FuncDecl))
 	}
-	if names := failed.FindAllStringSubmatch(output, -1); names != nil {
-		return names[len(names)-1][1], output
+	a := parse("func (d door) f() int { return g(1, 2) }")
+	if b := parse("var x int\n\n// f is commented on.\nfunc (d door) f() int {\n\treturn g(1, // one\n2)\n}"); a != b {
+		t.Errorf("got\n%s\nand\n%s\nwant the same", a, b)
 	}
-	if name := hung.FindStringSubmatch(output); name != nil {
-		return name[1] + ", which hangs", output
+	for _, other := range []string{"func (d door) f() int { return g(1, 3) }", "func (d *door) f() int { return g(1, 2) }"} {
+		if b := parse(other); a == b {
+			t.Errorf("got the same for %s", other)
+		}
 	}
-	if leaked.MatchString(output) {
-		return "goleak", output
+}
+
+// TestTestsFor: the tests that cover the line, the quickest first; those of the
+// function when its text has changed; all when it is new.
+func TestTestsFor(t *testing.T) {
+	sources, err := load(root(t), ops)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if line := crash.FindString(output); line != "" && !strings.Contains(output, "[build failed]") {
-		return line, output
+	var label *ast.FuncDecl
+	for _, fn := range sources[0].functions() {
+		if fn.Name.Name == "label" {
+			label = fn
+		}
 	}
-	t.Fatalf("the tests did not run: %v\n%s", err, output)
-	return "", ""
+	m := mutantsOf(sources[0], label)[0]
+	m.pos = label.Body.List[1].Pos() // line 6 of the function, from 0: 5
+	name, exact := key(sources[0], label)
+	c := &coverage{map[string]*covered{
+		"slow":      {3, map[string][][2]int{exact: {{4, 5}}}},
+		"quick":     {1, map[string][][2]int{exact: {{0, 1}, {5, 5}}}},
+		"elsewhere": {0.1, map[string][][2]int{exact: {{0, 4}}}},
+		"none":      {0.2, nil},
+	}}
+	check := func(what, want string) {
+		t.Helper()
+		if got := fmt.Sprint(c.testsFor(m)); got != want {
+			t.Errorf("%s: got %s, want %s", what, got, want)
+		}
+	}
+	check("known", "[quick slow]")
+	for _, covered := range c.Tests {
+		if blocks, ok := covered.Lines[exact]; ok {
+			covered.Lines = map[string][][2]int{name + "other": blocks}
+		}
+	}
+	check("changed", "[elsewhere quick slow]")
+	for _, covered := range c.Tests {
+		covered.Lines = nil
+	}
+	check("new", "[elsewhere none quick slow]")
 }

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 )
 
@@ -23,104 +22,80 @@ type knockout struct {
 	seconds int
 }
 
-// An edit replaces text that is in a file exactly once.
-type edit struct{ file, old, new string }
-
 var knockouts = []knockout{
-	{"the server keeps no lease", []edit{{"pglock/wire.go",
+	{"the server keeps no lease", []edit{{"pglock", "wire.try",
 		"lease = timeouts{}.of(ttl).idleInTransaction",
 		"_ = ttl"}},
 		"stop", []string{"held by nobody"}, 14},
-	{"the holder never sees its lease end", []edit{{"pglock/lock.go",
-		"if h.err == nil && (h.lease.left(now) <= 0 || h.led.lease.left(now) <= 0) {",
-		"if false {"}},
+	{"the holder never sees its lease end", []edit{{"pglock", "hold.expire",
+		"h.err == nil && (h.lease.left(now) <= 0 || h.led.lease.left(now) <= 0)",
+		"false"}},
 		"stop", []string{"mutex", "readers-writer"}, 10},
-	{"the holder counts its lease for longer than the server", []edit{{"pglock/lease.go",
-		"return l.ttl - max(",
-		"return l.ttl + l.ttl/2 - max("}},
+	{"the holder counts its lease for longer than the server", []edit{{"pglock", "lease.left",
+		"l.ttl - max(now.Sub(l.start), now.Round(0).Sub(l.start.Round(0)))",
+		"l.ttl + l.ttl/2 - max(now.Sub(l.start), now.Round(0).Sub(l.start.Round(0)))"}},
 		"none", []string{"mutex", "readers-writer"}, 10},
-	{"what is granted too late is kept", []edit{{"pglock/session.go",
-		"		w.unlock(ctx, h)\n		return nil, late",
-		"		return nil, late"}},
+	{"what is granted too late is kept", []edit{{"pglock", "wire.finish",
+		"w.unlock(ctx, h)\nreturn nil, late",
+		"return nil, late"}},
 		"cancel", []string{"held by nobody"}, 10},
-	{"a release under a context that has ended is not sent", []edit{{"pglock/lock.go",
-		"			err = w.unlock(ctx, h)",
-		"			if ctx.Err() == nil {\n				err = w.unlock(ctx, h)\n			}"}},
+	{"a release under a context that has ended is not sent", []edit{{"pglock", "hold.release",
+		"err = w.unlock(ctx, h)",
+		"if ctx.Err() == nil { err = w.unlock(ctx, h) }"}},
 		"cancel", []string{"held by nobody"}, 10},
-	{"a release does not unlock", []edit{{"db/advisory.sql.go",
-		"WHEN pg_advisory_unlock($2::bigint) THEN pg_backend_pid()\n",
-		"WHEN $2::bigint IS NOT NULL THEN pg_backend_pid()\n"}},
+	{"a release does not unlock", []edit{{"db", "Release",
+		"WHEN pg_advisory_unlock($2::bigint) THEN pg_backend_pid()",
+		"WHEN $2::bigint IS NOT NULL THEN pg_backend_pid()"}},
 		"none", []string{"held by nobody"}, 10},
-	{"a release says that all was well, although the session was gone", []edit{{"pglock/settle.go",
-		"		w.destroy(h.led, explain(err, false))\n		return h.over()",
-		"		w.destroy(h.led, explain(err, false))\n		return nil"}},
+	{"a release says that all was well, although the session was gone", []edit{{"pglock", "wire.unlock",
+		"w.destroy(h.led, explain(err, false))\nreturn h.over()",
+		"w.destroy(h.led, explain(err, false)); return nil"}},
 		"terminate", []string{"mutex", "readers-writer"}, 12},
-	{"exclusive locks are shared", []edit{{"db/advisory.sql.go",
+	{"exclusive locks are shared", []edit{{"db", "TryAcquireWith",
 		"WHEN CASE WHEN $5::boolean THEN pg_try_advisory_lock_shared($6::bigint) ELSE pg_try_advisory_lock($6) END",
 		"WHEN CASE WHEN $5::boolean THEN pg_try_advisory_lock_shared($6::bigint) ELSE pg_try_advisory_lock_shared($6) END"}},
 		"none", []string{"mutex", "readers-writer"}, 10},
-	{"readers lock nothing", []edit{{"db/advisory.sql.go",
+	{"readers lock nothing", []edit{{"db", "TryAcquireWith",
 		"WHEN CASE WHEN $5::boolean THEN pg_try_advisory_lock_shared($6::bigint) ELSE pg_try_advisory_lock($6) END",
 		"WHEN CASE WHEN $5::boolean THEN true ELSE pg_try_advisory_lock($6::bigint) END"}},
 		"none", []string{"readers-writer"}, 10},
-	{"half of the processes have keys of their own", []edit{
-		{"pglock/key.go", "import (\n", "import (\n	\"os\"\n"},
-		{"pglock/key.go", "return Key(h.sum())", "return Key(h.sum() ^ uint64(os.Getpid()&1))"}},
+	{"half of the processes have keys of their own", []edit{{"pglock", "KeyOf",
+		"Key(h.sum())", "Key(h.sum() ^ uint64(os__.Getpid()&1))"}},
 		"none", []string{"mutex", "readers-writer"}, 10},
-	{"the fence is the session's, not the grant's", []edit{{"pglock/wire.go",
+	{"the fence is the session's, not the grant's", []edit{{"pglock", "wire.grant",
 		"h.info.Fence = uint64(answer)",
-		"h.info.Fence = uint64(answer)\n	if answer > 0 {\n		h.info.Fence = uint64(h.pid)\n	}"}},
+		"h.info.Fence = uint64(answer); if answer > 0 { h.info.Fence = uint64(h.pid) }"}},
 		"none", []string{"fence"}, 10},
-	{"the fence is taken before the grant", []edit{{"db/advisory.sql.go",
+	{"the fence is taken before the grant", []edit{{"db", "TryAcquireWith",
 		"WHEN $2::boolean AND pg_current_xact_id_if_assigned() IS NOT NULL THEN -3",
 		"WHEN $2::boolean AND (pg_current_xact_id() IS NULL OR pg_sleep(0.1 * random()) IS NULL) THEN -3"}},
 		"none", []string{"fence"}, 10},
-	{"the audit closes its row after the unlock", []edit{{"db/audit.sql.go",
-		"UPDATE lock_audit SET released_at = GREATEST(refreshed_at, clock_timestamp()), end_reason",
-		"UPDATE lock_audit SET released_at = GREATEST(refreshed_at, clock_timestamp()) + interval '40 milliseconds', end_reason"}},
+	{"the audit closes its row after the unlock", []edit{{"db", "ReleaseAudited",
+		"SET released_at = GREATEST(refreshed_at, clock_timestamp()),",
+		"SET released_at = GREATEST(refreshed_at, clock_timestamp()) + interval '40 milliseconds',"}},
 		"none", []string{"audit"}, 10},
-	{"the audit leaves the rows of the dead open", []edit{{"db/audit.sql.go",
-		" AND a.id = o.id\n", " AND a.id = o.id AND a.id < 0\n"}},
+	{"the audit leaves the rows of the dead open", []edit{{"db", "CloseDead",
+		"AND a.id = o.id", "AND a.id = o.id AND a.id < 0"}},
 		"kill", []string{"audit"}, 10},
-	{"a fenced grant does not wait for the disk", []edit{{"db/advisory.sql.go",
+	{"a fenced grant does not wait for the disk", []edit{{"db", "TryAcquireWith",
 		"WHEN pg_logical_emit_message(true, 'swanlock', ''::text) IS NOT NULL THEN pg_current_xact_id()::text::bigint",
 		"ELSE pg_current_xact_id()::text::bigint"}},
 		"restart", []string{"fence"}, 20},
-	{"who waits has nobody ahead", []edit{{"pglock/line.go",
+	{"who waits has nobody ahead", []edit{{"pglock", "wire.takeTicket",
 		"t.ahead.Store(t.number - 1)",
 		"t.ahead.Store(0)"}},
 		"cancel", []string{"line"}, 20},
-	{"a pool's session keeps no lease", []edit{{"pglock/poolsession.go",
+	{"a pool's session keeps no lease", []edit{{"pglock", "poolSession.connect",
 		"params = timeouts{}.of(s.lease).idleInTransaction",
 		"params = \"\""}},
 		"stop", []string{"held by nobody"}, 20},
 	{"a pool does not know what it holds itself", []edit{
-		{"pglock/pool.go", "if c != nil && !(c.shared && r.Shared) {", "if c != nil && c.n > 1000 {"},
-		{"pglock/batch.go", "return has || !o.r.Shared && s.p.claims[o.h.id.key].n > 1", "return has && false"}},
+		{"pglock", "Pool.claim", "c != nil && !(c.shared && r.Shared)", "c != nil && c.n > 1000"},
+		{"pglock", "poolSession.taken", "has || !o.r.Shared && s.p.claims[o.h.id.key].n > 1", "has && false"}},
 		"none", []string{"mutex", "readers-writer"}, 20},
 }
 
 const root = "../.."
-
-// apply returns what the files of k become.
-func (k knockout) apply() (map[string]string, error) {
-	texts := make(map[string]string)
-	for _, e := range k.edits {
-		text, ok := texts[e.file]
-		if !ok {
-			b, err := os.ReadFile(filepath.Join(root, e.file))
-			if err != nil {
-				return nil, err
-			}
-			text = string(b)
-		}
-		if n := strings.Count(text, e.old); n != 1 {
-			return nil, fmt.Errorf("%s has the text %d times, not once: %q", e.file, n, e.old)
-		}
-		texts[e.file] = strings.Replace(text, e.old, e.new, 1)
-	}
-	return texts, nil
-}
 
 // TestKnockoutsApply: the list fits the code, so that each of them is really
 // knocked out.
