@@ -28,17 +28,27 @@ var harmlessParameters = []string{
 }
 
 func TestDSNFromEnvConnectsWithEachHarmlessParameter(t *testing.T) {
-	for _, parameter := range harmlessParameters {
-		t.Setenv("SWANLAKE_LOCK_POSTGRES_CONNECTION", withParameter(t, server(t).URL(), parameter))
+	ping := func(driver string, parameters ...string) error {
+		text := server(t).URL()
+		for _, parameter := range parameters {
+			text = withParameter(t, text, parameter)
+		}
+		t.Setenv("SWANLAKE_LOCK_POSTGRES_CONNECTION", text)
 		dsn, err := pglock.DSNFromEnv()
 		must(t, err)
-		for _, driver := range drivers {
-			db, err := sql.Open(driver, dsn)
-			must(t, err)
-			if err := db.PingContext(shortly(t)); err != nil {
-				t.Errorf("%s with %s: %v", driver, parameter, err)
+		db, err := sql.Open(driver, dsn)
+		must(t, err)
+		defer db.Close()
+		return db.PingContext(shortly(t))
+	}
+	for _, driver := range drivers {
+		if err := ping(driver, harmlessParameters...); err != nil {
+			t.Errorf("%s with all of them: %v", driver, err)
+			for _, parameter := range harmlessParameters {
+				if err := ping(driver, parameter); err != nil {
+					t.Errorf("%s with %s: %v", driver, parameter, err)
+				}
 			}
-			db.Close()
 		}
 	}
 }
