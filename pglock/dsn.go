@@ -18,8 +18,22 @@ var ErrNoDSN = dsn.ErrNoDSN
 // A connection string is a list of key=value or a postgres:// URL, as [libpq
 // defines them], with the keys host, port, user, dbname, password, passfile,
 // sslmode, sslnegotiation, sslcert, sslkey, sslrootcert, sslsni,
-// connect_timeout, application_name, options and target_session_attrs. A
-// run-time parameter goes into options, as -c name=value.
+// connect_timeout, application_name, fallback_application_name, options,
+// target_session_attrs, krbsrvname, client_encoding (which must be UTF8),
+// min_protocol_version and max_protocol_version, and the usual settings of the
+// server: search_path, timezone, statement_timeout and the like. Any other of
+// these goes into options, as -c name=value.
+//
+// What does not matter to a lock is left out, as one of the drivers would send
+// it to the server, which knows no such setting: keepalives and
+// tcp_user_timeout, gssencmode=prefer, load_balance_hosts, pool_max_conns and
+// what else pgxpool, pgx, lib/pq and Prisma take for themselves. What guards
+// the connection and is beyond one of the drivers is refused by its name:
+// sslcrl, require_auth, sslpassword, gssencmode=require and so on. Only
+// channel_binding=require, which is in each of Neon's strings and which lib/pq
+// cannot do, is honoured in another way: it makes sslmode verify-full, so that
+// the server's certificate proves what the binding would, and a server whose
+// certificate no known authority signed is refused (name one in sslrootcert).
 //
 // The result is always key=value, and names host, port, user, dbname and
 // sslmode: the two drivers differ in what they take for granted and in how they
@@ -30,7 +44,8 @@ var ErrNoDSN = dsn.ErrNoDSN
 //
 // The drivers disagree on PGSERVICE next to a connection string, and on
 // PGHOSTADDR next to a host, so those are refused. With PGSERVICE the result
-// names the service alone, which the driver looks up: say sslmode there. The
+// names the service alone, which must be in the file that PGSERVICEFILE names,
+// or else in ~/.pg_service.conf. The driver looks it up: say sslmode there. The
 // drivers also read the PG variables themselves, and lib/pq refuses some that
 // are set, though empty, or that it does not support.
 //
@@ -40,7 +55,8 @@ var ErrNoDSN = dsn.ErrNoDSN
 //
 // With nothing set the error is [ErrNoDSN]. Any other names the variable at
 // fault and what is wrong with it, and never quotes its value, which may hold a
-// password. So may the result: it is not for logs.
+// password (only the name of an unknown service is quoted). So may the result:
+// it is not for logs.
 //
 // [libpq defines them]: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING
 func DSNFromEnv() (string, error) { return dsn.FromEnv() }

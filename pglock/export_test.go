@@ -99,11 +99,12 @@ func Expire(held swanlock.DistributedLock) {
 	h.led.mu.Unlock()
 }
 
-// QueueRelease is Release from where it has found that the lock is held: until it
-// is its turn, the lock may have expired, and been freed, and be another's.
-func QueueRelease(held swanlock.DistributedLock) error {
+// QueueRelease returns Release from where it has found that the lock is held: until
+// it is its turn, the lock may have expired, and been freed, and be another's.
+func QueueRelease(held swanlock.DistributedLock) func() error {
 	h := held.(*PostgresLock).h
-	return h.keeper.release(context.Background(), h)
+	k, _ := h.state()
+	return func() error { return k.release(context.Background(), h) }
 }
 
 // SplitTry is tryOnce in two halves: the claim, and what follows it. Between

@@ -122,6 +122,7 @@ func TestPoolStaleReleaseInABatch(t *testing.T) {
 		o, target := observe(t), newTarget(t)
 		p, proxy := slowPool(t, driver)
 		old := acquired(t, p, target, swanlock.WithTTL(time.Hour))
+		release := pglock.QueueRelease(old)
 		pglock.Expire(old)
 		next, err := p.TryAcquire(bg, target, swanlock.WithTTL(time.Hour))
 		for errors.Is(err, swanlock.ErrNotAcquired) {
@@ -134,7 +135,7 @@ func TestPoolStaleReleaseInABatch(t *testing.T) {
 		}
 		proxy.delay.Store(int64(200 * time.Millisecond))
 		call := func() { acquired(t, p, newTarget(t), swanlock.WithTTL(time.Hour)).Release(bg) }
-		together(call, call, func() { wantIs(t, pglock.QueueRelease(old), swanlock.ErrExpired) })
+		together(call, call, func() { wantIs(t, release(), swanlock.ErrExpired) })
 		o.wantHeld(target, backendOf(next))
 		must(t, next.Refresh(bg))
 		must(t, next.Release(bg))

@@ -79,3 +79,33 @@ func TestServerClientCertificate(t *testing.T) {
 		}
 	}
 }
+// TestChannelBindingIsTheCertificates: lib/pq cannot bind to the channel, so
+// channel_binding=require has both drivers look at the server's certificate.
+func TestChannelBindingIsTheCertificates(t *testing.T) {
+	srv := ownServer(t)
+	data, dir := filepath.Join(srv.Dir(), "data"), t.TempDir()
+	ca := (*pgtest.Authority)(nil).Issue(t, data, "ca", "swanlock test CA")
+	ca.Issue(t, data, "server", "server")
+	(*pgtest.Authority)(nil).Issue(t, dir, "stranger-ca", "another CA")
+	pgtest.Own(t, data, "ca.crt", "server.crt", "server.key")
+	admin := openURL(t, "pgx", srv.SocketURL())
+	run(t, admin, "CREATE ROLE locker LOGIN PASSWORD 'pa55'")
+	for setting, value := range map[string]string{"ssl_cert_file": "server.crt", "ssl_key_file": "server.key", "ssl": "on"} {
+		run(t, admin, fmt.Sprintf("ALTER SYSTEM SET %s = '%s'", setting, value))
+	}
+	admit(t, srv, "hostssl all all 127.0.0.1/32 scram-sha-256\n")
+	address, err := url.Parse(srv.URL())
+	must(t, err)
+	place := "postgresql://locker:pa55@127.0.0.1:" + address.Port() + "/postgres?sslmode=prefer"
+	for _, driver := range drivers {
+		must(t, lockByEnv(t, driver, map[string]string{"HOME": dir, "PGCONNECTION": place}))
+		must(t, lockByEnv(t, driver, map[string]string{"HOME": dir, "PGCONNECTION": place + "&channel_binding=require",
+			"PGSSLROOTCERT": filepath.Join(data, "ca.crt")}))
+		for _, root := range []string{"", filepath.Join(dir, "stranger-ca.crt")} {
+			err := lockByEnv(t, driver, map[string]string{"HOME": dir, "PGCONNECTION": place + "&channel_binding=require&sslrootcert=" + root})
+			if err == nil || !strings.Contains(err.Error(), "unknown authority") {
+				t.Errorf("%s: got %v with a server that nobody vouches for", driver, err)
+			}
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -15,7 +16,6 @@ import (
 	"github.com/pressly/goose/v3/lock"
 
 	"github.com/swanlake-io/swanlock/migrations"
-	"github.com/swanlake-io/swanlock/pglock"
 )
 
 func cmdMigrate(ctx context.Context, s streams, args []string) error {
@@ -23,7 +23,7 @@ func cmdMigrate(ctx context.Context, s streams, args []string) error {
 	if err != nil {
 		return err
 	}
-	var do func(context.Context, streams, *goose.Provider) error
+	var do func(context.Context, streams, *sql.DB) error
 	switch args[0] {
 	case "up":
 		do = migrateUp
@@ -48,11 +48,7 @@ func cmdMigrate(ctx context.Context, s streams, args []string) error {
 		return err
 	}
 	defer db.Close()
-	p, err := migrator(db)
-	if err == nil {
-		err = do(ctx, s, p)
-	}
-	if err != nil {
+	if err := do(ctx, s, db); err != nil {
 		if ended := interrupted(ctx, "migrate"); ended != nil {
 			return ended
 		}
@@ -63,14 +59,10 @@ func cmdMigrate(ctx context.Context, s streams, args []string) error {
 
 // migrator applies migrations, by one process at a time.
 func migrator(db *sql.DB) (*goose.Provider, error) {
-	// A lock of our own, so that we do not wait for other users of goose. Once a
-	// second for five minutes.
-	locker, err := lock.NewPostgresSessionLocker(
-		lock.WithLockID(int64(pglock.KeyOf(migrations.Table))),
-		lock.WithLockTimeout(1, 300))
-	if err != nil {
-		return nil, err
-	}
+	return migratorWith(db, newMigrationLock(migrations.Table))
+}
+
+func migratorWith(db *sql.DB, locker lock.SessionLocker) (*goose.Provider, error) {
 	return goose.NewProvider(goose.DialectPostgres, db, migrations.FS,
 		goose.WithTableName(migrations.Table),
 		goose.WithSessionLocker(locker),
@@ -78,12 +70,24 @@ func migrator(db *sql.DB) (*goose.Provider, error) {
 		goose.WithLogger(goose.NopLogger()))
 }
 
-func migrateUp(ctx context.Context, s streams, p *goose.Provider) error {
+func migrateUp(ctx context.Context, s streams, db *sql.DB) error {
+	if err := refusePooler(ctx, db); err != nil {
+		return err
+	}
+	adopting := &adopter{SessionLocker: newMigrationLock(migrations.Table)}
+	p, err := migratorWith(db, adopting)
+	if err != nil {
+		return err
+	}
 	done, err := p.Up(ctx)
 	if err != nil {
 		return err
 	}
-	if len(done) == 0 {
+	if adopting.adopted != "" {
+		if err := print(s.out, "adopted "+adopting.adopted+"\n"); err != nil {
+			return err
+		}
+	} else if len(done) == 0 {
 		return print(s.out, "nothing to do\n")
 	}
 	for _, m := range done {
@@ -94,7 +98,14 @@ func migrateUp(ctx context.Context, s streams, p *goose.Provider) error {
 	return nil
 }
 
-func migrateDown(ctx context.Context, s streams, p *goose.Provider) error {
+func migrateDown(ctx context.Context, s streams, db *sql.DB) error {
+	if err := refusePooler(ctx, db); err != nil {
+		return err
+	}
+	p, err := migrator(db)
+	if err != nil {
+		return err
+	}
 	m, err := p.Down(ctx)
 	if errors.Is(err, goose.ErrNoNextVersion) {
 		return print(s.out, "nothing to do\n")
@@ -105,21 +116,44 @@ func migrateDown(ctx context.Context, s streams, p *goose.Provider) error {
 	return print(s.out, "removed "+m.Source.Path+"\n")
 }
 
-func migrateStatus(ctx context.Context, s streams, p *goose.Provider) error {
-	all, err := p.Status(ctx)
+// migrateStatus only looks: it writes nothing, and takes no lock.
+func migrateStatus(ctx context.Context, s streams, db *sql.DB) error {
+	p, err := migrator(db)
 	if err != nil {
 		return err
 	}
-	for _, m := range all {
-		line := "pending                    "
-		if m.State == goose.StateApplied {
-			line = "applied " + m.AppliedAt.UTC().Format(time.DateTime)
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for _, m := range p.ListSources() {
+		line, err := statusOf(ctx, conn, m)
+		if err == nil {
+			err = print(s.out, fmt.Sprintf("%-27s  %s\n", line, filepath.Base(m.Path)))
 		}
-		if err := print(s.out, line+"  "+m.Source.Path+"\n"); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func statusOf(ctx context.Context, conn *sql.Conn, m *goose.Source) (string, error) {
+	at, err := appliedAt(ctx, conn, m.Version)
+	if err != nil || !at.IsZero() {
+		return "applied " + at.UTC().Format(time.DateTime), err
+	}
+	switch there, err := audit(ctx, conn); {
+	case err != nil:
+		return "", err
+	case m.Version != auditVersion || there == "":
+		return "pending", nil
+	case there == auditColumns:
+		return "applied, not by migrate up", nil
+	default:
+		return "another table is in the way", nil
+	}
 }
 
 // upSQL is what the migrations do, without what only goose reads.

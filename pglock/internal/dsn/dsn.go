@@ -35,9 +35,9 @@ func faulty(from, problem string) error { return fmt.Errorf("pglock: %s: %s", fr
 func fromVars(getenv func(string) string) (string, error) {
 	isSet := func(name string) bool { return getenv(name) != "" }
 	settings := make(map[string]setting)
-	for _, k := range dsnKeys {
-		if isSet(k.env) {
-			settings[k.key] = setting{getenv(k.env), k.env}
+	for _, k := range keys {
+		if k.env != "" && isSet(k.env) {
+			settings[k.name] = setting{getenv(k.env), k.env}
 		}
 	}
 
@@ -52,6 +52,13 @@ func fromVars(getenv func(string) string) (string, error) {
 		}
 	} else if !slices.ContainsFunc(placeVars, isSet) {
 		return "", ErrNoDSN
+	}
+	for _, e := range extras {
+		if e.env != "" {
+			if problem := e.check(getenv(e.env)); problem != "" {
+				return "", faulty(e.env, problem)
+			}
+		}
 	}
 	for _, name := range []string{"PGHOST", "PGPORT"} { // lib/pq appends them to the winner's
 		if isSet(winner) && strings.Contains(getenv(name), ",") {
@@ -68,11 +75,14 @@ func fromVars(getenv func(string) string) (string, error) {
 		settings["host"] = setting{getenv("PGHOSTADDR"), "PGHOSTADDR"}
 	}
 	if isSet("PGSERVICE") {
+		if problem := findService(getenv("PGSERVICE"), getenv); problem != "" {
+			return "", faulty("PGSERVICE", problem)
+		}
 		return "service=" + quoted(getenv("PGSERVICE")), nil
 	}
 
-	for _, k := range dsnKeys {
-		if s := settings[k.key]; s.value != "" {
+	for _, k := range keys {
+		if s := settings[k.name]; s.value != "" {
 			if problem := k.check(s.value); problem != "" {
 				return "", faulty(s.from, problem)
 			}
@@ -82,9 +92,9 @@ func fromVars(getenv func(string) string) (string, error) {
 		return "", err
 	}
 	var dsn []string
-	for _, k := range dsnKeys {
-		if s := settings[k.key]; s.value != "" {
-			dsn = append(dsn, k.key+"="+quoted(s.value))
+	for _, k := range keys {
+		if s := settings[k.name]; s.value != "" {
+			dsn = append(dsn, k.name+"="+quoted(s.value))
 		}
 	}
 	return strings.Join(dsn, " "), nil
@@ -119,6 +129,10 @@ func fillIn(settings map[string]setting) error {
 		fill("user", who.Username)
 	}
 	fill("dbname", settings["user"].value)
+	atLeast(settings)
+	if s := settings["client_encoding"]; s.value != "" {
+		settings["client_encoding"] = setting{value: "UTF8"}
+	}
 
 	usual, least, asked := "prefer", "disable", ""
 	if s := settings["sslnegotiation"]; s.value == "direct" {
@@ -127,13 +141,36 @@ func fillIn(settings map[string]setting) error {
 	if s := settings["sslrootcert"]; s.value == "system" {
 		usual, least, asked = "verify-full", "verify-full", s.from
 	}
+	// lib/pq cannot bind to the channel. What that proves is that no one stands
+	// between, which the certificate proves too.
+	binding := settings["channel_binding"]
+	if binding.value == "require" {
+		asked = binding.from
+	}
 	if asked != "" && isSocket(hosts[0]) {
 		return faulty(asked, "asks for TLS, which a Unix socket does not have")
 	}
-	if mode := fill("sslmode", usual); slices.Index(sslModes, mode) < slices.Index(sslModes, least) {
+	mode := fill("sslmode", usual)
+	if binding.value == "require" && mode == "disable" {
+		return faulty(settings["sslmode"].from, "must be require at least, because of "+asked)
+	}
+	if binding.value == "require" {
+		settings["sslmode"] = setting{value: "verify-full"}
+		return nil
+	}
+	if slices.Index(sslModes, mode) < slices.Index(sslModes, least) {
 		return faulty(settings["sslmode"].from, "must be "+least+" at least, because of "+asked)
 	}
 	return nil
+}
+
+// atLeast sets max_protocol_version as pgx does: lib/pq's own default is 3.0,
+// whatever the least version is, and then it refuses both.
+func atLeast(settings map[string]setting) {
+	least, most := settings["min_protocol_version"].value, settings["max_protocol_version"].value
+	if most == "" && slices.Index(protocols, least) > 0 {
+		settings["max_protocol_version"] = setting{value: "latest"}
+	}
 }
 
 func quoted(value string) string {

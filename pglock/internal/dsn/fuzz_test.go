@@ -18,7 +18,8 @@ func FuzzDSN(f *testing.F) {
 		{"postgres://u:", "@h:1,[::1]:2/d?sslmode=disable&options=-c%20a%3Db"},
 		{"postgresql://%2Ftmp/", "?host=/x&ssl=true"}, {"", "=x"}, {"password=x ", "=x"}, {"port=", " host=x"},
 		{"user=a\\ b password=\\'", "\xff\x00"}, {"postgres://u:%", "@h"}, {"postgres://postgresql://", "\f"},
-		{"sslmode=", ""}, {"sslrootcert=system password=", ""},
+		{"channel_binding=require search_path=", " TimeZone=UTC keepalives=1"},
+		{"sslcrl=", " sslpassword=x"}, {"sslmode=", ""}, {"sslrootcert=system password=", ""},
 	} {
 		f.Add(seed[0], seed[1])
 	}
@@ -53,6 +54,19 @@ func FuzzDSN(f *testing.F) {
 			want.Database = cmp.Or(want.Database, want.User)
 			if want.Host == "/var/run/postgresql" || want.Host == "/tmp" { // what pgx takes for the default
 				want.Host = got.Host
+			}
+			for name, value := range maps.Clone(want.RuntimeParams) {
+				// These are left out or written anew.
+				if _, ok := findExtra(name); ok || name == "client_encoding" {
+					delete(want.RuntimeParams, name)
+				} else if lower := strings.ToLower(name); lower != name {
+					delete(want.RuntimeParams, name)
+					want.RuntimeParams[lower] = value
+				}
+			}
+			delete(got.RuntimeParams, "client_encoding")
+			if strings.Contains(text, "fallback_application_name") {
+				want.RuntimeParams["application_name"] = got.RuntimeParams["application_name"]
 			}
 			if got.User != want.User || got.Password != want.Password || got.Database != want.Database || got.Host != want.Host ||
 				got.Port != want.Port || !maps.Equal(got.RuntimeParams, want.RuntimeParams) {

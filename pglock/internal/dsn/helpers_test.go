@@ -48,11 +48,16 @@ func readDSN(t *testing.T, dsn string) (*pgx.ConnConfig, pq.Config) {
 	if err != nil {
 		t.Fatalf("lib/pq refuses %s: %v", dsn, err)
 	}
-	if len(q.Runtime) > 0 {
-		t.Errorf("lib/pq sends %v to the server for %s", q.Runtime, dsn)
+	for name := range q.Runtime {
+		if !slices.Contains(runTimeParameters, name) {
+			t.Errorf("lib/pq sends %s to the server for %s", name, dsn)
+		}
 	}
-	for name := range x.RuntimeParams {
-		if name != "application_name" && name != "options" {
+	for name, value := range x.RuntimeParams {
+		switch {
+		case name == "application_name", name == "options", name == "client_encoding":
+		case slices.Contains(runTimeParameters, name) && q.Runtime[name] == value:
+		default:
 			t.Errorf("pgx sends %s to the server for %s", name, dsn)
 		}
 	}
@@ -81,6 +86,10 @@ func readDSN(t *testing.T, dsn string) (*pgx.ConnConfig, pq.Config) {
 		{"password", x.Password, q.Password},
 		{"application_name", x.RuntimeParams["application_name"], q.ApplicationName},
 		{"options", x.RuntimeParams["options"], q.Options},
+		{"least protocol", x.MinProtocolVersion, string(q.MinProtocolVersion)},
+		{"best protocol", x.MaxProtocolVersion, string(q.MaxProtocolVersion)},
+		{"krbsrvname", x.KerberosSrvName, q.KrbSrvname},
+		{"krbspn", x.KerberosSpn, q.KrbSpn},
 		{"connect_timeout", x.ConnectTimeout, q.ConnectTimeout},
 		{"first try in the clear", x.TLSConfig == nil, q.SSLMode == pq.SSLModeDisable || q.SSLMode == pq.SSLModeAllow},
 	} {

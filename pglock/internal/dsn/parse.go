@@ -21,19 +21,31 @@ func parseConnection(text, from string, settings map[string]setting) (problem st
 	}
 	own, last := make(map[string]string), "the start"
 	for _, p := range pairs {
+		name := p.key
+		if lower := strings.ToLower(name); slices.Contains(runTimeParameters, lower) {
+			name = lower // gorm's manual writes TimeZone
+		}
+		e, isExtra := findExtra(name)
 		switch {
-		case p.key == "hostaddr":
+		case name == "hostaddr":
 			return "hostaddr is not known to pgx: write the address as host"
-		case p.key == "service":
+		case name == "service" || name == "servicefile":
 			return "service means different things to lib/pq and pgx: set PGSERVICE, and no connection string"
-		case !slices.ContainsFunc(dsnKeys, func(k dsnKey) bool { return k.key == p.key }):
+		case isExtra:
+			if problem := e.check(p.value); problem != "" {
+				return name + ": " + problem
+			}
+		case !isKey(name):
 			return "the setting after " + last + " has a key that lib/pq and pgx do not share"
 		}
-		own[p.key], last = p.value, p.key // the last one of a key wins
+		own[name], last = p.value, name // the last one of a key wins
 	}
 	maps.DeleteFunc(own, func(_, value string) bool { return value == "" })
 	if len(own) == 0 {
 		return "holds no setting"
+	}
+	if fallback := own["fallback_application_name"]; own["application_name"] == "" && settings["application_name"].value == "" {
+		own["application_name"] = fallback
 	}
 	for key, value := range own {
 		settings[key] = setting{value, from + ": " + key}

@@ -50,7 +50,7 @@ func TestFromEnvNamesTheBadVariableAndNotItsValue(t *testing.T) {
 		{vars{v: `password='hunter2\`}, v + ": ends in a backslash"},
 		{vars{v: "password= host=hunter2"}, v + ": has a blank"},
 		{vars{v: "database=hunter2"}, v + ": the setting after the start"},
-		{vars{v: "host=db search_path=hunter2"}, v + ": the setting after host"},
+		{vars{v: "host=db no_such_setting=hunter2"}, v + ": the setting after host"},
 		{vars{v: "host=db hostaddr=127.0.0.1"}, v + ": hostaddr is not"},
 		{vars{v: "service=hunter2"}, v + ": service means"},
 		{vars{v: "host=h port=hunter2"}, v + ": port: must be a number from 1"},

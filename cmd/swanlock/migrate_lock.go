@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+// maxMigrationWait bounds the wait for another process that migrates.
+const maxMigrationWait = 5 * time.Minute
+
+// A migrationLock is goose's SessionLocker, on a lock of pglock's. goose's own
+// would be stranded if the connection turned out not to be one session, and
+// waiting for it polls once a second.
+type migrationLock struct {
+	target string
+	held   *pglock.PostgresLock
+}
+
+func newMigrationLock(target string) *migrationLock { return &migrationLock{target: target} }
+
+// SessionLock waits for the lock, on the session that migrates. It has no TTL:
+// nothing could refresh it while goose uses the connection.
+func (l *migrationLock) SessionLock(ctx context.Context, conn *sql.Conn) (err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, maxMigrationWait, errors.New("another process has been migrating for "+maxMigrationWait.String()))
+	defer cancel()
+	l.held, err = pglock.Acquire(ctx, conn, l.target)
+	return err
+}
+
+// SessionUnlock frees the lock. If it was lost, so was the session, and an
+// error says so: what goose did last may not be done.
+func (l *migrationLock) SessionUnlock(ctx context.Context, _ *sql.Conn) error {
+	return l.held.Release(ctx)
+}
+
+// refusePooler refuses a pooler in transaction mode before anything is locked
+// or prepared through it: two connections that share one backend give it away,
+// and so does one that has two. It asks more than once, as others may use the
+// pooler too.
+func refusePooler(ctx context.Context, db *sql.DB) error {
+	var conns [2]*sql.Conn
+	for i := range conns {
+		conn, err := db.Conn(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		conns[i] = conn
+	}
+	var pids [2]int
+	for range 3 {
+		for i, conn := range conns {
+			var pid int
+			if err := conn.QueryRowContext(ctx, "SELECT pg_catalog.pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid); err != nil {
+				return err
+			}
+			if pids[i] != 0 && pids[i] != pid {
+				return fmt.Errorf("%w (process %d, then %d)", pglock.ErrPooler, pids[i], pid)
+			}
+			pids[i] = pid
+		}
+		if pids[0] == pids[1] {
+			return fmt.Errorf("%w (two connections share the process %d)", pglock.ErrPooler, pids[0])
+		}
+	}
+	return nil
+}
