@@ -105,3 +105,14 @@ func ExampleLocker_deadline() {
 	fmt.Println(errors.Is(err, swanlock.ErrNotAcquired), errors.Is(err, context.DeadlineExceeded))
 	// Output: true true
 }
+
+// Spellings of one path are one target, whichever Locker is asked.
+func ExampleKeyOf() {
+	fmt.Println(swanlock.KeyOf("/ducklake/checkpoint/swanlake"))
+	fmt.Println(swanlock.KeyOf("/lake/t1") == swanlock.KeyOf("lake//t1/"))
+	fmt.Println(swanlock.KeyOf("/lake/t1") == swanlock.KeyOf("/lake/T1"))
+	// Output:
+	// 1097463690975298865
+	// true
+	// false
+}

@@ -160,7 +160,7 @@ func (s *poolSession) awaited(ctx context.Context, h *hold, below int64) (awaite
 		return false, nil
 	}
 	err = s.w.look(ctx, s.led, func(ctx context.Context) (err error) {
-		awaited, err = s.w.q.Awaited(ctx, db.AwaitedParams{Key: int64(h.id.key), Hash: h.id.key.hash(), Below: below})
+		awaited, err = s.w.q.Awaited(ctx, db.AwaitedParams{Key: int64(h.id.key), Hash: lineHash(h.id.key), Below: below})
 		return err
 	})
 	return awaited, explain(err, false)

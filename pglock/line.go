@@ -42,8 +42,8 @@ type ticket struct {
 	lowest atomic.Int32 // no number below is live
 }
 
-// hash is the key in the space that tickets are in.
-func (k Key) hash() int32 { return int32(k ^ k>>32) }
+// lineHash is the key in the space that tickets are in.
+func lineHash(k Key) int32 { return int32(k ^ k>>32) }
 
 // A crowd is what is known of the line for the key that was last waited for. Who
 // wants the key again goes to the end of the line at once: a try would mostly be in
@@ -102,7 +102,7 @@ func (c *crowd) joined(key Key, t *ticket, tried bool) {
 func (c *crowd) passed(t *ticket, lowest int32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.key.hash() == t.hash && c.lowest <= lowest && lowest <= c.last {
+	if lineHash(c.key) == t.hash && c.lowest <= lowest && lowest <= c.last {
 		c.lowest = lowest
 	}
 }
@@ -110,7 +110,7 @@ func (c *crowd) passed(t *ticket, lowest int32) {
 // takeTicket joins the line. It returns nil, without an error, if too many
 // others joined at the same moment, again and again.
 func (w *wire) takeTicket(ctx context.Context, led *ledger, key Key, c *crowd) (*ticket, error) {
-	t := &ticket{led: led, w: w, crowd: c, hash: key.hash()}
+	t := &ticket{led: led, w: w, crowd: c, hash: lineHash(key)}
 	var err error
 	hint, lowest := c.hint(key)
 	own := slices.Max(append(led.line(t.hash), 0)) // its last

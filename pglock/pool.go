@@ -113,7 +113,7 @@ func (p *Pool) Acquire(ctx context.Context, target string, opts ...swanlock.Opti
 		newcomes := !p.awaited(r.key) && !p.crowd.at(r.key)
 		if newcomes {
 			newcomer := r
-			newcomer.gate = r.key.hash()
+			newcomer.gate = lineHash(r.key)
 			switch l, err := p.try(ctx, newcomer); {
 			case !elsewhere(err):
 				return l, err

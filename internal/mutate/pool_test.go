@@ -77,7 +77,7 @@ var pool = []mutant{
 		"int(room / 2)",
 		"int(room)"},
 	{"newcomers overtake", "pool.go", "TestPoolNewcomersDoNotOvertake",
-		"newcomer.gate = r.key.hash()",
+		"newcomer.gate = lineHash(r.key)",
 		""},
 	{"a dead session is the caller's trouble", "pool.go", "TestPoolTryAfterKill",
 		"!errors.Is(err, errSessionGone) {\n\t\t\tbreak",

@@ -64,8 +64,8 @@ var knockouts = []knockout{
 		"WHEN CASE WHEN $5::boolean THEN true ELSE pg_try_advisory_lock($6::bigint) END"}},
 		"none", []string{"readers-writer"}, 10},
 	{"half of the processes have keys of their own", []edit{
-		{"pglock/key.go", "import (\n", "import (\n	\"os\"\n"},
-		{"pglock/key.go", "return Key(h.sum())", "return Key(h.sum() ^ uint64(os.Getpid()&1))"}},
+		{"key.go", "import (\n", "import (\n	\"os\"\n"},
+		{"key.go", "return Key(h.sum())", "return Key(h.sum() ^ uint64(os.Getpid()&1))"}},
 		"none", []string{"mutex", "readers-writer"}, 10},
 	{"the fence is the session's, not the grant's", []edit{{"pglock/wire.go",
 		"h.info.Fence = uint64(answer)",
