@@ -21,7 +21,7 @@ type brokenLocker struct {
 	panics bool
 }
 
-var brokenLockers = slices.Concat(brokenLocks, brokenWaits, brokenOptions)
+var brokenLockers = slices.Concat(brokenLocks, brokenKeys, brokenWaits, brokenOptions)
 
 // A backend makes, for each case anew, the lockers that it runs against.
 type backend struct {
