@@ -14,6 +14,10 @@ import (
 // runtime.Goexit. Do returns the errors of f and of the release, both if there
 // are two (errors.Is finds either). An error that matches ErrLost says that f may
 // have run, for a while, without the lock.
+//
+// The context tells f that the lock has ended. A step that must not be cut short
+// looks before it begins: held.Deadline says until when the lock is held for
+// certain. It is no deadline of the context, since each refresh moves it on.
 func Do(ctx context.Context, l Locker, target string, f func(ctx context.Context, held DistributedLock) error, opts ...Option) (err error) {
 	held, err := l.Acquire(ctx, target, opts...)
 	if err != nil {

@@ -166,6 +166,15 @@ func (k *lock) Err() error {
 	return k.ended()
 }
 
+func (k *lock) Deadline() (time.Time, bool) {
+	k.space.mu.Lock()
+	defer k.space.mu.Unlock()
+	if k.info.TTL == 0 {
+		return time.Time{}, false
+	}
+	return k.deadline, true
+}
+
 // Refresh refuses a ctx that has ended, and leaves the lock as it was.
 func (k *lock) Refresh(ctx context.Context) error {
 	k.space.mu.Lock()
