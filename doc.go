@@ -1,6 +1,7 @@
 // Package swanlock is the contract of distributed locks: what a lock is
 // (DistributedLock), what takes one (Locker), how (Option), and what may go
-// wrong (the errors). Do runs a function while a lock is held.
+// wrong (the errors). Do runs a function while a lock is held, and WithLock makes
+// a context that ends with a lock.
 //
 //	err := swanlock.Do(ctx, locker, "/lake/checkpoint", func(ctx context.Context, held swanlock.DistributedLock) error {
 //		return checkpoint(ctx) // on no other host now; ctx ends if the lock is lost

@@ -35,6 +35,30 @@ func ExampleDo_expired() {
 	// Output: true
 }
 
+// A leader serves for as long as it leads. The context that it serves under
+// ends with the lock, and tells why.
+func ExampleWithLock() {
+	locks := memlock.New()
+	ctx := context.Background()
+	serve := func(ctx context.Context) error {
+		locks.Lose("/leader", errors.New("the server restarted")) // as it may at any time
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+
+	held, err := locks.Acquire(ctx, "/leader")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer held.Release(ctx)
+	leading, cancel := swanlock.WithLock(ctx, held)
+	defer cancel()
+	err = serve(leading)
+	fmt.Println(errors.Is(err, swanlock.ErrLost), ctx.Err())
+	// Output: true <nil>
+}
+
 // One of several hosts does the job; the others go on to something else.
 func ExampleLocker() {
 	var locks swanlock.Locker = memlock.New()
@@ -104,4 +128,15 @@ func ExampleLocker_deadline() {
 	_, err = locks.Acquire(ctx, "/busy")
 	fmt.Println(errors.Is(err, swanlock.ErrNotAcquired), errors.Is(err, context.DeadlineExceeded))
 	// Output: true true
+}
+
+// Spellings of one path are one target, whichever Locker is asked.
+func ExampleKeyOf() {
+	fmt.Println(swanlock.KeyOf("/ducklake/checkpoint/swanlake"))
+	fmt.Println(swanlock.KeyOf("/lake/t1") == swanlock.KeyOf("lake//t1/"))
+	fmt.Println(swanlock.KeyOf("/lake/t1") == swanlock.KeyOf("/lake/T1"))
+	// Output:
+	// 1097463690975298865
+	// true
+	// false
 }

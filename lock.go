@@ -68,10 +68,20 @@ type DistributedLock interface {
 	// Err is nil while the lock is held, then ErrReleased or an error that
 	// matches ErrLost and tells the cause. It asks the clock, not the server.
 	Err() error
+
+	// Deadline returns when the holder must have stopped what the lock guards,
+	// unless the lock is refreshed before; ok is false if no time is set for it,
+	// as without a TTL. It is by this machine's clock, and never later than the
+	// time at which the lock is free for others, since it counts from before the
+	// last refresh was sent. It moves on with each refresh, also with one in the
+	// background. The lock may be lost before, for another reason than its TTL;
+	// once it is no longer held, its deadline means nothing.
+	Deadline() (deadline time.Time, ok bool)
 }
 
 // A Locker takes locks. All its methods may be called by several goroutines
-// at once.
+// at once. Two targets are one if KeyOf says so, however they are spelled; each
+// lock's Info has the spelling that its own caller used.
 //
 // Both methods refuse bad input (an empty target, a NUL byte, a negative TTL)
 // before anything is sent, and an option that they cannot honour with an error

@@ -21,7 +21,7 @@ type brokenLocker struct {
 	panics bool
 }
 
-var brokenLockers = slices.Concat(brokenLocks, brokenWaits, brokenOptions)
+var brokenLockers = slices.Concat(brokenLocks, brokenKeys, brokenWaits, brokenOptions, brokenDeadlines)
 
 // A backend makes, for each case anew, the lockers that it runs against.
 type backend struct {
@@ -117,6 +117,8 @@ type brokenLock struct {
 	release func(context.Context) error
 	done    func() <-chan struct{}
 	err     func() error
+
+	deadline func() (time.Time, bool)
 }
 
 func (k brokenLock) Info() swanlock.Info {
@@ -145,6 +147,13 @@ func (k brokenLock) Done() <-chan struct{} {
 		return k.done()
 	}
 	return k.DistributedLock.Done()
+}
+
+func (k brokenLock) Deadline() (time.Time, bool) {
+	if k.deadline != nil {
+		return k.deadline()
+	}
+	return k.DistributedLock.Deadline()
 }
 
 func (k brokenLock) Err() error {

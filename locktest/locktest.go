@@ -164,7 +164,7 @@ type testCase struct {
 	run   func(*env)
 }
 
-var cases = concat(exclusionCases, releaseCases, waitCases, sharedCases, fenceCases, leaseCases,
+var cases = concat(exclusionCases, keyCases, releaseCases, waitCases, sharedCases, fenceCases, leaseCases, deadlineCases,
 	lossCases, inputCases, concurrencyCases, doCases)
 
 func concat(lists ...[]testCase) []testCase {

@@ -13,13 +13,13 @@ import (
 // A space is what a server is to other lockers: all lines, under one mutex.
 type space struct {
 	mu    sync.Mutex
-	lines map[string]*line // those with a holder or a waiter
-	fence uint64           // the last one given
+	lines map[swanlock.Key]*line // those with a holder or a waiter
+	fence uint64                 // the last one given
 }
 
 // A line is one target's holders and those who wait for it, in their order.
 type line struct {
-	target  string
+	key     swanlock.Key
 	holders []*lock
 	waiters []*lock
 }
@@ -31,14 +31,14 @@ func (s *space) settle(ln *line) {
 	now := time.Now()
 	for _, k := range slices.Clone(ln.holders) {
 		if k.info.TTL > 0 && !now.Before(k.deadline) {
-			k.end(fmt.Errorf("memlock: %q: %w", ln.target, swanlock.ErrExpired))
+			k.end(fmt.Errorf("memlock: %q: %w", k.info.Target, swanlock.ErrExpired))
 		}
 	}
 	var still []*lock
 	for _, k := range ln.waiters {
 		switch {
 		case ln.heldBy(k.locker):
-			k.refused = fmt.Errorf("memlock: %q: %w", ln.target, swanlock.ErrAlreadyHeld)
+			k.refused = fmt.Errorf("memlock: %q: %w", k.info.Target, swanlock.ErrAlreadyHeld)
 			close(k.answered)
 		case len(still) == 0 && ln.admits(k):
 			k.start(now)
@@ -48,7 +48,7 @@ func (s *space) settle(ln *line) {
 	}
 	ln.waiters = still
 	if len(ln.holders) == 0 && len(ln.waiters) == 0 {
-		delete(s.lines, ln.target)
+		delete(s.lines, ln.key)
 	}
 }
 
@@ -66,8 +66,8 @@ func (ln *line) heldBy(l *Locker) bool {
 	return l.one && slices.ContainsFunc(ln.holders, func(k *lock) bool { return k.locker == l })
 }
 
-// A lock waits in its line until it is answered: granted or refused. Once
-// granted its info does not change; the rest is guarded by space.mu.
+// A lock waits in its line until it is answered: granted or refused. Its info
+// does not change once it is granted; the rest is guarded by space.mu.
 type lock struct {
 	space    *space
 	line     *line
@@ -84,6 +84,13 @@ type lock struct {
 	released bool
 }
 
+// newLock returns what l is asked for, not in line yet.
+func newLock(l *Locker, ln *line, target string, o swanlock.Options) *lock {
+	return &lock{space: l.space, line: ln, locker: l, opts: o,
+		info:     swanlock.Info{Target: target, Owner: o.Owner, TTL: o.TTL, Shared: o.Shared},
+		answered: make(chan struct{}), done: make(chan struct{})}
+}
+
 func (k *lock) waiting() bool {
 	select {
 	case <-k.answered:
@@ -95,13 +102,7 @@ func (k *lock) waiting() bool {
 
 // start grants k.
 func (k *lock) start(now time.Time) {
-	k.info = swanlock.Info{
-		Target:     k.line.target,
-		Owner:      k.opts.Owner,
-		TTL:        k.opts.TTL,
-		AcquiredAt: now,
-		Shared:     k.opts.Shared,
-	}
+	k.info.AcquiredAt = now
 	if k.opts.Fence {
 		k.space.fence++
 		k.info.Fence = k.space.fence
@@ -163,6 +164,15 @@ func (k *lock) Err() error {
 	k.space.mu.Lock()
 	defer k.space.mu.Unlock()
 	return k.ended()
+}
+
+func (k *lock) Deadline() (time.Time, bool) {
+	k.space.mu.Lock()
+	defer k.space.mu.Unlock()
+	if k.info.TTL == 0 {
+		return time.Time{}, false
+	}
+	return k.deadline, true
 }
 
 // Refresh refuses a ctx that has ended, and leaves the lock as it was.

@@ -20,7 +20,8 @@ import (
 // A Locker is a swanlock.Locker whose locks live in this process. It honours
 // every option. Each target has a line, first come, first served: readers next
 // to each other in line enter together, and neither a try nor a later reader
-// overtakes a waiting writer.
+// overtakes a waiting writer. Targets are told apart by swanlock.KeyOf, as on a
+// server: "/lake/t1" and "lake//t1" are one.
 //
 // A Locker is like a pool: each of its locks has a session of its own, so that
 // a second acquire of a target waits, or is not acquired, whoever asks. See
@@ -33,7 +34,7 @@ type Locker struct {
 // New returns a Locker with no locks held. Lockers from different New calls
 // know nothing of each other.
 func New() *Locker {
-	return &Locker{space: &space{lines: make(map[string]*line)}}
+	return &Locker{space: &space{lines: make(map[swanlock.Key]*line)}}
 }
 
 // Session returns a Locker on the same locks that is one session, like one
@@ -57,9 +58,10 @@ func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Op
 	return l.acquire(ctx, target, true, opts)
 }
 
-// Lose takes target away from all who hold it, as a dead session or an
-// administrator would, and reports whether anybody held it. Their Done is
-// closed when it returns, and their Err matches swanlock.ErrLost and cause.
+// Lose takes target away from all that hold it, under whichever spelling, as a
+// dead session or an administrator would, and reports whether anything held it.
+// Their Done is closed when it returns, and their Err matches swanlock.ErrLost
+// and cause.
 // Pass swanlock.ErrExpired for a TTL that ran out, or nil.
 func (l *Locker) Lose(target string, cause error) bool {
 	if cause == nil {
@@ -68,14 +70,14 @@ func (l *Locker) Lose(target string, cause error) bool {
 	s := l.space
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ln := s.lines[target]
+	ln := s.lines[swanlock.KeyOf(target)]
 	if ln == nil {
 		return false
 	}
 	s.settle(ln)
 	holders := slices.Clone(ln.holders)
 	for _, k := range holders {
-		k.end(fmt.Errorf("memlock: %q: %w: %w", target, swanlock.ErrLost, cause))
+		k.end(fmt.Errorf("memlock: %q: %w: %w", k.info.Target, swanlock.ErrLost, cause))
 	}
 	s.settle(ln)
 	return len(holders) > 0
@@ -93,12 +95,13 @@ func (l *Locker) acquire(ctx context.Context, target string, wait bool, opts []s
 	// A try joins the line too, and leaves it if it was not its turn at once.
 	s := l.space
 	s.mu.Lock()
-	ln := s.lines[target]
+	key := swanlock.KeyOf(target)
+	ln := s.lines[key]
 	if ln == nil {
-		ln = &line{target: target}
-		s.lines[target] = ln
+		ln = &line{key: key}
+		s.lines[key] = ln
 	}
-	k := &lock{space: s, line: ln, locker: l, opts: o, answered: make(chan struct{}), done: make(chan struct{})}
+	k := newLock(l, ln, target, o)
 	ln.waiters = append(ln.waiters, k)
 	s.settle(ln)
 	if !wait && k.waiting() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -416,4 +417,32 @@ func TestErrorNamesTargetAndHolder(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	release(t, held)
+}
+
+// Each error names the target as its caller spelled it, not as others did.
+func TestSpellings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New()
+		one := l.Session()
+		spelled := target + "/"
+		held := mustTry(t, one, swanlock.WithTTL(time.Minute))
+		_, err := one.TryAcquire(t.Context(), spelled)
+		if !errors.Is(err, swanlock.ErrAlreadyHeld) || !strings.HasPrefix(fmt.Sprint(err), `memlock: "/some/target/": `) {
+			t.Errorf("another spelling by the holder: got %v, want ErrAlreadyHeld of that spelling", err)
+		}
+		next, err := l.Acquire(t.Context(), spelled) // when the TTL has run out
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := held.Err(); !errors.Is(err, swanlock.ErrExpired) || !strings.HasPrefix(fmt.Sprint(err), `memlock: "/some/target": `) {
+			t.Errorf("Err of the one that expired: got %v, want ErrExpired of its spelling", err)
+		}
+		if !l.Lose("some//target", nil) {
+			t.Errorf("Lose of another spelling: got false, want true")
+		}
+		if err := next.Err(); !errors.Is(err, swanlock.ErrLost) || !strings.HasPrefix(fmt.Sprint(err), `memlock: "/some/target/": `) {
+			t.Errorf("Err after Lose of another spelling: got %v, want ErrLost of the lock's spelling", err)
+		}
+		empty(t, l)
+	})
 }

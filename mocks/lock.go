@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/swanlake-io/swanlock"
 )
@@ -26,17 +27,22 @@ type DistributedLock struct {
 	DoneFunc    func() <-chan struct{}
 	ErrFunc     func() error
 
+	// DeadlineFunc stands in for Deadline, which otherwise is the TTL of Info
+	// after the last Refresh that returned nil, or else after AcquiredAt.
+	DeadlineFunc func() (deadline time.Time, ok bool)
+
 	info swanlock.Info
 
-	mu       sync.Mutex
-	done     chan struct{}
-	err      error
-	released bool // Release was called
-	calls    []LockCall
+	mu        sync.Mutex
+	done      chan struct{}
+	err       error
+	refreshed time.Time // when the last Refresh that returned nil was called
+	released  bool      // Release was called
+	calls     []LockCall
 }
 
 // A LockCall is a call to a lock that acts, and has returned. Those that only
-// look (Info, Done, Err) are not kept.
+// look (Info, Done, Err, Deadline) are not kept.
 type LockCall struct {
 	Method  string // "Refresh" or "Release"
 	Context context.Context
@@ -55,6 +61,7 @@ func (l *DistributedLock) Info() swanlock.Info {
 // lasts.
 func (l *DistributedLock) Refresh(ctx context.Context) error {
 	var err error
+	called := time.Now()
 	switch {
 	case l.RefreshFunc != nil:
 		if err = l.RefreshFunc(ctx); errors.Is(err, swanlock.ErrLost) {
@@ -64,6 +71,11 @@ func (l *DistributedLock) Refresh(ctx context.Context) error {
 		if err = l.Err(); err == nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
+	}
+	if err == nil {
+		l.mu.Lock()
+		l.refreshed = called
+		l.mu.Unlock()
 	}
 	l.record("Refresh", ctx, err)
 	return err
@@ -120,6 +132,26 @@ func (l *DistributedLock) Err() error {
 		}
 	}
 	return err
+}
+
+// Deadline calls DeadlineFunc, or counts the TTL that Info tells; ok is false if
+// that is 0. The time passes without a consequence: a mock's TTL does not end
+// it.
+func (l *DistributedLock) Deadline() (deadline time.Time, ok bool) {
+	if l.DeadlineFunc != nil {
+		return l.DeadlineFunc()
+	}
+	info := l.Info()
+	if info.TTL == 0 {
+		return time.Time{}, false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	start := info.AcquiredAt
+	if l.refreshed.After(start) {
+		start = l.refreshed
+	}
+	return start.Add(info.TTL), true
 }
 
 // Lose ends the lock as a dead session or a TTL that ran out would: Done is

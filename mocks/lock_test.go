@@ -213,3 +213,47 @@ func TestConcurrentUse(t *testing.T) {
 		t.Errorf("%d calls of the lock, want %d", got, want)
 	}
 }
+
+func TestLockDeadline(t *testing.T) {
+	ctx := context.Background()
+	var l mocks.Locker
+	held, err := l.TryAcquire(ctx, "t", swanlock.WithTTL(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := held.Info().AcquiredAt.Add(time.Hour)
+	if got, ok := held.Deadline(); !ok || !got.Equal(want) {
+		t.Errorf("granted: got %v, %t; want %v", got, ok, want)
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := held.Refresh(ended); err == nil {
+		t.Fatal("Refresh with a context that has ended returned nil")
+	}
+	if got, ok := held.Deadline(); !ok || !got.Equal(want) {
+		t.Errorf("after a Refresh that failed: got %v, %t; want %v", got, ok, want)
+	}
+	before := time.Now()
+	if err := held.Refresh(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := held.Deadline(); !ok || got.Before(before.Add(time.Hour)) || got.After(time.Now().Add(time.Hour)) {
+		t.Errorf("refreshed: got %v, %t; want an hour from now", got, ok)
+	}
+
+	if held, err = l.TryAcquire(ctx, "t"); err != nil {
+		t.Fatal(err)
+	}
+	if err := held.Refresh(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := held.Deadline(); ok {
+		t.Errorf("without a TTL: got %v, true; want false", got)
+	}
+
+	set := time.Now().Add(time.Minute)
+	lock := &mocks.DistributedLock{DeadlineFunc: func() (time.Time, bool) { return set, true }}
+	if got, ok := lock.Deadline(); !ok || !got.Equal(set) {
+		t.Errorf("DeadlineFunc: got %v, %t; want %v", got, ok, set)
+	}
+}

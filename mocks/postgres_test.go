@@ -99,6 +99,27 @@ func TestLife(t *testing.T) {
 	})
 }
 
+// The script and the code may spell a target in two ways.
+func TestSpellings(t *testing.T) {
+	ctx := context.Background()
+	conn, pg := mocks.NewConn(t)
+	pg.ExpectTryAcquire("/lake/t1").WithAudit("me")
+	held, err := pglock.NewSession(conn, pglock.WithAudit()).TryAcquire(ctx, "lake//t1", swanlock.WithOwner("me"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := held.Info().Target, "lake//t1"; got != want {
+		t.Errorf("Info: got the target %q, want %q, as the caller spelled it", got, want)
+	}
+	if !pg.Holds("lake/t1/") {
+		t.Error("Holds of another spelling: got false, want true")
+	}
+	pg.ExpectRelease("lake/./t1")
+	if err := held.Release(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNotGranted(t *testing.T) {
 	io := errors.New("connection reset")
 	for name, c := range map[string]struct {

@@ -51,7 +51,7 @@ func HoldTurn(held swanlock.DistributedLock) (give func()) {
 }
 
 // TicketSpace is where the tickets of the target's line are.
-func TicketSpace(target string) int32 { return KeyOf(target).hash() }
+func TicketSpace(target string) int32 { return lineHash(KeyOf(target)) }
 
 const MaxTTL = maxTTL
 

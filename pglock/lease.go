@@ -25,6 +25,19 @@ func (l lease) left(now time.Time) time.Duration {
 	return l.ttl - max(now.Sub(l.start), now.Round(0).Sub(l.start.Round(0)))
 }
 
+// firstEnd is when the first of the leases ends, as seen at now. ok is false if
+// none does.
+func firstEnd(now time.Time, leases ...lease) (end time.Time, ok bool) {
+	left := time.Duration(math.MaxInt64)
+	for _, l := range leases {
+		left = min(left, l.left(now))
+	}
+	if left == math.MaxInt64 {
+		return time.Time{}, false
+	}
+	return now.Add(left), true
+}
+
 // milliseconds writes ttl as the server's settings take it, rounded up: the
 // server may be late, never early.
 func milliseconds(ttl time.Duration) int64 {

@@ -142,3 +142,32 @@ func TestLedgerKnowsItsLocks(t *testing.T) {
 		t.Errorf("has the old one: %v, the next: %v; want false, true", led.contains(old), led.contains(next))
 	}
 }
+
+// The deadline goes by the lease that ends first, and by the clock that has gone
+// further.
+func TestFirstEndOfLeases(t *testing.T) {
+	start := time.Now()
+	none, short, long := lease{start: start}, lease{10 * time.Second, start}, lease{time.Minute, start}
+	for _, tt := range []struct {
+		name            string
+		leases          []lease
+		monotonic, wall time.Duration
+		left            time.Duration // 0: for ever
+	}{
+		{"no leases", nil, 0, 0, 0},
+		{"none ends", []lease{none, none}, time.Hour, time.Hour, 0},
+		{"its own", []lease{short, none}, 3 * time.Second, 3 * time.Second, 7 * time.Second},
+		{"the session's", []lease{none, short}, 3 * time.Second, 3 * time.Second, 7 * time.Second},
+		{"the session's is sooner", []lease{long, short}, 0, 0, 10 * time.Second},
+		{"its own is sooner", []lease{short, long}, 0, 0, 10 * time.Second},
+		{"the machine slept", []lease{short}, time.Second, 4 * time.Second, 6 * time.Second},
+		{"the wall clock set back", []lease{short}, 4 * time.Second, -time.Hour, 6 * time.Second},
+		{"over", []lease{short}, 12 * time.Second, 12 * time.Second, -2 * time.Second},
+	} {
+		now := advance(t, start, tt.monotonic, tt.wall)
+		end, ok := firstEnd(now, tt.leases...)
+		if ok != (tt.left != 0) || ok && end.Sub(now) != tt.left {
+			t.Errorf("%s: got %v from now, %t; want %v", tt.name, end.Sub(now), ok, tt.left)
+		}
+	}
+}

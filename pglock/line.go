@@ -43,8 +43,8 @@ type ticket struct {
 	lowest atomic.Int32 // no number below is live
 }
 
-// hash is the key in the space that tickets are in.
-func (k Key) hash() int32 { return int32(k ^ k>>32) }
+// lineHash is the key in the space that tickets are in.
+func lineHash(k Key) int32 { return int32(k ^ k>>32) }
 
 // A lineHint remembers the line that was last joined here, so that a caller that
 // wants the key again joins its end at once. A try would mostly be in vain, and
@@ -103,7 +103,7 @@ func (c *lineHint) joined(key Key, t *ticket, tried bool) {
 func (c *lineHint) passed(t *ticket, lowest int32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.key.hash() == t.hash && c.lowestTicket <= lowest && lowest <= c.lastTicket {
+	if lineHash(c.key) == t.hash && c.lowestTicket <= lowest && lowest <= c.lastTicket {
 		c.lowestTicket = lowest
 	}
 }
@@ -111,7 +111,7 @@ func (c *lineHint) passed(t *ticket, lowest int32) {
 // takeTicket joins the line. It returns nil, without an error, if too many
 // others joined at the same moment, again and again.
 func (tn turn) takeTicket(ctx context.Context, key Key, c *lineHint) (*ticket, error) {
-	t := &ticket{led: tn.led, a: tn.access, hint: c, hash: key.hash()}
+	t := &ticket{led: tn.led, a: tn.access, hint: c, hash: lineHash(key)}
 	var err error
 	hint, lowest := c.numbers(key)
 	own := slices.Max(append(tn.led.numbers(t.hash), 0)) // the session's last

@@ -134,6 +134,20 @@ func (l *PostgresLock) Err() error {
 	return l.h.over()
 }
 
+// Deadline is when the lock ends unless it is refreshed: when its own TTL does
+// or, if that is sooner, when the server is free to end its session. So it may be
+// sooner than the TTL says, and also a lock without a TTL has one if its session
+// has: by another lock on a Session, or by the role's idle_session_timeout in a
+// Pool. Any statement of the session moves its part of it on, such as a Pool's
+// heartbeat. It goes by this machine's two clocks, whichever has gone further,
+// and sends nothing.
+func (l *PostgresLock) Deadline() (deadline time.Time, ok bool) {
+	h := l.h
+	h.led.mu.Lock()
+	defer h.led.mu.Unlock()
+	return firstEnd(time.Now(), h.lease, h.led.lease)
+}
+
 // Refresh asks the server whether this very session still holds the lock and
 // restarts the TTL, in one round trip. An error that matches neither
 // swanlock.ErrLost nor swanlock.ErrReleased leaves the lock held, with its old

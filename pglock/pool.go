@@ -134,7 +134,7 @@ func (p *Pool) tryThenWait(ctx context.Context, r request) (*PostgresLock, error
 	newcomes := !p.hasWaiters(r.key) && !p.hint.at(r.key)
 	if newcomes {
 		newcomer := r
-		newcomer.gate = r.key.hash()
+		newcomer.gate = lineHash(r.key)
 		switch l, err := p.try(ctx, newcomer); {
 		case !elsewhere(err):
 			return l, err

@@ -171,7 +171,7 @@ func (b batcher) awaited(h *hold, below int64) (bool, error) {
 	if !b.led.hasOtherReader(h.key, h) {
 		return false, nil
 	}
-	awaited, err := look(context.Background(), b.turn, (*db.Queries).Awaited, db.AwaitedParams{Key: int64(h.key), Hash: h.key.hash(), Below: below})
+	awaited, err := look(context.Background(), b.turn, (*db.Queries).Awaited, db.AwaitedParams{Key: int64(h.key), Hash: lineHash(h.key), Below: below})
 	return awaited, explain(err, false)
 }
 

@@ -79,6 +79,7 @@ func TestServerClientCertificate(t *testing.T) {
 		}
 	}
 }
+
 // TestChannelBindingIsTheCertificates: lib/pq cannot bind to the channel, so
 // channel_binding=require has both drivers look at the server's certificate.
 func TestChannelBindingIsTheCertificates(t *testing.T) {

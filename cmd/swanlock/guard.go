@@ -29,8 +29,8 @@ type process interface {
 //
 // With a TTL the process is gone before anybody else can hold the lock, as long
 // as swanlock itself runs: if no refresh gets through, it is stopped one grace
-// before the time to kill it, which is shortly before the TTL ends. If the lock
-// is lost at once (its session was ended), the grace begins at that moment.
+// before the time to kill it, which is shortly before the lock's deadline. If the
+// lock is lost at once (its session was ended), the grace begins at that moment.
 type guard struct {
 	lock    swanlock.DistributedLock
 	proc    process
@@ -40,27 +40,21 @@ type guard struct {
 	warn    func(error)
 }
 
-// refreshed is what became of a refresh.
-type refreshed struct {
-	sent time.Time
-	err  error
-}
-
 // watch returns when the process has ended. Its error, if any, is the loss.
 func (g *guard) watch(ctx context.Context) (lost error) {
 	every, grace := maxRefresh, g.grace
-	var alive time.Duration    // from a refresh to the time to stop the process
+	var reserve time.Duration  // from the time to stop the process to the deadline
 	var alarm <-chan time.Time // when that is
 	var timer *time.Timer
 	if g.ttl > 0 {
 		every, grace = min(every, g.ttl/6), min(grace, g.ttl/3)
-		alive = g.ttl - min(g.ttl/10, time.Second) - grace // timers are late, and kill takes a moment
-		timer = time.NewTimer(time.Until(g.lock.Info().AcquiredAt.Add(alive)))
+		reserve = min(g.ttl/10, time.Second) + grace // timers are late, and kill takes a moment
+		timer = time.NewTimer(g.left(reserve))
 		defer timer.Stop()
 		alarm = timer.C
 	}
 
-	quit, results := make(chan struct{}), make(chan refreshed)
+	quit, results := make(chan struct{}), make(chan error)
 	var refresher sync.WaitGroup
 	refresher.Go(func() { g.refresh(every, quit, results) })
 	defer refresher.Wait()
@@ -91,33 +85,44 @@ func (g *guard) watch(ctx context.Context) (lost error) {
 		case <-cancelled:
 			cancelled = nil
 			g.proc.signal(syscall.SIGTERM)
-		case r := <-results:
+		case err := <-results:
+			if timer != nil {
+				timer.Reset(g.left(reserve)) // later by a refresh, or sooner by a sleep of the machine
+			}
 			switch {
-			case r.err == nil:
+			case err == nil:
 				failing = false
-				if timer != nil {
-					timer.Reset(time.Until(r.sent.Add(alive)))
-				}
-			case errors.Is(r.err, swanlock.ErrLost):
-				end(r.err)
+			case errors.Is(err, swanlock.ErrLost):
+				end(err)
 			case !failing:
 				failing = true
-				g.warn(fmt.Errorf("cannot refresh the lock, will try again: %w", r.err))
+				g.warn(fmt.Errorf("cannot refresh the lock, will try again: %w", err))
 			}
 		case <-done:
 			done = nil
 			end(g.lock.Err())
 		case <-alarm:
-			end(fmt.Errorf("no refresh got through for %v of its TTL of %v", alive, g.ttl))
+			if left := g.left(reserve); left > 0 { // something else refreshed it
+				timer.Reset(left)
+			} else {
+				end(fmt.Errorf("no refresh got through for %v of its TTL of %v", g.ttl-reserve, g.ttl))
+			}
 		case <-killAlarm:
 			g.proc.kill()
 		}
 	}
 }
 
+// left is how long it is until reserve is all that is left before the lock's
+// deadline.
+func (g *guard) left(reserve time.Duration) time.Duration {
+	deadline, _ := g.lock.Deadline() // it has one, since it has a TTL
+	return time.Until(deadline) - reserve
+}
+
 // refresh keeps the lock until quit is closed. It is a goroutine of its own, so
 // that a server that does not answer delays nothing else.
-func (g *guard) refresh(every time.Duration, quit <-chan struct{}, results chan<- refreshed) {
+func (g *guard) refresh(every time.Duration, quit <-chan struct{}, results chan<- error) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
@@ -127,10 +132,9 @@ func (g *guard) refresh(every time.Duration, quit <-chan struct{}, results chan<
 			return
 		}
 		// No context: cutting a statement short could cost the session.
-		r := refreshed{sent: time.Now()}
-		r.err = g.lock.Refresh(context.Background())
+		err := g.lock.Refresh(context.Background())
 		select {
-		case results <- r:
+		case results <- err:
 		case <-quit:
 			return
 		}

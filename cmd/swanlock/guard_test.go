@@ -24,19 +24,44 @@ type scriptedLock struct {
 	done    chan struct{}
 	lose    func(error)
 	err     error
+
+	mu    sync.Mutex
+	start time.Time // of the TTL
 }
 
 func newScriptedLock(ttl time.Duration) *scriptedLock {
-	l := &scriptedLock{info: swanlock.Info{Target: "t", TTL: ttl, AcquiredAt: time.Now()}, refresh: func() error { return nil }, done: make(chan struct{})}
+	l := &scriptedLock{info: swanlock.Info{Target: "t", TTL: ttl, AcquiredAt: time.Now()}, start: time.Now(), refresh: func() error { return nil }, done: make(chan struct{})}
 	var once sync.Once
 	l.lose = func(err error) { once.Do(func() { l.err = err; close(l.done) }) }
 	return l
 }
 
-func (l *scriptedLock) Info() swanlock.Info           { return l.info }
-func (l *scriptedLock) Refresh(context.Context) error { return l.refresh() }
-func (l *scriptedLock) Done() <-chan struct{}         { return l.done }
-func (l *scriptedLock) Err() error                    { return l.err }
+func (l *scriptedLock) Info() swanlock.Info   { return l.info }
+func (l *scriptedLock) Done() <-chan struct{} { return l.done }
+func (l *scriptedLock) Err() error            { return l.err }
+
+func (l *scriptedLock) Refresh(context.Context) error {
+	sent := time.Now()
+	err := l.refresh()
+	if err == nil {
+		l.mu.Lock()
+		l.start = sent
+		l.mu.Unlock()
+	}
+	return err
+}
+
+func (l *scriptedLock) restart() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.start = time.Now()
+}
+
+func (l *scriptedLock) Deadline() (time.Time, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.start.Add(l.info.TTL), l.info.TTL > 0
+}
 
 // A scriptedProcess notes what is done to it, and when.
 type scriptedProcess struct {
@@ -166,6 +191,32 @@ func TestGuard(t *testing.T) {
 				}
 			},
 			want: []string{"22s stop", "32s kill", "32s sweep 0s"}, lost: "no refresh got through",
+		},
+		{
+			name: "a deadline that something else moves on", ttl: 30 * time.Second, grace: 10 * time.Second,
+			script: func(l *scriptedLock, p *scriptedProcess, _ chan<- os.Signal) {
+				l.refresh = func() error { <-p.gone; return cut }
+				for at := time.Duration(0); at < 50*time.Second; at += 10 * time.Second {
+					time.AfterFunc(at, l.restart)
+				}
+			},
+			want: []string{"59s stop", "1m9s kill", "1m9s sweep 0s"}, lost: "no refresh got through",
+		},
+		{
+			// As when the machine slept: the lock sees it by the wall clock.
+			name: "a deadline that is suddenly over", ttl: 30 * time.Second, grace: 10 * time.Second,
+			script: func(l *scriptedLock, p *scriptedProcess, _ chan<- os.Signal) {
+				l.refresh = func() error {
+					if time.Since(p.began) > 10*time.Second {
+						l.mu.Lock()
+						l.start = p.began.Add(-time.Hour)
+						l.mu.Unlock()
+						return cut
+					}
+					return nil
+				}
+			},
+			want: []string{"12s stop", "22s kill", "22s sweep 0s"}, lost: "no refresh got through", warnings: 1,
 		},
 		{
 			name: "an outage that ends in time is only told", ttl: 30 * time.Second, grace: 10 * time.Second,

@@ -59,7 +59,7 @@ var knockouts = []knockout{
 		"WHEN CASE WHEN $5::boolean THEN pg_try_advisory_lock_shared($6::bigint) ELSE pg_try_advisory_lock($6) END",
 		"WHEN CASE WHEN $5::boolean THEN true ELSE pg_try_advisory_lock($6::bigint) END"}},
 		"none", []string{"readers-writer"}, 10},
-	{"half of the processes have keys of their own", []edit{{"pglock", "KeyOf",
+	{"half of the processes have keys of their own", []edit{{".", "KeyOf",
 		"Key(h.sum())", "Key(h.sum() ^ uint64(os__.Getpid()&1))"}},
 		"none", []string{"mutex", "readers-writer"}, 10},
 	{"the fence is the session's, not the grant's", []edit{{"pglock", "wire.grant",

@@ -1,4 +1,4 @@
-package pglock_test
+package swanlock_test
 
 import (
 	"bufio"
@@ -9,18 +9,18 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/swanlake-io/swanlock/pglock"
+	"github.com/swanlake-io/swanlock"
 )
 
 // goldenKeys reads the answers of real Rust.
-func goldenKeys(tb testing.TB) map[string]pglock.Key {
+func goldenKeys(tb testing.TB) map[string]swanlock.Key {
 	tb.Helper()
 	file, err := os.Open("testdata/keys.txt")
 	if err != nil {
 		tb.Fatal(err)
 	}
 	defer file.Close()
-	keys := make(map[string]pglock.Key)
+	keys := make(map[string]swanlock.Key)
 	for lines := bufio.NewScanner(file); lines.Scan(); {
 		line := lines.Text()
 		if strings.HasPrefix(line, "#") {
@@ -35,19 +35,20 @@ func goldenKeys(tb testing.TB) map[string]pglock.Key {
 		if err != nil {
 			tb.Fatalf("keys.txt: %q: %v", line, err)
 		}
-		keys[target] = pglock.Key(key)
+		keys[target] = swanlock.Key(key)
 	}
 	return keys
 }
 
-// A changed key would let an old and a new program, or SwanLake and this one, hold the same lock at once.
+// A changed key would let an old and a new program, or SwanLake and this one,
+// hold the same lock at once.
 func TestKeyOfIsWhatRustComputes(t *testing.T) {
 	golden := goldenKeys(t)
 	if len(golden) < 150 {
 		t.Fatalf("keys.txt holds %d keys: it has lost some", len(golden))
 	}
 	for target, want := range golden {
-		if got := pglock.KeyOf(target); got != want {
+		if got := swanlock.KeyOf(target); got != want {
 			t.Errorf("KeyOf(%q) = %d, want %d", target, got, want)
 		}
 	}
@@ -56,7 +57,7 @@ func TestKeyOfIsWhatRustComputes(t *testing.T) {
 func TestKeyOfKeepsTheDesignsVectors(t *testing.T) {
 	for _, tc := range []struct {
 		targets []string
-		want    pglock.Key
+		want    swanlock.Key
 	}{
 		{[]string{"/ducklake/checkpoint/swanlake"}, 1097463690975298865},
 		{[]string{"/tmp/my-resource.db"}, 7541294025664951521},
@@ -65,7 +66,7 @@ func TestKeyOfKeepsTheDesignsVectors(t *testing.T) {
 		{[]string{"/", "", "//", "/."}, -4800647303603446203},
 	} {
 		for _, target := range tc.targets {
-			if got := pglock.KeyOf(target); got != tc.want {
+			if got := swanlock.KeyOf(target); got != tc.want {
 				t.Errorf("KeyOf(%q) = %d, want %d", target, got, tc.want)
 			}
 		}
@@ -74,7 +75,7 @@ func TestKeyOfKeepsTheDesignsVectors(t *testing.T) {
 
 func TestKeyOfAllocatesNothing(t *testing.T) {
 	for _, target := range []string{"", "/", "job:nightly", "/tmp/my-resource.db", strings.Repeat("/a/./b//c", 1000)} {
-		if got := testing.AllocsPerRun(100, func() { pglock.KeyOf(target) }); got != 0 {
+		if got := testing.AllocsPerRun(100, func() { swanlock.KeyOf(target) }); got != 0 {
 			t.Errorf("KeyOf of %d bytes allocates %v times", len(target), got)
 		}
 	}
@@ -85,7 +86,7 @@ func FuzzKeyOf(f *testing.F) {
 		f.Add(target)
 	}
 	f.Fuzz(func(t *testing.T, target string) {
-		key := pglock.KeyOf(target)
+		key := swanlock.KeyOf(target)
 		if want := referenceKey(target); key != want {
 			t.Fatalf("KeyOf(%q) = %d, the reference says %d", target, key, want)
 		}
@@ -102,21 +103,23 @@ func FuzzKeyOf(f *testing.F) {
 			same = append(same, "/"+target, "/./"+target)
 		}
 		for _, other := range same {
-			if got := pglock.KeyOf(other); got != key {
+			if got := swanlock.KeyOf(other); got != key {
 				t.Errorf("KeyOf(%q) = %d, but KeyOf(%q) = %d", other, got, target, key)
 			}
 		}
-		// One more component, or one with a longer name, is something else: only a chance of 1 in 2^64 says no.
+		// One more component, or one with a longer name, is something else: it has
+		// this key by a chance of 1 in 2^64.
 		for _, other := range []string{target + "/x", target + "/..", target + "x"} {
-			if got := pglock.KeyOf(other); got == key {
+			if got := swanlock.KeyOf(other); got == key {
 				t.Errorf("KeyOf(%q) = KeyOf(%q) = %d", other, target, key)
 			}
 		}
 	})
 }
 
-// referenceKey builds the whole stream that Rust hashes, then hashes it in one go.
-func referenceKey(target string) pglock.Key {
+// referenceKey builds the whole stream that Rust hashes, then hashes it in one
+// go.
+func referenceKey(target string) swanlock.Key {
 	var stream []byte
 	var chunks uint64
 	for i, part := range strings.Split(target, "/") {
@@ -128,7 +131,8 @@ func referenceKey(target string) pglock.Key {
 	}
 	stream = binary.LittleEndian.AppendUint64(stream, chunks)
 
-	// SipHash pads with zeros to whole words, the last byte being the length modulo 256.
+	// SipHash pads with zeros to whole words, the last byte being the length
+	// modulo 256.
 	padded := append(stream, make([]byte, 8-len(stream)%8)...)
 	padded[len(padded)-1] = byte(len(stream))
 	v := [4]uint64{}
@@ -161,10 +165,10 @@ func referenceKey(target string) pglock.Key {
 	round()
 	round()
 	round()
-	return pglock.Key(v[0] ^ v[1] ^ v[2] ^ v[3])
+	return swanlock.Key(v[0] ^ v[1] ^ v[2] ^ v[3])
 }
 
-var keySink pglock.Key
+var keySink swanlock.Key
 
 func BenchmarkKeyOf(b *testing.B) {
 	for _, bm := range []struct{ name, target string }{
@@ -177,7 +181,7 @@ func BenchmarkKeyOf(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(bm.target)))
 			for b.Loop() {
-				keySink = pglock.KeyOf(bm.target)
+				keySink = swanlock.KeyOf(bm.target)
 			}
 		})
 	}
