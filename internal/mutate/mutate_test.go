@@ -16,7 +16,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden file")
 
-const ops = "./internal/mutate/testdata/ops"
+const ops = "./internal/mutate/testdata/ops/..."
 
 func root(t *testing.T) string {
 	t.Helper()
@@ -34,7 +34,7 @@ func TestOperators(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := sources[0]
+	s := sources[len(sources)-1] // dependencies come first
 	var all []*mutant
 	for _, fn := range s.functions() {
 		all = append(all, mutantsOf(s, fn)...)
@@ -82,7 +82,7 @@ func TestRun(t *testing.T) {
 		t.Skip("it builds tests")
 	}
 	t.Chdir(root(t))
-	args := []string{"-packages", ops, "-cache", filepath.Join(t.TempDir(), "coverage.json"), "-mutant", "label|sub:"}
+	args := []string{"-packages", ops, "-cache", filepath.Join(t.TempDir(), "coverage.json"), "-mutant", "label|sub:|Last"}
 	var out bytes.Buffer
 	found, err := run(args, &out)
 	if err != nil {
@@ -95,6 +95,7 @@ func TestRun(t *testing.T) {
 		`sub zero#1: return a - b => _, _ = a, b; return \*new\(T\) killed by internal/mutate/testdata/ops.TestSub,`,
 		`label zero#1: return "few" => return "" killed by internal/mutate/testdata/ops.TestLabel,`,
 		`label bound#3: 2 => 3 killed by internal/mutate/testdata/ops.TestLabel,`,
+		`inner.go:5 Last zero#1: .* killed by internal/mutate/testdata/ops.TestLast,`,
 		`label case#3: , 2 =>  SURVIVED`,
 		`internal/mutate/testdata/ops/ops.go:label:case:3$`,
 	} {
@@ -136,16 +137,16 @@ func TestTestsFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	var label *ast.FuncDecl
-	for _, fn := range sources[0].functions() {
+	for _, fn := range sources[len(sources)-1].functions() {
 		if fn.Name.Name == "label" {
 			label = fn
 		}
 	}
-	m := mutantsOf(sources[0], label)[0]
+	m := mutantsOf(sources[len(sources)-1], label)[0]
 	m.pos = label.Body.List[1].Pos() // line 6 of the function, from 0: 5
-	name, exact := key(sources[0], label)
+	name, exact := key(sources[len(sources)-1], label)
 	c := &coverage{map[string]*covered{
-		"slow":      {3, map[string][][2]int{exact: {{4, 5}}}},
+		"deep":      {3, map[string][][2]int{exact: {{4, 5}}}},
 		"quick":     {1, map[string][][2]int{exact: {{0, 1}, {5, 5}}}},
 		"elsewhere": {0.1, map[string][][2]int{exact: {{0, 4}}}},
 		"none":      {0.2, nil},
@@ -156,15 +157,15 @@ func TestTestsFor(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", what, got, want)
 		}
 	}
-	check("known", "[quick slow]")
+	check("known", "[quick deep]")
 	for _, covered := range c.Tests {
 		if blocks, ok := covered.Lines[exact]; ok {
 			covered.Lines = map[string][][2]int{name + "other": blocks}
 		}
 	}
-	check("changed", "[elsewhere quick slow]")
+	check("changed", "[elsewhere quick deep]")
 	for _, covered := range c.Tests {
 		covered.Lines = nil
 	}
-	check("new", "[elsewhere none quick slow]")
+	check("new", "[elsewhere none quick deep]")
 }

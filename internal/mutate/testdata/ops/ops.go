@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/swanlake-io/swanlock/internal/mutate/testdata/ops/inner"
 )
 
 var errClosed = errors.New("closed")
@@ -73,3 +75,5 @@ func size(n uint) time.Duration {
 	}
 	return time.Duration(n/2) * time.Second
 }
+
+func last() string { return inner.Last("a", "b") }

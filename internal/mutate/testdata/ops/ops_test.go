@@ -22,3 +22,9 @@ func TestSub(t *testing.T) {
 		t.Errorf("got %d, want %d", got, want)
 	}
 }
+
+func TestLast(t *testing.T) {
+	if got, want := last(), "b"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
