@@ -1,12 +1,12 @@
 package pglock_test
 
 import (
-	"database/sql"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/swanlake-io/swanlock/pglock"
+	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
 
 // lockByEnv takes a lock on the server that the environment names.
@@ -28,11 +28,11 @@ func lockByEnv(t *testing.T, driver string, env map[string]string) error {
 	}()
 	dsn, err := pglock.DSNFromEnv()
 	must(t, err)
-	db, err := sql.Open(driver, dsn)
+	db, closeDB, err := pgtest.Open(driver, dsn)
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer closeDB()
 	conn, err := db.Conn(shortly(t))
 	if err != nil {
 		return err

@@ -33,7 +33,7 @@ const (
 )
 
 func runChild(f ChildFunc) int {
-	db, err := sql.Open(os.Getenv(driverEnv), os.Getenv(urlEnv))
+	db, _, err := Open(os.Getenv(driverEnv), os.Getenv(urlEnv))
 	if err == nil {
 		err = f(db, os.Getenv(targetEnv))
 	}

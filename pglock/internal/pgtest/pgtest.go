@@ -67,9 +67,13 @@ func WithParams(t testing.TB, address string, params ...string) string {
 // OpenURL opens a *sql.DB, closed with the test.
 func OpenURL(t testing.TB, driver, url string) *sql.DB {
 	t.Helper()
-	db, err := sql.Open(driver, url)
+	db, closeDB, err := Open(driver, url)
 	Must(t, err)
-	t.Cleanup(func() { db.Close() })
+	t.Cleanup(func() {
+		if err := closeDB(); errors.Is(err, errNotGivenBack) {
+			t.Error(err)
+		}
+	})
 	return db
 }
 
