@@ -172,7 +172,7 @@ func (s *poolSession) together(ctx context.Context, releases, acquires []*op) {
 		Pid:     s.pid,
 		Release: s.array(releases, func(o *op) int64 { return int64(o.h.id.key) }),
 		Acquire: s.array(acquires, func(o *op) int64 { return int64(o.r.key) }),
-		Gates:   s.array(acquires, func(o *op) int64 { return int64(o.r.gate) }),
+		Gates:   s.array(acquires, func(o *op) int64 { return o.r.gate }),
 	}
 	sent := time.Now()
 	var row db.BatchRow

@@ -174,7 +174,7 @@ func (led *ledger) reads(key Key, but *hold) bool {
 }
 
 // line is the numbers of the session's places in a line.
-func (led *ledger) line(hash int32) (numbers []int32) {
+func (led *ledger) line(hash int64) (numbers []int32) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	for t := range led.tickets {

@@ -36,14 +36,18 @@ type ticket struct {
 	w      *wire
 	crowd  *crowd
 	pid    int32
-	hash   int32
+	hash   int64
 	number int32
 	ahead  atomic.Int32 // the ticket in front, when last seen; 0: it is first, and stays so
 	lowest atomic.Int32 // no number below is live
 }
 
-// hash is the key in the space that tickets are in.
-func (k Key) hash() int32 { return int32(k ^ k>>32) }
+// numberBits is how many of a ticket's 64 bits are its number: see queries/line.sql.
+const numberBits = 18
+
+// hash is what the tickets of the key's line have in common: the key, with zeros where
+// their numbers are.
+func (k Key) hash() int64 { return int64(k) &^ (1<<numberBits - 1) }
 
 // A crowd is what is known of the line for the key that was last waited for. Who
 // wants the key again goes to the end of the line at once: a try would mostly be in
@@ -108,7 +112,8 @@ func (c *crowd) passed(t *ticket, lowest int32) {
 }
 
 // takeTicket joins the line. It returns nil, without an error, if too many
-// others joined at the same moment, again and again.
+// others joined at the same moment, again and again, or if the line's numbers
+// have run out until it is empty.
 func (w *wire) takeTicket(ctx context.Context, led *ledger, key Key, c *crowd) (*ticket, error) {
 	t := &ticket{led: led, w: w, crowd: c, hash: key.hash()}
 	var err error
@@ -132,7 +137,7 @@ func (w *wire) takeTicket(ctx context.Context, led *ledger, key Key, c *crowd) (
 		w.undoTicket(ctx, led, t.hash, err)
 		return nil, explain(err, false)
 	}
-	if t.number == 0 {
+	if t.number <= 0 {
 		return nil, nil
 	}
 	if lowest > 0 {
@@ -148,7 +153,7 @@ func (w *wire) takeTicket(ctx context.Context, led *ledger, key Key, c *crowd) (
 }
 
 // undoTicket makes sure that a takeTicket that failed with err has left nothing.
-func (w *wire) undoTicket(ctx context.Context, led *ledger, hash int32, err error) {
+func (w *wire) undoTicket(ctx context.Context, led *ledger, hash int64, err error) {
 	switch sqlState(err) {
 	case "25P02":
 		return
