@@ -266,7 +266,8 @@ FROM (
         (CASE
             WHEN $2::boolean AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
             WHEN (pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.=) $3::varchar) IS NOT TRUE THEN -4
-            WHEN $4::integer OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock($4, 0) THEN -1
+            WHEN $4::bigint OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(
+                pg_catalog.int8shr($4, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl($4, 32), 32)::integer) THEN -1
             WHEN CASE WHEN $5::boolean THEN pg_catalog.pg_try_advisory_lock_shared($6::bigint) ELSE pg_catalog.pg_try_advisory_lock($6) END
             THEN CASE
                 WHEN NOT $2 THEN 0
@@ -282,7 +283,7 @@ type TryAcquireWithParams struct {
 	Lease   string
 	Fence   bool
 	Session string
-	Gate    int32
+	Gate    int64
 	Shared  bool
 	Key     int64
 }
@@ -301,8 +302,8 @@ type TryAcquireWithRow struct {
 // no lock is taken but by the last, no fence before it. A transaction that has
 // an id but wrote nothing is not flushed at its commit, and a crash would let its
 // id be given again: so it writes a message. The inner select is a step of its
-// own, and first, because it calls volatile functions. gate is where the line is
-// that this try does not overtake (see line.sql), or 0; it is locked until the
+// own, and first, because it calls volatile functions. gate is the hash of
+// the line that this try does not overtake (see line.sql), or 0; it is locked until the
 // transaction ends, so it is for sessions without one. idle is ”
 // where the server has no idle_session_timeout (before PostgreSQL 14).
 func (q *Queries) TryAcquireWith(ctx context.Context, arg TryAcquireWithParams) (TryAcquireWithRow, error) {

@@ -180,7 +180,8 @@ WITH l AS MATERIALIZED (
             WHEN $4::boolean AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
             WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) $5::integer
                 OR (pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.=) $6::varchar) IS NOT TRUE THEN -4
-            WHEN $7::integer OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock($7, 0) THEN -1
+            WHEN $7::bigint OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(
+                pg_catalog.int8shr($7, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl($7, 32), 32)::integer) THEN -1
             WHEN CASE WHEN $2::boolean THEN pg_catalog.pg_try_advisory_lock_shared($1::bigint) ELSE pg_catalog.pg_try_advisory_lock($1) END
             THEN CASE WHEN $2 OR pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN 0
                 ELSE pg_catalog.pg_current_xact_id()::varchar::bigint END
@@ -220,7 +221,7 @@ type TryAcquireAuditedParams struct {
 	Fence   bool
 	Backend int32
 	Session string
-	Gate    int32
+	Gate    int64
 	Target  string
 	Owner   string
 	TtlMs   int64

@@ -12,18 +12,19 @@ import (
 const Ahead = `-- name: Ahead :one
 SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
-    COALESCE(pg_catalog.max(k.objid::bigint) FILTER (WHERE k.objid::bigint OPERATOR(pg_catalog.<) $1::integer), 0)::integer AS ahead,
-    COALESCE(pg_catalog.min(k.objid::bigint), $1)::integer AS lowest
+    COALESCE(pg_catalog.max(pg_catalog.int8and(k.objid::bigint, 262143))
+        FILTER (WHERE pg_catalog.int8and(k.objid::bigint, 262143) OPERATOR(pg_catalog.<) $1::integer), 0)::integer AS ahead,
+    COALESCE(pg_catalog.min(pg_catalog.int8and(k.objid::bigint, 262143)), $1)::integer AS lowest
 FROM pg_catalog.pg_locks k
-WHERE (k.locktype, k.objsubid, k.mode, k.classid::bigint, k.database)
-    OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', pg_catalog.int8and($2::integer, 4294967295),
+WHERE (k.locktype, k.objsubid, k.mode, pg_catalog.int8and(pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), -262144), k.database)
+    OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', $2::bigint,
         (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
-    AND k.objid::bigint OPERATOR(pg_catalog.>) 0 AND k.granted
+    AND pg_catalog.int8and(k.objid::bigint, 262143) OPERATOR(pg_catalog.>) 0 AND k.granted
 `
 
 type AheadParams struct {
 	Ticket int32
-	Hash   int32
+	Hash   int64
 }
 
 type AheadRow struct {
@@ -46,22 +47,24 @@ SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
     (CASE
         WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::integer
-        THEN pg_catalog.pg_advisory_unlock($2::integer, $3::integer) AND pg_catalog.pg_advisory_unlock_shared($2, 0)
+        THEN pg_catalog.pg_advisory_unlock(h.class, pg_catalog.int4pl(h.slot, $2::integer))
+            AND pg_catalog.pg_advisory_unlock_shared(h.class, h.slot)
         ELSE COALESCE((
             SELECT pg_catalog.bool_or(pg_catalog.pg_terminate_backend(k.pid))
             FROM pg_catalog.pg_locks k
-            WHERE (k.locktype, k.objsubid, k.mode, k.pid, k.classid::bigint, k.objid::bigint, k.database)
-                OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', $1, pg_catalog.int8and($2, 4294967295), $3,
+            WHERE (k.locktype, k.objsubid, k.mode, k.pid, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), k.database)
+                OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', $1, pg_catalog.int8pl($3, $2),
                     (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
                 AND k.granted
         ), false)
     END)::boolean AS dropped
+FROM (SELECT pg_catalog.int8shr($3::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl($3, 32), 32)::integer AS slot) h
 `
 
 type DropTicketParams struct {
 	Pid    int32
-	Hash   int32
 	Ticket int32
+	Hash   int64
 }
 
 type DropTicketRow struct {
@@ -72,7 +75,7 @@ type DropTicketRow struct {
 // Leaves the line. If the answer comes from another backend than the one that
 // gave the ticket, that one is ended: it cannot be spoken to any more.
 func (q *Queries) DropTicket(ctx context.Context, arg DropTicketParams) (DropTicketRow, error) {
-	row := q.db.QueryRowContext(ctx, DropTicket, arg.Pid, arg.Hash, arg.Ticket)
+	row := q.db.QueryRowContext(ctx, DropTicket, arg.Pid, arg.Ticket, arg.Hash)
 	var i DropTicketRow
 	err := row.Scan(&i.Pid, &i.Dropped)
 	return i, err
@@ -81,16 +84,17 @@ func (q *Queries) DropTicket(ctx context.Context, arg DropTicketParams) (DropTic
 const TakeNext = `-- name: TakeNext :one
 WITH a AS MATERIALIZED (
     SELECT
-        $1::integer AS hash, $2::integer AS hint, $3::boolean AS own,
+        h.class, h.slot, $1::integer AS hint, $2::boolean AS own,
         CASE WHEN pg_catalog.set_config('swanlock.waits', 'yes', true) IS NULL THEN false
-            ELSE pg_catalog.pg_try_advisory_lock_shared($1, 0) END AS share
+            ELSE pg_catalog.pg_try_advisory_lock_shared(h.class, h.slot) END AS share
+    FROM (SELECT pg_catalog.int8shr($3::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl($3, 32), 32)::integer AS slot) h
 ), t AS MATERIALIZED (
-    SELECT a.share, LEAST(pg_catalog.int8pl(a.hint, 24), 2147483640)::integer AS beyond, CASE WHEN a.share THEN COALESCE((
+    SELECT a.class, a.slot, a.share, LEAST(pg_catalog.int4pl(a.hint, 24), 262140) AS beyond, CASE WHEN a.share THEN COALESCE((
         SELECT pg_catalog.max(n.number)
-        FROM pg_catalog.generate_series(a.hint, LEAST(pg_catalog.int8pl(a.hint, 32), 2147483640)::integer) n (number)
-        WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(a.hash, n.number)
-            THEN pg_catalog.pg_advisory_unlock_shared(a.hash, n.number) ELSE false END
-    ), CASE WHEN a.own THEN a.hint ELSE 2147483647 END) END AS last
+        FROM pg_catalog.generate_series(a.hint, LEAST(pg_catalog.int4pl(a.hint, 32), 262143)) n (number)
+        WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(a.class, pg_catalog.int4pl(a.slot, n.number))
+            THEN pg_catalog.pg_advisory_unlock_shared(a.class, pg_catalog.int4pl(a.slot, n.number)) ELSE false END
+    ), CASE WHEN a.own THEN a.hint ELSE 262143 END) END AS last
     FROM a
 )
 SELECT
@@ -98,23 +102,23 @@ SELECT
     (CASE
         WHEN NOT t.share THEN 0
         WHEN t.last OPERATOR(pg_catalog.<) t.beyond THEN CASE
-            WHEN pg_catalog.pg_try_advisory_lock($1, pg_catalog.int4pl(t.last, 1)) THEN pg_catalog.int4pl(t.last, 1)
-            WHEN pg_catalog.pg_try_advisory_lock($1, pg_catalog.int4pl(t.last, 2)) THEN pg_catalog.int4pl(t.last, 2)
-            WHEN pg_catalog.pg_try_advisory_lock($1, pg_catalog.int4pl(t.last, 3)) THEN pg_catalog.int4pl(t.last, 3)
-            WHEN pg_catalog.pg_try_advisory_lock($1, pg_catalog.int4pl(t.last, 4)) THEN pg_catalog.int4pl(t.last, 4)
-            WHEN pg_catalog.pg_advisory_unlock_shared($1, 0) THEN 0
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 1))) THEN pg_catalog.int4pl(t.last, 1)
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 2))) THEN pg_catalog.int4pl(t.last, 2)
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 3))) THEN pg_catalog.int4pl(t.last, 3)
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 4))) THEN pg_catalog.int4pl(t.last, 4)
+            WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
             ELSE 0
         END
-        WHEN pg_catalog.pg_advisory_unlock_shared($1, 0) THEN 0
+        WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
         ELSE 0
     END)::integer AS ticket
 FROM t
 `
 
 type TakeNextParams struct {
-	Hash int32
 	Hint int32
 	Own  bool
+	Hash int64
 }
 
 type TakeNextRow struct {
@@ -127,7 +131,7 @@ type TakeNextRow struct {
 // in a row have gone in that moment. The number itself counts if it is still the
 // session's own, whose locks it cannot see so. 0 also if nothing was found.
 func (q *Queries) TakeNext(ctx context.Context, arg TakeNextParams) (TakeNextRow, error) {
-	row := q.db.QueryRowContext(ctx, TakeNext, arg.Hash, arg.Hint, arg.Own)
+	row := q.db.QueryRowContext(ctx, TakeNext, arg.Hint, arg.Own, arg.Hash)
 	var i TakeNextRow
 	err := row.Scan(&i.Pid, &i.Ticket)
 	return i, err
@@ -136,55 +140,58 @@ func (q *Queries) TakeNext(ctx context.Context, arg TakeNextParams) (TakeNextRow
 const TakeTicket = `-- name: TakeTicket :one
 
 WITH g AS MATERIALIZED (
-    SELECT CASE
+    SELECT h.class, h.slot, CASE
         WHEN pg_catalog.set_config('swanlock.waits', 'yes', true) IS NULL THEN NULL
-        WHEN NOT $2::boolean AND pg_catalog.pg_try_advisory_lock($1::integer, 0) THEN true
-        WHEN pg_catalog.pg_try_advisory_lock_shared($1, 0) THEN false
+        WHEN NOT $1::boolean AND pg_catalog.pg_try_advisory_lock(h.class, h.slot) THEN true
+        WHEN pg_catalog.pg_try_advisory_lock_shared(h.class, h.slot) THEN false
     END AS alone
+    FROM (SELECT pg_catalog.int8shr($2::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl($2, 32), 32)::integer AS slot) h
 ), t AS MATERIALIZED (
     SELECT
+        g.class,
+        g.slot,
         g.alone,
-        CASE WHEN g.alone THEN pg_catalog.int4pl(1, (pg_catalog.random() OPERATOR(pg_catalog.*) 1000000000)::integer)
+        CASE WHEN g.alone THEN pg_catalog.int4pl(1, (pg_catalog.random() OPERATOR(pg_catalog.*) 131070)::integer)
             ELSE pg_catalog.max(k.number) END AS last,
         COALESCE(pg_catalog.min(k.number), 0)::integer AS lowest
     FROM g LEFT JOIN LATERAL (
-        SELECT k.objid::bigint::integer AS number
+        SELECT pg_catalog.int8and(k.objid::bigint, 262143)::integer AS number
         FROM pg_catalog.pg_locks k
-        WHERE NOT g.alone AND (k.locktype, k.objsubid, k.mode, k.classid::bigint, k.database)
-            OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', pg_catalog.int8and($1::integer, 4294967295),
-                (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
-            AND k.objid::bigint OPERATOR(pg_catalog.>) 0 AND k.granted
+        WHERE NOT g.alone
+            AND (k.locktype, k.objsubid, k.mode, pg_catalog.int8and(pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), -262144), k.database)
+            OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', $2, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+            AND pg_catalog.int8and(k.objid::bigint, 262143) OPERATOR(pg_catalog.>) 0 AND k.granted
     ) k ON true
-    GROUP BY g.alone
+    GROUP BY g.class, g.slot, g.alone
 )
 SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
     (CASE
         WHEN t.alone IS NULL THEN 0
         WHEN t.alone THEN CASE
-            WHEN pg_catalog.pg_try_advisory_lock($1, t.last) AND pg_catalog.pg_try_advisory_lock_shared($1, 0)
-                AND pg_catalog.pg_advisory_unlock($1, 0) THEN t.last
-            WHEN pg_catalog.pg_advisory_unlock($1, 0) THEN 0
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, t.last)) AND pg_catalog.pg_try_advisory_lock_shared(t.class, t.slot)
+                AND pg_catalog.pg_advisory_unlock(t.class, t.slot) THEN t.last
+            WHEN pg_catalog.pg_advisory_unlock(t.class, t.slot) THEN 0
             ELSE 0
         END
-        WHEN t.last OPERATOR(pg_catalog.<) 2147483640 THEN CASE
-            WHEN pg_catalog.pg_try_advisory_lock($1, pg_catalog.int4pl(t.last, 1)) THEN pg_catalog.int4pl(t.last, 1)
-            WHEN pg_catalog.pg_try_advisory_lock($1, pg_catalog.int4pl(t.last, 2)) THEN pg_catalog.int4pl(t.last, 2)
-            WHEN pg_catalog.pg_try_advisory_lock($1, pg_catalog.int4pl(t.last, 3)) THEN pg_catalog.int4pl(t.last, 3)
-            WHEN pg_catalog.pg_try_advisory_lock($1, pg_catalog.int4pl(t.last, 4)) THEN pg_catalog.int4pl(t.last, 4)
-            WHEN pg_catalog.pg_advisory_unlock_shared($1, 0) THEN 0
+        WHEN t.last OPERATOR(pg_catalog.<) 262140 THEN CASE
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 1))) THEN pg_catalog.int4pl(t.last, 1)
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 2))) THEN pg_catalog.int4pl(t.last, 2)
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 3))) THEN pg_catalog.int4pl(t.last, 3)
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 4))) THEN pg_catalog.int4pl(t.last, 4)
+            WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
             ELSE 0
         END
-        WHEN pg_catalog.pg_advisory_unlock_shared($1, 0) THEN 0
-        ELSE 0
+        WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN -1
+        ELSE -1
     END)::integer AS ticket,
     t.lowest
 FROM t
 `
 
 type TakeTicketParams struct {
-	Hash int32
 	Own  bool
+	Hash int64
 }
 
 type TakeTicketRow struct {
@@ -195,26 +202,32 @@ type TakeTicketRow struct {
 
 // The line of those who wait for a lock, first come first served, across all
 // hosts. A place in it is a ticket: an exclusive advisory lock in the space of
-// two integers, the target's 32-bit hash and a number above those of all live
-// tickets. A ticket goes with its session. Numbers below a live ticket's are
+// two integers, whose 64 bits are the upper 46 of the target's key, the hash, and a
+// number above those of all live tickets in the lower 18 (so here hash has zeros
+// there, class is the first integer, and slot, with a number added, the second). Two
+// targets with the same hash stand in one line, and wait for each other's waiters: of
+// a million targets that is one pair in 140 cases (the odds are n²/2^47).
+// A ticket goes with its session. Numbers below a live ticket's are
 // never given again, so who has nobody ahead of him never will. With each ticket
 // goes a share of the number 0, the gate, by which a newcomer sees at once, and
 // without a look at pg_locks, whether there is a line. Only who has the gate for
-// himself begins a line, and at a random number, so that those of the one before
-// say nothing of it.
+// himself begins a line, and at a random number in the lower half, so that those of
+// the one before say nothing of it. A line that is never empty has room for 131,000
+// tickets at least, one after the other; when the numbers have run out, who comes is
+// not in line, and looks again from time to time, until those who are have gone.
 //
 // A look at pg_locks stops everybody else who locks. So who knows between which
 // numbers the live ones are tries each of them instead (0.25 µs): one that cannot
 // be shared is taken.
 // Takes the first number of a line, if there is none, or the one after the highest,
 // or one of the next if others take theirs at the same time; 0 if that failed too,
-// or the numbers have run out until the line is empty. own says that the session
+// -1 if the numbers have run out until the line is empty. own says that the session
 // is in this line already: its own shares would not keep it from the gate. lowest
 // is the lowest live number, 0 if there was none. The setting marks the
 // transaction: see Turn. alone says that the gate is the session's own, and is null
 // if it has not even a share.
 func (q *Queries) TakeTicket(ctx context.Context, arg TakeTicketParams) (TakeTicketRow, error) {
-	row := q.db.QueryRowContext(ctx, TakeTicket, arg.Hash, arg.Own)
+	row := q.db.QueryRowContext(ctx, TakeTicket, arg.Own, arg.Hash)
 	var i TakeTicketRow
 	err := row.Scan(&i.Pid, &i.Ticket, &i.Lowest)
 	return i, err
@@ -228,32 +241,35 @@ SELECT
         WHEN pg_catalog.pg_is_in_recovery() THEN -2
         WHEN s.waits AND pg_catalog.set_config('lock_timeout', s.slice, true) IS NULL THEN -1
         WHEN s.waits AND $1::integer OPERATOR(pg_catalog.>) 0
-            AND pg_catalog.pg_advisory_xact_lock_shared($2::integer, $1) IS NULL THEN -1
+            AND pg_catalog.pg_advisory_xact_lock_shared(s.class, pg_catalog.int4pl(s.slot, $1)) IS NULL THEN -1
         WHEN $1 OPERATOR(pg_catalog.>) 0 AND s.lowest OPERATOR(pg_catalog.=) 0 THEN -3
         ELSE COALESCE(
             (
                 SELECT pg_catalog.max(n.number)
                 FROM pg_catalog.generate_series(s.lowest, pg_catalog.int4mi(s.ticket, 1)) n (number)
-                WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared($2, n.number)
-                    THEN pg_catalog.pg_advisory_unlock_shared($2, n.number) ELSE false END
+                WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(s.class, pg_catalog.int4pl(s.slot, n.number))
+                    THEN pg_catalog.pg_advisory_unlock_shared(s.class, pg_catalog.int4pl(s.slot, n.number)) ELSE false END
             ),
             CASE
                 WHEN s.waits AND pg_catalog.set_config('lock_timeout', GREATEST(1, pg_catalog.int4mi(s.slice::integer, (1000 OPERATOR(pg_catalog.*)
                     extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.statement_timestamp()))::integer))::varchar, true) IS NULL
                 THEN -1
                 WHEN NOT CASE
-                    WHEN s.waits AND $3::boolean THEN pg_catalog.pg_advisory_lock_shared($4::bigint) IS NOT NULL
-                    WHEN s.waits THEN pg_catalog.pg_advisory_lock($4) IS NOT NULL
-                    WHEN $3 THEN pg_catalog.pg_try_advisory_lock_shared($4)
-                    ELSE pg_catalog.pg_try_advisory_lock($4)
+                    WHEN s.waits AND $2::boolean THEN pg_catalog.pg_advisory_lock_shared($3::bigint) IS NOT NULL
+                    WHEN s.waits THEN pg_catalog.pg_advisory_lock($3) IS NOT NULL
+                    WHEN $2 THEN pg_catalog.pg_try_advisory_lock_shared($3)
+                    ELSE pg_catalog.pg_try_advisory_lock($3)
                 END THEN -1
-                WHEN $5::boolean AND pg_catalog.pg_advisory_unlock($2, s.ticket) AND pg_catalog.pg_advisory_unlock_shared($2, 0) THEN 0
+                WHEN $4::boolean AND pg_catalog.pg_advisory_unlock(s.class, pg_catalog.int4pl(s.slot, s.ticket))
+                    AND pg_catalog.pg_advisory_unlock_shared(s.class, s.slot) THEN 0
                 ELSE 0
             END)
     END)::bigint AS answer
 FROM (
     SELECT
         pg_catalog.pg_backend_pid()::integer AS pid,
+        pg_catalog.int8shr($5::bigint, 32)::integer AS class,
+        pg_catalog.int8shr(pg_catalog.int8shl($5, 32), 32)::integer AS slot,
         $6::varchar AS slice,
         $7::integer AS lowest,
         $8::integer AS ticket,
@@ -264,10 +280,10 @@ FROM (
 
 type TurnParams struct {
 	Ahead  int32
-	Hash   int32
 	Shared bool
 	Key    int64
 	Mine   bool
+	Hash   int64
 	Slice  string
 	Lowest int32
 	Ticket int32
@@ -289,10 +305,10 @@ type TurnRow struct {
 func (q *Queries) Turn(ctx context.Context, arg TurnParams) (TurnRow, error) {
 	row := q.db.QueryRowContext(ctx, Turn,
 		arg.Ahead,
-		arg.Hash,
 		arg.Shared,
 		arg.Key,
 		arg.Mine,
+		arg.Hash,
 		arg.Slice,
 		arg.Lowest,
 		arg.Ticket,
@@ -306,23 +322,27 @@ const UndoTicket = `-- name: UndoTicket :one
 SELECT pg_catalog.count(u.undone)::bigint AS undone
 FROM (
     SELECT CASE
-        WHEN k.objid::bigint OPERATOR(pg_catalog.<>) 0 THEN pg_catalog.pg_advisory_unlock($1::integer, k.objid::bigint::integer)
-        WHEN k.mode OPERATOR(pg_catalog.=) 'ExclusiveLock' THEN pg_catalog.pg_advisory_unlock($1, 0)
-        WHEN (SELECT pg_catalog.count(pg_catalog.pg_advisory_unlock_shared($1, 0))
-                FROM pg_catalog.generate_series(0, $2::integer)) OPERATOR(pg_catalog.>=) 0
-            THEN (SELECT pg_catalog.count(pg_catalog.pg_try_advisory_lock_shared($1, 0))
-                FROM pg_catalog.generate_series(1, $2)) OPERATOR(pg_catalog.>=) 0
+        WHEN k.number OPERATOR(pg_catalog.<>) 0 THEN pg_catalog.pg_advisory_unlock(h.class, pg_catalog.int4pl(h.slot, k.number))
+        WHEN k.mode OPERATOR(pg_catalog.=) 'ExclusiveLock' THEN pg_catalog.pg_advisory_unlock(h.class, h.slot)
+        WHEN (SELECT pg_catalog.count(CASE WHEN n.one IS NOT NULL THEN pg_catalog.pg_advisory_unlock_shared(h.class, h.slot) END)
+                FROM pg_catalog.generate_series(0, $1::integer) n (one)) OPERATOR(pg_catalog.>=) 0
+            THEN (SELECT pg_catalog.count(CASE WHEN n.one IS NOT NULL THEN pg_catalog.pg_try_advisory_lock_shared(h.class, h.slot) END)
+                FROM pg_catalog.generate_series(1, $1) n (one)) OPERATOR(pg_catalog.>=) 0
     END AS undone
-    FROM pg_catalog.pg_locks k
-    WHERE (k.pid, k.locktype, k.objsubid, k.classid::bigint)
-        OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 2, pg_catalog.int8and($1::integer, 4294967295))
-        AND k.granted AND NOT k.objid::bigint OPERATOR(pg_catalog.=) ANY (CAST($3::varchar AS bigint[]))
+    FROM (SELECT pg_catalog.int8shr($2::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl($2, 32), 32)::integer AS slot) h,
+        LATERAL (
+            SELECT l.mode, pg_catalog.int8and(l.objid::bigint, 262143)::integer AS number
+            FROM pg_catalog.pg_locks l
+            WHERE (l.pid, l.locktype, l.objsubid, pg_catalog.int8and(pg_catalog.int8or(pg_catalog.int8shl(l.classid::bigint, 32), l.objid::bigint), -262144))
+                OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 2, $2) AND l.granted
+        ) k
+    WHERE NOT k.number OPERATOR(pg_catalog.=) ANY (CAST($3::varchar AS integer[]))
 ) u
 `
 
 type UndoTicketParams struct {
-	Hash   int32
 	Shares int32
+	Hash   int64
 	Known  string
 }
 
@@ -330,7 +350,7 @@ type UndoTicketParams struct {
 // of this session and hash goes but those that are known, and the gate, but for
 // a share for each of these.
 func (q *Queries) UndoTicket(ctx context.Context, arg UndoTicketParams) (int64, error) {
-	row := q.db.QueryRowContext(ctx, UndoTicket, arg.Hash, arg.Shares, arg.Known)
+	row := q.db.QueryRowContext(ctx, UndoTicket, arg.Shares, arg.Hash, arg.Known)
 	var undone int64
 	err := row.Scan(&undone)
 	return undone, err

@@ -17,14 +17,16 @@ SELECT EXISTS (
             (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
         AND ((k.objsubid, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint)) OPERATOR(pg_catalog.=) (1, $1::bigint)
                 AND NOT k.granted
-            OR (k.objsubid, k.classid::bigint) OPERATOR(pg_catalog.=) (2, pg_catalog.int8and($2::integer, 4294967295))
-                AND k.objid::bigint OPERATOR(pg_catalog.>) 0 AND k.objid::bigint OPERATOR(pg_catalog.<) $3::bigint AND k.granted)
+            OR (k.objsubid, pg_catalog.int8and(pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), -262144))
+                    OPERATOR(pg_catalog.=) (2, $2::bigint)
+                AND pg_catalog.int8and(k.objid::bigint, 262143) OPERATOR(pg_catalog.>) 0
+                AND pg_catalog.int8and(k.objid::bigint, 262143) OPERATOR(pg_catalog.<) $3::bigint AND k.granted)
 )::boolean AS awaited
 `
 
 type AwaitedParams struct {
 	Key   int64
-	Hash  int32
+	Hash  int64
 	Below int64
 }
 
@@ -60,13 +62,14 @@ WITH s AS MATERIALIZED (
     FROM (SELECT s.ours, pg_catalog.unnest(CAST($2::varchar AS bigint[]))::bigint AS key FROM s) k
 ), a AS MATERIALIZED (
     SELECT COALESCE(pg_catalog.string_agg(CASE
-        WHEN k.ours AND (k.gate OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_try_advisory_xact_lock(k.gate, 0))
+        WHEN k.ours AND (k.gate OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_try_advisory_xact_lock(
+                pg_catalog.int8shr(k.gate, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(k.gate, 32), 32)::integer))
             AND pg_catalog.pg_try_advisory_lock(k.key) THEN '1'
         ELSE '0'
     END, ''), '')::varchar AS acquired
     FROM (
         SELECT s.ours AND r.released IS NOT NULL AS ours,
-            pg_catalog.unnest(CAST($3::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST($4::varchar AS integer[]))::integer AS gate
+            pg_catalog.unnest(CAST($3::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST($4::varchar AS bigint[]))::bigint AS gate
         FROM s, r
     ) k
 )

@@ -86,9 +86,10 @@ type question struct {
 	Pid               int32
 	EndReason         string
 
-	Hash, Ticket          int32
+	Hash                  int64
+	Ticket                int32
 	Ahead, Lowest, Shares int32
-	Gate                  int32
+	Gate                  int64
 	Hint                  int32
 	Session               string
 	Backend               int32

@@ -50,8 +50,18 @@ func HoldTurn(held swanlock.DistributedLock) (give func()) {
 	return led.turns.Give
 }
 
-// TicketSpace is where the tickets of the target's line are.
-func TicketSpace(target string) int32 { return lineHash(KeyOf(target)) }
+// TicketSpace is what the tickets of the target's line have in common: 64 bits, with
+// zeros for the number.
+func TicketSpace(target string) int64 { return lineHash(KeyOf(target)) }
+
+// Slots are the two integers of the ticket with that number.
+func Slots(target string, number int) (class, slot int32) {
+	hash := TicketSpace(target)
+	return int32(hash >> 32), int32(hash) + int32(number)
+}
+
+// LastNumber is the last that a line has.
+const LastNumber = 1<<numberBits - 1
 
 const MaxTTL = maxTTL
 

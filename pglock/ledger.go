@@ -200,7 +200,7 @@ func (led *ledger) has(t *ticket) bool {
 }
 
 // numbers returns the session's places in the line of hash.
-func (led *ledger) numbers(hash int32) (numbers []int32) {
+func (led *ledger) numbers(hash int64) (numbers []int32) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	for t := range led.tickets {

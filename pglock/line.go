@@ -37,14 +37,18 @@ type ticket struct {
 	a      *access
 	hint   *lineHint
 	pid    int32
-	hash   int32
+	hash   int64
 	number int32
 	ahead  atomic.Int32 // the ticket in front, when last seen; 0: it is first, and stays so
 	lowest atomic.Int32 // no number below is live
 }
 
-// lineHash is the key in the space that tickets are in.
-func lineHash(k Key) int32 { return int32(k ^ k>>32) }
+// numberBits is how many of a ticket's 64 bits are its number: see queries/line.sql.
+const numberBits = 18
+
+// lineHash is what the tickets of the key's line have in common: the key, with zeros
+// where their numbers are.
+func lineHash(k Key) int64 { return int64(k) &^ (1<<numberBits - 1) }
 
 // A lineHint remembers the line that was last joined here, so that a caller that
 // wants the key again joins its end at once. A try would mostly be in vain, and
@@ -109,7 +113,8 @@ func (c *lineHint) passed(t *ticket, lowest int32) {
 }
 
 // takeTicket joins the line. It returns nil, without an error, if too many
-// others joined at the same moment, again and again.
+// others joined at the same moment, again and again, or if the line's numbers
+// have run out until it is empty.
 func (tn turn) takeTicket(ctx context.Context, key Key, c *lineHint) (*ticket, error) {
 	t := &ticket{led: tn.led, a: tn.access, hint: c, hash: lineHash(key)}
 	var err error
@@ -129,7 +134,7 @@ func (tn turn) takeTicket(ctx context.Context, key Key, c *lineHint) (*ticket, e
 		tn.undoTicket(t.hash, err)
 		return nil, explain(err, false)
 	}
-	if t.number == 0 {
+	if t.number <= 0 {
 		return nil, nil
 	}
 	if lowest > 0 {
@@ -143,7 +148,7 @@ func (tn turn) takeTicket(ctx context.Context, key Key, c *lineHint) (*ticket, e
 }
 
 // undoTicket makes sure that a takeTicket that failed with err has left nothing.
-func (tn turn) undoTicket(hash int32, err error) {
+func (tn turn) undoTicket(hash int64, err error) {
 	if notSent(err) {
 		return
 	}

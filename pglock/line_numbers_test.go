@@ -16,9 +16,9 @@ import (
 // numbers are those of the places taken in the line for the target.
 func (o observer) numbers(target string) []int {
 	o.t.Helper()
-	return column[int](o.t, o.db, `SELECT objid::bigint FROM pg_catalog.pg_locks
-		WHERE locktype = 'advisory' AND objsubid = 2 AND objid::bigint > 0 AND granted AND mode = 'ExclusiveLock' AND classid::bigint = $1::bigint & 4294967295
-		ORDER BY 1`, int64(pglock.TicketSpace(target)))
+	return column[int](o.t, o.db, `SELECT objid::bigint & 262143 FROM pg_catalog.pg_locks
+		WHERE locktype = 'advisory' AND objsubid = 2 AND objid::bigint & 262143 > 0 AND granted AND mode = 'ExclusiveLock' AND (classid::bigint << 32 | objid::bigint) & -262144 = $1::bigint
+		ORDER BY 1`, pglock.TicketSpace(target))
 }
 
 // A line that was empty begins anywhere, so that a number of the one before is
@@ -90,7 +90,8 @@ func TestLineWithGaps(t *testing.T) {
 					// He is next, but not in the server's queue, which would keep the order.
 					next := waitsFor(t, o, shortly(t), pglock.NewSession(dial(t, driver), pglock.WithPolling()), target)
 					leaver := dial(t, driver)
-					run(t, leaver, "SELECT pg_advisory_lock($1, $2)", pglock.TicketSpace(target), o.numbers(target)[0]+gap)
+					class, slot := pglock.Slots(target, o.numbers(target)[0]+gap)
+					run(t, leaver, "SELECT pg_advisory_lock($1, $2)", class, slot)
 					var late swanlock.Locker
 					if kind == "session" {
 						late, _ = newSession(t, driver)
@@ -135,9 +136,9 @@ func TestPoolSeat(t *testing.T) {
 		holder, _ := newSession(t, driver)
 		waits := func(inSeat bool) bool {
 			return one[bool](t, o.db, `SELECT EXISTS (SELECT FROM pg_locks t JOIN pg_locks k ON t.pid = k.pid OR NOT $2
-				WHERE t.locktype = 'advisory' AND t.objsubid = 2 AND t.granted AND t.mode = 'ExclusiveLock' AND t.classid::bigint = $1::bigint & 4294967295
+				WHERE t.locktype = 'advisory' AND t.objsubid = 2 AND t.granted AND t.mode = 'ExclusiveLock' AND (t.classid::bigint << 32 | t.objid::bigint) & -262144 = $1::bigint
 				AND k.locktype = 'advisory' AND NOT k.granted AND k.objid = ($3::bigint & 4294967295)::oid)`,
-				int64(pglock.TicketSpace(target)), inSeat, int64(pglock.KeyOf(target)))
+				pglock.TicketSpace(target), inSeat, int64(pglock.KeyOf(target)))
 		}
 		for i := range 4 {
 			eventually(t, "it has nothing", func() bool { return p.Reserved() == 0 })

@@ -77,7 +77,7 @@ func TestLineDropFails(t *testing.T) {
 	holder, _ := newSession(t, "pgx")
 	held := acquired(t, holder, target)
 	conn := connOf(t, evilDB(t, "pgx", "line_drop", `CREATE FUNCTION line_drop.pg_advisory_unlock(h integer, n integer) RETURNS boolean LANGUAGE plpgsql AS $$
-		BEGIN IF n = 0 THEN RETURN pg_catalog.pg_advisory_unlock(h, n); END IF; RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END $$`))
+		BEGIN IF n & 262143 = 0 THEN RETURN pg_catalog.pg_advisory_unlock(h, n); END IF; RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END $$`))
 	ctx, cancel := context.WithTimeout(bg, 300*time.Millisecond)
 	defer cancel()
 	_, err := pglock.NewSession(conn, pglock.WithLogger(nil)).Acquire(ctx, target)

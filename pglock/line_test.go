@@ -24,8 +24,8 @@ import (
 func (o observer) tickets(target string) int {
 	o.t.Helper()
 	return one[int](o.t, o.db, `SELECT count(*) FROM pg_catalog.pg_locks
-		WHERE locktype = 'advisory' AND objsubid = 2 AND objid::bigint > 0 AND granted AND mode = 'ExclusiveLock' AND classid::bigint = $1::bigint & 4294967295`,
-		int64(pglock.TicketSpace(target)))
+		WHERE locktype = 'advisory' AND objsubid = 2 AND objid::bigint & 262143 > 0 AND granted AND mode = 'ExclusiveLock' AND (classid::bigint << 32 | objid::bigint) & -262144 = $1::bigint`,
+		pglock.TicketSpace(target))
 }
 
 // wantTickets waits until so many places are taken.
@@ -388,7 +388,8 @@ func TestLineRunsOutOfNumbers(t *testing.T) {
 		held := acquired(t, holder, target)
 		run(t, o.db, "SELECT 1")
 		last := dial(t, driver)
-		run(t, last, fmt.Sprintf("SELECT pg_advisory_lock(%[1]d, 2147483647), pg_advisory_lock_shared(%[1]d, 0)", pglock.TicketSpace(target)))
+		class, slot := pglock.Slots(target, pglock.LastNumber)
+		run(t, last, "SELECT pg_advisory_lock($1, $2), pg_advisory_lock_shared($1, $2 - $3::integer)", class, slot, pglock.LastNumber)
 		s, _ := newSession(t, driver)
 		got := make(chan outcome, 1)
 		go func() { got <- outcomeOf(s.Acquire(shortly(t), target)) }()

@@ -183,7 +183,7 @@ func (b batcher) sendBatch(releases, acquires []*op) {
 		Pid:     s.pid,
 		Release: s.array(releases, func(o *op) int64 { return int64(o.h.key) }),
 		Acquire: s.array(acquires, func(o *op) int64 { return int64(o.h.key) }),
-		Gates:   s.array(acquires, func(o *op) int64 { return int64(o.h.gate) }),
+		Gates:   s.array(acquires, func(o *op) int64 { return o.h.gate }),
 	})
 	if err == nil && row.Pid != s.pid {
 		b.stray(row.Pid)

@@ -129,7 +129,7 @@ func TestPoolTicketLeftBehind(t *testing.T) {
 	if _, err := p.Acquire(bg, b); err == nil {
 		t.Fatal("want an error")
 	}
-	if got := one[int](t, o.db, "SELECT count(*) FROM pg_locks WHERE objsubid = 2 AND classid::bigint = ($1::integer & 4294967295)", pglock.TicketSpace(b)); got != 0 {
+	if got := one[int](t, o.db, "SELECT count(*) FROM pg_locks WHERE objsubid = 2 AND (classid::bigint << 32 | objid::bigint) & -262144 = $1::bigint", pglock.TicketSpace(b)); got != 0 {
 		t.Errorf("a failed Acquire left %d lock(s) of b's line", got)
 	}
 	run(t, other, "SELECT pg_advisory_unlock($1)", int64(pglock.KeyOf(b)))
@@ -155,7 +155,7 @@ func TestPoolTicketFailsAtTheGate(t *testing.T) {
 		t.Run(schema, func(t *testing.T) {
 			o, target := observe(t), newTarget(t)
 			take := "result := pg_catalog.pg_try_advisory_lock_shared(h, n);"
-			fail := "IF n = 0 AND nextval('" + schema + ".calls') = 2 THEN RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END IF;"
+			fail := "IF n & 262143 = 0 AND nextval('" + schema + ".calls') = 2 THEN RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END IF;"
 			if before {
 				take, fail = fail, take
 			}
@@ -170,7 +170,8 @@ func TestPoolTicketFailsAtTheGate(t *testing.T) {
 				t.Fatalf("got %v, want the error of the gate", err)
 			}
 			alone := func() bool {
-				return one[bool](t, other, "SELECT CASE WHEN pg_try_advisory_lock($1, 0) THEN pg_advisory_unlock($1, 0) ELSE false END", pglock.TicketSpace(target))
+				class, slot := pglock.Slots(target, 0)
+				return one[bool](t, other, "SELECT CASE WHEN pg_try_advisory_lock($1, $2) THEN pg_advisory_unlock($1, $2) ELSE false END", class, slot)
 			}
 			if alone() {
 				t.Error("who waits has lost his share of the gate")

@@ -120,7 +120,7 @@ func TestPoolTicketGoesWithItsSession(t *testing.T) {
 		holder, _ := newSession(t, driver)
 		held := acquired(t, holder, target)
 		got := waitsFor(t, o, shortly(t), p, target)
-		o.kill(one[int](t, o.db, "SELECT pid FROM pg_locks WHERE objsubid = 2 AND mode = 'ExclusiveLock' AND classid::bigint = $1::bigint & 4294967295", int64(pglock.TicketSpace(target))))
+		o.kill(one[int](t, o.db, "SELECT pid FROM pg_locks WHERE objsubid = 2 AND mode = 'ExclusiveLock' AND (classid::bigint << 32 | objid::bigint) & -262144 = $1::bigint", pglock.TicketSpace(target)))
 		o.wantTickets(target, 1)
 		must(t, held.Release(bg))
 		must(t, (<-got).get(t).Release(bg))

@@ -114,7 +114,7 @@ type request struct {
 	swanlock.Options
 	target string
 	key    Key
-	gate   int32 // where the line is that a try does not overtake; 0: it does
+	gate   int64 // the hash of the line that a try does not overtake; 0: it does
 }
 
 // check returns the request for target, if there is nothing wrong with it.

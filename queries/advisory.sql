@@ -69,8 +69,8 @@ END)::bigint AS pid;
 -- no lock is taken but by the last, no fence before it. A transaction that has
 -- an id but wrote nothing is not flushed at its commit, and a crash would let its
 -- id be given again: so it writes a message. The inner select is a step of its
--- own, and first, because it calls volatile functions. gate is where the line is
--- that this try does not overtake (see line.sql), or 0; it is locked until the
+-- own, and first, because it calls volatile functions. gate is the hash of
+-- the line that this try does not overtake (see line.sql), or 0; it is locked until the
 -- transaction ends, so it is for sessions without one. idle is ''
 -- where the server has no idle_session_timeout (before PostgreSQL 14).
 SELECT
@@ -90,7 +90,8 @@ FROM (
         (CASE
             WHEN @fence::boolean AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
             WHEN (pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.=) @session::varchar) IS NOT TRUE THEN -4
-            WHEN @gate::integer OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(@gate, 0) THEN -1
+            WHEN @gate::bigint OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(
+                pg_catalog.int8shr(@gate, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(@gate, 32), 32)::integer) THEN -1
             WHEN CASE WHEN @shared::boolean THEN pg_catalog.pg_try_advisory_lock_shared(@key::bigint) ELSE pg_catalog.pg_try_advisory_lock(@key) END
             THEN CASE
                 WHEN NOT @fence THEN 0

@@ -1,12 +1,18 @@
 -- The line of those who wait for a lock, first come first served, across all
 -- hosts. A place in it is a ticket: an exclusive advisory lock in the space of
--- two integers, the target's 32-bit hash and a number above those of all live
--- tickets. A ticket goes with its session. Numbers below a live ticket's are
+-- two integers, whose 64 bits are the upper 46 of the target's key, the hash, and a
+-- number above those of all live tickets in the lower 18 (so here hash has zeros
+-- there, class is the first integer, and slot, with a number added, the second). Two
+-- targets with the same hash stand in one line, and wait for each other's waiters: of
+-- a million targets that is one pair in 140 cases (the odds are n²/2^47).
+-- A ticket goes with its session. Numbers below a live ticket's are
 -- never given again, so who has nobody ahead of him never will. With each ticket
 -- goes a share of the number 0, the gate, by which a newcomer sees at once, and
 -- without a look at pg_locks, whether there is a line. Only who has the gate for
--- himself begins a line, and at a random number, so that those of the one before
--- say nothing of it.
+-- himself begins a line, and at a random number in the lower half, so that those of
+-- the one before say nothing of it. A line that is never empty has room for 131,000
+-- tickets at least, one after the other; when the numbers have run out, who comes is
+-- not in line, and looks again from time to time, until those who are have gone.
 --
 -- A look at pg_locks stops everybody else who locks. So who knows between which
 -- numbers the live ones are tries each of them instead (0.25 µs): one that cannot
@@ -15,53 +21,56 @@
 -- name: TakeTicket :one
 -- Takes the first number of a line, if there is none, or the one after the highest,
 -- or one of the next if others take theirs at the same time; 0 if that failed too,
--- or the numbers have run out until the line is empty. own says that the session
+-- -1 if the numbers have run out until the line is empty. own says that the session
 -- is in this line already: its own shares would not keep it from the gate. lowest
 -- is the lowest live number, 0 if there was none. The setting marks the
 -- transaction: see Turn. alone says that the gate is the session's own, and is null
 -- if it has not even a share.
 WITH g AS MATERIALIZED (
-    SELECT CASE
+    SELECT h.class, h.slot, CASE
         WHEN pg_catalog.set_config('swanlock.waits', 'yes', true) IS NULL THEN NULL
-        WHEN NOT @own::boolean AND pg_catalog.pg_try_advisory_lock(@hash::integer, 0) THEN true
-        WHEN pg_catalog.pg_try_advisory_lock_shared(@hash, 0) THEN false
+        WHEN NOT @own::boolean AND pg_catalog.pg_try_advisory_lock(h.class, h.slot) THEN true
+        WHEN pg_catalog.pg_try_advisory_lock_shared(h.class, h.slot) THEN false
     END AS alone
+    FROM (SELECT pg_catalog.int8shr(@hash::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl(@hash, 32), 32)::integer AS slot) h
 ), t AS MATERIALIZED (
     SELECT
+        g.class,
+        g.slot,
         g.alone,
-        CASE WHEN g.alone THEN pg_catalog.int4pl(1, (pg_catalog.random() OPERATOR(pg_catalog.*) 1000000000)::integer)
+        CASE WHEN g.alone THEN pg_catalog.int4pl(1, (pg_catalog.random() OPERATOR(pg_catalog.*) 131070)::integer)
             ELSE pg_catalog.max(k.number) END AS last,
         COALESCE(pg_catalog.min(k.number), 0)::integer AS lowest
     FROM g LEFT JOIN LATERAL (
-        SELECT k.objid::bigint::integer AS number
+        SELECT pg_catalog.int8and(k.objid::bigint, 262143)::integer AS number
         FROM pg_catalog.pg_locks k
-        WHERE NOT g.alone AND (k.locktype, k.objsubid, k.mode, k.classid::bigint, k.database)
-            OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', pg_catalog.int8and(@hash::integer, 4294967295),
-                (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
-            AND k.objid::bigint OPERATOR(pg_catalog.>) 0 AND k.granted
+        WHERE NOT g.alone
+            AND (k.locktype, k.objsubid, k.mode, pg_catalog.int8and(pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), -262144), k.database)
+            OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', @hash, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+            AND pg_catalog.int8and(k.objid::bigint, 262143) OPERATOR(pg_catalog.>) 0 AND k.granted
     ) k ON true
-    GROUP BY g.alone
+    GROUP BY g.class, g.slot, g.alone
 )
 SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
     (CASE
         WHEN t.alone IS NULL THEN 0
         WHEN t.alone THEN CASE
-            WHEN pg_catalog.pg_try_advisory_lock(@hash, t.last) AND pg_catalog.pg_try_advisory_lock_shared(@hash, 0)
-                AND pg_catalog.pg_advisory_unlock(@hash, 0) THEN t.last
-            WHEN pg_catalog.pg_advisory_unlock(@hash, 0) THEN 0
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, t.last)) AND pg_catalog.pg_try_advisory_lock_shared(t.class, t.slot)
+                AND pg_catalog.pg_advisory_unlock(t.class, t.slot) THEN t.last
+            WHEN pg_catalog.pg_advisory_unlock(t.class, t.slot) THEN 0
             ELSE 0
         END
-        WHEN t.last OPERATOR(pg_catalog.<) 2147483640 THEN CASE
-            WHEN pg_catalog.pg_try_advisory_lock(@hash, pg_catalog.int4pl(t.last, 1)) THEN pg_catalog.int4pl(t.last, 1)
-            WHEN pg_catalog.pg_try_advisory_lock(@hash, pg_catalog.int4pl(t.last, 2)) THEN pg_catalog.int4pl(t.last, 2)
-            WHEN pg_catalog.pg_try_advisory_lock(@hash, pg_catalog.int4pl(t.last, 3)) THEN pg_catalog.int4pl(t.last, 3)
-            WHEN pg_catalog.pg_try_advisory_lock(@hash, pg_catalog.int4pl(t.last, 4)) THEN pg_catalog.int4pl(t.last, 4)
-            WHEN pg_catalog.pg_advisory_unlock_shared(@hash, 0) THEN 0
+        WHEN t.last OPERATOR(pg_catalog.<) 262140 THEN CASE
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 1))) THEN pg_catalog.int4pl(t.last, 1)
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 2))) THEN pg_catalog.int4pl(t.last, 2)
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 3))) THEN pg_catalog.int4pl(t.last, 3)
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 4))) THEN pg_catalog.int4pl(t.last, 4)
+            WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
             ELSE 0
         END
-        WHEN pg_catalog.pg_advisory_unlock_shared(@hash, 0) THEN 0
-        ELSE 0
+        WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN -1
+        ELSE -1
     END)::integer AS ticket,
     t.lowest
 FROM t;
@@ -73,16 +82,17 @@ FROM t;
 -- session's own, whose locks it cannot see so. 0 also if nothing was found.
 WITH a AS MATERIALIZED (
     SELECT
-        @hash::integer AS hash, @hint::integer AS hint, @own::boolean AS own,
+        h.class, h.slot, @hint::integer AS hint, @own::boolean AS own,
         CASE WHEN pg_catalog.set_config('swanlock.waits', 'yes', true) IS NULL THEN false
-            ELSE pg_catalog.pg_try_advisory_lock_shared(@hash, 0) END AS share
+            ELSE pg_catalog.pg_try_advisory_lock_shared(h.class, h.slot) END AS share
+    FROM (SELECT pg_catalog.int8shr(@hash::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl(@hash, 32), 32)::integer AS slot) h
 ), t AS MATERIALIZED (
-    SELECT a.share, LEAST(pg_catalog.int8pl(a.hint, 24), 2147483640)::integer AS beyond, CASE WHEN a.share THEN COALESCE((
+    SELECT a.class, a.slot, a.share, LEAST(pg_catalog.int4pl(a.hint, 24), 262140) AS beyond, CASE WHEN a.share THEN COALESCE((
         SELECT pg_catalog.max(n.number)
-        FROM pg_catalog.generate_series(a.hint, LEAST(pg_catalog.int8pl(a.hint, 32), 2147483640)::integer) n (number)
-        WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(a.hash, n.number)
-            THEN pg_catalog.pg_advisory_unlock_shared(a.hash, n.number) ELSE false END
-    ), CASE WHEN a.own THEN a.hint ELSE 2147483647 END) END AS last
+        FROM pg_catalog.generate_series(a.hint, LEAST(pg_catalog.int4pl(a.hint, 32), 262143)) n (number)
+        WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(a.class, pg_catalog.int4pl(a.slot, n.number))
+            THEN pg_catalog.pg_advisory_unlock_shared(a.class, pg_catalog.int4pl(a.slot, n.number)) ELSE false END
+    ), CASE WHEN a.own THEN a.hint ELSE 262143 END) END AS last
     FROM a
 )
 SELECT
@@ -90,14 +100,14 @@ SELECT
     (CASE
         WHEN NOT t.share THEN 0
         WHEN t.last OPERATOR(pg_catalog.<) t.beyond THEN CASE
-            WHEN pg_catalog.pg_try_advisory_lock(@hash, pg_catalog.int4pl(t.last, 1)) THEN pg_catalog.int4pl(t.last, 1)
-            WHEN pg_catalog.pg_try_advisory_lock(@hash, pg_catalog.int4pl(t.last, 2)) THEN pg_catalog.int4pl(t.last, 2)
-            WHEN pg_catalog.pg_try_advisory_lock(@hash, pg_catalog.int4pl(t.last, 3)) THEN pg_catalog.int4pl(t.last, 3)
-            WHEN pg_catalog.pg_try_advisory_lock(@hash, pg_catalog.int4pl(t.last, 4)) THEN pg_catalog.int4pl(t.last, 4)
-            WHEN pg_catalog.pg_advisory_unlock_shared(@hash, 0) THEN 0
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 1))) THEN pg_catalog.int4pl(t.last, 1)
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 2))) THEN pg_catalog.int4pl(t.last, 2)
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 3))) THEN pg_catalog.int4pl(t.last, 3)
+            WHEN pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 4))) THEN pg_catalog.int4pl(t.last, 4)
+            WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
             ELSE 0
         END
-        WHEN pg_catalog.pg_advisory_unlock_shared(@hash, 0) THEN 0
+        WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
         ELSE 0
     END)::integer AS ticket
 FROM t;
@@ -117,14 +127,14 @@ SELECT
         WHEN pg_catalog.pg_is_in_recovery() THEN -2
         WHEN s.waits AND pg_catalog.set_config('lock_timeout', s.slice, true) IS NULL THEN -1
         WHEN s.waits AND @ahead::integer OPERATOR(pg_catalog.>) 0
-            AND pg_catalog.pg_advisory_xact_lock_shared(@hash::integer, @ahead) IS NULL THEN -1
+            AND pg_catalog.pg_advisory_xact_lock_shared(s.class, pg_catalog.int4pl(s.slot, @ahead)) IS NULL THEN -1
         WHEN @ahead OPERATOR(pg_catalog.>) 0 AND s.lowest OPERATOR(pg_catalog.=) 0 THEN -3
         ELSE COALESCE(
             (
                 SELECT pg_catalog.max(n.number)
                 FROM pg_catalog.generate_series(s.lowest, pg_catalog.int4mi(s.ticket, 1)) n (number)
-                WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(@hash, n.number)
-                    THEN pg_catalog.pg_advisory_unlock_shared(@hash, n.number) ELSE false END
+                WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(s.class, pg_catalog.int4pl(s.slot, n.number))
+                    THEN pg_catalog.pg_advisory_unlock_shared(s.class, pg_catalog.int4pl(s.slot, n.number)) ELSE false END
             ),
             CASE
                 WHEN s.waits AND pg_catalog.set_config('lock_timeout', GREATEST(1, pg_catalog.int4mi(s.slice::integer, (1000 OPERATOR(pg_catalog.*)
@@ -136,13 +146,16 @@ SELECT
                     WHEN @shared THEN pg_catalog.pg_try_advisory_lock_shared(@key)
                     ELSE pg_catalog.pg_try_advisory_lock(@key)
                 END THEN -1
-                WHEN @mine::boolean AND pg_catalog.pg_advisory_unlock(@hash, s.ticket) AND pg_catalog.pg_advisory_unlock_shared(@hash, 0) THEN 0
+                WHEN @mine::boolean AND pg_catalog.pg_advisory_unlock(s.class, pg_catalog.int4pl(s.slot, s.ticket))
+                    AND pg_catalog.pg_advisory_unlock_shared(s.class, s.slot) THEN 0
                 ELSE 0
             END)
     END)::bigint AS answer
 FROM (
     SELECT
         pg_catalog.pg_backend_pid()::integer AS pid,
+        pg_catalog.int8shr(@hash::bigint, 32)::integer AS class,
+        pg_catalog.int8shr(pg_catalog.int8shl(@hash, 32), 32)::integer AS slot,
         @slice::varchar AS slice,
         @lowest::integer AS lowest,
         @ticket::integer AS ticket,
@@ -155,13 +168,14 @@ FROM (
 -- of all.
 SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
-    COALESCE(pg_catalog.max(k.objid::bigint) FILTER (WHERE k.objid::bigint OPERATOR(pg_catalog.<) @ticket::integer), 0)::integer AS ahead,
-    COALESCE(pg_catalog.min(k.objid::bigint), @ticket)::integer AS lowest
+    COALESCE(pg_catalog.max(pg_catalog.int8and(k.objid::bigint, 262143))
+        FILTER (WHERE pg_catalog.int8and(k.objid::bigint, 262143) OPERATOR(pg_catalog.<) @ticket::integer), 0)::integer AS ahead,
+    COALESCE(pg_catalog.min(pg_catalog.int8and(k.objid::bigint, 262143)), @ticket)::integer AS lowest
 FROM pg_catalog.pg_locks k
-WHERE (k.locktype, k.objsubid, k.mode, k.classid::bigint, k.database)
-    OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', pg_catalog.int8and(@hash::integer, 4294967295),
+WHERE (k.locktype, k.objsubid, k.mode, pg_catalog.int8and(pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), -262144), k.database)
+    OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', @hash::bigint,
         (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
-    AND k.objid::bigint OPERATOR(pg_catalog.>) 0 AND k.granted;
+    AND pg_catalog.int8and(k.objid::bigint, 262143) OPERATOR(pg_catalog.>) 0 AND k.granted;
 
 -- name: DropTicket :one
 -- Leaves the line. If the answer comes from another backend than the one that
@@ -170,16 +184,18 @@ SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
     (CASE
         WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid::integer
-        THEN pg_catalog.pg_advisory_unlock(@hash::integer, @ticket::integer) AND pg_catalog.pg_advisory_unlock_shared(@hash, 0)
+        THEN pg_catalog.pg_advisory_unlock(h.class, pg_catalog.int4pl(h.slot, @ticket::integer))
+            AND pg_catalog.pg_advisory_unlock_shared(h.class, h.slot)
         ELSE COALESCE((
             SELECT pg_catalog.bool_or(pg_catalog.pg_terminate_backend(k.pid))
             FROM pg_catalog.pg_locks k
-            WHERE (k.locktype, k.objsubid, k.mode, k.pid, k.classid::bigint, k.objid::bigint, k.database)
-                OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', @pid, pg_catalog.int8and(@hash, 4294967295), @ticket,
+            WHERE (k.locktype, k.objsubid, k.mode, k.pid, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), k.database)
+                OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', @pid, pg_catalog.int8pl(@hash, @ticket),
                     (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
                 AND k.granted
         ), false)
-    END)::boolean AS dropped;
+    END)::boolean AS dropped
+FROM (SELECT pg_catalog.int8shr(@hash::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl(@hash, 32), 32)::integer AS slot) h;
 
 -- name: UndoTicket :one
 -- Leaves the line after a TakeTicket that failed, nobody knows where: every ticket
@@ -188,15 +204,19 @@ SELECT
 SELECT pg_catalog.count(u.undone)::bigint AS undone
 FROM (
     SELECT CASE
-        WHEN k.objid::bigint OPERATOR(pg_catalog.<>) 0 THEN pg_catalog.pg_advisory_unlock(@hash::integer, k.objid::bigint::integer)
-        WHEN k.mode OPERATOR(pg_catalog.=) 'ExclusiveLock' THEN pg_catalog.pg_advisory_unlock(@hash, 0)
-        WHEN (SELECT pg_catalog.count(pg_catalog.pg_advisory_unlock_shared(@hash, 0))
-                FROM pg_catalog.generate_series(0, @shares::integer)) OPERATOR(pg_catalog.>=) 0
-            THEN (SELECT pg_catalog.count(pg_catalog.pg_try_advisory_lock_shared(@hash, 0))
-                FROM pg_catalog.generate_series(1, @shares)) OPERATOR(pg_catalog.>=) 0
+        WHEN k.number OPERATOR(pg_catalog.<>) 0 THEN pg_catalog.pg_advisory_unlock(h.class, pg_catalog.int4pl(h.slot, k.number))
+        WHEN k.mode OPERATOR(pg_catalog.=) 'ExclusiveLock' THEN pg_catalog.pg_advisory_unlock(h.class, h.slot)
+        WHEN (SELECT pg_catalog.count(CASE WHEN n.one IS NOT NULL THEN pg_catalog.pg_advisory_unlock_shared(h.class, h.slot) END)
+                FROM pg_catalog.generate_series(0, @shares::integer) n (one)) OPERATOR(pg_catalog.>=) 0
+            THEN (SELECT pg_catalog.count(CASE WHEN n.one IS NOT NULL THEN pg_catalog.pg_try_advisory_lock_shared(h.class, h.slot) END)
+                FROM pg_catalog.generate_series(1, @shares) n (one)) OPERATOR(pg_catalog.>=) 0
     END AS undone
-    FROM pg_catalog.pg_locks k
-    WHERE (k.pid, k.locktype, k.objsubid, k.classid::bigint)
-        OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 2, pg_catalog.int8and(@hash::integer, 4294967295))
-        AND k.granted AND NOT k.objid::bigint OPERATOR(pg_catalog.=) ANY (CAST(@known::varchar AS bigint[]))
+    FROM (SELECT pg_catalog.int8shr(@hash::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl(@hash, 32), 32)::integer AS slot) h,
+        LATERAL (
+            SELECT l.mode, pg_catalog.int8and(l.objid::bigint, 262143)::integer AS number
+            FROM pg_catalog.pg_locks l
+            WHERE (l.pid, l.locktype, l.objsubid, pg_catalog.int8and(pg_catalog.int8or(pg_catalog.int8shl(l.classid::bigint, 32), l.objid::bigint), -262144))
+                OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 2, @hash) AND l.granted
+        ) k
+    WHERE NOT k.number OPERATOR(pg_catalog.=) ANY (CAST(@known::varchar AS integer[]))
 ) u;
