@@ -91,13 +91,17 @@ const migrateHelp = `Usage: swanlock migrate up|down|status|print
 The locks need no table. The audit (run --audit, pglock.WithAudit) needs one,
 lock_audit, in the first schema of the search_path.
 
-  up       create it; safe to run on many hosts at once, and again
+  up       create it; safe to run on many hosts at once, and again. A table
+           that was made from what print prints is adopted, if its columns
+           are the same
   down     remove it, with all that it holds
-  status   say whether it is there
+  status   say whether it is there; only looks, and needs no right to write
   print    print the SQL, for a migration tool of your own
 
 up keeps its version in the table swanlock_migrations (by goose), so it is not in
-the way of your own migrations.
+the way of your own migrations. up and down need a connection to PostgreSQL
+itself, or to a pooler in session mode: one in transaction mode is refused. They
+wait five minutes at most for another process that migrates.
 `
 
 const devHelp = `Usage: swanlock dev [-- CMD [ARG...]]

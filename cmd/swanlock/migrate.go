@@ -74,6 +74,15 @@ func migrateUp(ctx context.Context, s streams, db *sql.DB) error {
 	if err := refusePooler(ctx, db); err != nil {
 		return err
 	}
+	// goose makes its version table before it asks for the lock.
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = adoptable(ctx, conn)
+	if err = errors.Join(err, conn.Close()); err != nil {
+		return err
+	}
 	adopting := &adopter{SessionLocker: newMigrationLock(migrations.Table)}
 	p, err := migratorWith(db, adopting)
 	if err != nil {

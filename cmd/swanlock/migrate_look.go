@@ -75,18 +75,27 @@ func (a *adopter) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	return err
 }
 
-func (a *adopter) adopt(ctx context.Context, conn *sql.Conn) error {
+// adoptable reports whether lock_audit is there, is as the migration makes it,
+// and is not known to goose. A table that differs is an error.
+func adoptable(ctx context.Context, conn *sql.Conn) (bool, error) {
 	at, err := appliedAt(ctx, conn, auditVersion)
 	if err != nil || !at.IsZero() {
-		return err
+		return false, err
 	}
 	there, err := audit(ctx, conn)
 	if err != nil || there == "" {
-		return err
+		return false, err
 	}
 	if there != auditColumns {
-		return fmt.Errorf("there is a table lock_audit, and it is not the one that %s makes: rename it, or drop it (its columns: %s; wanted: %s)",
+		return false, fmt.Errorf("there is a table lock_audit, and it is not the one that %s makes: rename it, or drop it (its columns: %s; wanted: %s)",
 			auditFile, there, auditColumns)
+	}
+	return true, nil
+}
+
+func (a *adopter) adopt(ctx context.Context, conn *sql.Conn) error {
+	if ok, err := adoptable(ctx, conn); !ok {
+		return err
 	}
 	store, err := database.NewStore(goose.DialectPostgres, migrations.Table)
 	if err != nil {
