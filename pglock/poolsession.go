@@ -186,7 +186,7 @@ func (p *Pool) another(ctx context.Context) (pid int32, err error) {
 // backend asks who is there, and prepares nothing.
 func (w *wire) backend(ctx context.Context, led *ledger) (pid int32, err error) {
 	err = w.ask(ctx, led, func(ctx context.Context) error {
-		pid, err = db.New(w.conn).Backend(ctx)
+		pid, err = db.New(unprepared{w.conn}).Backend(ctx)
 		return err
 	})
 	return pid, err

@@ -19,8 +19,20 @@ type sender interface {
 	forget() error
 }
 
-// An unprepared sends statements as they are.
+// An unprepared sends statements as they are, but on one line.
 type unprepared struct{ *sql.Conn }
+
+func (u unprepared) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	return u.Conn.QueryRowContext(ctx, db.OneLine(query), args...)
+}
+
+func (u unprepared) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return u.Conn.QueryContext(ctx, db.OneLine(query), args...)
+}
+
+func (u unprepared) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	return u.Conn.ExecContext(ctx, db.OneLine(query), args...)
+}
 
 func (u unprepared) number(ctx context.Context, query string, args ...any) (n int64, err error) {
 	err = u.QueryRowContext(ctx, query, args...).Scan(&n)
@@ -33,20 +45,20 @@ func (unprepared) forget() error { return nil }
 // one round trip with either driver: lib/pq would take two for a query with
 // arguments.
 type prepared struct {
-	*sql.Conn
+	unprepared
 	stmts   map[string]*sql.Stmt
 	numbers map[string]driver.Stmt
 }
 
 func newPrepared(conn *sql.Conn) *prepared {
-	return &prepared{conn, make(map[string]*sql.Stmt), make(map[string]driver.Stmt)}
+	return &prepared{unprepared{conn}, make(map[string]*sql.Stmt), make(map[string]driver.Stmt)}
 }
 
 func (p *prepared) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
 	stmt := p.stmts[query]
 	if stmt == nil {
 		var err error
-		if stmt, err = p.PrepareContext(ctx, query); err != nil {
+		if stmt, err = p.PrepareContext(ctx, db.OneLine(query)); err != nil {
 			return rowOf(err)
 		}
 		p.stmts[query] = stmt
@@ -65,7 +77,7 @@ func (p *prepared) number(ctx context.Context, query string, args ...any) (n int
 			if !ok {
 				return driver.ErrSkip
 			}
-			if stmt, err = conn.PrepareContext(ctx, query); err != nil {
+			if stmt, err = conn.PrepareContext(ctx, db.OneLine(query)); err != nil {
 				return err
 			}
 			p.numbers[query] = stmt
