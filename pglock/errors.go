@@ -81,6 +81,8 @@ func explain(err error, audited bool) error {
 		return fmt.Errorf("%w: %w", ErrLockTableFull, err)
 	case audited && (state == "42P01" || state == "42703" || state == "3F000"):
 		return fmt.Errorf("%w: run the lock_audit migration (swanlock migrate up): %w", ErrAudit, err)
+	case audited && (state == "22P05" || state == "22021"):
+		return fmt.Errorf("%w: the database's encoding does not have what is in the target or the owner: use names that it has, or a database in UTF8: %w", ErrAudit, err)
 	case audited && state == "42501":
 		return fmt.Errorf("%w: grant SELECT, INSERT and UPDATE on lock_audit: %w", ErrAudit, err)
 	case audited && (state == "53100" || len(state) == 5 && state[:2] == "23"):

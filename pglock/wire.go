@@ -20,6 +20,8 @@ const (
 	fenceTooOld   = -3
 	notOurs       = -4 // the backend, which is not marked, or has another client's locks
 	pretends      = -5 // the server, which grants each lock to everybody
+	misread       = -6 // what the audit was to say, in the session's encoding
+	noOffset      = -7 // swanlock.fence_offset, which is no number
 )
 
 // A wire is how statements get to a session. Whoever uses it has the turn.
@@ -127,6 +129,10 @@ func (w *wire) grant(ctx context.Context, h *hold, r request) error {
 		return ErrStandby
 	case fenceTooOld:
 		return ErrFenceInTransaction
+	case misread:
+		return fmt.Errorf("%w: the connection's client_encoding is not UTF8, and the target or the owner is not ASCII: connect with client_encoding=UTF8", ErrAudit)
+	case noOffset:
+		return errors.New("no fence: the setting swanlock.fence_offset must be a whole number of at most 18 digits (ALTER DATABASE ... SET swanlock.fence_offset = '0')")
 	case notOurs:
 		return fmt.Errorf("%w (process %d is marked, another was asked for the lock)", ErrPooler, h.led.backend)
 	}
