@@ -266,13 +266,16 @@ FROM (
         (CASE
             WHEN $2::boolean AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
             WHEN (pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.=) $3::varchar) IS NOT TRUE THEN -4
+            WHEN $2 AND pg_catalog.textregexeq(pg_catalog.current_setting('swanlock.fence_offset', true), '^[0-9]{0,18}$') IS FALSE THEN -7
             WHEN $4::bigint OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(
                 pg_catalog.int8shr($4, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl($4, 32), 32)::integer) THEN -1
             WHEN CASE WHEN $5::boolean THEN pg_catalog.pg_try_advisory_lock_shared($6::bigint) ELSE pg_catalog.pg_try_advisory_lock($6) END
             THEN CASE
                 WHEN NOT $2 THEN 0
                 WHEN pg_catalog.pg_logical_emit_message(true, 'swanlock', ''::varchar) IS NOT NULL
-                THEN pg_catalog.pg_current_xact_id()::varchar::bigint
+                THEN pg_catalog.int8pl(pg_catalog.pg_current_xact_id()::varchar::bigint, COALESCE(
+                    CASE WHEN pg_catalog.current_setting('swanlock.fence_offset', true) OPERATOR(pg_catalog.<>) ''
+                        THEN pg_catalog.current_setting('swanlock.fence_offset', true)::bigint END, 0))
             END
             ELSE -1
         END)::bigint AS answer
@@ -301,7 +304,8 @@ type TryAcquireWithRow struct {
 // has its id already, older than this grant. CASE fixes the order of the calls:
 // no lock is taken but by the last, no fence before it. A transaction that has
 // an id but wrote nothing is not flushed at its commit, and a crash would let its
-// id be given again: so it writes a message. The inner select is a step of its
+// id be given again: so it writes a message. To each fence swanlock.fence_offset is
+// added, a setting of the database's (docs/fences.md): -7 if it is no number. The inner select is a step of its
 // own, and first, because it calls volatile functions. gate is the hash of
 // the line that this try does not overtake (see line.sql), or 0; it is locked until the
 // transaction ends, so it is for sessions without one. idle is ”

@@ -180,18 +180,24 @@ WITH l AS MATERIALIZED (
             WHEN $4::boolean AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
             WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) $5::integer
                 OR (pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.=) $6::varchar) IS NOT TRUE THEN -4
-            WHEN $7::bigint OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(
-                pg_catalog.int8shr($7, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl($7, 32), 32)::integer) THEN -1
+            WHEN NOT $2::boolean AND pg_catalog.textregexeq(pg_catalog.current_setting('swanlock.fence_offset', true), '^[0-9]{0,18}$') IS FALSE THEN -7
+            WHEN pg_catalog.current_setting('client_encoding') OPERATOR(pg_catalog.<>) 'UTF8'
+                AND pg_catalog.octet_length(pg_catalog.convert_to(pg_catalog.textcat($7::varchar, $8::varchar), 'UTF8'))
+                    OPERATOR(pg_catalog.<>) pg_catalog.char_length(pg_catalog.textcat($7, $8)) THEN -6
+            WHEN $9::bigint OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(
+                pg_catalog.int8shr($9, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl($9, 32), 32)::integer) THEN -1
             WHEN CASE WHEN $2::boolean THEN pg_catalog.pg_try_advisory_lock_shared($1::bigint) ELSE pg_catalog.pg_try_advisory_lock($1) END
             THEN CASE WHEN $2 OR pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN 0
-                ELSE pg_catalog.pg_current_xact_id()::varchar::bigint END
+                ELSE pg_catalog.int8pl(pg_catalog.pg_current_xact_id()::varchar::bigint, COALESCE(
+                    CASE WHEN pg_catalog.current_setting('swanlock.fence_offset', true) OPERATOR(pg_catalog.<>) ''
+                        THEN pg_catalog.current_setting('swanlock.fence_offset', true)::bigint END, 0)) END
             ELSE -1
         END)::bigint AS answer,
         COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
         pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction
 ), row AS (
     INSERT INTO public.lock_audit (target, key, owner, ttl_ms, mode, fence, backend_pid, backend_start, client_addr, acquired_at, refreshed_at)
-    SELECT $8::varchar, $1::bigint, $9::varchar, $10::bigint, CASE WHEN $2 THEN 'shared' ELSE 'exclusive' END,
+    SELECT $7::varchar, $1::bigint, $8::varchar, $10::bigint, CASE WHEN $2 THEN 'shared' ELSE 'exclusive' END,
         CASE WHEN g.answer OPERATOR(pg_catalog.>) 0 THEN g.answer END, g.pid, pg_catalog.to_timestamp($11::double precision),
         pg_catalog.inet_client_addr(), g.granted_at, g.granted_at
     FROM (SELECT l.pid, l.answer, pg_catalog.clock_timestamp() AS granted_at FROM l WHERE l.answer OPERATOR(pg_catalog.>=) 0) g
@@ -221,9 +227,9 @@ type TryAcquireAuditedParams struct {
 	Fence   bool
 	Backend int32
 	Session string
-	Gate    int64
 	Target  string
 	Owner   string
+	Gate    int64
 	TtlMs   int64
 	Started float64
 }
@@ -245,7 +251,8 @@ type TryAcquireAuditedRow struct {
 // transaction that has its id already. backend is what Mark answered, and started
 // (seconds since 1970) is that one's: no other may answer. dead says that the
 // grant has proven somebody gone who has an open row for this key, which CloseDead
-// is to close; a reader's grant proves that of no other reader.
+// is to close; a reader's grant proves that of no other reader. -6: the texts are not
+// ASCII, and the session takes the UTF-8 that we send for something else.
 func (q *Queries) TryAcquireAudited(ctx context.Context, arg TryAcquireAuditedParams) (TryAcquireAuditedRow, error) {
 	row := q.db.QueryRowContext(ctx, TryAcquireAudited,
 		arg.Key,
@@ -254,9 +261,9 @@ func (q *Queries) TryAcquireAudited(ctx context.Context, arg TryAcquireAuditedPa
 		arg.Fence,
 		arg.Backend,
 		arg.Session,
-		arg.Gate,
 		arg.Target,
 		arg.Owner,
+		arg.Gate,
 		arg.TtlMs,
 		arg.Started,
 	)

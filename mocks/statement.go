@@ -34,7 +34,7 @@ type shape struct {
 	params, row any
 }
 
-// shapes are by the name in the comment that sqlc leaves in a statement's text.
+// shapes are by the name in the comment that sqlc leaves in a query.
 var shapes = map[string]shape{
 	"Mark":              {mark, struct{ Session string }{}, db.MarkRow{}},
 	"TryAcquire":        {tryAcquire, db.TryAcquireParams{}, struct{ Pid int64 }{}},
@@ -57,13 +57,36 @@ var shapes = map[string]shape{
 	"CloseDead":         {closeDead, struct{ AuditID int64 }{}, struct{}{}},
 }
 
+// names are those of shapes, by the statement as it is sent.
+var names = func() map[string]string {
+	names := make(map[string]string)
+	for _, query := range []string{
+		db.Mark, db.TryAcquire, db.TryAcquireWith, db.TryAcquireAudited, db.Refresh, db.RefreshAudited, db.Release, db.ReleaseWith, db.ReleaseAudited, db.Undo, db.Terminate, db.Turn, db.Ahead, db.TakeTicket, db.TakeNext, db.DropTicket, db.UndoTicket, db.AuditLost, db.CloseDead,
+	} {
+		names[db.OneLine(query)] = commentOf(query)
+	}
+	return names
+}()
+
 // nameOf is the name of one of pglock's statements, "" of any other.
 func nameOf(query string) string {
-	rest, ok := strings.CutPrefix(query, "-- name: ")
-	name, _, _ := strings.Cut(rest, " ")
-	if _, known := shapes[name]; !ok || !known {
+	if name, ok := names[query]; ok {
+		return name
+	}
+	name := commentOf(query)
+	if _, known := shapes[name]; !known {
 		return ""
 	}
+	return name
+}
+
+// commentOf is the name in the comment that sqlc leaves in a query.
+func commentOf(query string) string {
+	rest, ok := strings.CutPrefix(query, "-- name: ")
+	if !ok {
+		return ""
+	}
+	name, _, _ := strings.Cut(rest, " ")
 	return name
 }
 

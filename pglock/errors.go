@@ -60,6 +60,8 @@ var (
 // The server's codes that are looked at by themselves.
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 const (
+	notInEncoding              = "22021"
+	untranslatableCharacter    = "22P05"
 	readOnlyTransaction        = "25006"
 	inFailedTransaction        = "25P02"
 	noPreparedStatement        = "26000"
@@ -104,6 +106,8 @@ func explain(err error, audited bool) error {
 		return fmt.Errorf("%w: %w", ErrLockTableFull, err)
 	case audited && (state == noTable || state == noColumn || state == noSchema):
 		return fmt.Errorf("%w: run the lock_audit migration (swanlock migrate up): %w", ErrAudit, err)
+	case audited && (state == untranslatableCharacter || state == notInEncoding):
+		return fmt.Errorf("%w: the database's encoding does not have what is in the target or the owner: use names that it has, or a database in UTF8: %w", ErrAudit, err)
 	case audited && state == insufficientPrivilege:
 		return fmt.Errorf("%w: grant SELECT, INSERT and UPDATE on lock_audit: %w", ErrAudit, err)
 	case audited && (state == diskFull || len(state) == 5 && state[:2] == "23"):

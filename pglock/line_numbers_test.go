@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/db"
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
@@ -311,6 +312,11 @@ func TestPoolOfOneConnectionWaits(t *testing.T) {
 	})
 }
 
+// queries are those that TestPlans looks for.
+var queries = map[string]string{"TryAcquire": db.TryAcquire, "TryAcquireWith": db.TryAcquireWith, "TryAcquireAudited": db.TryAcquireAudited,
+	"Refresh": db.Refresh, "RefreshAudited": db.RefreshAudited, "Release": db.Release, "ReleaseWith": db.ReleaseWith,
+	"ReleaseAudited": db.ReleaseAudited, "Turn": db.Turn, "TakeNext": db.TakeNext, "Batch": db.Batch, "Heartbeat": db.Heartbeat}
+
 // A statement that is sent often is not planned each time: the server thinks of
 // a plan for all values, after five.
 func TestPlans(t *testing.T) {
@@ -319,7 +325,7 @@ func TestPlans(t *testing.T) {
 		wantPlans := func(conn *sql.Conn, names ...string) {
 			t.Helper()
 			for _, name := range names {
-				if n := one[int](t, conn, "SELECT COALESCE(sum(generic_plans), 0) FROM pg_prepared_statements WHERE statement LIKE '-- name: ' || $1 || ' %'", name); n == 0 {
+				if n := one[int](t, conn, "SELECT COALESCE(sum(generic_plans), 0) FROM pg_prepared_statements WHERE statement = $1::text", db.OneLine(queries[name])); n == 0 {
 					t.Errorf("%s is planned each time", name)
 				}
 			}
@@ -364,7 +370,7 @@ func TestPlans(t *testing.T) {
 		}
 		p.EachConn(func(conn *sql.Conn) {
 			for _, name := range []string{"TryAcquireWith", "Release", "Batch", "Heartbeat", "TakeNext", "Turn"} {
-				if n := one[int](t, conn, "SELECT COALESCE(sum(custom_plans), 0) FROM pg_prepared_statements WHERE statement LIKE '-- name: ' || $1 || ' %'", name); n > 5 {
+				if n := one[int](t, conn, "SELECT COALESCE(sum(custom_plans), 0) FROM pg_prepared_statements WHERE statement = $1::text", db.OneLine(queries[name])); n > 5 {
 					t.Errorf("a pool's %s is planned each time (%d)", name, n)
 				}
 			}

@@ -86,7 +86,7 @@ func (s *poolSession) connect(ctx context.Context) (err error) {
 	if err != nil {
 		return s.p.scarce(fmt.Errorf("no connection: %w", err))
 	}
-	s.a = newAccess(s.p.config, oneconn.New(conn))
+	s.a = newAccess(s.p.config, oneconn.New(conn, db.OneLine))
 	tn, err := s.a.takeAlways()
 	if err != nil {
 		return errors.Join(err, conn.Close())

@@ -401,7 +401,7 @@ func TestPoolClose(t *testing.T) {
 			if got := one[string](t, conn, settings); got != before {
 				t.Errorf("got the settings %s, want %s as before", got, before)
 			}
-			if n := one[int](t, conn, "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '-- name: %' AND statement NOT LIKE '%Backend%'"); n != 0 {
+			if n := one[int](t, conn, "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%pg_cata' || 'log.%' AND statement <> 'SELECT pg_cata' || 'log.pg_backend_pid()::integer AS pid'"); n != 0 {
 				t.Errorf("%d statements are still prepared", n)
 			}
 			if n := o.locksOf(pidOf(t, conn)); n != 0 {

@@ -436,7 +436,7 @@ func TestScriptedAuditOfALoss(t *testing.T) {
 	s := newScripted(t, "audited")
 	lock := s.take("t")
 	s.pg.ExpectRelease("t").Lost()
-	s.pg.ExpectExec("-- name: AuditLost ").WithArgs(int64(1)).WillReturnResult(sqlmock.NewResult(0, 1))
+	s.pg.ExpectExec("end_reason = 'lost' WHERE").WithArgs(int64(1)).WillReturnResult(sqlmock.NewResult(0, 1))
 	s.is(lock.Release(ctxBG), swanlock.ErrLost)
 	s.destroyed(false)
 

@@ -101,7 +101,7 @@ func TestPoolBehindAPooler(t *testing.T) {
 					t.Errorf("idle_session_timeout is left at %s", got)
 				}
 				// But for what pgx prepares by itself.
-				if n := one[int](t, db, "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '-- name: %' AND statement NOT LIKE '%Backend%'"); n > 0 {
+				if n := one[int](t, db, "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%pg_cata' || 'log.%' AND statement <> 'SELECT pg_cata' || 'log.pg_backend_pid()::integer AS pid'"); n > 0 {
 					t.Errorf("%d statements are left prepared", n)
 				}
 			}

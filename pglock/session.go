@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/db"
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
@@ -29,7 +30,7 @@ func NewSession(conn *sql.Conn, opts ...SessionOption) *Session {
 			opt.forSession(c)
 		}
 	}
-	return &Session{newAccess(c.complete(), oneconn.New(conn))}
+	return &Session{newAccess(c.complete(), oneconn.New(conn, db.OneLine))}
 }
 
 // TryAcquire takes the lock if it is free, in one round trip; the connection's
@@ -106,7 +107,7 @@ var leaseless sync.Once // for the package's functions
 func plain(conn *sql.Conn) *access {
 	c := defaults()
 	c.leaseless = &leaseless
-	return newAccess(c, oneconn.Unprepared(conn))
+	return newAccess(c, oneconn.Unprepared(conn, db.OneLine))
 }
 
 // A request is what is asked for, checked.

@@ -23,7 +23,7 @@ func stateOf(t *testing.T, conn *sql.Conn) (s sessionState) {
 	t.Helper()
 	const ask = `SELECT pg_backend_pid(),
 		(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
-		(SELECT count(*) FROM pg_prepared_statements WHERE from_sql OR statement LIKE '-- name:%'),
+		(SELECT count(*) FROM pg_prepared_statements WHERE from_sql OR statement LIKE '%pg_cata' || 'log.%'),
 		(SELECT count(*) FROM pg_listening_channels()),
 		(SELECT string_agg(name || '=' || setting, ',' ORDER BY name) FROM pg_settings)`
 	must(t, conn.QueryRowContext(bg, ask).Scan(&s.pid, &s.locks, &s.prepared, &s.listens, &s.settings))

@@ -50,6 +50,10 @@ func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
 		return ErrStandby
 	case fenceTooOld:
 		return ErrFenceInTransaction
+	case misread:
+		return fmt.Errorf("%w: the connection's client_encoding is not UTF8, and the target or the owner is not ASCII: connect with client_encoding=UTF8", ErrAudit)
+	case noOffset:
+		return errors.New("no fence: the setting swanlock.fence_offset must be a whole number of at most 18 digits (ALTER DATABASE ... SET swanlock.fence_offset = '0')")
 	case notOurs:
 		return fmt.Errorf("%w (process %d is marked, another was asked for the lock)", ErrPooler, tn.led.backend)
 	}

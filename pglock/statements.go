@@ -16,6 +16,8 @@ const (
 	fenceTooOld   = -3
 	notOurs       = -4 // the backend, which is not marked, or has another client's locks
 	pretends      = -5 // the server, which grants each lock to everybody
+	misread       = -6 // what the audit was to say, in the session's encoding
+	noOffset      = -7 // swanlock.fence_offset, which is no number
 )
 
 // A tried is what a try answered.

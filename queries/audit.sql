@@ -7,7 +7,8 @@
 -- transaction that has its id already. backend is what Mark answered, and started
 -- (seconds since 1970) is that one's: no other may answer. dead says that the
 -- grant has proven somebody gone who has an open row for this key, which CloseDead
--- is to close; a reader's grant proves that of no other reader.
+-- is to close; a reader's grant proves that of no other reader. -6: the texts are not
+-- ASCII, and the session takes the UTF-8 that we send for something else.
 WITH l AS MATERIALIZED (
     SELECT
         pg_catalog.pg_backend_pid()::integer AS pid,
@@ -15,11 +16,17 @@ WITH l AS MATERIALIZED (
             WHEN @fence::boolean AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
             WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) @backend::integer
                 OR (pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.=) @session::varchar) IS NOT TRUE THEN -4
+            WHEN NOT @shared::boolean AND pg_catalog.textregexeq(pg_catalog.current_setting('swanlock.fence_offset', true), '^[0-9]{0,18}$') IS FALSE THEN -7
+            WHEN pg_catalog.current_setting('client_encoding') OPERATOR(pg_catalog.<>) 'UTF8'
+                AND pg_catalog.octet_length(pg_catalog.convert_to(pg_catalog.textcat(@target::varchar, @owner::varchar), 'UTF8'))
+                    OPERATOR(pg_catalog.<>) pg_catalog.char_length(pg_catalog.textcat(@target, @owner)) THEN -6
             WHEN @gate::bigint OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(
                 pg_catalog.int8shr(@gate, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(@gate, 32), 32)::integer) THEN -1
             WHEN CASE WHEN @shared::boolean THEN pg_catalog.pg_try_advisory_lock_shared(@key::bigint) ELSE pg_catalog.pg_try_advisory_lock(@key) END
             THEN CASE WHEN @shared OR pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN 0
-                ELSE pg_catalog.pg_current_xact_id()::varchar::bigint END
+                ELSE pg_catalog.int8pl(pg_catalog.pg_current_xact_id()::varchar::bigint, COALESCE(
+                    CASE WHEN pg_catalog.current_setting('swanlock.fence_offset', true) OPERATOR(pg_catalog.<>) ''
+                        THEN pg_catalog.current_setting('swanlock.fence_offset', true)::bigint END, 0)) END
             ELSE -1
         END)::bigint AS answer,
         COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,

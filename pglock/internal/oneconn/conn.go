@@ -30,17 +30,23 @@ var (
 // and closes a connection that was only busy. Its callers take turns.
 type Conn struct {
 	conn  *sql.Conn
-	stmts map[string]driver.Stmt // nil: nothing is prepared
+	text  func(query string) string
+	stmts map[string]driver.Stmt // by query; nil: nothing is prepared
 	watch watch
 	on    driver.Conn // while Do runs
 }
 
 // New returns a Conn that prepares each statement once, on its first use, so that
-// a warm call is one round trip with every driver.
-func New(conn *sql.Conn) *Conn { return &Conn{conn: conn, stmts: make(map[string]driver.Stmt)} }
+// a warm call is one round trip with every driver. What text makes of a query is
+// what is sent.
+func New(conn *sql.Conn, text func(query string) string) *Conn {
+	return &Conn{conn: conn, text: text, stmts: make(map[string]driver.Stmt)}
+}
 
 // Unprepared returns a Conn that leaves nothing on the connection.
-func Unprepared(conn *sql.Conn) *Conn { return &Conn{conn: conn} }
+func Unprepared(conn *sql.Conn, text func(query string) string) *Conn {
+	return &Conn{conn: conn, text: text}
+}
 
 // SQL is the connection that c sends on.
 func (c *Conn) SQL() *sql.Conn { return c.conn }

@@ -48,7 +48,7 @@ func (c *Conn) ExecContext(ctx context.Context, query string, args ...any) (sql.
 		return nil, err
 	}
 	if direct, ok := c.on.(driver.ExecerContext); ok && c.stmts == nil {
-		if result, err := direct.ExecContext(ctx, query, values); err != driver.ErrSkip {
+		if result, err := direct.ExecContext(ctx, c.text(query), values); err != driver.ErrSkip {
 			return result, err
 		}
 	}
@@ -75,7 +75,7 @@ func (c *Conn) query(ctx context.Context, query string, args []any) (*rows, erro
 		return nil, err
 	}
 	if direct, ok := c.on.(driver.QueryerContext); ok && c.stmts == nil {
-		if found, err := direct.QueryContext(ctx, query, values); err != driver.ErrSkip {
+		if found, err := direct.QueryContext(ctx, c.text(query), values); err != driver.ErrSkip {
 			return read(found, err)
 		}
 	}
@@ -99,10 +99,11 @@ func (c *Conn) stmt(ctx context.Context, query string) (stmt driver.Stmt, done f
 	if stmt := c.stmts[query]; stmt != nil {
 		return stmt, done, nil
 	}
+	text := c.text(query)
 	if p, ok := c.on.(driver.ConnPrepareContext); ok {
-		stmt, err = p.PrepareContext(ctx, query)
+		stmt, err = p.PrepareContext(ctx, text)
 	} else {
-		stmt, err = c.on.Prepare(query)
+		stmt, err = c.on.Prepare(text)
 	}
 	switch {
 	case err != nil:
