@@ -312,6 +312,17 @@ func (led *ledger) own(o owner, l lease) {
 	led.mu.Unlock()
 }
 
+// shorten makes the lease of an owned session ttl, as a statement that was sent at
+// the time given has set it.
+func (led *ledger) shorten(ttl time.Duration, sent time.Time) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	led.lease = lease{ttl, sent}
+	if len(led.locks) > 0 {
+		led.armLocked(led.lease.left(time.Now()))
+	}
+}
+
 // owned reports whether the session has an owner.
 func (led *ledger) owned() bool {
 	led.mu.Lock()

@@ -30,16 +30,17 @@ func (o poolOption) forPool(c *config) { o(c) }
 
 // config is what the options set.
 type config struct {
-	audit      bool
-	polling    bool
-	log        *slog.Logger
-	leaseless  *sync.Once // says once that the server keeps no lease
-	maxWaiters int
-	heartbeat  time.Duration
+	audit       bool
+	polling     bool
+	log         *slog.Logger
+	leaseless   *sync.Once // says once that the server keeps no lease
+	maxWaiters  int
+	maxSessions int // 0: half of what the *sql.DB may open
+	heartbeat   time.Duration
 }
 
 func defaults() *config {
-	return &config{log: slog.Default(), leaseless: new(sync.Once), maxWaiters: 8, heartbeat: 5 * time.Second}
+	return &config{log: slog.Default(), leaseless: new(sync.Once), maxWaiters: 8, heartbeat: time.Second}
 }
 
 // complete mends what an option has left out.
@@ -77,9 +78,17 @@ func WithPolling() CommonOption { return func(c *config) { c.polling = true } }
 // targets, and if n is 0, it looks from time to time, as WithPolling does.
 func WithMaxWaiters(n int) PoolOption { return poolOption(func(c *config) { c.maxWaiters = n }) }
 
+// WithMaxSessions bounds the connections that a Pool takes of its *sql.DB. The
+// default is half of what SetMaxOpenConns allows, one at least, and 32 where it
+// allows any number. A Pool that may take no more puts locks of different TTLs on
+// one session, whose lease is then the shortest of them: a process that is cut off
+// for that long loses all of them. It says so once, in a warning.
+func WithMaxSessions(n int) PoolOption { return poolOption(func(c *config) { c.maxSessions = n }) }
+
 // WithHeartbeat sets how often a Pool proves the locks of each session, and so
-// how soon it finds out that one is dead; the default is 5 s. A session with a
-// TTL is proven every third of that, if that is sooner.
+// how soon it finds out that one is dead; the default is a second. It costs one
+// statement for each session. A session with a TTL is proven every third of that,
+// if that is sooner.
 func WithHeartbeat(every time.Duration) PoolOption {
 	return poolOption(func(c *config) { c.heartbeat = every })
 }

@@ -25,10 +25,11 @@ import (
 // pool takes another session for new ones. It never takes a lost lock again by
 // itself.
 //
-// A pool needs few connections: one for locks without a TTL, one for each range
+// A pool wants few connections: one for locks without a TTL, one for each range
 // of TTLs (two to a doubling), one more for every 450 locks held, and those that
-// it waits on (see WithMaxWaiters). It keeps them out of the *sql.DB until they have
-// held nothing for a minute, or until Close.
+// it waits on (see WithMaxWaiters); it does with fewer (see WithMaxSessions). It
+// keeps them out of the *sql.DB until they have held nothing for a minute, or for
+// a moment if all of the *sql.DB's are in use, or until Close.
 //
 // The server's lease of a session is at most the TTL of its locks, and at least
 // two thirds of it: a process that is cut off for that long loses them.
@@ -56,6 +57,8 @@ type Pool struct {
 	waitingSessions int          // how many sessions wait
 	lastReader      int          // its number
 	poolerChecked   bool         // no pooler is in between
+	scarceUntil     time.Time    // connections came late: no more are taken until then
+	warnedScarce    bool
 }
 
 // A claim is what a pool's callers hold of a key, or ask for just now. It saves
@@ -88,8 +91,9 @@ func NewPool(db *sql.DB, opts ...PoolOption) (*Pool, error) {
 			opt.forPool(c)
 		}
 	}
-	if c.maxWaiters < 0 || c.heartbeat < time.Millisecond {
-		return nil, fmt.Errorf("pglock: a pool has 0 waiters or more, and a heartbeat of a millisecond or more (have %d, %v)", c.maxWaiters, c.heartbeat)
+	if c.maxWaiters < 0 || c.maxSessions < 0 || c.heartbeat < time.Millisecond {
+		return nil, fmt.Errorf("pglock: a pool has 0 waiters and sessions or more, and a heartbeat of a millisecond or more (have %d, %d, %v)",
+			c.maxWaiters, c.maxSessions, c.heartbeat)
 	}
 	life, end := context.WithCancel(context.Background())
 	return &Pool{db: db, config: c.complete(), life: life, end: end, drained: make(chan struct{}),
@@ -286,11 +290,14 @@ func (p *Pool) chooseLocked(lease time.Duration) (*poolSession, error) {
 			best = s
 		}
 	}
-	if best == nil || best.lease < lease && len(p.sessions) < maxSessions && p.spare(0) {
-		if len(p.sessions) >= maxSessions {
-			return nil, fmt.Errorf("%w (%d, on %d sessions)", ErrPoolFull, p.locks, len(p.sessions))
-		}
+	if (best == nil || best.lease < lease) && p.mayOpenLocked() {
 		best = p.newSessionLocked(lease)
+	}
+	if best == nil {
+		best = p.shareLocked(lease)
+	}
+	if best == nil {
+		return nil, fmt.Errorf("%w (%d, on %d sessions)", ErrPoolFull, p.locks, len(p.sessions))
 	}
 	p.reserveLocked(best)
 	return best, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -36,6 +37,19 @@ func (b batcher) run(proofs, batch []*op) {
 		s.failAll(batch)
 		return
 	}
+	if err := b.shortenLease(); err != nil {
+		if sqlState(err) == "" {
+			b.destroy(err)
+			s.failAll(batch)
+			return
+		}
+		batch = slices.DeleteFunc(slices.Clone(batch), func(o *op) bool {
+			if o.kind == acquiring {
+				o.err = explain(err, false)
+			}
+			return o.kind == acquiring
+		})
+	}
 	c := &s.combiner
 	c.releases, c.acquires = c.releases[:0], c.acquires[:0]
 	for _, o := range batch {
@@ -61,6 +75,10 @@ func (b batcher) run(proofs, batch []*op) {
 		}
 	}
 	b.unlockOverdue()
+	released := slices.ContainsFunc(batch, func(o *op) bool { return o.kind == releasing })
+	if released && s.over() == nil && s.p.crowded() {
+		b.giveBack()
+	}
 	clear(c.releases)
 	clear(c.acquires)
 }
@@ -233,7 +251,7 @@ func (s *poolSession) array(ops []*op, number func(*op) int64) string {
 
 // released notes what the server said of an unlock.
 func (b batcher) released(h *hold, held bool) error {
-	if err := b.led.settled(h, held, b.s.serverLease); !errors.Is(err, swanlock.ErrReleased) {
+	if err := b.led.settled(h, held, time.Duration(b.s.serverLease.Load())); !errors.Is(err, swanlock.ErrReleased) {
 		return err
 	}
 	return nil

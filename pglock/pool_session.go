@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -16,21 +17,21 @@ import (
 
 // A poolSession is a session of a pool, from its opening to its end.
 type poolSession struct {
-	p     *Pool
-	lease time.Duration // how long the server lets it be idle; 0: for ever
+	p *Pool
 
 	// Guarded by p.mu.
-	locks int  // held or asked for, and tickets
-	waits bool // in the server, on behalf of one waiter: nobody else is to use it
-	gone  bool // not in p.sessions any more
+	lease time.Duration // how long the server is to let it be idle; 0: for ever
+	locks int           // held or asked for, and tickets
+	waits bool          // in the server, on behalf of one waiter: nobody else is to use it
+	gone  bool          // not in p.sessions any more
 
 	ready         chan struct{} // closed when opened, or failed
 	failed        error         // why it could not be opened
 	a             *access
 	led           *ledger
 	pid           int32
-	savedSettings timeouts      // what the settings were
-	serverLease   time.Duration // ours, or that of the role
+	savedSettings timeouts     // what the settings were
+	serverLease   atomic.Int64 // a time.Duration: ours, or that of the role
 
 	combiner
 
@@ -82,7 +83,7 @@ func (s *poolSession) open() {
 }
 
 func (s *poolSession) connect(ctx context.Context) (err error) {
-	conn, err := s.p.conn(ctx)
+	conn, err := s.p.connection(ctx, s)
 	if err != nil {
 		return s.p.scarce(fmt.Errorf("no connection: %w", err))
 	}
@@ -115,8 +116,9 @@ func (s *poolSession) begin(ctx context.Context, tn turn) error {
 		return err
 	}
 	var params string
-	if s.lease > 0 {
-		params = timeouts{}.of(s.lease).idleInTransaction
+	wanted := s.leaseNow()
+	if wanted > 0 {
+		params = timeouts{}.of(wanted).idleInTransaction
 	}
 	sent := time.Now()
 	row, err := ask(ctx, tn, (*db.Queries).PoolOpen, params)
@@ -125,12 +127,14 @@ func (s *poolSession) begin(ctx context.Context, tn turn) error {
 	}
 	s.pid, s.savedSettings = row.Pid, timeouts{row.Idle, row.IdleInTransaction}
 	s.p.measured(row.Room)
-	if s.serverLease = s.lease; s.lease > 0 {
+	kept := wanted
+	if wanted > 0 {
 		tn.warnLeaseless(s.savedSettings)
 	} else {
-		s.serverLease = time.Duration(row.IdleMs) * time.Millisecond
+		kept = time.Duration(row.IdleMs) * time.Millisecond
 	}
-	tn.led.own(s, lease{s.serverLease, sent})
+	s.kept(kept)
+	tn.led.own(s, lease{kept, sent})
 	s.combiner.mu.Lock()
 	s.heartbeatTimer = time.AfterFunc(s.every(), func() { s.p.spawn(s.heartbeat) })
 	s.combiner.mu.Unlock()
@@ -226,10 +230,13 @@ func (p *Pool) conn(ctx context.Context) (*sql.Conn, error) {
 	return nil, fmt.Errorf("the server did not accept it in time: %w", context.Cause(ctx))
 }
 
+// kept notes the server's lease.
+func (s *poolSession) kept(lease time.Duration) { s.serverLease.Store(int64(lease)) }
+
 // every returns how often the session proves its locks.
 func (s *poolSession) every() time.Duration {
-	if s.serverLease > 0 {
-		return min(s.serverLease/3, s.p.heartbeat)
+	if kept := time.Duration(s.serverLease.Load()); kept > 0 {
+		return min(kept/3, s.p.heartbeat)
 	}
 	return s.p.heartbeat
 }
@@ -314,13 +321,25 @@ func (b batcher) rest() {
 		s.emptySince = time.Time{}
 	} else if s.emptySince.IsZero() {
 		s.emptySince = time.Now()
-	} else if time.Since(s.emptySince) > long && s.p.forget(s, true) {
-		if err := s.close(b.turn); err != nil {
-			s.p.log.Warn("pglock: closing an idle session", "err", err)
-		}
+	} else if time.Since(s.emptySince) > long && b.giveBack() {
+		return
+	}
+	if s.p.crowded() && b.giveBack() {
 		return
 	}
 	s.heartbeatTimer.Reset(s.every())
+}
+
+// giveBack gives the connection back if the session is not used, and reports
+// whether it was not.
+func (b batcher) giveBack() bool {
+	if !b.led.empty() || !b.s.p.forget(b.s, true) {
+		return false
+	}
+	if err := b.s.close(b.turn); err != nil {
+		b.log.Warn("pglock: closing an idle session", "err", err)
+	}
+	return true
 }
 
 // close releases what the session still has and gives the connection back as it
@@ -333,7 +352,7 @@ func (s *poolSession) close(tn turn) error {
 	if tn.led.alive() != nil {
 		return errors.Join(errs...)
 	}
-	if s.lease > 0 {
+	if s.leaseNow() > 0 {
 		_, err := ask(context.Background(), tn, (*db.Queries).PoolShut,
 			db.PoolShutParams{Pid: s.pid, Idle: s.savedSettings.idle, IdleInTransaction: s.savedSettings.idleInTransaction})
 		if err != nil {

@@ -344,7 +344,7 @@ func (p *Pool) sessionToWaitOn(me *waiter) *poolSession {
 	lease := leaseOf(me.r.TTL)
 	s := p.emptySession(lease, me.s)
 	if s == nil {
-		if len(p.sessions) >= maxSessions/2 || !p.spare(1) { // one is left for the holder
+		if len(p.sessions) >= maxSessions/2 || !p.spare(1) || !p.mayOpenLocked() { // one is left for the holder
 			return nil
 		}
 		s = p.newSessionLocked(lease)
@@ -359,8 +359,8 @@ func (p *Pool) sessionToWaitOn(me *waiter) *poolSession {
 // serverWait returns how long a statement may wait on s.
 func (p *Pool) serverWait(ctx context.Context, s *poolSession) time.Duration {
 	d := maxServerWait
-	if s.lease > 0 {
-		d = min(d, s.lease/3)
+	if kept := time.Duration(s.serverLease.Load()); kept > 0 {
+		d = min(d, kept/3)
 	}
 	return before(ctx, d)
 }

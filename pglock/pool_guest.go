@@ -1,0 +1,135 @@
+package pglock
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/swanlake-io/swanlock/db"
+)
+
+// This file is how a pool behaves as the guest of the *sql.DB, whose connections
+// the application needs for itself.
+
+// scarceFor is how long a pool takes no more connections after one came late.
+const scarceFor = time.Minute
+
+// limitLocked returns how many sessions the pool may have.
+func (p *Pool) limitLocked() int {
+	limit := maxSessions
+	if p.maxSessions > 0 {
+		limit = min(limit, p.maxSessions)
+	} else if open := p.db.Stats().MaxOpenConnections; open > 0 {
+		limit = min(limit, max(open/2, 1))
+	}
+	if time.Now().Before(p.scarceUntil) {
+		limit = min(limit, max(len(p.sessions), 1))
+	}
+	return limit
+}
+
+// mayOpenLocked reports whether the pool may open one more session.
+func (p *Pool) mayOpenLocked() bool {
+	return len(p.sessions) == 0 || len(p.sessions) < p.limitLocked() && p.spare(0)
+}
+
+// shareLocked returns a session with room for one more lock whose lease is longer
+// than that: it becomes the session's.
+func (p *Pool) shareLocked(lease time.Duration) (best *poolSession) {
+	for _, s := range p.sessions {
+		if s.gone || s.waits || s.locks >= locksPerSession || s.silent() {
+			continue
+		}
+		if best == nil || s.locks < best.locks {
+			best = s
+		}
+	}
+	if best != nil && lease > 0 && (best.lease == 0 || best.lease > lease) {
+		best.lease = lease
+	}
+	if best != nil && !p.warnedScarce {
+		p.warnedScarce = true
+		p.log.Warn("pglock: too few connections for a session for each range of TTLs: locks share the shortest lease of their session: raise SetMaxOpenConns, or WithMaxSessions",
+			"sessions", len(p.sessions), "limit", p.limitLocked())
+	}
+	return best
+}
+
+// leaseNow returns the lease that the session is to have.
+func (s *poolSession) leaseNow() time.Duration {
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	return s.lease
+}
+
+// shortenLease gives the session the lease that its newest lock needs.
+func (b batcher) shortenLease() error {
+	s := b.s
+	lease := s.leaseNow()
+	if kept := time.Duration(s.serverLease.Load()); lease == 0 || kept > 0 && kept <= lease {
+		return nil
+	}
+	sent := time.Now()
+	row, err := ask(context.Background(), b.turn, (*db.Queries).PoolOpen, timeouts{}.of(lease).idleInTransaction)
+	if err == nil && row.Pid != s.pid {
+		err = ErrPooler
+	}
+	if err != nil {
+		return err
+	}
+	b.warnLeaseless(s.savedSettings)
+	s.kept(lease)
+	b.led.shorten(lease, sent)
+	s.heartbeatTimer.Reset(s.every())
+	return nil
+}
+
+// late notes that a connection came late, or not at all.
+func (p *Pool) late() {
+	p.mu.Lock()
+	p.scarceUntil = time.Now().Add(scarceFor)
+	p.mu.Unlock()
+}
+
+// others reports whether the pool has an open session beside s.
+func (p *Pool) others(s *poolSession) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, other := range p.sessions {
+		if other != s && other.isOpen() {
+			return true
+		}
+	}
+	return false
+}
+
+// connection takes a connection for s. If the pool has other sessions, it does not
+// wait long for one: those can be shared.
+func (p *Pool) connection(ctx context.Context, s *poolSession) (conn *sql.Conn, err error) {
+	others := p.others(s)
+	soon := ctx
+	if others {
+		var cancel context.CancelFunc
+		soon, cancel = context.WithTimeout(ctx, connecting/10)
+		defer cancel()
+	}
+	conn, err = p.conn(soon)
+	if err != nil && others && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		p.late()
+		return nil, fmt.Errorf("%w: %w", errSessionGone, err)
+	}
+	return conn, err
+}
+
+// crowded reports whether all connections of the *sql.DB are in use.
+func (p *Pool) crowded() bool {
+	st := p.db.Stats()
+	if st.MaxOpenConnections > 0 {
+		return st.InUse >= st.MaxOpenConnections
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Now().Before(p.scarceUntil)
+}

@@ -1,0 +1,91 @@
+package pglock_test
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+// TestPoolLeavesConnections: a pool takes half of what the *sql.DB may open, so that
+// the application's own queries go on, and puts locks of different TTLs together.
+func TestPoolLeavesConnections(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, db := observe(t), openDB(t, driver)
+		db.SetMaxOpenConns(5)
+		log := &logBook{}
+		p := newPool(t, db, pglock.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
+		var held []swanlock.DistributedLock
+		for _, ttl := range []time.Duration{time.Minute, 2 * time.Minute, 0, 4 * time.Minute, 8 * time.Minute, 30 * time.Second} {
+			target := newTarget(t)
+			l := acquired(t, p, target, swanlock.WithTTL(ttl))
+			o.wantHeld(target, backendOf(l))
+			held = append(held, l)
+		}
+		if got := p.Sessions(); got > 2 {
+			t.Errorf("the pool has %d sessions of 5 connections, want 2 at most", got)
+		}
+		ctx, cancel := context.WithTimeout(bg, 20*time.Second)
+		defer cancel()
+		var app sync.WaitGroup
+		for range 3 {
+			app.Go(func() {
+				if _, err := db.ExecContext(ctx, "SELECT pg_sleep(0.1)"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		app.Wait()
+		for _, l := range held {
+			must(t, l.Err())
+			must(t, l.Release(bg))
+		}
+		if n := log.count("too few connections"); n != 1 {
+			t.Errorf("%d warnings, want one", n)
+		}
+	})
+}
+
+// TestPoolSharesTheShortestLease: a lock whose TTL is shorter than its session's
+// lease makes it the session's.
+func TestPoolSharesTheShortestLease(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		p := newPool(t, openDB(t, driver), pglock.WithMaxSessions(1), pglock.WithLogger(nil))
+		long := acquired(t, p, newTarget(t), swanlock.WithTTL(time.Hour))
+		short := acquired(t, p, newTarget(t), swanlock.WithTTL(20*time.Second))
+		if backendOf(long) != backendOf(short) {
+			t.Fatal("the locks are on two sessions")
+		}
+		if got, most := pglock.ServerLease(p, backendOf(long)), 20*time.Second; got == 0 || got > most {
+			t.Errorf("the server's lease is %v, want at most %v", got, most)
+		}
+		if _, ok := long.Deadline(); !ok {
+			t.Error("no deadline")
+		}
+		must(t, long.Release(bg))
+		must(t, short.Release(bg))
+	})
+}
+
+// TestPoolGivesBackWhatIsWanted: an empty session does not stay where all connections
+// are in use.
+func TestPoolGivesBackWhatIsWanted(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		db := openDB(t, driver)
+		db.SetMaxOpenConns(2)
+		p := newPool(t, db)
+		held := acquired(t, p, newTarget(t))
+		conn, err := db.Conn(bg)
+		must(t, err)
+		defer conn.Close()
+		must(t, held.Release(bg))
+		ctx, cancel := context.WithTimeout(bg, 20*time.Second)
+		defer cancel()
+		_, err = db.ExecContext(ctx, "SELECT 1")
+		must(t, err)
+	})
+}
