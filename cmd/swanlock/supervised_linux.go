@@ -94,7 +94,7 @@ func startCommand(o runOptions, path string, env []string, socket *os.File, s st
 	reportsOut.Close() // or there would be no end
 
 	lines := readLines(reports)
-	first, _ := <-lines
+	first := <-lines
 	verb, rest, _ := strings.Cut(first, " ")
 	if verb == "running" {
 		p.pid, _ = strconv.Atoi(rest)

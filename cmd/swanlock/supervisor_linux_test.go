@@ -159,7 +159,7 @@ func TestLockOutlivesTheCommand(t *testing.T) {
 	for how := range background {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
-			target, mark, stop := t.Name(), file(t), file(t)
+			target, mark := t.Name(), file(t)
 			script := strings.Replace(writer, "while :", `while [ ! -e "$1.stop" ]`, 1)
 			args := leave(target, how, "exit 6", mark)
 			args[len(args)-2] = script
@@ -169,8 +169,7 @@ func TestLockOutlivesTheCommand(t *testing.T) {
 			time.Sleep(1300 * time.Millisecond)
 			swanlockRun(t, "run", target, "--", "true").want(1)
 			writes(t, mark)
-			stop = mark + ".stop"
-			if err := os.WriteFile(stop, nil, 0o644); err != nil {
+			if err := os.WriteFile(mark+".stop", nil, 0o644); err != nil {
 				t.Fatal(err)
 			}
 			nextIsAlone(t, target, mark)
