@@ -30,6 +30,7 @@ func TestParseRun(t *testing.T) {
 		{"--ttl 0 t -- cmd", with(func(o *runOptions) { o.ttl = 0 })},
 		{"--wait --fence --audit --owner me t -- cmd", with(func(o *runOptions) { o.wait, o.fence, o.audit, o.owner = true, true, true, "me" })},
 		{"--timeout 5m --shared t -- cmd", with(func(o *runOptions) { o.timeout, o.shared = 5*time.Minute, true })},
+		{"--wait --poll --detach --quiet t -- cmd", with(func(o *runOptions) { o.wait, o.poll, o.detach, o.quiet = true, true, true, true })},
 		{"--grace 0s -E 0 t -- cmd", with(func(o *runOptions) { o.grace, o.heldCode = 0, 0 })},
 		{"--conflict-exit-code 255 t -- cmd", with(func(o *runOptions) { o.heldCode = 255 })},
 		{"-- -t -- cmd", with(func(o *runOptions) { o.target = "-t" })},
@@ -61,6 +62,9 @@ func TestBadArguments(t *testing.T) {
 		{"run --timeout -1s t -- cmd", "--timeout -1s is negative"},
 		{"run --grace -1s t -- cmd", "--grace -1s is negative"},
 		{"run --wait --timeout 1s t -- cmd", "give one of them"},
+		{"run --poll t -- cmd", "--poll is a way to wait"},
+		{"supervise", "an argument is missing"},
+		{"supervise sh sh", "is a part of swanlock run"},
 		{"run --shared --fence t -- cmd", "a shared lock has no fence"},
 		{"run -E 256 t -- cmd", "-E 256 is not an exit code"},
 		{"run -E -1 t -- cmd", "-E -1 is not an exit code"},
@@ -99,7 +103,7 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	for _, c := range commands() {
-		if c.name == demoHolderName || c.name == verifyWorkerName {
+		if c.name == demoHolderName || c.name == verifyWorkerName || c.name == supervisorName {
 			continue
 		}
 		if !regexp.MustCompile(`(?m)^  ` + c.name + ` `).MatchString(all) {

@@ -34,6 +34,7 @@ _swanlock() {
         _arguments \
             '--wait[wait for as long as it takes]' \
             '--timeout[wait for this long at most]:duration:' \
+            '--poll[ask from time to time instead of waiting in the server]' \
             '--ttl[the lease of the lock]:duration:' \
             '--grace[from SIGTERM to SIGKILL when the lock is lost]:duration:' \
             '--shared[lock as a reader]' \
@@ -41,6 +42,8 @@ _swanlock() {
             '--audit[write a row of lock_audit]' \
             '--owner[name of the holder]:owner:' \
             '(-E --conflict-exit-code)'{-E,--conflict-exit-code}'[exit code if held elsewhere]:code:' \
+            '--detach[free the lock when the command itself has ended]' \
+            '--quiet[say nothing if the lock is held elsewhere]' \
             '--help[tell about run]' \
             '1:target:_files' '2:separator:(--)'
         ;;

@@ -24,7 +24,10 @@ const connectTimeout = 10 * time.Second
 
 // open reads the environment and returns a pool of connections to the server
 // that it names, which has answered. No error shows a password.
-func open(ctx context.Context) (*sql.DB, error) {
+func open(ctx context.Context) (*sql.DB, error) { return openWithin(ctx, connectTimeout) }
+
+// openWithin is open with a bound of the caller's.
+func openWithin(ctx context.Context, timeout time.Duration) (*sql.DB, error) {
 	dsn, err := pglock.DSNFromEnv()
 	if errors.Is(err, pglock.ErrNoDSN) {
 		return nil, failf(exitConfig, "no PostgreSQL server is configured: set "+dsnVar+" (or PGHOST and the like), or start a local one with: swanlock dev")
@@ -32,10 +35,14 @@ func open(ctx context.Context) (*sql.DB, error) {
 	if err != nil {
 		return nil, &failure{exitConfig, err}
 	}
-	return openDSN(ctx, dsn)
+	return openDSNWithin(ctx, dsn, timeout)
 }
 
 func openDSN(ctx context.Context, dsn string) (*sql.DB, error) {
+	return openDSNWithin(ctx, dsn, connectTimeout)
+}
+
+func openDSNWithin(ctx context.Context, dsn string, timeout time.Duration) (*sql.DB, error) {
 	cfg, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		// The error itself quotes the string and hides its password only as
@@ -49,7 +56,7 @@ func openDSN(ctx context.Context, dsn string) (*sql.DB, error) {
 		cfg.RuntimeParams["application_name"] = "swanlock"
 	}
 	db := stdlib.OpenDB(*cfg)
-	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no answer within %v", connectTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
 	defer cancel()
 	if err := db.PingContext(ctx); err != nil {
 		db.Close()

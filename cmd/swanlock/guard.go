@@ -25,6 +25,13 @@ type process interface {
 	sweep(by time.Duration) // after its end: wait for what it left running, then kill it
 }
 
+// A job is a process that tells, once it has ended, how it did: its exit code
+// as a shell has it, and the same in words.
+type job interface {
+	process
+	result() (code int, how string)
+}
+
 // A guard watches over a process and the lock that it runs under.
 //
 // With a TTL the process is gone before anybody else can hold the lock, as long

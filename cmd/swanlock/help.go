@@ -44,14 +44,22 @@ files under the same names. A target that starts with - needs a -- before it.
 
 Flags, all before TARGET:
   --wait            wait for the lock for as long as it takes
-  --timeout D       wait for D at most; without either there is one try
+  --timeout D       wait for D at most, connecting to the server included; without
+                    either there is one try
+  --poll            wait without a session of the server: ask from time to time, up
+                    to a quarter of a second late. For very long waits
   -E, --conflict-exit-code N
-                    exit with N if the lock is held elsewhere (default 1)
+                    exit with N if the lock is held elsewhere (default 1); -E 0
+                    also says nothing then
+  --quiet           do not say that the lock is held elsewhere, nor that something
+                    outlives CMD; errors are still told
   --shared          lock as a reader: excludes only those without --shared
   --ttl D           the lock's lease (default 30s, 0: none). Refreshed all the time;
                     if this host hangs or loses its network, the server frees the
                     lock when D has passed since the last refresh
-  --grace D         time from SIGTERM to SIGKILL when the lock is lost (default 10s)
+  --grace D         time from SIGTERM to SIGKILL when the lock is lost, or for what
+                    CMD leaves running after SIGTERM (default 10s)
+  --detach          free the lock when CMD itself ends, whatever it left running
   --fence           get a number that rises with every holder, in SWANLOCK_FENCE
   --audit           write a row of lock_audit (first: swanlock migrate up)
   --owner S         the holder's name in the audit (default: host/pid)
@@ -63,10 +71,29 @@ CMD has swanlock's stdin, stdout and stderr, and in its environment
   SWANLOCK_FENCE    the fence, if there is one
 
 Signals: SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1 and SIGUSR2 are passed on to
-CMD. In a terminal, Ctrl-C and Ctrl-\ reach CMD by themselves and are not passed
-on again. Without a terminal CMD leads a process group of its own, and SIGINT,
-SIGQUIT, SIGTERM and SIGKILL go to the whole group, so that nothing of it is left
-running without the lock. On Linux CMD is killed if swanlock is, even by kill -9.
+CMD, on Linux a fifth of a second later. In a terminal, Ctrl-C and Ctrl-\ reach
+CMD by themselves and are not passed on again. Without a terminal CMD leads a
+process group of its own, and SIGINT, SIGQUIT and SIGTERM go to the whole group. On
+Linux a signal to every process of a unit or container (systemctl stop) is not
+passed on either: CMD has it.
+
+What CMD starts: as long as any of it runs, the lock is kept, or it is killed.
+  Linux       Everything that CMD started counts: in the background, in sessions of
+              its own, as another user. swanlock keeps the lock until all of it has
+              ended. After SIGINT, SIGQUIT or SIGTERM, what outlives CMD gets SIGTERM
+              and, after the grace, SIGKILL. If swanlock is killed, even by kill -9,
+              its second process, run-supervisor, kills all of it before the server
+              frees the lock, and if that is killed, swanlock does. Not if both
+              are killed in one moment: then CMD itself dies, but not what it
+              started. As pid 1, swanlock reaps orphans.
+              What becomes root, or another user whom swanlock may not signal (sudo),
+              cannot be killed: stderr tells, and the lock is kept until it ends. If
+              swanlock is killed then, the lock lasts until its TTL ends.
+              What a daemon starts for CMD (docker run, systemd-run, at) is not CMD's.
+  elsewhere   The lock ends with CMD. What ends CMD ends its process group, if there
+              is no terminal. If swanlock is killed by kill -9, CMD goes on.
+With --detach only CMD and, without a terminal, its process group are killed, and
+what outlives CMD has no lock.
 
 Loss: if the server ends the lock's session, or is restarted, CMD gets SIGTERM
 within 3 seconds and SIGKILL after the grace. If no refresh gets through, CMD gets

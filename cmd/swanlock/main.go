@@ -74,6 +74,7 @@ func commands() []command {
 		{"help", "", cmdHelp},
 		{demoHolderName, "", cmdDemoHolder},
 		{verifyWorkerName, "", cmdVerifyWorker},
+		{supervisorName, "", cmdSupervise},
 	}
 }
 

@@ -45,6 +45,9 @@ func cmdMigrate(ctx context.Context, s streams, args []string) error {
 	defer stop()
 	db, err := open(ctx)
 	if err != nil {
+		if ended := interrupted(ctx, "migrate"); ended != nil {
+			return ended
+		}
 		return err
 	}
 	defer db.Close()

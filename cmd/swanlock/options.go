@@ -19,6 +19,7 @@ type runOptions struct {
 	owner                string
 	wait                 bool // for as long as it takes
 	shared, fence, audit bool
+	poll, detach, quiet  bool
 	heldCode             int
 	target               string
 	argv                 []string
@@ -35,6 +36,9 @@ func parseRun(args []string) (runOptions, error) {
 	flags.BoolVar(&o.shared, "shared", false, "")
 	flags.BoolVar(&o.fence, "fence", false, "")
 	flags.BoolVar(&o.audit, "audit", false, "")
+	flags.BoolVar(&o.poll, "poll", false, "")
+	flags.BoolVar(&o.detach, "detach", false, "")
+	flags.BoolVar(&o.quiet, "quiet", false, "")
 	flags.IntVar(&o.heldCode, "E", exitHeld, "")
 	flags.IntVar(&o.heldCode, "conflict-exit-code", exitHeld, "")
 
@@ -53,6 +57,8 @@ func parseRun(args []string) (runOptions, error) {
 		return wrong("the command after -- is missing")
 	case o.wait && o.timeout != 0:
 		return wrong("--wait waits for as long as it takes, --timeout does not: give one of them")
+	case o.poll && !o.wait && o.timeout == 0:
+		return wrong("--poll is a way to wait: give --wait or --timeout as well")
 	case o.timeout < 0:
 		return wrong("--timeout %v is negative", o.timeout)
 	case o.grace < 0:

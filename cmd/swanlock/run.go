@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"database/sql"
 	"errors"
 	"fmt"
 	"os"
-
 	"strings"
 	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/pglock"
@@ -23,6 +26,7 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 	if err != nil {
 		return err
 	}
+	reapOrphans()
 	signals, release := catch(passedOn...)
 	defer release()
 	// A broken stderr must not end us, and with us the lock, before the command:
@@ -42,12 +46,16 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 		return err
 	}
 
-	c, err := startChild("run", path, o.argv, childEnv(os.Environ(), h.lock), s)
+	warn := func(err error) { complain(s.err, fmt.Errorf("run: %w", err)) }
+	socket := h.socket()
+	c, err := startCommand(o, path, childEnv(os.Environ(), h.lock), socket, s, warn)
+	if socket != nil {
+		socket.Close()
+	}
 	if err != nil {
 		return errors.Join(err, h.release(ctx))
 	}
-	g := &guard{lock: h.lock, proc: c, ttl: o.ttl, grace: o.grace, signals: signals,
-		warn: func(err error) { complain(s.err, fmt.Errorf("run: %w", err)) }}
+	g := &guard{lock: h.lock, proc: c, ttl: o.ttl, grace: o.grace, signals: signals, warn: warn}
 	lost := g.watch(ctx)
 	if err := h.release(ctx); lost == nil && err != nil {
 		lost = err
@@ -75,31 +83,43 @@ func acquire(ctx context.Context, s streams, o runOptions) (_ *held, err error) 
 			h.close(ctx)
 		}
 	}()
-	if h.db, err = open(ctx); err != nil {
+	began, patience := time.Now(), connectTimeout
+	if o.timeout > 0 {
+		patience = o.timeout
+	}
+	if h.db, err = openWithin(ctx, patience); err != nil {
 		return nil, err
 	}
+	if o.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, began.Add(o.timeout))
+		defer cancel()
+	}
 	if h.conn, err = h.db.Conn(ctx); err != nil {
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("no answer within %v", patience)
+		}
 		return nil, failf(exitUnavailable, "run: cannot connect to PostgreSQL: %w", err)
 	}
 	opts := []pglock.SessionOption{pglock.WithLogger(logger(s.err))}
 	if o.audit {
 		opts = append(opts, pglock.WithAudit())
 	}
+	if o.poll {
+		opts = append(opts, pglock.WithPolling())
+	}
 	h.sess = pglock.NewSession(h.conn, opts...)
 
-	switch {
-	case o.wait:
+	if o.wait || o.timeout > 0 {
 		h.lock, err = h.sess.Acquire(ctx, o.target, o.lockOptions()...)
-	case o.timeout > 0:
-		ctx, cancel := context.WithTimeout(ctx, o.timeout)
-		defer cancel()
-		h.lock, err = h.sess.Acquire(ctx, o.target, o.lockOptions()...)
-	default:
+	} else {
 		h.lock, err = h.sess.TryAcquire(ctx, o.target, o.lockOptions()...)
 	}
 	switch {
 	case err == nil:
 		return h, nil
+	case errors.Is(err, swanlock.ErrNotAcquired) && (o.quiet || o.heldCode == 0):
+		return nil, &failure{code: o.heldCode}
 	case errors.Is(err, swanlock.ErrNotAcquired) && o.timeout > 0:
 		return nil, failf(o.heldCode, "run: %s was held elsewhere for all of %v", quote(o.target), o.timeout)
 	case errors.Is(err, swanlock.ErrNotAcquired):
@@ -108,6 +128,22 @@ func acquire(ctx context.Context, s streams, o runOptions) (_ *held, err error) 
 		return nil, failf(exitConfig, "run: %w", err)
 	}
 	return nil, failf(exitUnavailable, "run: cannot lock %s: %w", quote(o.target), err)
+}
+
+// socket returns the lock's connection once more, or nil: as long as another
+// process has it open, the server does not take our end for the lock's.
+func (h *held) socket() (socket *os.File) {
+	_ = h.conn.Raw(func(driverConn any) error {
+		conn := driverConn.(*stdlib.Conn).Conn().PgConn().Conn()
+		if t, ok := conn.(*tls.Conn); ok {
+			conn = t.NetConn()
+		}
+		if f, ok := conn.(interface{ File() (*os.File, error) }); ok {
+			socket, _ = f.File()
+		}
+		return nil
+	})
+	return socket
 }
 
 // release frees the lock and disconnects. An error says that the lock was lost
