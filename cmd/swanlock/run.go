@@ -100,6 +100,8 @@ func acquire(ctx context.Context, s streams, o runOptions) (_ *held, err error) 
 	switch {
 	case err == nil:
 		return h, nil
+	case ctx.Err() != nil: // first: what ctx cut short is ErrNotAcquired too
+		return nil, failf(exitFailed, "run: gave up on %s: %w", quote(o.target), context.Cause(ctx))
 	case errors.Is(err, swanlock.ErrNotAcquired) && o.timeout > 0:
 		return nil, failf(o.heldCode, "run: %s was held elsewhere for all of %v", quote(o.target), o.timeout)
 	case errors.Is(err, swanlock.ErrNotAcquired):
