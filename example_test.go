@@ -59,26 +59,33 @@ func ExampleWithLock() {
 	// Output: true <nil>
 }
 
-// One of several hosts does the job; the others go on to something else.
+// One of several hosts does the job; the others go on to something else. A host
+// that is to stop does neither, so each looks at its context first.
 func ExampleLocker() {
 	var locks swanlock.Locker = memlock.New()
-	ctx := context.Background()
-	for _, host := range []string{"blue", "green"} {
+	nightly := func(ctx context.Context, host string) {
 		held, err := locks.TryAcquire(ctx, "/jobs/nightly", swanlock.WithOwner(host))
 		switch {
+		case err == nil:
+			fmt.Println(host, "runs the job")
+			_ = held // released when the night is over
+		case ctx.Err() != nil:
+			fmt.Println(host, "stops:", context.Cause(ctx))
 		case errors.Is(err, swanlock.ErrNotAcquired):
-			fmt.Println(host, "leaves it to the other")
-			continue
-		case err != nil:
+			fmt.Println(host, "leaves it to another")
+		default:
 			fmt.Println(err)
-			continue
 		}
-		defer held.Release(ctx)
-		fmt.Println(host, "runs the job")
 	}
+	nightly(context.Background(), "blue")
+	nightly(context.Background(), "green")
+	stopping, stop := context.WithCancelCause(context.Background())
+	stop(errors.New("shutdown"))
+	nightly(stopping, "red")
 	// Output:
 	// blue runs the job
-	// green leaves it to the other
+	// green leaves it to another
+	// red stops: shutdown
 }
 
 // Each grant has a higher fence than all before it. Storage that remembers the
@@ -126,8 +133,15 @@ func ExampleLocker_deadline() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()
 	_, err = locks.Acquire(ctx, "/busy")
-	fmt.Println(errors.Is(err, swanlock.ErrNotAcquired), errors.Is(err, context.DeadlineExceeded))
-	// Output: true true
+	switch {
+	case err == nil:
+		fmt.Println("acquired")
+	case ctx.Err() != nil: // it matches ErrNotAcquired as well
+		fmt.Println("no time left:", context.Cause(ctx))
+	default:
+		fmt.Println(err)
+	}
+	// Output: no time left: context deadline exceeded
 }
 
 // Spellings of one path are one target, whichever Locker is asked.

@@ -8,12 +8,28 @@ import (
 )
 
 // The errors that every locker returns. Look for them with errors.Is: a
-// locker's own errors wrap them and say more.
+// locker's own errors wrap them, name the package, and say more.
 var (
 	// ErrNotAcquired says that the lock is held elsewhere, or that the wait
 	// for it was cut short; then the error matches context.Cause(ctx) too.
 	// The caller holds nothing.
-	ErrNotAcquired = errors.New("swanlock: not acquired")
+	//
+	// So a caller looks at its own context first. A job that is skipped if
+	// another host does it would otherwise be skipped at a shutdown too, as if
+	// it were done:
+	//
+	//	held, err := locker.TryAcquire(ctx, target)
+	//	switch {
+	//	case err == nil:
+	//		defer held.Release(ctx)
+	//	case ctx.Err() != nil:
+	//		return context.Cause(ctx) // the caller is to stop
+	//	case errors.Is(err, swanlock.ErrNotAcquired):
+	//		return nil // another host does it
+	//	default:
+	//		return err // the locker failed
+	//	}
+	ErrNotAcquired = errors.New("not acquired")
 
 	// ErrAlreadyHeld says that the session that was asked holds the target
 	// itself. Locks never stack. It matches ErrNotAcquired as well, and the
@@ -22,14 +38,14 @@ var (
 
 	// ErrLost says that the lock ended without Release: its session died, or
 	// somebody took it away. The caller must stop what the lock guarded.
-	ErrLost = errors.New("swanlock: lock lost")
+	ErrLost = errors.New("lock lost")
 
 	// ErrExpired says that the lock was lost because its TTL ran out. It
 	// matches ErrLost as well.
 	ErrExpired = fmt.Errorf("%w: its TTL ran out", ErrLost)
 
 	// ErrReleased says that the lock was used after Release.
-	ErrReleased = errors.New("swanlock: lock released")
+	ErrReleased = errors.New("lock released")
 )
 
 // Info says what a lock is. It does not change while the lock lives.

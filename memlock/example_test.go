@@ -21,7 +21,7 @@ func ExampleLocker_Lose() {
 	fmt.Println(err)
 	// Output:
 	// true
-	// memlock: "/reports/nightly": swanlock: lock lost: server restarted
+	// memlock: "/reports/nightly": lock lost: server restarted
 }
 
 // Two copies of a service share one Locker, as two hosts share a server.
@@ -39,5 +39,5 @@ func ExampleNew() {
 	serve(context.Background(), locks, "green")
 	// Output:
 	// blue leads
-	// green stands by: memlock: "/leader": swanlock: not acquired: held by "blue"
+	// green stands by: memlock: "/leader": not acquired: held by "blue"
 }

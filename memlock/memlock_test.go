@@ -379,7 +379,7 @@ func TestLose(t *testing.T) {
 		l.Lose(target, nil)
 		if err := held.Err(); !errors.Is(err, swanlock.ErrLost) || errors.Is(err, swanlock.ErrExpired) {
 			t.Errorf("Err after Lose without a cause: got %v, want ErrLost", err)
-		} else if got, want := err.Error(), `memlock: "/some/target": swanlock: lock lost: taken away by Lose`; got != want {
+		} else if got, want := err.Error(), `memlock: "/some/target": lock lost: taken away by Lose`; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 		empty(t, l)
@@ -413,7 +413,7 @@ func TestErrorNamesTargetAndHolder(t *testing.T) {
 	l := New()
 	held := mustTry(t, l, swanlock.WithOwner("checkpoint"))
 	_, err := l.TryAcquire(t.Context(), target)
-	if got, want := fmt.Sprint(err), `memlock: "/some/target": swanlock: not acquired: held by "checkpoint"`; got != want {
+	if got, want := fmt.Sprint(err), `memlock: "/some/target": not acquired: held by "checkpoint"`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	release(t, held)

@@ -73,7 +73,7 @@ func ExampleNewSession() {
 	// <nil>
 }
 
-// One lock on one connection, without waiting.
+// One lock on one connection, without waiting: a job that only one host does.
 func ExampleTryAcquire() {
 	ctx := context.Background()
 	db := open()
@@ -82,18 +82,31 @@ func ExampleTryAcquire() {
 	defer conn.Close()
 	other, _ := db.Conn(ctx)
 	defer other.Close()
+	var report func(ctx context.Context) error
 
-	lock, err := pglock.TryAcquire(ctx, conn, "nightly-report")
-	if err != nil {
-		fmt.Println(err)
-		return
+	nightly := func(ctx context.Context, conn *sql.Conn) error {
+		lock, err := pglock.TryAcquire(ctx, conn, "nightly-report")
+		switch {
+		case err == nil:
+			defer lock.Release(ctx)
+			return report(ctx)
+		case ctx.Err() != nil: // first, since this is ErrNotAcquired too
+			return context.Cause(ctx)
+		case errors.Is(err, swanlock.ErrNotAcquired):
+			return nil // another host does it
+		}
+		return err
 	}
-	_, err = pglock.TryAcquire(ctx, other, "nightly-report")
-	fmt.Println(errors.Is(err, swanlock.ErrNotAcquired), err)
-	fmt.Println(lock.Release(ctx))
+	report = func(ctx context.Context) error {
+		fmt.Println("report")
+		fmt.Println("another host:", nightly(ctx, other))
+		return nil
+	}
+	fmt.Println("this host:", nightly(ctx, conn))
 	// Output:
-	// true pglock: acquire "nightly-report": swanlock: not acquired
-	// <nil>
+	// report
+	// another host: <nil>
+	// this host: <nil>
 }
 
 // Acquire waits, for as long as its context allows.
@@ -112,9 +125,16 @@ func ExampleSession_Acquire() {
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	_, err := session.Acquire(ctx, "migrate")
-	fmt.Println(errors.Is(err, swanlock.ErrNotAcquired), errors.Is(err, context.DeadlineExceeded))
+	switch {
+	case err == nil:
+		fmt.Println("acquired")
+	case ctx.Err() != nil: // it matches swanlock.ErrNotAcquired as well
+		fmt.Println("no time left:", context.Cause(ctx))
+	default:
+		fmt.Println(err)
+	}
 	// Output:
-	// true true
+	// no time left: context deadline exceeded
 }
 
 // Readers hold a lock together.

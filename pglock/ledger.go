@@ -474,7 +474,7 @@ func (led *ledger) expire() {
 
 // maxSilence is how long a session that holds a lock without a TTL may leave a
 // statement unanswered: nobody else can have its locks meanwhile.
-const maxSilence = 20 * time.Second
+const maxSilence = 10 * time.Second
 
 // Silent returns how much longer the locks of the session can wait for a statement
 // that the server has not answered. When none can, the session is lost.

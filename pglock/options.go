@@ -6,23 +6,22 @@ import (
 	"time"
 )
 
-// A SessionOption sets how a Session works. A nil one does nothing.
+// A SessionOption sets how a Session works.
 type SessionOption interface{ forSession(*config) }
 
-// A PoolOption sets how a Pool works. A nil one does nothing.
+// A PoolOption sets how a Pool works.
 type PoolOption interface{ forPool(*config) }
 
-// A CommonOption is for a Session and for a Pool.
-type CommonOption func(*config)
-
-func (o CommonOption) forSession(c *config) { o.set(c) }
-func (o CommonOption) forPool(c *config)    { o.set(c) }
-
-func (o CommonOption) set(c *config) {
-	if o != nil {
-		o(c)
-	}
+// A CommonOption is for a Session and for a Pool alike.
+type CommonOption interface {
+	SessionOption
+	PoolOption
 }
+
+type commonOption func(*config)
+
+func (o commonOption) forSession(c *config) { o(c) }
+func (o commonOption) forPool(c *config)    { o(c) }
 
 type poolOption func(*config)
 
@@ -60,18 +59,20 @@ func (c *config) complete() *config {
 // The table is the lock_audit of the first schema of the search_path that has one,
 // as it was at the connection's first lock; a temporary table of that name does not
 // count. From then on the table is named by its schema, whatever the search_path.
-func WithAudit() CommonOption { return func(c *config) { c.audit = true } }
+func WithAudit() CommonOption { return commonOption(func(c *config) { c.audit = true }) }
 
 // WithLogger sets where warnings go; the default is slog.Default(), and nil is
 // nowhere.
-func WithLogger(l *slog.Logger) CommonOption { return func(c *config) { c.log = l } }
+func WithLogger(l *slog.Logger) CommonOption {
+	return commonOption(func(c *config) { c.log = l })
+}
 
 // WithPolling makes Acquire look from time to time, at growing intervals of up
 // to a quarter of a second, instead of waiting in the server. It is for very
 // long waits, such as a leader's standbys: it keeps the place in line, needs no
 // session to wait on, and leaves nothing in the server's log, but is up to a
 // quarter of a second late.
-func WithPolling() CommonOption { return func(c *config) { c.polling = true } }
+func WithPolling() CommonOption { return commonOption(func(c *config) { c.polling = true }) }
 
 // WithMaxWaiters bounds the connections on which a Pool waits in the server, one
 // for each target that its callers wait for; the default is 8. For further

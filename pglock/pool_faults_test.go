@@ -562,7 +562,8 @@ func TestPoolNewcomersDoNotOvertake(t *testing.T) {
 		}
 		got <- err
 	}()
-	time.Sleep(100 * time.Millisecond) // its ticket is taken
+	o := observe(t)
+	eventually(t, "its ticket is taken", func() bool { return o.tickets(target) > 0 })
 	must(t, held.Release(bg))
 	overtaken := 0
 	for {

@@ -1,7 +1,6 @@
 package pglock_test
 
 import (
-	"context"
 	"errors"
 	"sync"
 	"testing"
@@ -246,18 +245,19 @@ func TestPoolTryDoesNotOvertake(t *testing.T) {
 	})
 }
 
-// A lock with a TTL does not go where the server keeps none, though there is no
+// A lock with a TTL gives its session a lease where there was none, if there is no
 // other connection to be had.
-func TestPoolLeaseNeedsASession(t *testing.T) {
+func TestPoolLeaseOnTheOnlySession(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		db := openDB(t, driver)
 		db.SetMaxOpenConns(1)
 		p := newPool(t, db)
 		held := acquired(t, p, newTarget(t))
-		ctx, cancel := context.WithTimeout(bg, 100*time.Millisecond)
-		defer cancel()
-		_, err := p.TryAcquire(ctx, newTarget(t), swanlock.WithTTL(time.Minute))
-		wantIs(t, err, swanlock.ErrNotAcquired, context.DeadlineExceeded)
+		leased := acquired(t, p, newTarget(t), swanlock.WithTTL(time.Minute))
+		if got := pglock.ServerLease(p, backendOf(leased)); got == 0 || got > time.Minute {
+			t.Errorf("the server's lease is %v, want at most a minute", got)
+		}
+		must(t, leased.Release(bg))
 		must(t, held.Release(bg))
 	})
 }

@@ -26,7 +26,7 @@ func cmdKey(_ context.Context, s streams, args []string) error {
 		return err
 	}
 	if _, err := swanlock.NewOptions(args[0]); err != nil {
-		return failf(exitUsage, "key: %w", err)
+		return failf(exitUsage, "key: %s", plain(err))
 	}
 	return print(s.out, fmt.Sprintf("%d\n", pglock.KeyOf(args[0])))
 }

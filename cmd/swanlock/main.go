@@ -54,6 +54,10 @@ func failf(code int, format string, args ...any) error {
 	return &failure{code, fmt.Errorf(format, args...)}
 }
 
+// plain is the text of an error of swanlock.NewOptions, which begins with our
+// name.
+func plain(err error) string { return strings.TrimPrefix(err.Error(), "swanlock: ") }
+
 // A command is one of swanlock's subcommands.
 type command struct {
 	name string
@@ -94,11 +98,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return code
 }
 
-// complain says err in one line, which begins with our name; the packages that
-// it comes through have put theirs in it as well.
+// complain says err in one line, which begins with our name. What pglock and
+// pgserver say begins with theirs, which a user need not know.
 func complain(w io.Writer, err error) {
 	text := oneLine(err.Error())
-	for _, name := range []string{"swanlock: ", "pglock: ", "pgserver: "} {
+	for _, name := range []string{"pglock: ", "pgserver: "} {
 		text = strings.TrimPrefix(strings.ReplaceAll(text, ": "+name, ": "), name)
 	}
 	fmt.Fprintln(w, "swanlock: "+text)

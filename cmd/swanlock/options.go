@@ -72,7 +72,7 @@ func parseRun(args []string) (runOptions, error) {
 	}
 	o.argv = args[2:]
 	if _, err := swanlock.NewOptions(o.target, o.lockOptions()...); err != nil {
-		return wrong("%w", err)
+		return wrong("%s", plain(err))
 	}
 	return o, nil
 }

@@ -90,6 +90,7 @@ func acquire(ctx context.Context, s streams, o runOptions) (_ *held, err error) 
 	if h.db, err = openWithin(ctx, patience); err != nil {
 		return nil, err
 	}
+	whole := ctx
 	if o.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, began.Add(o.timeout))
@@ -118,6 +119,8 @@ func acquire(ctx context.Context, s streams, o runOptions) (_ *held, err error) 
 	switch {
 	case err == nil:
 		return h, nil
+	case whole.Err() != nil: // first: what it cut short is ErrNotAcquired too
+		return nil, failf(exitFailed, "run: gave up on %s: %w", quote(o.target), context.Cause(whole))
 	case errors.Is(err, swanlock.ErrNotAcquired) && (o.quiet || o.heldCode == 0):
 		return nil, &failure{code: o.heldCode}
 	case errors.Is(err, swanlock.ErrNotAcquired) && o.timeout > 0:
