@@ -88,7 +88,7 @@ func TestPause(t *testing.T) {
 	}()
 	time.Sleep(aWhile)
 	if len(ran) > 0 {
-		t.Errorf("the paused server answered: %v", <-ran)
+		t.Error("the paused server answered")
 	}
 	resume()
 	for range cap(ran) {
