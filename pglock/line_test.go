@@ -443,14 +443,22 @@ func TestLineSaysWhoGaveUp(t *testing.T) {
 	}
 	eachDriver(t, func(t *testing.T, driver string) {
 		session, _ := newSession(t, driver)
-		for name, l := range map[string]swanlock.Locker{"pool": newPool(t, openDB(t, driver)), "session": session} {
+		polling, _ := newSession(t, driver, pglock.WithPolling())
+		for name, c := range map[string]struct {
+			l     swanlock.Locker
+			tries int
+		}{
+			"pool":            {newPool(t, openDB(t, driver)), tries},
+			"polling session": {polling, tries},
+			"session":         {session, 20}, // each waits out its wait in the server
+		} {
 			target := newTarget(t)
 			holder, _ := newSession(t, driver)
 			held := acquired(t, holder, target)
-			for range tries {
+			for range c.tries {
 				ctx, cancel := context.WithCancel(bg)
 				time.AfterFunc(mrand.N(400*time.Microsecond), cancel)
-				if _, err := l.Acquire(ctx, target); err == nil || !errors.Is(err, context.Canceled) || !errors.Is(err, swanlock.ErrNotAcquired) {
+				if _, err := c.l.Acquire(ctx, target); err == nil || !errors.Is(err, context.Canceled) || !errors.Is(err, swanlock.ErrNotAcquired) {
 					t.Fatalf("%s: got %v, want ErrNotAcquired and the cause", name, err)
 				}
 			}

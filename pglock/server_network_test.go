@@ -156,30 +156,31 @@ func TestSessionGrantAfterContextEnds(t *testing.T) {
 }
 
 // TestLeaseStartsBeforeTheStatement: the holder counts from before it asked, so
-// that it has given up when the server does, however long the answer took.
+// that it has given up when the server does, however long the answer took. It is
+// the real twin of TestScriptedLeaseStartsWithTheStatement, on the drivers in turn.
 func TestLeaseStartsBeforeTheStatement(t *testing.T) {
 	const ttl, delay = 1500 * time.Millisecond, 400 * time.Millisecond
-	eachDriver(t, func(t *testing.T, driver string) {
-		for _, by := range acquirers {
-			for name, call := range map[string]func(*pglock.PostgresLock) error{
-				"TryAcquire": func(*pglock.PostgresLock) error { return nil },
-				"Refresh":    func(held *pglock.PostgresLock) error { return held.Refresh(bg) },
-			} {
-				t.Run(by.name+" "+name, func(t *testing.T) {
-					t.Parallel()
-					target := newTarget(t)
-					l, _ := slow(t, driver, by, delay)
-					held := acquired(t, l, target, swanlock.WithTTL(ttl))
-					must(t, call(held))
-					next, err := acquirers[0].with(dial(t, driver)).Acquire(shortly(t), target)
-					now := held.Err()
-					must(t, err)
-					wantIs(t, now, swanlock.ErrExpired)
-					must(t, next.Release(bg))
-				})
-			}
+	calls := map[string]func(*pglock.PostgresLock) error{
+		"TryAcquire": func(*pglock.PostgresLock) error { return nil },
+		"Refresh":    func(held *pglock.PostgresLock) error { return held.Refresh(bg) },
+	}
+	for i, by := range acquirers {
+		for j, name := range []string{"TryAcquire", "Refresh"} {
+			driver := drivers[(i+j)%len(drivers)]
+			t.Run(driver+" "+by.name+" "+name, func(t *testing.T) {
+				t.Parallel()
+				target := newTarget(t)
+				l, _ := slow(t, driver, by, delay)
+				held := acquired(t, l, target, swanlock.WithTTL(ttl))
+				must(t, calls[name](held))
+				next, err := acquirers[0].with(dial(t, driver)).Acquire(shortly(t), target)
+				now := held.Err()
+				must(t, err)
+				wantIs(t, now, swanlock.ErrExpired)
+				must(t, next.Release(bg))
+			})
 		}
-	})
+	}
 }
 
 // TestLeaseEndsBeforeTheAnswer: a lock whose lease had ended before the answer came is

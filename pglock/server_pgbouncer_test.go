@@ -39,6 +39,9 @@ func TestPgBouncerSession(t *testing.T) {
 	eachDriver(t, func(t *testing.T, name string) {
 		b := pgBouncer(t, "session")
 		t.Run("conformance", func(t *testing.T) {
+			if testing.Short() {
+				t.Skip("the suite takes 15 s")
+			}
 			newLocker := func(t *testing.T) swanlock.Locker { return pglock.NewSession(b.conn(t, name)) }
 			locktest.Run(t, newLocker, locktest.ShortTTL(600*time.Millisecond), locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) {
 				b.direct.in(t).kill(held.(*pglock.PostgresLock).BackendPID())

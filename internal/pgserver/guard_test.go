@@ -95,6 +95,9 @@ func TestTempFolder(t *testing.T) {
 
 // Stopped and busy backends, and a postmaster that was stopped or killed, do not hinder Stop.
 func TestStopDisturbedServer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	for _, tt := range []struct {
 		name       string
 		postmaster syscall.Signal
@@ -223,6 +226,9 @@ func TestStopWithoutProc(t *testing.T) {
 
 // TestWaysOut ends a process that has a server, in every way.
 func TestWaysOut(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	for _, tt := range []struct {
 		name   string // what TestHelper does
 		signal syscall.Signal

@@ -28,7 +28,7 @@ func Pause(t testing.TB, srv *pgserver.Server) (resume func()) {
 	}
 	postmaster := srv.PID()
 	Must(t, syscall.Kill(postmaster, syscall.SIGSTOP)) // from here on it starts no other process
-	Eventually(t, "the postmaster stands still", func() bool { return stopped(t, postmaster) })
+	Eventually(t, "the postmaster stands still", func() bool { return standStill(t, postmaster) })
 	children := childrenOf(t, postmaster)
 	for _, pid := range children {
 		syscall.Kill(pid, syscall.SIGSTOP) // it may have ended meanwhile
@@ -39,9 +39,7 @@ func Pause(t testing.TB, srv *pgserver.Server) (resume func()) {
 		}
 	})
 	t.Cleanup(resume)
-	Eventually(t, "the server stands still", func() bool {
-		return !slices.ContainsFunc(children, func(pid int) bool { return !stopped(t, pid) })
-	})
+	Eventually(t, "the server stands still", func() bool { return standStill(t, children...) })
 	return resume
 }
 
@@ -88,14 +86,14 @@ func childrenOf(t testing.TB, parent int) (pids []int) {
 	return pids
 }
 
-// stopped reports whether a process stands still, or is no more.
-func stopped(t testing.TB, pid int) (is bool) {
+// standStill reports whether each of the processes was stopped, or is no more.
+func standStill(t testing.TB, pids ...int) (all bool) {
 	t.Helper()
-	is = true
-	processes(t, func(other, _ int, state string) {
-		if other == pid {
-			is = state[0] == 'T' || state[0] == 'Z'
+	all = true
+	processes(t, func(pid, _ int, state string) {
+		if slices.Contains(pids, pid) && state[0] != 'T' && state[0] != 'Z' {
+			all = false
 		}
 	})
-	return is
+	return all
 }

@@ -1,9 +1,7 @@
 package pgtest_test
 
 import (
-	"context"
 	"database/sql"
-	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -88,7 +86,7 @@ func TestPause(t *testing.T) {
 	}()
 	time.Sleep(aWhile)
 	if len(ran) > 0 {
-		t.Errorf("the paused server answered: %v", <-ran)
+		t.Error("the paused server answered")
 	}
 	resume()
 	for range cap(ran) {
@@ -96,15 +94,5 @@ func TestPause(t *testing.T) {
 	}
 	if got := pgtest.PIDOf(t, conn); got != pid {
 		t.Errorf("backend %d became %d", pid, got)
-	}
-
-	// A server that is paused when its test ends is removed all the same.
-	var left *pgserver.Server
-	t.Run("to the end", func(t *testing.T) {
-		left = pgtest.OwnServer(t)
-		pgtest.Pause(t, left)
-	})
-	if err := left.Restart(context.Background(), pgserver.Fast); err == nil || errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v from a server that was stopped", err)
 	}
 }
