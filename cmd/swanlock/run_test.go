@@ -151,8 +151,14 @@ func TestSignalWhileWaiting(t *testing.T) {
 	free := hold(t, "signal while waiting", false)
 	defer free()
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR1} {
-		p := swanlockRun(t, append([]string{"run", "--wait", "signal while waiting"}, sh(`: >"$1"`, mark)...)...)
-		time.Sleep(700 * time.Millisecond) // it waits, or it just begins: both must do
+		p := swanlockCommand(t, nil, append([]string{"run", "--wait", "signal while waiting"}, sh(`: >"$1"`, mark)...)...)
+		name := fmt.Sprintf("waits %d %d", sig, time.Now().UnixNano())
+		p.Env = append(p.Env, "PGAPPNAME="+name)
+		p.start()
+		eventually(t, "session", func() (connected bool) {
+			err := openDB(t, migrated(t)).QueryRow("SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = $1", name).Scan(&connected)
+			return err == nil && connected
+		})
 		if err := p.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}

@@ -13,8 +13,9 @@ import (
 )
 
 // killWait is how long a supervisor that is told to kill may take to say that
-// it does: it may be stopped.
-const killWait = 2 * time.Second
+// it does: it may be stopped. Then it is killed, and swanlock takes over. That is
+// harmless, so it need not be long.
+const killWait = time.Second
 
 // A supervised is the command, as swanlock run sees it through its supervisor.
 // It has ended when nothing that it started is left, or with o.detach, with
@@ -30,6 +31,7 @@ type supervised struct {
 	pid     int         // of the command
 	over    atomic.Bool // the command has ended
 	killing atomic.Bool // the supervisor says that it kills
+	given   atomic.Bool // we gave the supervisor up
 	status  syscall.WaitStatus
 	gone    chan struct{}
 }
@@ -93,7 +95,7 @@ func startCommand(o runOptions, path string, env []string, socket *os.File, s st
 	}
 	reportsOut.Close() // or there would be no end
 
-	lines := readLines(reports)
+	lines := readLines(reports, func(string) {})
 	first := <-lines
 	verb, rest, _ := strings.Cut(first, " ")
 	if verb == "running" {
@@ -140,7 +142,7 @@ func (p *supervised) wait(lines <-chan string, reports *os.File) {
 	}
 	_ = p.cmd.Wait()
 	if !none {
-		if p.pid != 0 {
+		if p.pid != 0 && !p.given.Load() {
 			p.warn(errors.New("the supervisor was killed, and so is all that the command started"))
 		}
 		p.takeOver()
@@ -179,6 +181,7 @@ func (p *supervised) kill() {
 	p.order("kill")
 	time.AfterFunc(killWait, func() {
 		if !p.killing.Load() {
+			p.given.Store(true)
 			_ = p.cmd.Process.Kill()
 		}
 	})

@@ -103,7 +103,12 @@ func cmdSupervise(_ context.Context, s streams, args []string) error {
 		return &failure{code: f.code}
 	}
 	sv.report("running %d", sv.child.cmd.Process.Pid)
-	sv.loop(readLines(os.NewFile(uintptr(orders), "orders")), signals, deaths)
+	lines := readLines(os.NewFile(uintptr(orders), "orders"), func(order string) {
+		if order == "kill" {
+			sv.report("killing") // at once, whatever the loop is at
+		}
+	})
+	sv.loop(lines, signals, deaths)
 	sv.report("none")
 	return nil
 }
@@ -122,12 +127,14 @@ func (sv *supervisor) start(s streams, args []string, group int) error {
 	return nil
 }
 
-// readLines returns what is written to r; the channel is closed at its end.
-func readLines(r io.Reader) <-chan string {
-	lines := make(chan string)
+// readLines returns what is written to r, which seen sees first; the channel is
+// closed at its end.
+func readLines(r io.Reader, seen func(line string)) <-chan string {
+	lines := make(chan string, 100)
 	go func() {
 		defer close(lines)
 		for in := bufio.NewScanner(r); in.Scan(); {
+			seen(in.Text())
 			lines <- in.Text()
 		}
 	}()
@@ -186,14 +193,14 @@ func (sv *supervisor) obey(order string) {
 		}
 	case "stop":
 		sv.stopping = true
-		if sv.detach {
-			sv.child.stop()
-			return
+		if !sv.over {
+			sv.child.stop() // first: to look for the others takes a moment
 		}
-		sv.signalAll(syscall.SIGTERM, nil)
-		sv.signalAll(syscall.SIGCONT, nil) // a stopped process would not see it
+		if !sv.detach {
+			sv.signalAll(syscall.SIGTERM, func(p procStat) bool { return !sv.hasFrom(p) })
+			sv.signalAll(syscall.SIGCONT, nil) // a stopped process would not see it
+		}
 	case "kill":
-		sv.report("killing")
 		sv.stopping, sv.killing = true, true
 	}
 }
@@ -274,9 +281,14 @@ func (sv *supervisor) endRest() {
 	if sv.toldAll {
 		return
 	}
-	group := sv.child.cmd.Process.Pid
-	sv.signalAll(syscall.SIGTERM, func(p procStat) bool { return !sv.ending || !sv.child.group || p.group != group })
+	sv.signalAll(syscall.SIGTERM, func(p procStat) bool { return !sv.ending || !sv.hasFrom(p) })
 	sv.signalAll(syscall.SIGCONT, nil)
+}
+
+// hasFrom reports whether what is sent to the command reaches p as well.
+func (sv *supervisor) hasFrom(p procStat) bool {
+	cmd := sv.child.cmd.Process.Pid
+	return p.pid == cmd || sv.child.group && p.group == cmd
 }
 
 // killAll is called until nothing is left, so that it also gets what is started

@@ -125,6 +125,9 @@ func TestNothingGoesOnWithoutTheLock(t *testing.T) {
 					}
 					tt.do(t, p, target)
 					endsAlone(t, p, target, mark, tt.code)
+					if strings.HasPrefix(end, "supervisor is stopped") {
+						p.says("was lost while the command ran") // and nothing else
+					}
 				})
 			}
 		}
