@@ -21,6 +21,10 @@ type access struct {
 	closed atomic.Bool // its Session was closed
 	led    atomic.Pointer[ledger]
 	hint   lineHint
+
+	// endElsewhere ends, through another connection and in the background, a session
+	// that has not said that it ends. It is nil where there is no other connection.
+	endElsewhere func(db.EndBackendParams)
 }
 
 func newAccess(c *config, conn *oneconn.Conn) *access {
@@ -34,7 +38,7 @@ func (a *access) sql() *sql.Conn { return a.conn.SQL() }
 // statement of the connection's owner, as sql.Conn.Raw does.
 func (a *access) ledger() (*ledger, error) {
 	if led := a.led.Load(); led != nil {
-		return led, nil
+		return led.current(), nil
 	}
 	led, err := ledgerOf(a.sql())
 	if err == nil {
@@ -43,8 +47,21 @@ func (a *access) ledger() (*ledger, error) {
 	return led, err
 }
 
-// take waits for the use of the session until ctx ends.
+// take waits for the use of the session, which is known then, until ctx ends.
 func (a *access) take(ctx context.Context) (turn, error) {
+	for {
+		tn, err := a.takeOnce(ctx)
+		if err != nil || tn.isKnown() || tn.closed.Load() {
+			return tn, err
+		}
+		err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error { return tn.mark(ctx) }, func(turn, error) {})
+		if err != nil {
+			return turn{}, unanswered(ctx, err)
+		}
+	}
+}
+
+func (a *access) takeOnce(ctx context.Context) (turn, error) {
 	if ctx.Err() != nil {
 		return turn{}, notAcquired(ctx)
 	}
@@ -142,9 +159,13 @@ func (tn turn) unprepare() error {
 }
 
 // mark makes the session's backend ours: no lock is taken on another. Whatever its
-// error, it has taken none itself.
-func (tn turn) mark(ctx context.Context) error {
-	row, err := ask(ctx, tn, (*db.Queries).Mark, tn.led.token)
+// error, it has taken none itself. If the session turns out to be one that is
+// known, the turn is not its turn: see current.
+func (tn turn) mark(ctx context.Context) error { return tn.markInstead(ctx, "") }
+
+// markInstead is mark where that mark may be replaced.
+func (tn turn) markInstead(ctx context.Context, instead string) error {
+	row, err := ask(ctx, tn, (*db.Queries).Mark, db.MarkParams{Session: tn.led.token, Instead: instead})
 	switch {
 	case err != nil:
 		if cutOff(err) && !notSent(err) {
@@ -158,19 +179,40 @@ func (tn turn) mark(ctx context.Context) error {
 		return errPretends
 	case row.Answer == onStandby:
 		return ErrStandby
+	}
+	switch former, other := formerOf(tn.led, row, instead); {
+	case former == abandonedSession:
+		return tn.adopt(ctx, other, row)
+	case former == endedSession:
+		tn.led.marks(row)
+		tn.destroy(errEnded)
+		return errEnded
+	case row.Answer == notOurs && former == emptySession:
+		return tn.markInstead(ctx, row.Before)
 	case row.Answer == notOurs:
 		return fmt.Errorf("%w (process %d has locks for another client)", ErrPooler, row.Pid)
 	}
-	tn.led.marked, tn.led.backend, tn.led.started, tn.led.schema = true, row.Pid, row.Started, row.Schema
+	tn.led.marks(row)
+	tn.led.marked, tn.led.schema = true, row.Schema
 	return nil
 }
 
 // destroy ends the session, which frees its locks for certain. Its holders are told
-// before the connection is closed.
+// before that.
 func (tn turn) destroy(cause error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	err := oneconn.End(ctx, tn.sql(), func() { tn.led.lose(cause) })
+	var confirmed atomic.Bool
+	confirmed.Store(sqlState(cause) == adminShutdown)
+	me := db.EndBackendParams{Pid: tn.led.backend, Started: tn.led.started}
+	err := oneconn.End(ctx, tn.sql(), func() { tn.led.lose(cause) }, func(ctx context.Context, c *oneconn.Conn) {
+		if me.Pid == 0 || confirmed.Load() { // nothing of ours was ever on it, or it has ended
+			return
+		}
+		if _, err := db.New(c).EndBackend(ctx, me); err == nil || sqlState(err) == adminShutdown {
+			confirmed.Store(true)
+		}
+	})
 	switch {
 	case errors.Is(err, sql.ErrConnDone) && !tn.led.owned():
 		// The session is dead, or in its owner's pool.
@@ -180,6 +222,9 @@ func (tn turn) destroy(cause error) {
 		tn.log.Error("pglock: the connection is in use and could not be closed: its locks live until it is", "cause", cause)
 	}
 	tn.led.lose(cause)
+	if !confirmed.Load() && me.Pid != 0 && tn.endElsewhere != nil {
+		tn.endElsewhere(me)
+	}
 }
 
 const (
@@ -222,7 +267,8 @@ func (tn turn) run(ctx context.Context, grace time.Duration, f func(context.Cont
 // turn itself.
 func (tn turn) soon(ctx context.Context, f func(turn) error) error {
 	return tn.wait(ctx, cleanupGrace(ctx), func() error {
-		if err := tn.led.takeAlways(); err != nil {
+		tn, err := turn{tn.access, tn.led.current()}, error(nil)
+		if err = tn.led.takeAlways(); err != nil {
 			return err
 		}
 		defer tn.give()
