@@ -30,6 +30,21 @@ func (q *Queries) EndBackend(ctx context.Context, arg EndBackendParams) (bool, e
 	return ended, err
 }
 
+const EndWhenIdle = `-- name: EndWhenIdle :one
+SELECT pg_catalog.textcat(
+    pg_catalog.set_config('idle_session_timeout', '1', false),
+    pg_catalog.set_config('idle_in_transaction_session_timeout', '1', false))::varchar AS lease
+`
+
+// Has the server end this session at once when it is idle, for a role that may not
+// call pg_terminate_backend (PostgreSQL 14+).
+func (q *Queries) EndWhenIdle(ctx context.Context) (string, error) {
+	row := q.db.QueryRowContext(ctx, EndWhenIdle)
+	var lease string
+	err := row.Scan(&lease)
+	return lease, err
+}
+
 const Mark = `-- name: Mark :one
 
 SELECT

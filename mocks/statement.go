@@ -39,6 +39,7 @@ type shape struct {
 var shapes = map[string]shape{
 	"Mark":              {mark, db.MarkParams{}, db.MarkRow{}},
 	"EndBackend":        {end, db.EndBackendParams{}, struct{ Ended bool }{}},
+	"EndWhenIdle":       {end, struct{}{}, struct{ Lease string }{}},
 	"TryAcquire":        {tryAcquire, db.TryAcquireParams{}, struct{ Pid int64 }{}},
 	"TryAcquireWith":    {tryAcquire, db.TryAcquireWithParams{}, db.TryAcquireWithRow{}},
 	"TryAcquireAudited": {tryAcquire, db.TryAcquireAuditedParams{}, db.TryAcquireAuditedRow{}},

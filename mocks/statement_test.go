@@ -46,6 +46,7 @@ func TestStatementsAreRead(t *testing.T) {
 	seen := make(map[string]bool)
 	for name, send := range map[string]func(){
 		"Mark":              func() { q.Mark(ctx, fill[db.MarkParams](try)) },
+		"EndWhenIdle":       func() { q.EndWhenIdle(ctx) },
 		"EndBackend":        func() { q.EndBackend(ctx, db.EndBackendParams{Pid: lock.Pid, Started: int64(lock.Started)}) },
 		"TryAcquire":        func() { q.TryAcquire(ctx, fill[db.TryAcquireParams](try)) },
 		"TryAcquireWith":    func() { q.TryAcquireWith(ctx, fill[db.TryAcquireWithParams](try)) },

@@ -148,6 +148,16 @@ func (tn turn) adopt(ctx context.Context, other *ledger, row db.MarkRow) error {
 	return nil
 }
 
+// endsItself asks a session to end, and reports whether the server says that it
+// does. One whose transaction has failed cannot be asked.
+func endsItself(ctx context.Context, c *oneconn.Conn, session db.EndBackendParams) bool {
+	_, err := db.New(c).EndBackend(ctx, session)
+	if state := sqlState(err); state != "" && state != adminShutdown {
+		_, err = db.New(c).EndWhenIdle(ctx)
+	}
+	return err == nil || sqlState(err) == adminShutdown
+}
+
 // endBackend ends a session of the pool's that did not say that it ends: its
 // connection was cut off, perhaps, and the server does not know.
 func (p *Pool) endBackend(session db.EndBackendParams) {

@@ -51,8 +51,12 @@ func (a *access) ledger() (*ledger, error) {
 func (a *access) take(ctx context.Context) (turn, error) {
 	for {
 		tn, err := a.takeOnce(ctx)
-		if err != nil || tn.isKnown() || tn.closed.Load() {
+		switch {
+		case err != nil, tn.isKnown(), tn.closed.Load():
 			return tn, err
+		case tn.led.current() != tn.led: // this was found out while the turn was waited for
+			tn.give()
+			continue
 		}
 		err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error { return tn.mark(ctx) }, func(turn, error) {})
 		if err != nil {
@@ -78,10 +82,24 @@ func (a *access) takeOnce(ctx context.Context) (turn, error) {
 // takeAlways waits for the use of the session for as long as it lives.
 func (a *access) takeAlways() (turn, error) {
 	led, err := a.ledger()
-	if err == nil {
-		err = led.takeAlways()
+	if err != nil {
+		return turn{}, err
 	}
-	return turn{a, led}, err
+	return turn{a, led}.takeAlways()
+}
+
+// takeAlways takes the turn, which tn says whose it was.
+func (tn turn) takeAlways() (turn, error) {
+	for {
+		tn.led = tn.led.current()
+		if err := tn.led.takeAlways(); err != nil {
+			return tn, err
+		}
+		if tn.led.current() == tn.led {
+			return tn, nil
+		}
+		tn.give()
+	}
 }
 
 // warnLeaseless says once that this server keeps no lease.
@@ -202,15 +220,13 @@ func (tn turn) markInstead(ctx context.Context, instead string) error {
 func (tn turn) destroy(cause error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	var confirmed atomic.Bool
-	confirmed.Store(sqlState(cause) == adminShutdown)
 	me := db.EndBackendParams{Pid: tn.led.backend, Started: tn.led.started}
+	var confirmed atomic.Bool
+	// A session that was never marked has nothing of ours.
+	confirmed.Store(me.Pid == 0 || sqlState(cause) == adminShutdown)
 	err := oneconn.End(ctx, tn.sql(), func() { tn.led.lose(cause) }, func(ctx context.Context, c *oneconn.Conn) {
-		if me.Pid == 0 || confirmed.Load() { // nothing of ours was ever on it, or it has ended
-			return
-		}
-		if _, err := db.New(c).EndBackend(ctx, me); err == nil || sqlState(err) == adminShutdown {
-			confirmed.Store(true)
+		if !confirmed.Load() {
+			confirmed.Store(endsItself(ctx, c, me))
 		}
 	})
 	switch {
@@ -222,7 +238,7 @@ func (tn turn) destroy(cause error) {
 		tn.log.Error("pglock: the connection is in use and could not be closed: its locks live until it is", "cause", cause)
 	}
 	tn.led.lose(cause)
-	if !confirmed.Load() && me.Pid != 0 && tn.endElsewhere != nil {
+	if !confirmed.Load() && tn.endElsewhere != nil {
 		tn.endElsewhere(me)
 	}
 }
@@ -267,8 +283,8 @@ func (tn turn) run(ctx context.Context, grace time.Duration, f func(context.Cont
 // turn itself.
 func (tn turn) soon(ctx context.Context, f func(turn) error) error {
 	return tn.wait(ctx, cleanupGrace(ctx), func() error {
-		tn, err := turn{tn.access, tn.led.current()}, error(nil)
-		if err = tn.led.takeAlways(); err != nil {
+		tn, err := tn.takeAlways()
+		if err != nil {
 			return err
 		}
 		defer tn.give()

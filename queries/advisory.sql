@@ -66,6 +66,13 @@ SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_terminate_backend(b.pid)), fals
 FROM pg_catalog.pg_stat_get_activity(@pid::integer) b
 WHERE (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM b.backend_start))::bigint OPERATOR(pg_catalog.=) @started::bigint;
 
+-- name: EndWhenIdle :one
+-- Has the server end this session at once when it is idle, for a role that may not
+-- call pg_terminate_backend (PostgreSQL 14+).
+SELECT pg_catalog.textcat(
+    pg_catalog.set_config('idle_session_timeout', '1', false),
+    pg_catalog.set_config('idle_in_transaction_session_timeout', '1', false))::varchar AS lease;
+
 -- name: TryAcquire :one
 -- Takes the lock if it is free: the common case, and the fewest arguments and
 -- columns. The answer is the backend, or -1: held elsewhere, -4: the backend is
