@@ -9,9 +9,11 @@ require (
 	github.com/fergusstrange/embedded-postgres v1.34.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/lib/pq v1.12.3
+	github.com/luna-duclos/instrumentedsql v1.1.3
 	github.com/ngrok/sqlmw v0.0.0-20220520173518-97c9c04efc79
 	github.com/pressly/goose/v3 v3.29.0
 	github.com/simukti/sqldb-logger v0.0.0-20230108155151-646c1a075551
+	go.nhat.io/otelsql v0.16.0
 	go.uber.org/goleak v1.3.0
 	golang.org/x/sys v0.49.0
 )

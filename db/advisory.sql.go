@@ -9,14 +9,51 @@ import (
 	"context"
 )
 
+const EndBackend = `-- name: EndBackend :one
+SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_terminate_backend(b.pid)), false)::boolean AS ended
+FROM pg_catalog.pg_stat_get_activity($1::integer) b
+WHERE (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM b.backend_start))::bigint OPERATOR(pg_catalog.=) $2::bigint
+`
+
+type EndBackendParams struct {
+	Pid     int32
+	Started int64
+}
+
+// Ends a session: its own, or another of this client's that cannot be spoken to
+// any more. The process that has its number by now is another one's if it was not
+// started then.
+func (q *Queries) EndBackend(ctx context.Context, arg EndBackendParams) (bool, error) {
+	row := q.db.QueryRowContext(ctx, EndBackend, arg.Pid, arg.Started)
+	var ended bool
+	err := row.Scan(&ended)
+	return ended, err
+}
+
+const EndWhenIdle = `-- name: EndWhenIdle :one
+SELECT pg_catalog.textcat(
+    pg_catalog.set_config('idle_session_timeout', '1', false),
+    pg_catalog.set_config('idle_in_transaction_session_timeout', '1', false))::varchar AS lease
+`
+
+// Has the server end this session at once when it is idle, for a role that may not
+// call pg_terminate_backend (PostgreSQL 14+).
+func (q *Queries) EndWhenIdle(ctx context.Context) (string, error) {
+	row := q.db.QueryRowContext(ctx, EndWhenIdle)
+	var lease string
+	err := row.Scan(&lease)
+	return lease, err
+}
+
 const Mark = `-- name: Mark :one
 
 SELECT
-    pg_catalog.pg_backend_pid()::integer AS pid,
+    m.pid,
     COALESCE((
         SELECT 1000000 OPERATOR(pg_catalog.*) extract(epoch FROM b.backend_start)
-        FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) b
+        FROM pg_catalog.pg_stat_get_activity(m.pid) b
     ), 0)::bigint AS started,
+    m.before,
     COALESCE((
         SELECT pg_catalog.quote_ident(n.nspname)
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
@@ -29,20 +66,32 @@ SELECT
         WHEN pg_catalog.current_setting('crdb_version', true) IS NOT NULL
             OR pg_catalog.current_setting('yb_silence_advisory_locks_not_supported_error', true) OPERATOR(pg_catalog.=) 'on' THEN -5
         WHEN pg_catalog.pg_is_in_recovery() THEN -2
-        WHEN pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.<>) ''
-            AND pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.<>) $1::varchar
+        WHEN m.before OPERATOR(pg_catalog.<>) '' AND m.before OPERATOR(pg_catalog.<>) $1::varchar
+            AND m.before OPERATOR(pg_catalog.<>) $2::varchar
             AND EXISTS (
                 SELECT FROM pg_catalog.pg_locks k
-                WHERE (k.pid, k.locktype) OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory') AND k.granted
+                WHERE (k.pid, k.locktype) OPERATOR(pg_catalog.=) (m.pid, 'advisory') AND k.granted
             ) THEN -4
         WHEN pg_catalog.set_config('swanlock.session', $1, false) IS NOT NULL THEN 0
         ELSE -4
     END)::bigint AS answer
+FROM (
+    SELECT
+        pg_catalog.pg_backend_pid()::integer AS pid,
+        COALESCE(pg_catalog.current_setting('swanlock.session', true), '')::varchar AS before
+    OFFSET 0
+) m
 `
+
+type MarkParams struct {
+	Session string
+	Instead string
+}
 
 type MarkRow struct {
 	Pid     int32
 	Started int64
+	Before  string
 	Schema  string
 	Answer  int64
 }
@@ -64,17 +113,19 @@ type MarkRow struct {
 // schema is changed to the one that has it before the statement is sent.
 // Makes this backend the session's, which the statements that take locks ask for:
 // a setting says whose it is. The answer is 0, or -2: a standby, which a backend
-// does not become later, -4: it has locks on behalf of another session of a
-// client: a pooler gave both the same, -5: an engine that grants every advisory
-// lock to everybody: CockroachDB, and YugabyteDB if told to. started is when the backend was, in
-// microseconds since 1970, for the audit, and schema, quoted, the first of the
-// search_path that has a lock_audit which is not temporary, or ”.
-func (q *Queries) Mark(ctx context.Context, session string) (MarkRow, error) {
-	row := q.db.QueryRowContext(ctx, Mark, session)
+// does not become later, -4: it has locks and the mark of another session, before,
+// which is left there (instead says which may be replaced all the same), -5: an
+// engine that grants every advisory lock to everybody: CockroachDB, and YugabyteDB
+// if told to. before is ” if there was no mark. started is when the backend was, in
+// microseconds since 1970, and schema, quoted, the first of the search_path that
+// has a lock_audit which is not temporary, or ”.
+func (q *Queries) Mark(ctx context.Context, arg MarkParams) (MarkRow, error) {
+	row := q.db.QueryRowContext(ctx, Mark, arg.Session, arg.Instead)
 	var i MarkRow
 	err := row.Scan(
 		&i.Pid,
 		&i.Started,
+		&i.Before,
 		&i.Schema,
 		&i.Answer,
 	)

@@ -134,6 +134,8 @@ func (s *session) ask(ctx context.Context, q *question, query string, args []dri
 	switch key := q.key(); {
 	case q.verb == mark:
 		return nil, reply{answer: answer{Pid: s.pid, Schema: "public"}}, nil
+	case q.verb == end: // the driver's Close follows
+		return nil, reply{answer: answer{Ended: true}}, nil
 	case q.verb == line: // nobody else is in it
 		return nil, reply{answer: answer{Pid: s.pid, Ticket: 1, Dropped: true}}, nil
 	case q.verb == tryAcquire && q.name != "Turn" && s.turned[key] != nil:

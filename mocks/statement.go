@@ -25,6 +25,7 @@ const (
 	closeDead  verb = "CloseDead" // never sent: nobody dies here
 	line       verb = "line"      // the tickets of those who wait
 	mark       verb = "Mark"      // before the first lock
+	end        verb = "End"       // of the session, before the driver's Close
 )
 
 // A shape says how to read a statement and what it returns. sqlc's Params have
@@ -36,7 +37,9 @@ type shape struct {
 
 // shapes are by the name in the comment that sqlc leaves in a query.
 var shapes = map[string]shape{
-	"Mark":              {mark, struct{ Session string }{}, db.MarkRow{}},
+	"Mark":              {mark, db.MarkParams{}, db.MarkRow{}},
+	"EndBackend":        {end, db.EndBackendParams{}, struct{ Ended bool }{}},
+	"EndWhenIdle":       {end, struct{}{}, struct{ Lease string }{}},
 	"TryAcquire":        {tryAcquire, db.TryAcquireParams{}, struct{ Pid int64 }{}},
 	"TryAcquireWith":    {tryAcquire, db.TryAcquireWithParams{}, db.TryAcquireWithRow{}},
 	"TryAcquireAudited": {tryAcquire, db.TryAcquireAuditedParams{}, db.TryAcquireAuditedRow{}},
@@ -114,7 +117,7 @@ type question struct {
 	Ahead, Lowest, Shares int32
 	Gate                  int64
 	Hint                  int32
-	Session               string
+	Session, Instead      string
 	Backend               int32
 	Started               float64
 	Own                   bool
@@ -167,7 +170,8 @@ type answer struct {
 	Tickets           int64
 	Started           int64
 	Dead              bool
-	Schema            string
+	Schema, Before    string
+	Ended             bool
 }
 
 // row makes the row of the statement of that name.

@@ -40,12 +40,14 @@ func TestStatementsAreRead(t *testing.T) {
 	pool := sql.OpenDB(r)
 	defer pool.Close()
 	q := db.New(db.On(pool))
-	try := question{Key: 1, Shared: true, Fence: true, Lease: "2", Target: "t", Owner: "o", TtlMs: 3, Session: "s", Gate: 9, Backend: 10, Started: 11}
+	try := question{Key: 1, Shared: true, Fence: true, Lease: "2", Target: "t", Owner: "o", TtlMs: 3, Session: "s", Instead: "i", Gate: 9, Backend: 10, Started: 11}
 	lock := question{Key: 1, Shared: true, Idle: "4", IdleInTransaction: "5", AuditID: 6, Pid: 7, EndReason: "r"}
 	wait := question{Key: 1, Shared: true, Hash: 2, Hint: 8, Own: true, Ticket: 3, Ahead: 4, Lowest: 9, Shares: 10, Mine: true, Slice: "5", Known: "{6}", Pid: 7}
 	seen := make(map[string]bool)
 	for name, send := range map[string]func(){
-		"Mark":              func() { q.Mark(ctx, try.Session) },
+		"Mark":              func() { q.Mark(ctx, fill[db.MarkParams](try)) },
+		"EndWhenIdle":       func() { q.EndWhenIdle(ctx) },
+		"EndBackend":        func() { q.EndBackend(ctx, db.EndBackendParams{Pid: lock.Pid, Started: int64(lock.Started)}) },
 		"TryAcquire":        func() { q.TryAcquire(ctx, fill[db.TryAcquireParams](try)) },
 		"TryAcquireWith":    func() { q.TryAcquireWith(ctx, fill[db.TryAcquireWithParams](try)) },
 		"TryAcquireAudited": func() { q.TryAcquireAudited(ctx, fill[db.TryAcquireAuditedParams](try)) },

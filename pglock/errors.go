@@ -54,6 +54,7 @@ var (
 
 	errNotHeld = errors.New("the session does not hold it any more")
 	errDropped = errors.New("its handle was dropped without Release")
+	errEnded   = fmt.Errorf("the session had locks that are lost, so it was ended: take another connection: %w", sql.ErrConnDone)
 	errClosed  = fmt.Errorf("its connection was closed before Release: %w", sql.ErrConnDone)
 )
 
@@ -78,6 +79,7 @@ const (
 	outOfMemory                = "53200"
 	lockNotAvailable           = "55P03"
 	queryCanceled              = "57014"
+	adminShutdown              = "57P01" // as pg_terminate_backend's
 )
 
 // sqlState is the server's own code for err, "" if the server did not speak.

@@ -182,3 +182,11 @@ func (p *Pool) JoinedLast(number int) {
 	defer p.hint.mu.Unlock()
 	p.hint.lastTicket, p.hint.joinedAt = int32(number), time.Now()
 }
+
+// GiveUp ends the session of held, a lock of a pool's.
+func GiveUp(held swanlock.DistributedLock, cause error) {
+	held.(*PostgresLock).h.keeper.(*poolSession).solo(context.Background(), func(_ context.Context, tn turn) error {
+		tn.destroy(cause)
+		return nil
+	})
+}

@@ -2,7 +2,6 @@ package pglock
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"fmt"
 	"maps"
@@ -11,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
@@ -21,7 +21,8 @@ import (
 // PostgreSQL lets a session take a lock that it holds, and then wants as many
 // unlocks, so all who use the session must find the same ledger: two lockers on
 // one *sql.Conn, or one whose connection the pool hands out again with a lock on
-// it. The driver's connection is what they have in common.
+// it. The driver's connection is what they have in common, or else the mark that
+// the server has: see identity.go.
 type ledger struct {
 	turns oneconn.Turns // whose holder alone uses the session
 	token string        // tells the server whose session it is
@@ -33,21 +34,25 @@ type ledger struct {
 
 	// Used by the holder of the turn.
 	marked  bool   // the server was told the token, and knows it unless it was made to forget
-	backend int32  // that was marked last
-	started int64  // when it was, as Mark says it
+	backend int32  // that was marked last; 0: none. It is written under mu, too,
+	started int64  // as is when it was started, as Mark says it
 	schema  string // where lock_audit is, quoted; empty if it was not found
 
+	next atomic.Pointer[ledger] // the session's ledger, if this turned out to be one too many
+
 	mu        sync.Mutex
-	dead      error                // why the session was destroyed
-	locks     map[lockID]*hold     // what the server may think this session holds
-	unsettled []*hold              // those of them that have ended here
-	tickets   map[*ticket]struct{} // its places in line
-	abandoned []*ticket            // those of them that nobody waits on any more
-	lease     lease                // the shortest TTL of the locks, or what owner has set; from the last statement on
-	saved     timeouts             // the caller's own settings, while there is a lease
-	timer     *time.Timer          // ends what has expired
-	wake      time.Time            // when the timer goes off
-	owner     owner                // nil: the session is on a caller's connection
+	last      weak.Pointer[sql.Conn] // through which the session was last come to
+	kept      bool                   // in orphans
+	dead      error                  // why the session was destroyed
+	locks     map[lockID]*hold       // what the server may think this session holds
+	unsettled []*hold                // those of them that have ended here
+	tickets   map[*ticket]struct{}   // its places in line
+	abandoned []*ticket              // those of them that nobody waits on any more
+	lease     lease                  // the shortest TTL of the locks, or what owner has set; from the last statement on
+	saved     timeouts               // the caller's own settings, while there is a lease
+	timer     *time.Timer            // ends what has expired
+	wake      time.Time              // when the timer goes off
+	owner     owner                  // nil: the session is on a caller's connection
 }
 
 // An owner has a session to itself, which it may use at any time and whose lease
@@ -68,15 +73,23 @@ type lockID struct {
 
 // ledgers has a ledger for each driver's connection that was ever locked on. A
 // ledger must not keep its connection alive, so a lock that is over lets go of it.
-var ledgers oneconn.Map[*ledger]
+var ledgers = oneconn.Map[*ledger]{Gone: orphaned}
 
-func ledgerOf(conn *sql.Conn) (*ledger, error) { return ledgers.Of(conn, newLedger) }
+func ledgerOf(conn *sql.Conn) (*ledger, error) {
+	led, err := ledgers.Of(conn, newLedger)
+	if err == nil {
+		led = led.current()
+		led.cameThrough(conn)
+	}
+	return led, err
+}
 
 func newLedger() *ledger {
-	led := &ledger{turns: oneconn.NewTurns(), token: rand.Text(), gone: make(chan struct{}),
+	led := &ledger{turns: oneconn.NewTurns(), token: newToken(), gone: make(chan struct{}),
 		locks: make(map[lockID]*hold), tickets: make(map[*ticket]struct{})}
 	silence := make(chan struct{})
 	led.silence.Store(&silence)
+	led.register()
 	return led
 }
 
@@ -189,6 +202,7 @@ func (led *ledger) displace(t *ticket) {
 	defer led.mu.Unlock()
 	delete(led.tickets, t)
 	led.abandoned = slices.DeleteFunc(led.abandoned, func(o *ticket) bool { return o == t })
+	led.letGoLocked()
 }
 
 // has reports whether t still has its place.
@@ -254,6 +268,7 @@ func (led *ledger) removeLocked(h *hold, next time.Duration) {
 	if led.owner != nil {
 		led.owner.freed(h)
 	}
+	led.letGoLocked()
 }
 
 // takenThrough returns the locks that were taken through a, and its places in
@@ -402,6 +417,7 @@ func (led *ledger) loseLocked(cause error) {
 	clear(led.locks)
 	clear(led.tickets)
 	led.unsettled, led.abandoned, led.lease.ttl, led.owner = nil, nil, 0, nil
+	led.letGoLocked()
 }
 
 // abandon ends the locks that were taken through conn, whose owner has closed it.

@@ -88,9 +88,11 @@ func (s *poolSession) connect(ctx context.Context) (err error) {
 		return s.p.scarce(fmt.Errorf("no connection: %w", err))
 	}
 	s.a = newAccess(s.p.config, oneconn.New(conn, db.OneLine))
-	tn, err := s.a.takeAlways()
+	s.a.endElsewhere = s.p.endBackend
+	tn, err := s.identify(ctx)
 	if err != nil {
-		return errors.Join(err, conn.Close())
+		conn.Close()
+		return err
 	}
 	defer tn.give()
 	s.led = tn.led
@@ -107,14 +109,29 @@ func (s *poolSession) connect(ctx context.Context) (err error) {
 	return nil
 }
 
+// identify takes the turn of the session, after it was found out which that is.
+func (s *poolSession) identify(ctx context.Context) (turn, error) {
+	tn, err := s.a.takeAlways()
+	if err != nil {
+		return tn, err
+	}
+	if err = s.p.direct(ctx, tn); err == nil {
+		err = tn.mark(ctx)
+	}
+	if err != nil {
+		tn.destroy(err)
+		tn.give()
+		return tn, err
+	}
+	if tn.isKnown() {
+		return tn, nil
+	}
+	tn.give()
+	return s.a.takeAlways()
+}
+
 // begin makes the session what the pool wants it to be.
 func (s *poolSession) begin(ctx context.Context, tn turn) error {
-	if err := s.p.direct(ctx, tn); err != nil {
-		return err
-	}
-	if err := tn.mark(ctx); err != nil {
-		return err
-	}
 	var params string
 	wanted := s.leaseNow()
 	if wanted > 0 {

@@ -21,6 +21,10 @@ type access struct {
 	closed atomic.Bool // its Session was closed
 	led    atomic.Pointer[ledger]
 	hint   lineHint
+
+	// endElsewhere ends, through another connection and in the background, a session
+	// that has not said that it ends. It is nil where there is no other connection.
+	endElsewhere func(db.EndBackendParams)
 }
 
 func newAccess(c *config, conn *oneconn.Conn) *access {
@@ -34,7 +38,7 @@ func (a *access) sql() *sql.Conn { return a.conn.SQL() }
 // statement of the connection's owner, as sql.Conn.Raw does.
 func (a *access) ledger() (*ledger, error) {
 	if led := a.led.Load(); led != nil {
-		return led, nil
+		return led.current(), nil
 	}
 	led, err := ledgerOf(a.sql())
 	if err == nil {
@@ -43,8 +47,25 @@ func (a *access) ledger() (*ledger, error) {
 	return led, err
 }
 
-// take waits for the use of the session until ctx ends.
+// take waits for the use of the session, which is known then, until ctx ends.
 func (a *access) take(ctx context.Context) (turn, error) {
+	for {
+		tn, err := a.takeOnce(ctx)
+		switch {
+		case err != nil, tn.isKnown(), tn.closed.Load():
+			return tn, err
+		case tn.led.current() != tn.led: // this was found out while the turn was waited for
+			tn.give()
+			continue
+		}
+		err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error { return tn.mark(ctx) }, func(turn, error) {})
+		if err != nil {
+			return turn{}, unanswered(ctx, err)
+		}
+	}
+}
+
+func (a *access) takeOnce(ctx context.Context) (turn, error) {
 	if ctx.Err() != nil {
 		return turn{}, notAcquired(ctx)
 	}
@@ -61,10 +82,24 @@ func (a *access) take(ctx context.Context) (turn, error) {
 // takeAlways waits for the use of the session for as long as it lives.
 func (a *access) takeAlways() (turn, error) {
 	led, err := a.ledger()
-	if err == nil {
-		err = led.takeAlways()
+	if err != nil {
+		return turn{}, err
 	}
-	return turn{a, led}, err
+	return turn{a, led}.takeAlways()
+}
+
+// takeAlways takes the turn, which tn says whose it was.
+func (tn turn) takeAlways() (turn, error) {
+	for {
+		tn.led = tn.led.current()
+		if err := tn.led.takeAlways(); err != nil {
+			return tn, err
+		}
+		if tn.led.current() == tn.led {
+			return tn, nil
+		}
+		tn.give()
+	}
 }
 
 // warnLeaseless says once that this server keeps no lease.
@@ -142,9 +177,13 @@ func (tn turn) unprepare() error {
 }
 
 // mark makes the session's backend ours: no lock is taken on another. Whatever its
-// error, it has taken none itself.
-func (tn turn) mark(ctx context.Context) error {
-	row, err := ask(ctx, tn, (*db.Queries).Mark, tn.led.token)
+// error, it has taken none itself. If the session turns out to be one that is
+// known, the turn is not its turn: see current.
+func (tn turn) mark(ctx context.Context) error { return tn.markInstead(ctx, "") }
+
+// markInstead is mark where that mark may be replaced.
+func (tn turn) markInstead(ctx context.Context, instead string) error {
+	row, err := ask(ctx, tn, (*db.Queries).Mark, db.MarkParams{Session: tn.led.token, Instead: instead})
 	switch {
 	case err != nil:
 		if cutOff(err) && !notSent(err) {
@@ -158,19 +197,38 @@ func (tn turn) mark(ctx context.Context) error {
 		return errPretends
 	case row.Answer == onStandby:
 		return ErrStandby
+	}
+	switch former, other := formerOf(tn.led, row, instead); {
+	case former == abandonedSession:
+		return tn.adopt(ctx, other, row)
+	case former == endedSession:
+		tn.led.marks(row)
+		tn.destroy(errEnded)
+		return errEnded
+	case row.Answer == notOurs && former == emptySession:
+		return tn.markInstead(ctx, row.Before)
 	case row.Answer == notOurs:
 		return fmt.Errorf("%w (process %d has locks for another client)", ErrPooler, row.Pid)
 	}
-	tn.led.marked, tn.led.backend, tn.led.started, tn.led.schema = true, row.Pid, row.Started, row.Schema
+	tn.led.marks(row)
+	tn.led.marked, tn.led.schema = true, row.Schema
 	return nil
 }
 
 // destroy ends the session, which frees its locks for certain. Its holders are told
-// before the connection is closed.
+// before that.
 func (tn turn) destroy(cause error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	err := oneconn.End(ctx, tn.sql(), func() { tn.led.lose(cause) })
+	me := db.EndBackendParams{Pid: tn.led.backend, Started: tn.led.started}
+	var confirmed atomic.Bool
+	// A session that was never marked has nothing of ours.
+	confirmed.Store(me.Pid == 0 || sqlState(cause) == adminShutdown)
+	err := tn.conn.End(ctx, func() { tn.led.lose(cause) }, func(ctx context.Context, c *oneconn.Conn) {
+		if !confirmed.Load() {
+			confirmed.Store(endsItself(ctx, c, me))
+		}
+	})
 	switch {
 	case errors.Is(err, sql.ErrConnDone) && !tn.led.owned():
 		// The session is dead, or in its owner's pool.
@@ -180,6 +238,9 @@ func (tn turn) destroy(cause error) {
 		tn.log.Error("pglock: the connection is in use and could not be closed: its locks live until it is", "cause", cause)
 	}
 	tn.led.lose(cause)
+	if !confirmed.Load() && tn.endElsewhere != nil {
+		tn.endElsewhere(me)
+	}
 }
 
 const (
@@ -222,7 +283,8 @@ func (tn turn) run(ctx context.Context, grace time.Duration, f func(context.Cont
 // turn itself.
 func (tn turn) soon(ctx context.Context, f func(turn) error) error {
 	return tn.wait(ctx, cleanupGrace(ctx), func() error {
-		if err := tn.led.takeAlways(); err != nil {
+		tn, err := tn.takeAlways()
+		if err != nil {
 			return err
 		}
 		defer tn.give()

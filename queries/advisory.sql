@@ -17,17 +17,19 @@
 -- name: Mark :one
 -- Makes this backend the session's, which the statements that take locks ask for:
 -- a setting says whose it is. The answer is 0, or -2: a standby, which a backend
--- does not become later, -4: it has locks on behalf of another session of a
--- client: a pooler gave both the same, -5: an engine that grants every advisory
--- lock to everybody: CockroachDB, and YugabyteDB if told to. started is when the backend was, in
--- microseconds since 1970, for the audit, and schema, quoted, the first of the
--- search_path that has a lock_audit which is not temporary, or ''.
+-- does not become later, -4: it has locks and the mark of another session, before,
+-- which is left there (instead says which may be replaced all the same), -5: an
+-- engine that grants every advisory lock to everybody: CockroachDB, and YugabyteDB
+-- if told to. before is '' if there was no mark. started is when the backend was, in
+-- microseconds since 1970, and schema, quoted, the first of the search_path that
+-- has a lock_audit which is not temporary, or ''.
 SELECT
-    pg_catalog.pg_backend_pid()::integer AS pid,
+    m.pid,
     COALESCE((
         SELECT 1000000 OPERATOR(pg_catalog.*) extract(epoch FROM b.backend_start)
-        FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) b
+        FROM pg_catalog.pg_stat_get_activity(m.pid) b
     ), 0)::bigint AS started,
+    m.before,
     COALESCE((
         SELECT pg_catalog.quote_ident(n.nspname)
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
@@ -40,15 +42,36 @@ SELECT
         WHEN pg_catalog.current_setting('crdb_version', true) IS NOT NULL
             OR pg_catalog.current_setting('yb_silence_advisory_locks_not_supported_error', true) OPERATOR(pg_catalog.=) 'on' THEN -5
         WHEN pg_catalog.pg_is_in_recovery() THEN -2
-        WHEN pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.<>) ''
-            AND pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.<>) @session::varchar
+        WHEN m.before OPERATOR(pg_catalog.<>) '' AND m.before OPERATOR(pg_catalog.<>) @session::varchar
+            AND m.before OPERATOR(pg_catalog.<>) @instead::varchar
             AND EXISTS (
                 SELECT FROM pg_catalog.pg_locks k
-                WHERE (k.pid, k.locktype) OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory') AND k.granted
+                WHERE (k.pid, k.locktype) OPERATOR(pg_catalog.=) (m.pid, 'advisory') AND k.granted
             ) THEN -4
         WHEN pg_catalog.set_config('swanlock.session', @session, false) IS NOT NULL THEN 0
         ELSE -4
-    END)::bigint AS answer;
+    END)::bigint AS answer
+FROM (
+    SELECT
+        pg_catalog.pg_backend_pid()::integer AS pid,
+        COALESCE(pg_catalog.current_setting('swanlock.session', true), '')::varchar AS before
+    OFFSET 0
+) m;
+
+-- name: EndBackend :one
+-- Ends a session: its own, or another of this client's that cannot be spoken to
+-- any more. The process that has its number by now is another one's if it was not
+-- started then.
+SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_terminate_backend(b.pid)), false)::boolean AS ended
+FROM pg_catalog.pg_stat_get_activity(@pid::integer) b
+WHERE (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM b.backend_start))::bigint OPERATOR(pg_catalog.=) @started::bigint;
+
+-- name: EndWhenIdle :one
+-- Has the server end this session at once when it is idle, for a role that may not
+-- call pg_terminate_backend (PostgreSQL 14+).
+SELECT pg_catalog.textcat(
+    pg_catalog.set_config('idle_session_timeout', '1', false),
+    pg_catalog.set_config('idle_in_transaction_session_timeout', '1', false))::varchar AS lease;
 
 -- name: TryAcquire :one
 -- Takes the lock if it is free: the common case, and the fewest arguments and

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
-	"reflect"
 	"strings"
 	"time"
 )
@@ -112,14 +111,6 @@ func busy(on driver.Conn, err error) bool {
 
 func fromPgx(on driver.Conn) bool { return packageOf(on) == "github.com/jackc/pgx/v5/stdlib" }
 func fromPq(on driver.Conn) bool  { return packageOf(on) == "github.com/lib/pq" }
-
-func packageOf(on driver.Conn) string {
-	t := reflect.TypeOf(on)
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	return t.PkgPath()
-}
 
 // Forget closes what was prepared, which asks the server too; the next use
 // prepares it again. It is to be called by what Do runs.

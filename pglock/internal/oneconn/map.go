@@ -4,7 +4,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"reflect"
 	"runtime"
 	"sync"
 	"weak"
@@ -12,7 +11,13 @@ import (
 
 // A Map has a value for each driver's connection that it was asked for, until
 // that connection is garbage. A value must not keep its connection alive.
-type Map[V any] struct{ values sync.Map } // of weak.Pointer[byte]
+type Map[V any] struct {
+	// Gone is told the value of a connection that is garbage. The session that was
+	// behind it may have another by now: a pgxpool makes one for each checkout.
+	Gone func(V)
+
+	values sync.Map // of weak.Pointer[byte]
+}
 
 // Of returns the value of what is behind conn, which fresh makes if there is
 // none. A *sql.Conn that a pool hands out later, and that has the same driver's
@@ -22,15 +27,12 @@ func (m *Map[V]) Of(conn *sql.Conn, fresh func() V) (value V, err error) {
 		return value, errors.New("the connection is nil")
 	}
 	err = conn.Raw(func(driverConn any) error {
-		p, err := identity(driverConn)
-		if err != nil {
-			return err
-		}
+		p := identity(conn, driverConn)
 		id := weak.Make(p)
 		found, ok := m.values.Load(id)
 		if !ok {
 			if found, ok = m.values.LoadOrStore(id, fresh()); !ok {
-				runtime.AddCleanup(p, func(id weak.Pointer[byte]) { m.values.Delete(id) }, id)
+				runtime.AddCleanup(p, m.forget, id)
 			}
 		}
 		value = found.(V)
@@ -42,16 +44,14 @@ func (m *Map[V]) Of(conn *sql.Conn, fresh func() V) (value V, err error) {
 	return value, nil
 }
 
+func (m *Map[V]) forget(id weak.Pointer[byte]) {
+	if value, ok := m.values.LoadAndDelete(id); ok && m.Gone != nil {
+		m.Gone(value.(V))
+	}
+}
+
 // Has reports whether m has a value for the connection with that identity.
 func (m *Map[V]) Has(id weak.Pointer[byte]) bool {
 	_, ok := m.values.Load(id)
 	return ok
-}
-
-func identity(driverConn any) (*byte, error) {
-	v := reflect.ValueOf(driverConn)
-	if v.Kind() != reflect.Pointer {
-		return nil, fmt.Errorf("a driver's connection of type %T cannot be told from another: %w", driverConn, errors.ErrUnsupported)
-	}
-	return (*byte)(v.UnsafePointer()), nil
 }

@@ -29,9 +29,14 @@ var Modes = []string{"postgres", "postgres-binary", "pgx", "pgx-exec", "pgx-simp
 // OnRequest are more ways to have a *sql.DB, tested where driversEnv names them:
 // on a pgxpool, and through what wraps a driver. Open opens them.
 //
-// Today pglock does not keep its promises on all of them. Each that it does
-// belongs into the default of chosenDrivers, pgxpool first.
-var OnRequest = []string{"pgxpool", "postgres-sqlmw", "pgx-sqlmw", "postgres-otelsql", "pgx-otelsql", "postgres-sqldblogger", "pgx-sqldblogger"}
+// The pgxpool is tested without that, too.
+var OnRequest = append([]string{"pgxpool"}, Wrapped...)
+
+// Wrapped are those of them that wrap a driver.
+var Wrapped = []string{
+	"postgres-sqlmw", "pgx-sqlmw", "postgres-instrumentedsql", "pgx-instrumentedsql", "postgres-nhatotelsql", "pgx-nhatotelsql",
+	"postgres-otelsql", "pgx-otelsql", "postgres-sqldblogger", "pgx-sqldblogger",
+}
 
 // Drivers are those that every test of a server runs on.
 var Drivers = chosenDrivers(os.Getenv(driversEnv))
@@ -42,7 +47,7 @@ var EveryMode = map[bool][]string{true: Modes, false: Drivers}[os.Getenv(drivers
 func chosenDrivers(asked string) []string {
 	switch asked {
 	case "":
-		return []string{"postgres", "pgx"}
+		return []string{"postgres", "pgx", "pgxpool"}
 	case "all":
 		return Modes
 	}

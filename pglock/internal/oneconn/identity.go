@@ -1,0 +1,98 @@
+package oneconn
+
+import (
+	"database/sql"
+	"database/sql/driver"
+	"reflect"
+	"time"
+)
+
+// Programs wrap their driver to log, trace or count what it does. A wrapper may
+// hand out struct values, which have no identity, and it hides whose connection is
+// inside.
+
+var connType = reflect.TypeFor[driver.Conn]()
+
+// maxWrappers is how many wrappers are looked through.
+const maxWrappers = 8
+
+// inside returns the driver's connection that the wrapper v keeps in one of its
+// fields, or the zero Value. It looks, and calls nothing.
+func inside(v reflect.Value) reflect.Value {
+	if v.Kind() == reflect.Pointer {
+		v = v.Elem()
+	}
+	if v.Kind() != reflect.Struct {
+		return reflect.Value{}
+	}
+	for i := range v.NumField() {
+		field := v.Field(i)
+		switch {
+		case field.Kind() == reflect.Interface:
+			field = field.Elem()
+		case field.Kind() == reflect.Struct && v.Type().Field(i).Anonymous:
+			if found := inside(field); found.IsValid() {
+				return found
+			}
+			continue
+		case field.Kind() != reflect.Pointer:
+			continue
+		}
+		if field.IsValid() && field.Type().Implements(connType) && !(field.Kind() == reflect.Pointer && field.IsNil()) {
+			return field
+		}
+	}
+	return reflect.Value{}
+}
+
+// packageOf returns the import path of the driver whose connection on is, or has
+// inside.
+func packageOf(on driver.Conn) (path string) {
+	v := reflect.ValueOf(on)
+	for range maxWrappers {
+		t := v.Type()
+		if t.Kind() == reflect.Pointer {
+			t = t.Elem()
+		}
+		path = t.PkgPath()
+		if v = inside(v); !v.IsValid() {
+			break
+		}
+	}
+	return path
+}
+
+// identity returns the pointer by which what is behind conn is known: the driver's
+// connection, or, if that is a value, the first pointer inside. If there is none it
+// is conn itself, which nobody else has while it is open.
+func identity(conn *sql.Conn, driverConn any) *byte {
+	v := reflect.ValueOf(driverConn)
+	for range maxWrappers {
+		if v.Kind() == reflect.Pointer {
+			return (*byte)(v.UnsafePointer())
+		}
+		if v = inside(v); !v.IsValid() {
+			break
+		}
+	}
+	return (*byte)(reflect.ValueOf(conn).UnsafePointer())
+}
+
+// Closed reports whether conn was closed by its owner, which has given its session
+// back then. A connection that stays in use for Patience was not.
+func Closed(conn *sql.Conn) bool {
+	closed := make(chan bool, 1)
+	go func() {
+		open := false
+		conn.Raw(func(any) error { open = true; return nil })
+		closed <- !open
+	}()
+	timer := time.NewTimer(Patience)
+	defer timer.Stop()
+	select {
+	case is := <-closed:
+		return is
+	case <-timer.C:
+		return false
+	}
+}

@@ -1,0 +1,466 @@
+package pglock_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock"
+	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
+)
+
+// newPgxpool returns a pgxpool with the library's own limits.
+func newPgxpool(t *testing.T, url string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := pgxpool.New(bg, url)
+	must(t, err)
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// An editing connector makes connections of another that send what edit makes of each
+// statement.
+type editingConnector struct {
+	driver.Connector
+	edit func(query string) string
+}
+
+func (c editingConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &editing{evil{Conn: conn, change: strings.NewReplacer()}, c.edit}, nil
+}
+
+type editing struct {
+	evil
+	edit func(query string) string
+}
+
+func (c *editing) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	return c.evil.PrepareContext(ctx, c.edit(query))
+}
+
+func (c *editing) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	return c.evil.QueryContext(ctx, c.edit(query), args)
+}
+
+// editedPgxpool is a *sql.DB on a pgxpool.
+func editedPgxpool(t *testing.T, edit func(string) string) (*sql.DB, *pgxpool.Pool) {
+	t.Helper()
+	pool := newPgxpool(t, server(t).URL())
+	db := sql.OpenDB(editingConnector{stdlib.GetPoolConnector(pool), edit})
+	db.SetMaxIdleConns(0)
+	t.Cleanup(func() { db.Close() })
+	return db, pool
+}
+
+// fails makes the server refuse each statement that has the text, which is a
+// function's name.
+func fails(query string, functions ...string) string {
+	for _, name := range functions {
+		query = strings.ReplaceAll(query, "pg_catalog."+name+"(", "nowhere."+name+"(")
+	}
+	return query
+}
+
+// wantUntouched checks that the application's sessions have nothing of ours.
+func wantUntouched(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	conns := pool.AcquireAllIdle(bg)
+	for _, conn := range conns {
+		defer conn.Release()
+		var pid, locks int
+		var idle, inTransaction string
+		must(t, conn.QueryRow(bg, `SELECT pg_backend_pid(), (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
+			current_setting('idle_session_timeout'), current_setting('idle_in_transaction_session_timeout')`).Scan(&pid, &locks, &idle, &inTransaction))
+		if locks != 0 || idle != "0" || inTransaction != "0" {
+			t.Errorf("the idle backend %d has %d locks, an idle_session_timeout of %s and %s in a transaction", pid, locks, idle, inTransaction)
+		}
+	}
+}
+
+// TestEndOnPgxpool: the driver's Close gives the session back alive, so a session
+// that cannot be asked any more is ended on the server, after its holders were told.
+// Fact 32.
+func TestEndOnPgxpool(t *testing.T) {
+	for _, by := range acquirers {
+		for _, ttl := range []time.Duration{0, time.Minute} {
+			t.Run(by.name+" "+ttl.String(), func(t *testing.T) {
+				o := observe(t)
+				target, other := newTarget(t), newTarget(t)
+				var held, also atomic.Pointer[pglock.PostgresLock]
+				var ends atomic.Int32
+				db, pool := editedPgxpool(t, func(query string) string {
+					if strings.Contains(query, "name: EndBackend") {
+						ends.Add(1)
+						for _, l := range []*pglock.PostgresLock{held.Load(), also.Load()} {
+							if l.Err() == nil {
+								t.Error("the session ends before its holders are told")
+							}
+						}
+					}
+					return fails(query, "pg_advisory_unlock")
+				})
+				conn := connOf(t, db)
+				held.Store(acquired(t, by.with(conn), target, swanlock.WithTTL(ttl)))
+				also.Store(acquired(t, by.with(conn), other))
+				pid := held.Load().BackendPID()
+				wantIs(t, held.Load().Release(bg), swanlock.ErrLost)
+				wantIs(t, ended(t, also.Load()), swanlock.ErrLost)
+				o.wantSoonFree(target)
+				o.wantSoonFree(other)
+				eventually(t, "the session has ended", func() bool { return !o.alive(pid) })
+				if ends.Load() == 0 {
+					t.Error("the session was not asked to end")
+				}
+				wantUntouched(t, pool)
+				acquired(t, by.with(connOf(t, db)), target)
+			})
+		}
+	}
+}
+
+// TestEndInTransactionOnPgxpool: in a transaction that has failed nothing can be
+// asked. The pgxpool itself closes such a connection.
+func TestEndInTransactionOnPgxpool(t *testing.T) {
+	o, target := observe(t), newTarget(t)
+	pool := newPgxpool(t, server(t).URL())
+	db := stdlib.OpenDBFromPool(pool)
+	defer db.Close()
+	conn := connOf(t, db)
+	held := acquired(t, pglock.NewSession(conn), target, swanlock.WithTTL(time.Minute))
+	run(t, conn, "BEGIN")
+	conn.ExecContext(bg, "SELECT 1/0")
+	wantIs(t, held.Release(bg), swanlock.ErrLost)
+	o.wantSoonFree(target)
+	eventually(t, "the session has ended", func() bool { return !o.alive(held.BackendPID()) })
+	wantUntouched(t, pool)
+}
+
+// TestEndOfPoolOnPgxpool: a heartbeat that the server refuses ends the session.
+func TestEndOfPoolOnPgxpool(t *testing.T) {
+	o, target := observe(t), newTarget(t)
+	var broken atomic.Bool
+	db, pgx := editedPgxpool(t, func(query string) string {
+		if broken.Load() && (strings.Contains(query, "name: Heartbeat") || strings.Contains(query, "name: HeldKeys")) {
+			return "SELECT 1/0"
+		}
+		return query
+	})
+	pool, err := pglock.NewPool(db, pglock.WithHeartbeat(200*time.Millisecond))
+	must(t, err)
+	defer pool.Close(shortly(t))
+	held, err := pool.TryAcquire(bg, target, swanlock.WithTTL(time.Minute))
+	must(t, err)
+	broken.Store(true)
+	pid := held.(*pglock.PostgresLock).BackendPID()
+	wantIs(t, ended(t, held), swanlock.ErrLost)
+	o.wantSoonFree(target)
+	eventually(t, "the session has ended", func() bool { return !o.alive(pid) })
+	broken.Store(false)
+	held, err = pool.TryAcquire(bg, target)
+	must(t, err)
+	must(t, held.Release(bg))
+	must(t, pool.Close(bg))
+	wantUntouched(t, pgx)
+}
+
+// TestEndFromElsewhere: a session that cannot be spoken to is ended through another
+// connection of the *sql.DB: the server need not find out by itself.
+func TestEndFromElsewhere(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		p := newProxy(t)
+		defer p.CloseAll()
+		pool, err := pglock.NewPool(openURL(t, driver, p.url), pglock.WithHeartbeat(100*time.Millisecond))
+		must(t, err)
+		held, err := pool.TryAcquire(bg, target, swanlock.WithTTL(20*time.Minute))
+		must(t, err)
+		pid := held.(*pglock.PostgresLock).BackendPID()
+		p.CutOff(t, pid)
+		pglock.GiveUp(held, errors.New("no answer"))
+		wantIs(t, ended(t, held), swanlock.ErrLost)
+		o.wantSoonFree(target)
+		if o.alive(pid) {
+			t.Error("the session is still there")
+		}
+		pool.Close(shortly(t))
+	})
+}
+
+// TestIdentityByMark: what a checkout leaves on a session is settled by the next that
+// gets the session, in whatever way, and nobody is refused.
+func TestIdentityByMark(t *testing.T) {
+	for _, driver := range append([]string{"pgxpool", "opaque postgres", "opaque pgx"}, pgtest.Wrapped...) {
+		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+			for _, by := range acquirers {
+				t.Run(by.name, func(t *testing.T) {
+					o := observe(t)
+					db := openAny(t, driver)
+					db.SetMaxOpenConns(1)
+					conn := connOf(t, db)
+					pid := pidOf(t, conn)
+					target, other := newTarget(t), newTarget(t)
+					left := acquired(t, by.with(conn), target, swanlock.WithTTL(time.Minute))
+					_, err := by.with(conn).TryAcquire(bg, target)
+					wantIs(t, err, swanlock.ErrAlreadyHeld)
+					must(t, conn.Close())
+					o.wantHeld(target, pid)
+
+					conn = connOf(t, db)
+					held := acquired(t, by.with(conn), other)
+					o.wantHeld(target)
+					o.wantHeld(other, pid)
+					wantIs(t, ended(t, left), swanlock.ErrLost, sql.ErrConnDone)
+					if got := one[string](t, conn, "SHOW idle_session_timeout"); got != "0" {
+						t.Errorf("idle_session_timeout is %s on the session, want the caller's own again", got)
+					}
+					again := acquired(t, by.with(conn), target)
+					wantIs(t, left.Release(bg), swanlock.ErrLost)
+					o.wantHeld(target, pid)
+					must(t, again.Release(bg))
+					must(t, held.Release(bg))
+					run(t, conn, "SELECT pg_advisory_lock(7, 7)") // the application's own
+					must(t, conn.Close())
+
+					conn = connOf(t, db)
+					must(t, acquired(t, by.with(conn), target).Release(bg))
+					run(t, conn, "SELECT pg_advisory_unlock_all()")
+					must(t, conn.Close())
+				})
+			}
+		})
+	}
+}
+
+// TestIdentityWithoutLocks: the session that had them lost them behind our back. What
+// else was left on it is settled as well.
+func TestIdentityWithoutLocks(t *testing.T) {
+	o := observe(t)
+	db := openDB(t, "pgxpool")
+	db.SetMaxOpenConns(1)
+	conn := connOf(t, db)
+	left := acquired(t, functions{conn}, newTarget(t), swanlock.WithTTL(time.Minute))
+	run(t, conn, "SELECT pg_advisory_unlock_all()")
+	must(t, conn.Close())
+	conn = connOf(t, db)
+	target := newTarget(t)
+	held := acquired(t, functions{conn}, target)
+	wantIs(t, ended(t, left), swanlock.ErrLost)
+	if got := one[string](t, conn, "SHOW idle_session_timeout"); got != "0" {
+		t.Errorf("idle_session_timeout is %s on the session, want the caller's own again", got)
+	}
+	o.wantHeld(target, pidOf(t, conn))
+	must(t, held.Release(bg))
+}
+
+// TestIdentityOfManyAtOnce: several that come to an abandoned session at once find
+// one ledger.
+func TestIdentityOfManyAtOnce(t *testing.T) {
+	o := observe(t)
+	db := openDB(t, "pgxpool")
+	db.SetMaxOpenConns(1)
+	for range 20 {
+		conn := connOf(t, db)
+		target := newTarget(t)
+		acquired(t, functions{conn}, target)
+		must(t, conn.Close())
+
+		conn = connOf(t, db)
+		var got atomic.Pointer[pglock.PostgresLock]
+		var granted, refused atomic.Int32
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				l, err := functions{conn}.TryAcquire(bg, target)
+				switch {
+				case err == nil:
+					granted.Add(1)
+					got.Store(l.(*pglock.PostgresLock))
+				case errors.Is(err, swanlock.ErrAlreadyHeld):
+					refused.Add(1)
+				default:
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if granted.Load() != 1 || refused.Load() != 7 {
+			t.Fatalf("%d have it, %d do not, want 1 and 7", granted.Load(), refused.Load())
+		}
+		must(t, got.Load().Release(bg))
+		o.wantHeld(target)
+		must(t, conn.Close())
+	}
+}
+
+// TestIdentityOfLeftTicket: the place in line of a caller that closed its connection
+// goes when the session is met again.
+func TestIdentityOfLeftTicket(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		holder, _ := newSession(t, driver)
+		first := acquired(t, holder, target)
+		db := openDB(t, driver)
+		db.SetMaxOpenConns(1)
+		conn := connOf(t, db)
+		pid := pidOf(t, conn)
+		waits := make(chan error, 1)
+		go func() {
+			_, err := pglock.NewSession(conn).Acquire(shortly(t), target)
+			waits <- err
+		}()
+		eventually(t, "it waits", func() bool { return o.locksOf(pid) > 0 })
+		must(t, conn.Close())
+		if err := <-waits; err == nil {
+			t.Fatal("a lock on a connection that was closed")
+		}
+		conn = connOf(t, db)
+		acquired(t, functions{conn}, newTarget(t))
+		eventually(t, "only the new lock is there", func() bool { return o.locksOf(pid) == 1 })
+		must(t, first.Release(bg))
+	})
+}
+
+// TestIdentityOfOthers: what another process has left on a session is not ours to
+// settle.
+func TestIdentityOfOthers(t *testing.T) {
+	db := openDB(t, "pgxpool")
+	conn := connOf(t, db)
+	run(t, conn, "SET swanlock.session = 'another/1'")
+	run(t, conn, "SELECT pg_advisory_lock(1, 2)")
+	_, err := functions{conn}.TryAcquire(bg, newTarget(t))
+	wantIs(t, err, pglock.ErrPooler)
+	run(t, conn, "SELECT pg_advisory_unlock(1, 2)")
+	must(t, acquired(t, functions{conn}, newTarget(t)).Release(bg))
+}
+
+// TestEndIsRefused: a role that may not call pg_terminate_backend has its session
+// ended all the same; and one that lives is ended when it is met again.
+func TestEndIsRefused(t *testing.T) {
+	for name, refused := range map[string][]string{
+		"pg_terminate_backend": {"pg_advisory_unlock", "pg_terminate_backend"},
+		"all":                  {"pg_advisory_unlock", "pg_terminate_backend", "textcat"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o, target := observe(t), newTarget(t)
+			var honest atomic.Bool
+			db, pool := editedPgxpool(t, func(query string) string {
+				if honest.Load() {
+					return query
+				}
+				return fails(query, refused...)
+			})
+			held := acquired(t, functions{connOf(t, db)}, target)
+			pid := held.BackendPID()
+			wantIs(t, held.Release(bg), swanlock.ErrLost)
+			honest.Store(true)
+			if name == "all" {
+				o.wantHeld(target, pid)
+				_, err := functions{connOf(t, db)}.TryAcquire(bg, target)
+				wantIs(t, err, sql.ErrConnDone)
+			}
+			eventually(t, "the session has ended", func() bool { return !o.alive(pid) })
+			o.wantHeld(target)
+			pool.Reset()
+			must(t, acquired(t, functions{connOf(t, db)}, target).Release(bg))
+			wantUntouched(t, pool)
+		})
+	}
+}
+
+// TestPoolOnSmallPgxpool: a pgxpool of four connections, which is its default on a
+// small machine, is enough for a Pool: nothing waits for what it has itself.
+func TestPoolOnSmallPgxpool(t *testing.T) {
+	pgx := newPgxpool(t, pgtest.WithParams(t, server(t).URL(), "pool_max_conns=4"))
+	db := stdlib.OpenDBFromPool(pgx)
+	t.Cleanup(func() { db.Close() })
+	pool, err := pglock.NewPool(db)
+	must(t, err)
+	defer pool.Close(shortly(t))
+	ctx := shortly(t)
+	targets := []string{newTarget(t), newTarget(t), newTarget(t)}
+	var all sync.WaitGroup
+	for i := range 12 {
+		all.Go(func() {
+			for range 5 {
+				held, err := pool.Acquire(ctx, targets[i%3])
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := held.Release(ctx); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	must(t, pool.Close(ctx))
+	wantUntouched(t, pgx)
+}
+
+// openAny opens a *sql.DB with a driver of pgtest's, or one that is opaque.
+func openAny(t *testing.T, driver string) *sql.DB {
+	t.Helper()
+	name, isOpaque := strings.CutPrefix(driver, "opaque ")
+	if !isOpaque {
+		return openDB(t, driver)
+	}
+	db := sql.OpenDB(opaqueConnector{pgtest.DriverOf[name], server(t).URL()})
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// An opaque connection is a value in which nothing can be seen.
+type opaque struct {
+	prepare func(context.Context, string) (driver.Stmt, error)
+	query   func(context.Context, string, []driver.NamedValue) (driver.Rows, error)
+	exec    func(context.Context, string, []driver.NamedValue) (driver.Result, error)
+	close   func() error
+}
+
+type opaqueConnector struct {
+	driver driver.Driver
+	url    string
+}
+
+func (c opaqueConnector) Driver() driver.Driver { return c.driver }
+
+func (c opaqueConnector) Connect(context.Context) (driver.Conn, error) {
+	conn, err := c.driver.Open(c.url)
+	if err != nil {
+		return nil, err
+	}
+	return opaque{conn.(driver.ConnPrepareContext).PrepareContext, conn.(driver.QueryerContext).QueryContext,
+		conn.(driver.ExecerContext).ExecContext, conn.Close}, nil
+}
+
+func (c opaque) Prepare(query string) (driver.Stmt, error) { return c.prepare(bg, query) }
+func (c opaque) Close() error                              { return c.close() }
+func (c opaque) Begin() (driver.Tx, error)                 { return nil, errors.New("no transactions here") }
+
+func (c opaque) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	return c.prepare(ctx, query)
+}
+
+func (c opaque) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	return c.query(ctx, query, args)
+}
+
+func (c opaque) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	return c.exec(ctx, query, args)
+}
