@@ -185,7 +185,7 @@ func (p *Pool) acquireOn(ctx context.Context, s *poolSession, h *hold) (*Postgre
 	}
 	if err != nil {
 		p.unclaim(h)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil && !errors.Is(err, swanlock.ErrNotAcquired) {
 			err = notAcquired(ctx)
 		}
 		return nil, err
