@@ -41,11 +41,12 @@ func (p *Pool) hasWaiters(key Key) bool {
 
 // wait waits in line, after a try in vain perhaps, until the lock is granted or
 // ctx ends.
-func (p *Pool) wait(ctx context.Context, r request, tried bool) (*PostgresLock, error) {
+func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*PostgresLock, error) {
 	me, err := p.join(ctx, r, tried)
 	if err != nil {
 		return nil, err
 	}
+	s.ended()
 	defer func() { p.leave(me) }()
 	for pause := newPause(); ; {
 		switch {
