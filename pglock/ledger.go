@@ -37,17 +37,20 @@ type ledger struct {
 	started int64  // when it was, as Mark says it
 	schema  string // where lock_audit is, quoted; empty if it was not found
 
+	deadlock time.Duration // deadlock_timeout; 0: not asked yet
+
 	mu        sync.Mutex
-	dead      error                // why the session was destroyed
-	locks     map[lockID]*hold     // what the server may think this session holds
-	unsettled []*hold              // those of them that have ended here
-	tickets   map[*ticket]struct{} // its places in line
-	abandoned []*ticket            // those of them that nobody waits on any more
-	lease     lease                // the shortest TTL of the locks, or what owner has set; from the last statement on
-	saved     timeouts             // the caller's own settings, while there is a lease
-	timer     *time.Timer          // ends what has expired
-	wake      time.Time            // when the timer goes off
-	owner     owner                // nil: the session is on a caller's connection
+	dead      error                    // why the session was destroyed
+	locks     map[lockID]*hold         // what the server may think this session holds
+	unsettled []*hold                  // those of them that have ended here
+	tickets   map[*ticket]struct{}     // its places in line
+	abandoned []*ticket                // those of them that nobody waits on any more
+	lease     lease                    // the shortest TTL of the locks, or what owner has set; from the last statement on
+	saved     timeouts                 // the caller's own settings, while there is a lease
+	places    map[*placeLease]struct{} // those whose waiters want a lease
+	timer     *time.Timer              // ends what has expired
+	wake      time.Time                // when the timer goes off
+	owner     owner                    // nil: the session is on a caller's connection
 }
 
 // An owner has a session to itself, which it may use at any time and whose lease
@@ -96,7 +99,7 @@ func (led *ledger) enter(conn *sql.Conn, r request) (e entry, err error) {
 	if led.dead != nil {
 		return e, led.deadLocked()
 	}
-	e = entry{unsettled: len(led.unsettled)+len(led.abandoned) > 0, held: led.locks[lockID{key: r.key}]}
+	e = entry{unsettled: len(led.unsettled)+len(led.abandoned) > 0 || led.leftPlaceLocked() != nil, held: led.locks[lockID{key: r.key}]}
 	if r.TTL > 0 && led.owner == nil {
 		ttl := r.TTL
 		if led.lease.ttl > 0 {
@@ -289,7 +292,7 @@ func (led *ledger) leaseWithout(h *hold) (time.Duration, timeouts) {
 			next = ttl
 		}
 	}
-	if next == 0 {
+	if next = led.placesLocked(nil, next); next == 0 {
 		return 0, led.saved
 	}
 	return next, led.saved.of(next)
@@ -390,6 +393,7 @@ func (led *ledger) loseLocked(cause error) {
 	}
 	clear(led.locks)
 	clear(led.tickets)
+	clear(led.places)
 	led.unsettled, led.abandoned, led.lease.ttl, led.owner = nil, nil, 0, nil
 }
 

@@ -109,8 +109,10 @@ func (p *Pool) TryAcquire(ctx context.Context, target string, opts ...swanlock.O
 // after the other may have the lock together. Who gives up leaves the line at
 // once, and so does a process that dies.
 //
-// The pool waits in the server on connections of its own, half a second at a
-// time; PostgreSQL logs each such wait as a lock timeout.
+// The pool waits in the server on connections of its own, 0.9 s at a time (nine
+// tenths of deadlock_timeout, or a third of the lease, if that is less); PostgreSQL
+// logs each such wait as a lock timeout, in two lines. One that is not next pauses
+// in between, for up to 2 s.
 //
 // Acquire waits as well while the server cannot be used: it restarts, fails over, or
 // has no connection left, for the server or for the *sql.DB. That costs its place in

@@ -125,6 +125,7 @@ func (s *poolSession) begin(ctx context.Context, tn turn) error {
 	}
 	s.pid, s.savedSettings = row.Pid, timeouts{row.Idle, row.IdleInTransaction}
 	s.p.measured(row.Room)
+	tn.led.deadlock = time.Duration(row.DeadlockMs) * time.Millisecond
 	if s.serverLease = s.lease; s.lease > 0 {
 		tn.warnLeaseless(s.savedSettings)
 	} else {
