@@ -30,6 +30,8 @@ type ledger struct {
 	// stalled is true.
 	silence atomic.Pointer[chan struct{}]
 	stalled atomic.Bool
+	spoke   atomic.Bool             // the server has answered a statement of ours
+	callers atomic.Pointer[callers] // of those that wait for the first answer
 
 	// Used by the holder of the turn.
 	marked  bool   // the server was told the token, and knows it unless it was made to forget
@@ -484,6 +486,9 @@ func (led *ledger) Silent(since time.Duration) time.Duration {
 		default:
 			more = max(more, maxSilence-since)
 		}
+	}
+	if awaited := led.awaited(); more == 0 && awaited > 0 && led.dead == nil {
+		return min(awaited, lookAgain)
 	}
 	if !led.stalled.Swap(true) {
 		close(*led.silence.Load())

@@ -51,7 +51,7 @@ func (s *spell) is(err error) bool {
 	switch {
 	case errors.Is(err, ErrPooler):
 		return false
-	case errors.Is(err, errSessionGone), errors.Is(err, oneconn.ErrSilent), outage.Is(err):
+	case errors.Is(err, errSessionGone), errors.Is(err, oneconn.ErrSilent), errors.Is(err, oneconn.ErrNotSent), outage.Is(err):
 		return true
 	}
 	return s.last != nil && (errors.Is(err, ErrStandby) || outage.IsUnknownHost(err))

@@ -39,9 +39,9 @@ func TestPoolWaitsThroughRestart(t *testing.T) {
 // TestPoolWaitsForAFullServer: a server that has no connection left is waited for
 // until it has one, or ctx ends; a try does not wait.
 func TestPoolWaitsForAFullServer(t *testing.T) {
-	srv := ownServer(t, pgserver.WithSetting("max_connections", "6"), pgserver.WithSetting("superuser_reserved_connections", "1"),
-		pgserver.WithSetting("max_wal_senders", "0"))
 	eachDriver(t, func(t *testing.T, name string) {
+		srv := ownServer(t, pgserver.WithSetting("max_connections", "6"), pgserver.WithSetting("superuser_reserved_connections", "1"),
+			pgserver.WithSetting("max_wal_senders", "0"))
 		var full []*sql.Conn
 		for db := openURL(t, name, srv.URL()); ; {
 			conn, err := db.Conn(bg)
@@ -105,7 +105,7 @@ func TestPoolWaitsForARefusingServer(t *testing.T) {
 func TestPoolDoesNotWaitInVain(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, params := range []string{"dbname=nowhere", "user=nobody"} {
-			p := newPool(t, openURL(t, driver, server(t).URL(params)))
+			p := newPool(t, openDB(t, driver, params))
 			if _, err := p.Acquire(shortly(t), newTarget(t)); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
 				t.Errorf("%s: got %v, want that of the server", params, err)
 			}

@@ -47,8 +47,8 @@ func (s *Session) TryAcquire(ctx context.Context, target string, opts ...swanloc
 //
 // The session waits in the server for 0.9 s at a time (for nine tenths of its
 // deadlock_timeout), and other calls wait with it; PostgreSQL logs each such wait
-// as a lock timeout, in two lines. When ctx ends, Acquire returns within half a
-// second, and the place in line goes when that wait has ended. One that is not next
+// as a lock timeout, in two lines. When ctx ends, Acquire returns soon,
+// and the place in line goes when that wait has ended. One that is not next
 // pauses in between, for up to 2 s. If the session has other locks, or is in a
 // transaction, it looks from time to time instead (see WithPolling), and keeps its
 // place all the same.

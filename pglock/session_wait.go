@@ -41,6 +41,9 @@ func (a *access) queue(ctx context.Context, r request) (*PostgresLock, error) {
 	}
 }
 
+// waitGrace is grace for a wait, which the end of ctx does not end.
+const waitGrace = grace / 5
+
 // A step is what became of one wait, or one look.
 type step struct {
 	l *PostgresLock
@@ -56,7 +59,7 @@ func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bo
 	}
 	h := newHold(r).on(tn, a)
 	var s step // of the goroutine: it may outlive this call
-	err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error {
+	err = tn.run(ctx, waitGrace, func(ctx context.Context, tn turn) error {
 		if _, err := tn.ready(r); err != nil {
 			return err
 		}
