@@ -9,6 +9,7 @@ import (
 
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/pglock"
@@ -30,7 +31,7 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 	catch(syscall.SIGPIPE)
 
 	wctx, stop := endOnSignal(ctx, signals)
-	h, err := acquire(wctx, s, o)
+	h, err := acquireThrough(wctx, s, o)
 	stop()
 	if ended := interrupted(wctx, "run"); ended != nil {
 		if err == nil {
@@ -46,7 +47,7 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 	if err != nil {
 		return errors.Join(err, h.release(ctx))
 	}
-	g := &guard{lock: h.lock, proc: c, ttl: o.ttl, grace: o.grace, signals: signals,
+	g := &guard{lock: h.lock, proc: c, ttl: o.ttl, idle: h.idle, grace: o.grace, signals: signals,
 		warn: func(err error) { complain(s.err, fmt.Errorf("run: %w", err)) }}
 	lost := g.watch(ctx)
 	if err := h.release(ctx); lost == nil && err != nil {
@@ -65,6 +66,7 @@ type held struct {
 	conn *sql.Conn
 	sess *pglock.Session
 	lock swanlock.DistributedLock
+	idle time.Duration // how long the server lets the connection be idle; 0: for ever
 }
 
 // acquire connects and takes the lock. After an error nothing is held.
@@ -81,6 +83,7 @@ func acquire(ctx context.Context, s streams, o runOptions) (_ *held, err error) 
 	if h.conn, err = h.db.Conn(ctx); err != nil {
 		return nil, failf(exitUnavailable, "run: cannot connect to PostgreSQL: %w", err)
 	}
+	h.idle = idleTimeout(ctx, h.conn)
 	opts := []pglock.SessionOption{pglock.WithLogger(logger(s.err))}
 	if o.audit {
 		opts = append(opts, pglock.WithAudit())
