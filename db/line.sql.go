@@ -81,6 +81,78 @@ func (q *Queries) DropTicket(ctx context.Context, arg DropTicketParams) (DropTic
 	return i, err
 }
 
+const PrepareWait = `-- name: PrepareWait :one
+SELECT
+    s.pid,
+    s.xact,
+    s.deadlock_ms,
+    s.idle,
+    s.idle_in_transaction,
+    s.sets,
+    (CASE WHEN s.sets THEN pg_catalog.textcat(
+        CASE WHEN $1::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $1, false) ELSE '' END,
+        pg_catalog.set_config('idle_in_transaction_session_timeout', $2, false))
+    ELSE '' END)::varchar AS lease
+FROM (
+    SELECT
+        x.pid,
+        x.xact,
+        (1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(pg_catalog.current_setting('deadlock_timeout') AS interval)))::bigint AS deadlock_ms,
+        COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
+        pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
+        ($2::varchar OPERATOR(pg_catalog.<>) '' AND x.xact OPERATOR(pg_catalog.<>) $3::bigint
+            AND x.pid OPERATOR(pg_catalog.=) $4::integer)::boolean AS sets
+    FROM (
+        SELECT pg_catalog.pg_backend_pid()::integer AS pid,
+            (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact
+    ) x
+    OFFSET 0
+) s
+`
+
+type PrepareWaitParams struct {
+	SetIdle              string
+	SetIdleInTransaction string
+	Xact                 int64
+	Pid                  int32
+}
+
+type PrepareWaitRow struct {
+	Pid               int32
+	Xact              int64
+	DeadlockMs        int64
+	Idle              string
+	IdleInTransaction string
+	Sets              bool
+	Lease             string
+}
+
+// Says what a waiter must know of its session: which transaction this is, by when it
+// began, how long the server lets a wait last before it looks for a deadlock
+// (milliseconds), and what the lease's settings are. It then sets those, if they
+// are not ”, on that backend and in another transaction than xact, which an earlier
+// call has told: what is set in a transaction of the caller's is not to outlive its
+// rollback, nor to make a SET LOCAL last.
+func (q *Queries) PrepareWait(ctx context.Context, arg PrepareWaitParams) (PrepareWaitRow, error) {
+	row := q.db.QueryRowContext(ctx, PrepareWait,
+		arg.SetIdle,
+		arg.SetIdleInTransaction,
+		arg.Xact,
+		arg.Pid,
+	)
+	var i PrepareWaitRow
+	err := row.Scan(
+		&i.Pid,
+		&i.Xact,
+		&i.DeadlockMs,
+		&i.Idle,
+		&i.IdleInTransaction,
+		&i.Sets,
+		&i.Lease,
+	)
+	return i, err
+}
+
 const TakeNext = `-- name: TakeNext :one
 WITH a AS MATERIALIZED (
     SELECT

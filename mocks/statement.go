@@ -56,6 +56,7 @@ var shapes = map[string]shape{
 	"TakeNext":          {line, db.TakeNextParams{}, db.TakeNextRow{}},
 	"DropTicket":        {line, db.DropTicketParams{}, db.DropTicketRow{}},
 	"UndoTicket":        {line, db.UndoTicketParams{}, struct{ Tickets int64 }{}},
+	"PrepareWait":       {line, db.PrepareWaitParams{}, db.PrepareWaitRow{}},
 	"AuditLost":         {auditLost, struct{ AuditID int64 }{}, struct{}{}},
 	"CloseDead":         {closeDead, struct{ AuditID int64 }{}, struct{}{}},
 }
@@ -64,7 +65,7 @@ var shapes = map[string]shape{
 var names = func() map[string]string {
 	names := make(map[string]string)
 	for _, query := range []string{
-		db.Mark, db.TryAcquire, db.TryAcquireWith, db.TryAcquireAudited, db.Refresh, db.RefreshAudited, db.Release, db.ReleaseWith, db.ReleaseAudited, db.Undo, db.Terminate, db.Turn, db.Ahead, db.TakeTicket, db.TakeNext, db.DropTicket, db.UndoTicket, db.AuditLost, db.CloseDead,
+		db.Mark, db.TryAcquire, db.TryAcquireWith, db.TryAcquireAudited, db.Refresh, db.RefreshAudited, db.Release, db.ReleaseWith, db.ReleaseAudited, db.Undo, db.Terminate, db.Turn, db.Ahead, db.TakeTicket, db.TakeNext, db.DropTicket, db.UndoTicket, db.PrepareWait, db.AuditLost, db.CloseDead,
 	} {
 		names[db.OneLine(query)] = commentOf(query)
 	}
@@ -123,6 +124,9 @@ type question struct {
 	Own                   bool
 	Mine                  bool
 	Slice, Known          string
+
+	SetIdle, SetIdleInTransaction string
+	Xact                          int64
 }
 
 func (q *question) key() pglock.Key { return pglock.Key(q.Key) }
@@ -172,6 +176,8 @@ type answer struct {
 	Dead              bool
 	Schema, Before    string
 	Ended             bool
+	Xact, DeadlockMs  int64
+	Sets              bool
 }
 
 // row makes the row of the statement of that name.

@@ -31,6 +31,8 @@ type ledger struct {
 	// stalled is true.
 	silence atomic.Pointer[chan struct{}]
 	stalled atomic.Bool
+	spoke   atomic.Bool             // the server has answered a statement of ours
+	callers atomic.Pointer[callers] // of those that wait for the first answer
 
 	// Used by the holder of the turn.
 	marked  bool   // the server was told the token, and knows it unless it was made to forget
@@ -38,21 +40,24 @@ type ledger struct {
 	started int64  // as is when it was started, as Mark says it
 	schema  string // where lock_audit is, quoted; empty if it was not found
 
+	deadlock time.Duration // deadlock_timeout; 0: not asked yet
+
 	next atomic.Pointer[ledger] // the session's ledger, if this turned out to be one too many
 
 	mu        sync.Mutex
-	last      weak.Pointer[sql.Conn] // through which the session was last come to
-	kept      bool                   // in orphans
-	dead      error                  // why the session was destroyed
-	locks     map[lockID]*hold       // what the server may think this session holds
-	unsettled []*hold                // those of them that have ended here
-	tickets   map[*ticket]struct{}   // its places in line
-	abandoned []*ticket              // those of them that nobody waits on any more
-	lease     lease                  // the shortest TTL of the locks, or what owner has set; from the last statement on
-	saved     timeouts               // the caller's own settings, while there is a lease
-	timer     *time.Timer            // ends what has expired
-	wake      time.Time              // when the timer goes off
-	owner     owner                  // nil: the session is on a caller's connection
+	last      weak.Pointer[sql.Conn]   // through which the session was last come to
+	kept      bool                     // in orphans
+	dead      error                    // why the session was destroyed
+	locks     map[lockID]*hold         // what the server may think this session holds
+	unsettled []*hold                  // those of them that have ended here
+	tickets   map[*ticket]struct{}     // its places in line
+	abandoned []*ticket                // those of them that nobody waits on any more
+	lease     lease                    // the shortest TTL of the locks, or what owner has set; from the last statement on
+	saved     timeouts                 // the caller's own settings, while there is a lease
+	places    map[*placeLease]struct{} // those whose waiters want a lease
+	timer     *time.Timer              // ends what has expired
+	wake      time.Time                // when the timer goes off
+	owner     owner                    // nil: the session is on a caller's connection
 }
 
 // An owner has a session to itself, which it may use at any time and whose lease
@@ -109,7 +114,7 @@ func (led *ledger) enter(conn *sql.Conn, r request) (e entry, err error) {
 	if led.dead != nil {
 		return e, led.deadLocked()
 	}
-	e = entry{unsettled: len(led.unsettled)+len(led.abandoned) > 0, held: led.locks[lockID{key: r.key}]}
+	e = entry{unsettled: len(led.unsettled)+len(led.abandoned) > 0 || led.leftPlaceLocked() != nil, held: led.locks[lockID{key: r.key}]}
 	if r.TTL > 0 && led.owner == nil {
 		ttl := r.TTL
 		if led.lease.ttl > 0 {
@@ -304,7 +309,7 @@ func (led *ledger) leaseWithout(h *hold) (time.Duration, timeouts) {
 			next = ttl
 		}
 	}
-	if next == 0 {
+	if next = led.placesLocked(nil, next); next == 0 {
 		return 0, led.saved
 	}
 	return next, led.saved.of(next)
@@ -416,6 +421,7 @@ func (led *ledger) loseLocked(cause error) {
 	}
 	clear(led.locks)
 	clear(led.tickets)
+	clear(led.places)
 	led.unsettled, led.abandoned, led.lease.ttl, led.owner = nil, nil, 0, nil
 	led.letGoLocked()
 }
@@ -507,6 +513,9 @@ func (led *ledger) Silent(since time.Duration) time.Duration {
 		default:
 			more = max(more, maxSilence-since)
 		}
+	}
+	if awaited := led.awaited(); more == 0 && awaited > 0 && led.dead == nil {
+		return min(awaited, lookAgain)
 	}
 	if !led.stalled.Swap(true) {
 		close(*led.silence.Load())

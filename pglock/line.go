@@ -18,11 +18,6 @@ import (
 // This file is the line of those that wait for a lock: first come, first served,
 // on all hosts. queries/line.sql says what it is made of.
 
-// maxServerWait is the most that one statement waits in the server: it keeps
-// vacuum back meanwhile, and beyond deadlock_timeout (1 s) the server suspects a
-// deadlock.
-const maxServerWait = 500 * time.Millisecond
-
 // goneAhead is what Turn answers when the ticket ahead is gone, and not which one
 // is ahead now.
 const goneAhead = -3
@@ -41,6 +36,7 @@ type ticket struct {
 	number int32
 	ahead  atomic.Int32 // the ticket in front, when last seen; 0: it is first, and stays so
 	lowest atomic.Int32 // no number below is live
+	place  *placeLease  // its session's lease; nil: none of its own
 }
 
 // numberBits is how many of a ticket's 64 bits are its number: see queries/line.sql.
@@ -191,13 +187,14 @@ func (tn turn) drop(t *ticket) error {
 		return err
 	}
 	t.led.displace(t)
-	return nil
+	return tn.leavePlace(t.place)
 }
 
 // An advanced is what became of a look at the line.
 type advanced struct {
-	granted bool // the session holds the lock
-	waited  bool // the server was waited on, so the caller need not pause
+	granted  bool // the session holds the lock
+	waited   bool // the server was waited on, so the caller need not pause
+	timedOut bool // and has ended that, which it logs
 }
 
 // advance asks whether t has reached the front, and waits on the server for that,
@@ -286,7 +283,7 @@ func (tn turn) waitedOut(h *hold, pid int32, began time.Time) (advanced, error) 
 	tn.led.touch(sent)
 	h.pid = pid
 	h.began(began)
-	return advanced{held.Held, true}, nil
+	return advanced{granted: held.Held, waited: true, timedOut: !held.Held}, nil
 }
 
 // lookAhead finds the ticket that is ahead of t, far away perhaps.

@@ -59,6 +59,8 @@ type Pool struct {
 	poolerChecked   bool         // no pooler is in between
 	scarceUntil     time.Time    // connections came late: no more are taken until then
 	warnedScarce    bool
+	outageAt        time.Time // when an attempt to use the server was last in vain
+	outageWarned    time.Time // when that was last logged
 }
 
 // A claim is what a pool's callers hold of a key, or ask for just now. It saves
@@ -111,8 +113,16 @@ func (p *Pool) TryAcquire(ctx context.Context, target string, opts ...swanlock.O
 // after the other may have the lock together. Who gives up leaves the line at
 // once, and so does a process that dies.
 //
-// The pool waits in the server on connections of its own, half a second at a
-// time; PostgreSQL logs each such wait as a lock timeout.
+// The pool waits in the server on connections of its own, 0.9 s at a time (nine
+// tenths of deadlock_timeout, or a third of the lease, if that is less); PostgreSQL
+// logs each such wait as a lock timeout, in two lines. One that is not next pauses
+// in between, for up to 2 s.
+//
+// Acquire waits as well while the server cannot be used: it restarts, fails over, or
+// has no connection left, for the server or for the *sql.DB. That costs its place in
+// line, if it had one. When ctx ends, the error says so, and matches
+// swanlock.ErrNotAcquired. It does not wait if the server refuses the user, the
+// database or the role, or is a standby.
 func (p *Pool) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	return locked(p.acquire(ctx, target, opts, true))
 }
@@ -124,7 +134,7 @@ func (p *Pool) acquire(ctx context.Context, target string, opts []swanlock.Optio
 	}
 	how := p.try
 	if wait {
-		how = p.tryThenWait
+		how = p.waitThrough
 	}
 	l, err := how(ctx, r)
 	if err != nil {
@@ -133,8 +143,18 @@ func (p *Pool) acquire(ctx context.Context, target string, opts []swanlock.Optio
 	return l, nil
 }
 
+// waitThrough waits for the lock through the outages of the server.
+func (p *Pool) waitThrough(ctx context.Context, r request) (*PostgresLock, error) {
+	for s := (&spell{p: p}); ; {
+		l, err := p.tryThenWait(ctx, r, s)
+		if !s.goesOn(ctx, err) {
+			return l, s.explain(ctx, err)
+		}
+	}
+}
+
 // tryThenWait joins the line at once where there is one.
-func (p *Pool) tryThenWait(ctx context.Context, r request) (*PostgresLock, error) {
+func (p *Pool) tryThenWait(ctx context.Context, r request, s *spell) (*PostgresLock, error) {
 	newcomes := !p.hasWaiters(r.key) && !p.hint.at(r.key)
 	if newcomes {
 		newcomer := r
@@ -146,7 +166,7 @@ func (p *Pool) tryThenWait(ctx context.Context, r request) (*PostgresLock, error
 			return nil, notAcquired(ctx)
 		}
 	}
-	return p.wait(ctx, r, newcomes)
+	return p.wait(ctx, r, newcomes, s)
 }
 
 // try makes one attempt, and another if the session turns out to be dead:

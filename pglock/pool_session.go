@@ -26,6 +26,7 @@ type poolSession struct {
 	gone  bool          // not in p.sessions any more
 
 	ready         chan struct{} // closed when opened, or failed
+	callers       callers       // that wait for that
 	failed        error         // why it could not be opened
 	a             *access
 	led           *ledger
@@ -41,7 +42,7 @@ type poolSession struct {
 	closed         bool
 }
 
-// connecting is how long a new session may take.
+// connecting is how long a new session may take, if no caller has a later deadline.
 const connecting = 10 * time.Second
 
 // leaseOf is the lease of the sessions for locks with that TTL: the two highest
@@ -69,7 +70,7 @@ func (s *poolSession) silent() bool { return s.isOpen() && s.led.stalled.Load() 
 // Many may be waiting for it, so it depends on nobody's context.
 func (s *poolSession) open() {
 	defer close(s.ready)
-	ctx, cancel := context.WithTimeout(s.p.life, connecting)
+	ctx, cancel := s.callers.whileAwaited(s.p.life, connecting)
 	defer cancel()
 	// A server that was restarted leaves dead connections in the *sql.DB.
 	for range s.p.db.Stats().Idle + 1 {
@@ -83,19 +84,24 @@ func (s *poolSession) open() {
 }
 
 func (s *poolSession) connect(ctx context.Context) (err error) {
+	began := time.Now()
 	conn, err := s.p.connection(ctx, s)
 	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		return s.p.scarce(fmt.Errorf("no connection: %w", err))
 	}
 	s.a = newAccess(s.p.config, oneconn.New(conn, db.OneLine))
 	s.a.endElsewhere = s.p.endBackend
-	tn, err := s.identify(ctx)
+	tn, err := s.identify(ctx, began)
 	if err != nil {
 		conn.Close()
 		return err
 	}
 	defer tn.give()
 	s.led = tn.led
+	tn.led.callers.Store(&s.callers)
 	if _, err := tn.led.enter(conn, request{}); err != nil {
 		return errors.Join(err, conn.Close())
 	}
@@ -110,12 +116,13 @@ func (s *poolSession) connect(ctx context.Context) (err error) {
 }
 
 // identify takes the turn of the session, after it was found out which that is.
-func (s *poolSession) identify(ctx context.Context) (turn, error) {
+func (s *poolSession) identify(ctx context.Context, began time.Time) (turn, error) {
 	tn, err := s.a.takeAlways()
 	if err != nil {
 		return tn, err
 	}
-	if err = s.p.direct(ctx, tn); err == nil {
+	tn.led.callers.Store(&s.callers)
+	if err = s.p.direct(ctx, tn, began); err == nil {
 		err = tn.mark(ctx)
 	}
 	if err != nil {
@@ -144,6 +151,7 @@ func (s *poolSession) begin(ctx context.Context, tn turn) error {
 	}
 	s.pid, s.savedSettings = row.Pid, timeouts{row.Idle, row.IdleInTransaction}
 	s.p.measured(row.Room)
+	tn.led.deadlock = time.Duration(row.DeadlockMs) * time.Millisecond
 	kept := wanted
 	if wanted > 0 {
 		tn.warnLeaseless(s.savedSettings)
@@ -160,8 +168,9 @@ func (s *poolSession) begin(ctx context.Context, tn turn) error {
 
 // direct refuses a pooler in transaction mode, once for each pool, before
 // anything is set or prepared: two connections that share one backend give it
-// away, and one that has two.
-func (p *Pool) direct(ctx context.Context, tn turn) error {
+// away, and one that has two. The second connection is not waited for much longer
+// than the first took, which began at the time given: it may be one too many.
+func (p *Pool) direct(ctx context.Context, tn turn, began time.Time) error {
 	p.mu.Lock()
 	checked := p.poolerChecked
 	p.mu.Unlock()
@@ -172,8 +181,9 @@ func (p *Pool) direct(ctx context.Context, tn turn) error {
 	if err != nil {
 		return err
 	}
-	if pid, err := p.anotherBackend(ctx); err == nil && pid == first {
-		return fmt.Errorf("%w (two connections share the backend %d)", ErrPooler, pid)
+	another, compared := p.anotherBackend(ctx, min(max(100*time.Millisecond, 3*time.Since(began)), time.Second))
+	if compared && another == first {
+		return fmt.Errorf("%w (two connections share the backend %d)", ErrPooler, another)
 	}
 	if again, err := tn.askBackend(ctx); err != nil {
 		return err
@@ -181,19 +191,43 @@ func (p *Pool) direct(ctx context.Context, tn turn) error {
 		return fmt.Errorf("%w (process %d, then %d)", ErrPooler, first, again)
 	}
 	p.mu.Lock()
-	p.poolerChecked = true
+	p.poolerChecked = compared
 	p.mu.Unlock()
 	return nil
 }
 
-// anotherBackend asks one more connection, if there is one to be had.
-func (p *Pool) anotherBackend(ctx context.Context) (pid int32, err error) {
+// anotherBackend asks one more connection, if there is one to be had within d. One
+// that answers later is not needed, and may be one that others wait for: it is ended.
+func (p *Pool) anotherBackend(ctx context.Context, d time.Duration) (pid int32, ok bool) {
 	if !p.spare(0) {
-		return 0, nil
+		return 0, true // the *sql.DB may have none besides
 	}
-	soon, cancel := context.WithTimeout(ctx, connecting/10) // somebody may be quicker
+	soon, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	conn, err := p.conn(soon)
+	type answer struct {
+		pid int32
+		err error
+	}
+	came := make(chan answer, 1)
+	if !p.spawn(func() {
+		var a answer
+		a.pid, a.err = p.askAnother(soon)
+		came <- a
+	}) {
+		return 0, false
+	}
+	select {
+	case a := <-came:
+		return a.pid, a.err == nil
+	case <-soon.Done():
+		return 0, false
+	}
+}
+
+// askAnother asks a connection that goes back to the *sql.DB if it answers before ctx
+// ends.
+func (p *Pool) askAnother(ctx context.Context) (pid int32, err error) {
+	conn, err := p.conn(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -203,7 +237,10 @@ func (p *Pool) anotherBackend(ctx context.Context) (pid int32, err error) {
 		return 0, err
 	}
 	defer tn.give()
-	return tn.askBackend(ctx)
+	if pid, err = tn.askBackend(ctx); ctx.Err() != nil {
+		tn.destroy(context.Cause(ctx))
+	}
+	return pid, err
 }
 
 // askBackend asks which backend is there, and prepares nothing.
@@ -260,6 +297,7 @@ func (s *poolSession) every() time.Duration {
 
 // opened waits until the session is open, or has failed to.
 func (s *poolSession) opened(ctx context.Context) error {
+	defer s.callers.add(ctx)()
 	select {
 	case <-s.ready:
 		return s.failed

@@ -41,13 +41,14 @@ func (p *Pool) hasWaiters(key Key) bool {
 
 // wait waits in line, after a try in vain perhaps, until the lock is granted or
 // ctx ends.
-func (p *Pool) wait(ctx context.Context, r request, tried bool) (*PostgresLock, error) {
+func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*PostgresLock, error) {
 	me, err := p.join(ctx, r, tried)
 	if err != nil {
 		return nil, err
 	}
+	s.ended()
 	defer func() { p.leave(me) }()
-	for pause := newPause(); ; {
+	for pace := newRhythm(); ; {
 		switch {
 		case ctx.Err() != nil:
 			return nil, notAcquired(ctx)
@@ -63,7 +64,7 @@ func (p *Pool) wait(ctx context.Context, r request, tried bool) (*PostgresLock, 
 		}
 		idle := time.Duration(-1)
 		if p.first(me) {
-			l, waited, err := p.step(ctx, me)
+			l, adv, err := p.step(ctx, me, pace.looks)
 			switch {
 			case l != nil:
 				return l, nil
@@ -72,9 +73,7 @@ func (p *Pool) wait(ctx context.Context, r request, tried bool) (*PostgresLock, 
 			case err != nil && !elsewhere(err): // else it was granted too late for its TTL
 				return nil, err
 			}
-			if idle = pause.next(); waited {
-				idle = 0
-			}
+			idle = pace.next(me.t, adv, maxRest)
 		}
 		me.sleep(ctx, p.life, idle)
 	}
@@ -244,9 +243,13 @@ func (p *Pool) leave(me *waiter) {
 }
 
 // step waits for the turn of me, the pool's first, once and on a session for
-// nothing else; if there is none to be had, it only looks.
-func (p *Pool) step(ctx context.Context, me *waiter) (l *PostgresLock, waited bool, err error) {
-	s := p.sessionToWaitOn(me)
+// nothing else; if there is none to be had, or nothing else is asked for, it only
+// looks.
+func (p *Pool) step(ctx context.Context, me *waiter, looks bool) (*PostgresLock, advanced, error) {
+	var s *poolSession
+	if !looks {
+		s = p.sessionToWaitOn(me)
+	}
 	if s == nil {
 		return p.attempt(ctx, me, me.s, 0)
 	}
@@ -260,9 +263,9 @@ func (p *Pool) step(ctx context.Context, me *waiter) (l *PostgresLock, waited bo
 
 // An attempted is what became of an attempt.
 type attempted struct {
-	state  atomic.Int32 // calling, returned or left
-	l      *PostgresLock
-	waited bool
+	state atomic.Int32 // calling, returned or left
+	l     *PostgresLock
+	advanced
 }
 
 // cancel ends the wait on s, with another session, so that a caller that has left
@@ -358,7 +361,7 @@ func (p *Pool) sessionToWaitOn(me *waiter) *poolSession {
 
 // serverWait returns how long a statement may wait on s.
 func (p *Pool) serverWait(ctx context.Context, s *poolSession) time.Duration {
-	d := maxServerWait
+	d := slice(s.led.deadlock)
 	if kept := time.Duration(s.serverLease.Load()); kept > 0 {
 		d = min(d, kept/3)
 	}
@@ -367,7 +370,7 @@ func (p *Pool) serverWait(ctx context.Context, s *poolSession) time.Duration {
 
 // attempt looks on s whether me is the first in line, and waits for that for up to
 // wait.
-func (p *Pool) attempt(ctx context.Context, me *waiter, s *poolSession, wait time.Duration) (l *PostgresLock, waited bool, err error) {
+func (p *Pool) attempt(ctx context.Context, me *waiter, s *poolSession, wait time.Duration) (*PostgresLock, advanced, error) {
 	h := newHold(me.r).on(turn{s.a, s.led}, s)
 	var a attempted
 	o := &op{kind: running}
@@ -380,7 +383,7 @@ func (p *Pool) attempt(ctx context.Context, me *waiter, s *poolSession, wait tim
 	}
 	o.f = func(_ context.Context, tn turn) error {
 		adv, err := batcher{tn, s}.advanceFor(ctx, h, me, wait)
-		a.waited = adv.waited
+		a.advanced = adv
 		if err == nil && adv.granted {
 			a.l = h.beginInPool()
 			if !a.state.CompareAndSwap(calling, returned) {
@@ -390,18 +393,18 @@ func (p *Pool) attempt(ctx context.Context, me *waiter, s *poolSession, wait tim
 		}
 		return err
 	}
-	err = s.do(ctx, o)
+	err := s.do(ctx, o)
 	switch {
 	case errors.Is(err, errLeft) && a.state.CompareAndSwap(calling, left):
-		return nil, false, unanswered(ctx, err)
+		return nil, advanced{}, unanswered(ctx, err)
 	case a.state.Load() == returned:
-		return a.l, true, nil
+		return a.l, advanced{waited: true}, nil
 	case errors.Is(err, errSessionGone):
-		return nil, false, nil
+		return nil, advanced{}, nil
 	case err != nil && !errors.Is(err, errLeft):
-		return nil, a.waited, err
+		return nil, a.advanced, err
 	}
-	return nil, a.waited, nil
+	return nil, a.advanced, nil
 }
 
 // advanceFor is what attempt does with the turn.

@@ -45,11 +45,19 @@ func (s *Session) TryAcquire(ctx context.Context, target string, opts ...swanloc
 // line at once; one that is stopped, or cut off, keeps its place as a holder
 // keeps its lock.
 //
-// The session waits in the server for a quarter of a second at a time, and
-// other calls, and the end of ctx, wait with it; PostgreSQL logs each such wait
-// as a lock timeout. If the session has other locks, or is in a transaction, it
-// looks from time to time instead (see WithPolling), and keeps its place all
-// the same.
+// The session waits in the server for 0.9 s at a time (for nine tenths of its
+// deadlock_timeout), and other calls wait with it; PostgreSQL logs each such wait
+// as a lock timeout, in two lines. When ctx ends, Acquire returns soon,
+// and the place in line goes when that wait has ended. One that is not next
+// pauses in between, for up to 2 s. If the session has other locks, or is in a
+// transaction, it looks from time to time instead (see WithPolling), and keeps its
+// place all the same.
+//
+// With a TTL the place in line has a lease too, of a second at least, but in a
+// transaction: who is cut off does not stop those behind for longer.
+//
+// If the connection is closed meanwhile, Acquire fails, and a place without a lease
+// stays on the session, until that is closed or this package next comes to it.
 func (s *Session) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	return locked(s.a.acquire(ctx, target, opts, true))
 }

@@ -22,8 +22,8 @@ func (a *access) queue(ctx context.Context, r request) (*PostgresLock, error) {
 			a.leave(ctx, t)
 		}
 	}()
-	for pause := newPause(); ; {
-		s, err := a.step(ctx, r, t, !straight)
+	for pace := newRhythm(); ; {
+		s, err := a.step(ctx, r, t, !straight, pace.looks)
 		t = s.t
 		switch {
 		case s.l != nil:
@@ -35,52 +35,65 @@ func (a *access) queue(ctx context.Context, r request) (*PostgresLock, error) {
 		case t != nil && !t.live():
 			t = nil
 		}
-		if !s.waited {
-			if err := pause.wait(ctx); err != nil {
-				return nil, err
-			}
+		if err := sleep(ctx, pace.next(t, s.advanced, max(r.TTL, minPlaceTTL)/3)); err != nil {
+			return nil, err
 		}
 	}
 }
 
+// waitGrace is grace for a wait, which the end of ctx does not end.
+const waitGrace = grace / 5
+
 // A step is what became of one wait, or one look.
 type step struct {
-	l      *PostgresLock
-	t      *ticket
-	waited bool
+	l *PostgresLock
+	t *ticket
+	advanced
 }
 
-// step takes a ticket, if t is nil, and waits once for the lock.
-func (a *access) step(ctx context.Context, r request, t *ticket, tried bool) (step, error) {
+// step takes a ticket, if t is nil, and waits once for the lock, or only looks.
+func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bool) (step, error) {
 	tn, err := a.take(ctx)
 	if err != nil {
 		return step{t: t}, err
 	}
 	h := newHold(r).on(tn, a)
 	var s step // of the goroutine: it may outlive this call
-	err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error {
+	err = tn.run(ctx, waitGrace, func(ctx context.Context, tn turn) error {
 		if _, err := tn.ready(r); err != nil {
 			return err
 		}
 		if t == nil {
-			taken, err := tn.takeTicket(ctx, r.key, &a.hint)
-			if taken == nil {
+			p, err := tn.leasePlace(r)
+			if err != nil {
 				return err
 			}
+			taken, err := tn.takeTicket(ctx, r.key, &a.hint)
+			if taken == nil {
+				return errors.Join(err, tn.leavePlace(p))
+			}
+			taken.place = p
 			a.hint.joined(r.key, taken, tried)
 			s.t = taken
 		} else {
 			s.t = t
 		}
-		adv, err := tn.advance(ctx, h, s.t, a.serverWait(ctx, tn.led))
-		s.waited = adv.waited
+		var wait time.Duration
+		if !looks {
+			wait = a.serverWait(ctx, tn.led)
+		}
+		adv, err := tn.advance(ctx, h, s.t, wait)
+		s.advanced = adv
 		if err != nil || !adv.granted {
 			return err
 		}
-		if err = tn.complete(ctx, h); err == nil {
-			s.l = h.begin()
+		if err = tn.complete(ctx, h); err != nil {
+			tn.leavePlace(s.t.place)
+			return err
 		}
-		return err
+		tn.led.served(s.t.place)
+		s.l = h.begin()
+		return nil
 	}, func(tn turn, err error) {
 		if s.l != nil {
 			s.l.dropped.Stop()
@@ -105,7 +118,7 @@ func (a *access) serverWait(ctx context.Context, led *ledger) time.Duration {
 	if !led.empty() || a.polling {
 		return 0
 	}
-	return before(ctx, maxServerWait/2) // ctx is looked at in between
+	return before(ctx, slice(led.deadlock))
 }
 
 // before returns d, or what is left of it before ctx's deadline, but a millisecond
@@ -141,8 +154,14 @@ func (p *pause) next() time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
-func (p *pause) wait(ctx context.Context) error {
-	timer := time.NewTimer(p.next())
+func (p *pause) wait(ctx context.Context) error { return sleep(ctx, p.next()) }
+
+// sleep lasts until d has passed, or ctx has ended.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d == 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -133,6 +133,12 @@ func (tn turn) settle() error {
 			}
 			continue
 		}
+		if p := tn.led.leftPlace(); h == nil && p != nil {
+			if err := tn.leavePlace(p); err != nil {
+				return err
+			}
+			continue
+		}
 		if h == nil {
 			return tn.led.alive()
 		}

@@ -132,6 +132,9 @@ func (tn turn) do(ctx context.Context, f func(context.Context) error) error {
 		}
 		err = tn.conn.Do(ctx, tn.led, f)
 	}
+	if err == nil || sqlState(err) != "" {
+		tn.led.spoke.Store(true)
+	}
 	tn.led.answered()
 	return err
 }
@@ -293,6 +296,7 @@ func (tn turn) soon(ctx context.Context, f func(turn) error) error {
 }
 
 func (tn turn) wait(ctx context.Context, grace time.Duration, f func() error, undo func(error), end func()) error {
+	defer tn.led.awaitFirst(ctx)()
 	c := &call{done: make(chan struct{})}
 	go c.do(tn.led, f, undo, end)
 	quiet := tn.led.quiet()

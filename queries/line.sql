@@ -220,3 +220,37 @@ FROM (
         ) k
     WHERE NOT k.number OPERATOR(pg_catalog.=) ANY (CAST(@known::varchar AS integer[]))
 ) u;
+
+-- name: PrepareWait :one
+-- Says what a waiter must know of its session: which transaction this is, by when it
+-- began, how long the server lets a wait last before it looks for a deadlock
+-- (milliseconds), and what the lease's settings are. It then sets those, if they
+-- are not '', on that backend and in another transaction than xact, which an earlier
+-- call has told: what is set in a transaction of the caller's is not to outlive its
+-- rollback, nor to make a SET LOCAL last.
+SELECT
+    s.pid,
+    s.xact,
+    s.deadlock_ms,
+    s.idle,
+    s.idle_in_transaction,
+    s.sets,
+    (CASE WHEN s.sets THEN pg_catalog.textcat(
+        CASE WHEN @set_idle::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @set_idle, false) ELSE '' END,
+        pg_catalog.set_config('idle_in_transaction_session_timeout', @set_idle_in_transaction, false))
+    ELSE '' END)::varchar AS lease
+FROM (
+    SELECT
+        x.pid,
+        x.xact,
+        (1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(pg_catalog.current_setting('deadlock_timeout') AS interval)))::bigint AS deadlock_ms,
+        COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
+        pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
+        (@set_idle_in_transaction::varchar OPERATOR(pg_catalog.<>) '' AND x.xact OPERATOR(pg_catalog.<>) @xact::bigint
+            AND x.pid OPERATOR(pg_catalog.=) @pid::integer)::boolean AS sets
+    FROM (
+        SELECT pg_catalog.pg_backend_pid()::integer AS pid,
+            (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact
+    ) x
+    OFFSET 0
+) s;

@@ -8,13 +8,14 @@ SELECT pg_catalog.pg_backend_pid()::integer AS pid;
 -- name: PoolOpen :one
 -- Sets the session's lease, and says what must be known before locks are put on
 -- it: idle_ms is the lease that it had, of its role perhaps, and room is for how
--- many locks the whole server has memory.
+-- many locks the whole server has memory; deadlock_ms is as in PrepareWait.
 SELECT
     o.pid,
     o.idle_ms,
     o.idle,
     o.idle_in_transaction,
     o.room,
+    o.deadlock_ms,
     (CASE WHEN @lease::varchar OPERATOR(pg_catalog.=) '' THEN '' ELSE pg_catalog.textcat(
         CASE WHEN o.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @lease, false) ELSE '' END,
         pg_catalog.set_config('idle_in_transaction_session_timeout', @lease, false))
@@ -28,7 +29,8 @@ FROM (
         COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
         pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
         pg_catalog.int8mul(pg_catalog.current_setting('max_locks_per_transaction')::bigint, pg_catalog.int8pl(
-            pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('max_prepared_transactions')::bigint))::bigint AS room
+            pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('max_prepared_transactions')::bigint))::bigint AS room,
+        (1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(pg_catalog.current_setting('deadlock_timeout') AS interval)))::bigint AS deadlock_ms
     OFFSET 0
 ) o;
 

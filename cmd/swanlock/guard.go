@@ -42,6 +42,7 @@ type guard struct {
 	lock    swanlock.DistributedLock
 	proc    process
 	ttl     time.Duration // 0: none
+	idle    time.Duration // how long the server lets the session be idle; 0: for ever
 	grace   time.Duration // at most a third of the TTL is used
 	signals <-chan os.Signal
 	warn    func(error)
@@ -50,6 +51,9 @@ type guard struct {
 // watch returns when the process has ended. Its error, if any, is the loss.
 func (g *guard) watch(ctx context.Context) (lost error) {
 	every, grace := maxRefresh, g.grace
+	if g.idle > 0 { // the role's, perhaps, if there is no TTL
+		every = min(every, max(g.idle/3, time.Millisecond))
+	}
 	var reserve time.Duration  // from the time to stop the process to the deadline
 	var alarm <-chan time.Time // when that is
 	var timer *time.Timer

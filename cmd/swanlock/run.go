@@ -34,7 +34,7 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 	catch(syscall.SIGPIPE)
 
 	wctx, stop := endOnSignal(ctx, signals)
-	h, err := acquire(wctx, s, o)
+	h, err := acquireThrough(wctx, s, o)
 	stop()
 	if ended := interrupted(wctx, "run"); ended != nil {
 		if err == nil {
@@ -55,7 +55,7 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 	if err != nil {
 		return errors.Join(err, h.release(ctx))
 	}
-	g := &guard{lock: h.lock, proc: c, ttl: o.ttl, grace: o.grace, signals: signals, warn: warn}
+	g := &guard{lock: h.lock, proc: c, ttl: o.ttl, idle: h.idle, grace: o.grace, signals: signals, warn: warn}
 	lost := g.watch(ctx)
 	if err := h.release(ctx); lost == nil && err != nil {
 		lost = err
@@ -73,6 +73,7 @@ type held struct {
 	conn *sql.Conn
 	sess *pglock.Session
 	lock swanlock.DistributedLock
+	idle time.Duration // how long the server lets the connection be idle; 0: for ever
 }
 
 // acquire connects and takes the lock. After an error nothing is held.
@@ -102,6 +103,7 @@ func acquire(ctx context.Context, s streams, o runOptions) (_ *held, err error) 
 		}
 		return nil, failf(exitUnavailable, "run: cannot connect to PostgreSQL: %w", err)
 	}
+	h.idle = idleTimeout(ctx, h.conn)
 	opts := []pglock.SessionOption{pglock.WithLogger(logger(s.err))}
 	if o.audit {
 		opts = append(opts, pglock.WithAudit())

@@ -21,8 +21,15 @@ var (
 
 	// ErrSilent says that the server did not answer in time. What the statement
 	// did is not known, and the connection is closed.
-	ErrSilent = errors.New("the server did not answer in time")
+	ErrSilent error = silent{}
 )
+
+// silent is an error of the network's kind.
+type silent struct{}
+
+func (silent) Error() string   { return "the server did not answer in time" }
+func (silent) Timeout() bool   { return true }
+func (silent) Temporary() bool { return true }
 
 // A Conn sends statements on a *sql.Conn, to the driver itself: database/sql
 // registers each statement and its rows, which is a quarter of the client's work,

@@ -1,0 +1,92 @@
+package pglock
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// callers are those that wait for the first answer of a session. Before a pooler
+// has a connection to the server for it, a session is silent, as is a dead server:
+// nobody but a caller can say how long that is worth waiting for. One whose
+// context has no deadline does not wait for longer than others would.
+type callers struct {
+	mu      sync.Mutex
+	waiting []*waitingCaller
+}
+
+type waitingCaller struct{ ctx context.Context }
+
+// add notes that ctx waits until gone is called.
+func (c *callers) add(ctx context.Context) (gone func()) {
+	if _, ok := ctx.Deadline(); !ok {
+		return func() {}
+	}
+	me := &waitingCaller{ctx}
+	c.mu.Lock()
+	c.waiting = append(c.waiting, me)
+	c.mu.Unlock()
+	return func() {
+		c.mu.Lock()
+		c.waiting = slices.DeleteFunc(c.waiting, func(o *waitingCaller) bool { return o == me })
+		c.mu.Unlock()
+	}
+}
+
+// left returns how much longer one of them waits; 0 if none does.
+func (c *callers) left() (left time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range c.waiting {
+		if deadline, ok := w.ctx.Deadline(); ok && w.ctx.Err() == nil {
+			left = max(left, time.Until(deadline))
+		}
+	}
+	return left
+}
+
+// lookAgain is how often the callers of a silent session are looked at.
+const lookAgain = 250 * time.Millisecond
+
+// whileAwaited returns a context that ends with life, or when d has passed and none
+// of the callers waits.
+func (c *callers) whileAwaited(life context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(life)
+	var timer *time.Timer
+	var mu sync.Mutex // until timer is set
+	mu.Lock()
+	timer = time.AfterFunc(d, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if c.left() == 0 {
+			cancel(context.DeadlineExceeded)
+			return
+		}
+		if ctx.Err() == nil {
+			timer.Reset(lookAgain)
+		}
+	})
+	mu.Unlock()
+	return ctx, func() { cancel(nil); timer.Stop() }
+}
+
+// awaited returns how much longer callers wait for the session's first answer. There
+// are none once it has answered.
+func (led *ledger) awaited() time.Duration {
+	c := led.callers.Load()
+	if c == nil || led.spoke.Load() {
+		return 0
+	}
+	return c.left()
+}
+
+// awaitFirst notes that ctx waits for the session's first answer, if it has given
+// none, until gone is called.
+func (led *ledger) awaitFirst(ctx context.Context) (gone func()) {
+	if led.spoke.Load() {
+		return func() {}
+	}
+	led.callers.CompareAndSwap(nil, &callers{})
+	return led.callers.Load().add(ctx)
+}
