@@ -39,11 +39,15 @@
 // a loss is found when the TTL ends, or by the next call. Statements of ours
 // take turns; yours must not be under way meanwhile: close your Rows first.
 // A context that ends never cuts a statement of ours short, because both
-// drivers would pay for that with the session: what is granted too late is
-// given back. A statement that the server does not answer in time (five
-// seconds, or 500 ms after the context's deadline if that is sooner) costs the
-// session: it is cancelled, and if the driver waits even so, its connection is
-// closed under it.
+// drivers would pay for that with the session. The call returns, half a second
+// after its context at the latest, and what it had begun is finished in the
+// background: a lock that is granted then is given back, and a lock whose release
+// was not answered is lost (its Done is closed at once) and unlocked when the
+// server answers. A call without a deadline returns when the server has been silent
+// for five seconds. The session lives on for as long as its locks can wait for an
+// answer: for their TTL, and ten seconds without one. Then its locks are lost, and
+// its connection is closed. With lib/pq behind a wrapper that hides it, a
+// connection to a server that is silent may stay in use until the network gives up.
 //
 // # The pool
 //

@@ -273,3 +273,24 @@ func TestGuardContext(t *testing.T) {
 		}
 	})
 }
+
+// A command that takes long to start has the whole TTL all the same.
+func TestGuardRenews(t *testing.T) {
+	for started, want := range map[time.Duration]string{
+		100 * time.Millisecond: "3.4s stop", // counted from the acquire
+		3 * time.Second:        "6.4s stop", // and from the start
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			proc, lock := newScriptedProcess(), newScriptedLock(6*time.Second)
+			proc.onDo = func(string) { proc.end() }
+			g := &guard{lock: lock, proc: proc, ttl: 6 * time.Second, grace: 10 * time.Second}
+			time.Sleep(started)
+			g.renew()
+			lock.refresh = func() error { return errors.New("the network is cut") }
+			g.warn = func(error) {}
+			if err := g.watch(t.Context()); err == nil || len(proc.log) == 0 || proc.log[0] != want {
+				t.Errorf("started after %v: watch = %v, %q, want %q", started, err, proc.log, want)
+			}
+		})
+	}
+}

@@ -161,7 +161,7 @@ func TestStopped(t *testing.T) {
 	slow(t)
 	t.Parallel()
 	mark := file(t)
-	p := swanlockRun(t, runArgs("--ttl 1s stopped", `echo $$ >"$1"; exec sleep 600`, mark)...)
+	p := swanlockRun(t, runArgs("--ttl 3s stopped", `echo $$ >"$1"; exec sleep 600`, mark)...)
 	ready(t, mark)
 	_ = p.Process.Signal(syscall.SIGSTOP)
 	eventually(t, "free lock", func() bool { return len(holders(t, "stopped")) == 0 })

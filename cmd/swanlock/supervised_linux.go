@@ -36,9 +36,9 @@ type supervised struct {
 	gone    chan struct{}
 }
 
-// startCommand starts the command under a supervisor. The supervisor keeps
-// socket, which may be nil, open as long as it runs.
-func startCommand(o runOptions, path string, env []string, socket *os.File, s streams, warn func(error)) (job, error) {
+// startCommand starts the command under a supervisor, and calls ready just
+// before. The supervisor keeps socket, which may be nil, open as long as it runs.
+func startCommand(o runOptions, path string, env []string, socket *os.File, s streams, warn func(error), ready func()) (job, error) {
 	p := &supervised{group: !hasTerminal(), detach: o.detach, quiet: o.quiet, warn: warn, gone: make(chan struct{})}
 	fail := func(err error) (job, error) {
 		return nil, failf(exitCannotRun, "run: cannot supervise the command: %w", err)
@@ -97,6 +97,11 @@ func startCommand(o runOptions, path string, env []string, socket *os.File, s st
 
 	lines := readLines(reports, func(string) {})
 	first := <-lines
+	if first == "ready" {
+		ready()
+		p.order("run")
+		first = <-lines
+	}
 	verb, rest, _ := strings.Cut(first, " ")
 	if verb == "running" {
 		p.pid, _ = strconv.Atoi(rest)

@@ -15,7 +15,7 @@ func cmdSupervise(context.Context, streams, []string) error {
 
 // startCommand starts the command. What it starts in a process group of its own
 // is not known here.
-func startCommand(o runOptions, path string, env []string, _ *os.File, s streams, _ func(error)) (job, error) {
+func startCommand(o runOptions, path string, env []string, _ *os.File, s streams, _ func(error), _ func()) (job, error) {
 	c, err := startChild("run", path, o.argv, env, s)
 	if err != nil {
 		return nil, err

@@ -24,6 +24,10 @@ const supervisorName = "supervise"
 // signal that also the supervisor gets counts as sent to all.
 const supervisorTitle = "run-supervisor"
 
+// typedWait is how long swanlock may take, on a busy machine, to hear of a Ctrl-C
+// that the command had at once.
+const typedWait = 2 * time.Second
+
 // A supervisor is the process between swanlock run, which holds the lock, and
 // the command. It is the parent of the command and, as the subreaper, of all
 // that loses its own parent there. So whichever of swanlock and the supervisor
@@ -32,10 +36,12 @@ const supervisorTitle = "run-supervisor"
 //
 // It takes orders from swanlock, a line each, and reports what happens:
 //
+//	run             start the command
 //	signal N        swanlock got a signal
 //	stop            send SIGTERM to all
 //	kill            kill all, until none is left
 //
+//	ready           the command could be started
 //	running PID     the command runs
 //	failed N TEXT   it cannot be run: an exit code, and why
 //	exited STATUS   it has ended: its wait status
@@ -55,6 +61,7 @@ type supervisor struct {
 
 	relay    relay
 	over     bool // the command has ended
+	overAt   time.Time
 	none     bool // no descendant is left
 	ending   bool // the command was asked to end
 	toldAll  bool // and so was all that it started
@@ -97,17 +104,21 @@ func cmdSupervise(_ context.Context, s streams, args []string) error {
 	deaths := make(chan os.Signal, 1)
 	signal.Notify(deaths, syscall.SIGCHLD)
 
+	lines := readLines(os.NewFile(uintptr(orders), "orders"), func(order string) {
+		if order == "kill" {
+			sv.report("killing") // at once, whatever the loop is at
+		}
+	})
+	sv.report("ready")
+	if <-lines != "run" {
+		return nil // swanlock has ended
+	}
 	if err := sv.start(s, args, group); err != nil {
 		f, _ := errors.AsType[*failure](err)
 		sv.report("failed %d %s", f.code, oneLine(f.err.Error()))
 		return &failure{code: f.code}
 	}
 	sv.report("running %d", sv.child.cmd.Process.Pid)
-	lines := readLines(os.NewFile(uintptr(orders), "orders"), func(order string) {
-		if order == "kill" {
-			sv.report("killing") // at once, whatever the loop is at
-		}
-	})
 	sv.loop(lines, signals, deaths)
 	sv.report("none")
 	return nil
@@ -241,7 +252,10 @@ func (sv *supervisor) pass(sig syscall.Signal) {
 	case !sv.over:
 		sv.ending = sv.ending || asksForEnd(sig)
 		sv.check(sv.child.pass(sig))
-	case asksForEnd(sig) && !sv.detach:
+	case sv.detach, !asksForEnd(sig):
+	case !sv.child.group && sig != syscall.SIGTERM && time.Since(sv.overAt) < typedWait:
+		// It may be the very Ctrl-C that ended the command.
+	default:
 		sv.endRest()
 	}
 }
@@ -260,7 +274,7 @@ func (sv *supervisor) reaped(pid int, status syscall.WaitStatus) {
 	if pid != sv.child.cmd.Process.Pid {
 		return
 	}
-	sv.over = true
+	sv.over, sv.overAt = true, time.Now()
 	sv.report("exited %d", uint32(status))
 	switch {
 	case sv.detach:

@@ -148,7 +148,7 @@ func TestCtrlC(t *testing.T) {
 	writes(t, mark)
 	time.Sleep(300 * time.Millisecond) // sleep is a process of its own by now
 	fmt.Fprint(keyboard, "\x03")
-	time.Sleep(2 * time.Second)
+	time.Sleep(3 * time.Second)
 	writes(t, mark)
 	swanlockRun(t, "run", target, "--", "true").want(1)
 	fmt.Fprint(keyboard, "\x03")
