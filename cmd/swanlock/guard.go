@@ -46,32 +46,19 @@ type guard struct {
 	grace   time.Duration // at most a third of the TTL is used
 	signals <-chan os.Signal
 	warn    func(error)
-	renewed time.Time // when renew sent its refresh; zero: never
-}
-
-<<<<<<< HEAD
-=======
-// refreshed is what became of a refresh.
-type refreshed struct {
-	sent time.Time
-	err  error
 }
 
 // renew refreshes the lock if much of its TTL has passed before the process
 // could be started. An error is left to watch, which meets it as well.
 func (g *guard) renew() {
-	sent := time.Now()
-	if g.ttl == 0 || sent.Sub(g.lock.Info().AcquiredAt) < g.ttl/6 {
+	if g.ttl == 0 || time.Since(g.lock.Info().AcquiredAt) < g.ttl/6 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), g.ttl)
 	defer cancel()
-	if g.lock.Refresh(ctx) == nil {
-		g.renewed = sent
-	}
+	_ = g.lock.Refresh(ctx)
 }
 
->>>>>>> w-run
 // watch returns when the process has ended. Its error, if any, is the loss.
 func (g *guard) watch(ctx context.Context) (lost error) {
 	every, grace := maxRefresh, g.grace
@@ -83,17 +70,8 @@ func (g *guard) watch(ctx context.Context) (lost error) {
 	var timer *time.Timer
 	if g.ttl > 0 {
 		every, grace = min(every, g.ttl/6), min(grace, g.ttl/3)
-<<<<<<< HEAD
 		reserve = min(g.ttl/10, time.Second) + grace // timers are late, and kill takes a moment
 		timer = time.NewTimer(g.left(reserve))
-=======
-		alive = g.ttl - min(g.ttl/10, time.Second) - grace // timers are late, and kill takes a moment
-		since := g.lock.Info().AcquiredAt
-		if g.renewed.After(since) {
-			since = g.renewed
-		}
-		timer = time.NewTimer(time.Until(since.Add(alive)))
->>>>>>> w-run
 		defer timer.Stop()
 		alarm = timer.C
 	}

@@ -47,7 +47,7 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 	}
 
 	warn := func(err error) { complain(s.err, fmt.Errorf("run: %w", err)) }
-	g := &guard{lock: h.lock, ttl: o.ttl, grace: o.grace, signals: signals, warn: warn}
+	g := &guard{lock: h.lock, ttl: o.ttl, idle: h.idle, grace: o.grace, signals: signals, warn: warn}
 	socket := h.socket()
 	c, err := startCommand(o, path, childEnv(os.Environ(), h.lock), socket, s, warn, g.renew)
 	if socket != nil {
@@ -56,11 +56,7 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 	if err != nil {
 		return errors.Join(err, h.release(ctx))
 	}
-<<<<<<< HEAD
-	g := &guard{lock: h.lock, proc: c, ttl: o.ttl, idle: h.idle, grace: o.grace, signals: signals, warn: warn}
-=======
 	g.proc = c
->>>>>>> w-run
 	lost := g.watch(ctx)
 	if err := h.release(ctx); lost == nil && err != nil {
 		lost = err
