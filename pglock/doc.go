@@ -63,7 +63,7 @@
 // Who waits in Acquire takes a ticket: an advisory lock in the space of two
 // integers (the upper 46 bits of the key; in the lower 18 a number one above the
 // highest live ticket, or any if there is none), which goes with its session. He waits for the
-// ticket ahead of his, in slices of half a second at most, finds who is ahead when
+// ticket ahead of his, in slices of nine tenths of deadlock_timeout, finds who is ahead when
 // that is gone, and when nobody is, waits for the lock itself, in the server's
 // own queue, which a try does not overtake. He finds that out by trying the
 // numbers below his own: a look at pg_locks would stop everybody else for as long. A Pool's newcomers see that there is a
@@ -78,6 +78,12 @@
 // try is not concerned. A line that never empties has at least 131,000 numbers;
 // when they have run out, newcomers look again every quarter of a second until
 // all who have a ticket were served, and then begin the next line in any order.
+//
+// A place in line is the session's. A Pool's Acquire that loses it with the session,
+// or cannot reach the server, takes another at the end when the server is back. A
+// waiter that is cut off without a word keeps its place, and stops those behind, for
+// its TTL, a second at least; without a TTL, or in a transaction on a Session, for as
+// long as TCP takes.
 //
 // # What it does not promise
 //

@@ -49,7 +49,7 @@ func (s *Session) TryAcquire(ctx context.Context, target string, opts ...swanloc
 // deadlock_timeout), and other calls wait with it; PostgreSQL logs each such wait
 // as a lock timeout, in two lines. When ctx ends, Acquire returns soon,
 // and the place in line goes when that wait has ended. One that is not next
-// pauses in between, for up to 2 s. If the session has other locks, or is in a
+// pauses in between, for up to a third of its TTL, or of a second. If the session has other locks, or is in a
 // transaction, it looks from time to time instead (see WithPolling), and keeps its
 // place all the same.
 //
