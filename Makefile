@@ -12,14 +12,14 @@ demo: ## the main job on real processes and a PostgreSQL of its own (20 s)
 	@$(GO) run ./cmd/swanlock demo
 
 test: ## every test, unit and integration, with the race detector
-	$(GO) test -race -shuffle=on ./...
+	$(GO) test -race -shuffle=on -timeout 30m ./...
 
 test-matrix: ## the integration tests on PostgreSQL 14 to 18, each driver in each of its modes (VERSIONS="14 18" SHORT=-short: less)
 	tools/matrix $(VERSIONS) -- $(SHORT) -timeout 20m ./pglock
 	SWANLOCK_DRIVERS=$${SWANLOCK_DRIVERS:-postgres,pgx} tools/matrix $(VERSIONS) -- $(SHORT) ./internal/pgserver ./cmd/swanlock
 
 race: ## the fast tests 20 times over, in random order
-	$(GO) test -race -shuffle=on -short -count=20 ./...
+	$(GO) test -race -shuffle=on -short -count=20 -timeout 90m ./...
 
 lint: bin/staticcheck ## gofmt, vet, staticcheck
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on: $$unformatted"; exit 1; }

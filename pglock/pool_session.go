@@ -73,8 +73,9 @@ func (s *poolSession) open() {
 	ctx, cancel := s.callers.whileAwaited(s.p.life, connecting)
 	defer cancel()
 	// A server that was restarted leaves dead connections in the *sql.DB.
-	for range s.p.db.Stats().Idle + 1 {
-		if s.failed = s.connect(ctx); s.failed == nil || sqlState(s.failed) != "" || ctx.Err() != nil {
+	// One on a pgxpool does not say how many.
+	for range s.p.db.Stats().Idle + 4 {
+		if s.failed = s.connect(ctx); s.failed == nil || !cutOff(s.failed) || ctx.Err() != nil {
 			break
 		}
 	}

@@ -28,8 +28,6 @@ var Modes = []string{"postgres", "postgres-binary", "pgx", "pgx-exec", "pgx-simp
 
 // OnRequest are more ways to have a *sql.DB, tested where driversEnv names them:
 // on a pgxpool, and through what wraps a driver. Open opens them.
-//
-// The pgxpool is tested without that, too.
 var OnRequest = append([]string{"pgxpool"}, Wrapped...)
 
 // Wrapped are those of them that wrap a driver.
@@ -47,7 +45,7 @@ var EveryMode = map[bool][]string{true: Modes, false: Drivers}[os.Getenv(drivers
 func chosenDrivers(asked string) []string {
 	switch asked {
 	case "":
-		return []string{"postgres", "pgx", "pgxpool"}
+		return []string{"postgres", "pgx"}
 	case "all":
 		return Modes
 	}
