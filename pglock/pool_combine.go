@@ -94,21 +94,28 @@ func (s *poolSession) do(ctx context.Context, o *op) error {
 	case <-s.led.quiet():
 	}
 	if c.withdraw(o) {
-		return s.leaving(ctx)
+		return s.leaving(ctx, o)
 	}
 	long := grace
 	if o.kind == releasing {
 		long = cleanupGrace(ctx)
 	}
 	if !sleepUntil(o.done, long) && o.state.CompareAndSwap(calling, left) {
-		return fmt.Errorf("%w: %w", errLeft, s.leaving(ctx))
+		return fmt.Errorf("%w: %w", errLeft, s.leaving(ctx, o))
 	}
 	<-o.done
 	return o.err
 }
 
-func (s *poolSession) leaving(ctx context.Context) error {
-	if ctx.Err() != nil {
+// leaving returns why a caller does not wait for o any longer.
+func (s *poolSession) leaving(ctx context.Context, o *op) error {
+	dead := s.led.alive()
+	switch {
+	case dead != nil && o.kind == refreshing && o.h != nil:
+		return o.h.over()
+	case dead != nil:
+		return fmt.Errorf("%w: %w", errSessionGone, dead)
+	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	}
 	return oneconn.ErrSilent

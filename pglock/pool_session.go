@@ -357,7 +357,11 @@ func (s *poolSession) release(ctx context.Context, h *hold) error {
 
 // heartbeat proves the session's locks.
 func (s *poolSession) heartbeat() {
-	if err := s.do(context.Background(), &op{kind: refreshing}); err != nil && !errors.Is(err, errPoolClosed) {
+	err := s.do(context.Background(), &op{kind: refreshing})
+	if errors.Is(err, oneconn.ErrSilent) && !errors.Is(err, errLeft) {
+		s.heartbeatTimer.Reset(s.every()) // it was not sent, behind a statement that is not answered
+	}
+	if err != nil && !errors.Is(err, errPoolClosed) {
 		s.p.log.Warn("pglock: heartbeat failed", "err", err)
 	}
 }

@@ -217,10 +217,13 @@ func (h *hold) begin() *PostgresLock {
 // renew refreshes a lock of a caller's connection.
 func (a *access) renew(ctx context.Context, h *hold) error {
 	if err := h.led.take(ctx); err != nil {
-		if h.over() != nil {
-			return h.over()
+		switch over := h.over(); {
+		case over != nil:
+			return over
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
 		}
-		return context.Cause(ctx)
+		return err
 	}
 	err := turn{a, h.led}.run(ctx, grace, func(ctx context.Context, tn turn) error {
 		if _, err := h.state(); err != nil {
@@ -228,8 +231,11 @@ func (a *access) renew(ctx context.Context, h *hold) error {
 		}
 		return tn.renew(ctx, h)
 	}, func(turn, error) {})
-	if ctx.Err() != nil && errors.Is(err, oneconn.ErrNotSent) {
+	switch {
+	case ctx.Err() != nil && errors.Is(err, oneconn.ErrNotSent):
 		return context.Cause(ctx)
+	case errors.Is(err, errLeft) && h.over() != nil:
+		return h.over()
 	}
 	return err
 }
