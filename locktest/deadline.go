@@ -59,7 +59,7 @@ func deadline(e *env) error {
 	time.Sleep(e.ttl / 4)
 	before = time.Now()
 	if err := held.Refresh(e.ctx); err != nil {
-		return fmt.Errorf("Refresh a quarter of a TTL of %v after the grant: %w", e.ttl, err)
+		return fmt.Errorf("a Refresh a quarter of a TTL of %v after the grant: %w", e.ttl, err)
 	}
 	after := time.Now()
 	if got := e.deadlineIn("refreshed", held, before, after); !got.After(first) {

@@ -60,6 +60,7 @@ func (c *Conn) ExecContext(ctx context.Context, query string, args ...any) (sql.
 	if e, ok := stmt.(driver.StmtExecContext); ok {
 		result, err = e.ExecContext(ctx, values)
 	} else {
+		//lint:ignore SA1019 It is all that an old driver has.
 		result, err = stmt.Exec(plain(values))
 	}
 	return result, errors.Join(err, done())
@@ -87,6 +88,7 @@ func (c *Conn) query(ctx context.Context, query string, args []any) (*rows, erro
 	if q, ok := stmt.(driver.StmtQueryContext); ok {
 		found, err = q.QueryContext(ctx, values)
 	} else {
+		//lint:ignore SA1019 It is all that an old driver has.
 		found, err = stmt.Query(plain(values))
 	}
 	r, err := read(found, err)
