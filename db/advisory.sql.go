@@ -45,6 +45,69 @@ func (q *Queries) EndWhenIdle(ctx context.Context) (string, error) {
 	return lease, err
 }
 
+const Lease = `-- name: Lease :one
+SELECT
+    s.pid,
+    s.xact,
+    s.witness,
+    s.idle,
+    s.idle_in_transaction,
+    (CASE WHEN s.pid OPERATOR(pg_catalog.=) $1::integer THEN pg_catalog.textcat(pg_catalog.textcat(
+        CASE WHEN $2::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $2, $3::boolean) ELSE '' END,
+        CASE WHEN $4::varchar OPERATOR(pg_catalog.<>) ''
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', $4, $3) ELSE '' END),
+        CASE WHEN $5::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('swanlock.lease', $5, false) ELSE '' END)
+    ELSE '' END)::varchar AS lease
+FROM (
+    SELECT
+        pg_catalog.pg_backend_pid()::integer AS pid,
+        (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact,
+        COALESCE(pg_catalog.current_setting('swanlock.lease', true), '')::varchar AS witness,
+        COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
+        pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction
+    OFFSET 0
+) s
+`
+
+type LeaseParams struct {
+	Pid                  int32
+	SetIdle              string
+	Temporary            bool
+	SetIdleInTransaction string
+	Gen                  string
+}
+
+type LeaseRow struct {
+	Pid               int32
+	Xact              int64
+	Witness           string
+	Idle              string
+	IdleInTransaction string
+	Lease             string
+}
+
+// Says what the settings are and whose, and then sets those that are not ”, for the
+// session or for the transaction, and gen as the witness.
+func (q *Queries) Lease(ctx context.Context, arg LeaseParams) (LeaseRow, error) {
+	row := q.db.QueryRowContext(ctx, Lease,
+		arg.Pid,
+		arg.SetIdle,
+		arg.Temporary,
+		arg.SetIdleInTransaction,
+		arg.Gen,
+	)
+	var i LeaseRow
+	err := row.Scan(
+		&i.Pid,
+		&i.Xact,
+		&i.Witness,
+		&i.Idle,
+		&i.IdleInTransaction,
+		&i.Lease,
+	)
+	return i, err
+}
+
 const Mark = `-- name: Mark :one
 
 SELECT
@@ -62,6 +125,9 @@ SELECT
         ORDER BY pg_catalog.array_position(pg_catalog.current_schemas(false), n.nspname)
         LIMIT 1
     ), '')::varchar AS schema,
+    (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact,
+    COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
+    pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
     (CASE
         WHEN pg_catalog.current_setting('crdb_version', true) IS NOT NULL
             OR pg_catalog.current_setting('yb_silence_advisory_locks_not_supported_error', true) OPERATOR(pg_catalog.=) 'on' THEN -5
@@ -89,11 +155,14 @@ type MarkParams struct {
 }
 
 type MarkRow struct {
-	Pid     int32
-	Started int64
-	Before  string
-	Schema  string
-	Answer  int64
+	Pid               int32
+	Started           int64
+	Before            string
+	Schema            string
+	Xact              int64
+	Idle              string
+	IdleInTransaction string
+	Answer            int64
 }
 
 // The statements of a lock's life. Each is one round trip, and returns one row
@@ -111,6 +180,14 @@ type MarkRow struct {
 // behind the operators (int8and): all of OPERATOR() binds equally strongly.
 // internal/sqlnames checks all that. The audit's table is public.lock_audit here; the
 // schema is changed to the one that has it before the statement is sent.
+//
+// xact tells transactions apart: it is when the statement's own began, in
+// microseconds. Of two statements that follow each other, the second is in no
+// transaction of the first's if they differ, and if nobody else could send in
+// between, then neither is in one that lasts longer than itself. PostgreSQL has no
+// function that says so of one statement. witness is the setting swanlock.lease, the
+// number of the last change that made the lease longer: a rollback of that change
+// takes it along, and unlike the lease's own settings no SET LOCAL hides it.
 // Makes this backend the session's, which the statements that take locks ask for:
 // a setting says whose it is. The answer is 0, or -2: a standby, which a backend
 // does not become later, -4: it has locks and the mark of another session, before,
@@ -127,6 +204,9 @@ func (q *Queries) Mark(ctx context.Context, arg MarkParams) (MarkRow, error) {
 		&i.Started,
 		&i.Before,
 		&i.Schema,
+		&i.Xact,
+		&i.Idle,
+		&i.IdleInTransaction,
 		&i.Answer,
 	)
 	return i, err
@@ -136,6 +216,8 @@ const Refresh = `-- name: Refresh :one
 SELECT
     h.pid,
     h.held,
+    (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact,
+    COALESCE(pg_catalog.current_setting('swanlock.lease', true), '')::varchar AS witness,
     (CASE WHEN h.held THEN pg_catalog.textcat(
         CASE WHEN $1::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $1, false) ELSE '' END,
         CASE WHEN $2::varchar OPERATOR(pg_catalog.<>) ''
@@ -161,9 +243,11 @@ type RefreshParams struct {
 }
 
 type RefreshRow struct {
-	Pid   int32
-	Held  bool
-	Lease string
+	Pid     int32
+	Held    bool
+	Xact    int64
+	Witness string
+	Lease   string
 }
 
 // Asks the server whether this session still holds the lock, and sets the
@@ -176,7 +260,13 @@ func (q *Queries) Refresh(ctx context.Context, arg RefreshParams) (RefreshRow, e
 		arg.Shared,
 	)
 	var i RefreshRow
-	err := row.Scan(&i.Pid, &i.Held, &i.Lease)
+	err := row.Scan(
+		&i.Pid,
+		&i.Held,
+		&i.Xact,
+		&i.Witness,
+		&i.Lease,
+	)
 	return i, err
 }
 
@@ -209,10 +299,12 @@ SELECT
         WHEN $2::boolean THEN pg_catalog.pg_advisory_unlock_shared($3::bigint)
         ELSE pg_catalog.pg_advisory_unlock($3)
     END)::boolean AS released,
-    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1 THEN pg_catalog.textcat(
+    (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact,
+    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1 THEN pg_catalog.textcat(pg_catalog.textcat(
         CASE WHEN $4::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $4, false) ELSE '' END,
         CASE WHEN $5::varchar OPERATOR(pg_catalog.<>) ''
-            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', $5, false) ELSE '' END)
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', $5, false) ELSE '' END),
+        CASE WHEN $6::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('swanlock.lease', $6, false) ELSE '' END)
     ELSE '' END)::varchar AS lease
 `
 
@@ -222,16 +314,18 @@ type ReleaseWithParams struct {
 	Key               int64
 	Idle              string
 	IdleInTransaction string
+	Gen               string
 }
 
 type ReleaseWithRow struct {
 	Pid      int32
 	Released bool
+	Xact     int64
 	Lease    string
 }
 
 // As Release, of a reader's lock too, and puts back the settings that the lease
-// had changed.
+// had changed. gen is the witness of that, ” if the lease does not get longer.
 func (q *Queries) ReleaseWith(ctx context.Context, arg ReleaseWithParams) (ReleaseWithRow, error) {
 	row := q.db.QueryRowContext(ctx, ReleaseWith,
 		arg.Pid,
@@ -239,9 +333,15 @@ func (q *Queries) ReleaseWith(ctx context.Context, arg ReleaseWithParams) (Relea
 		arg.Key,
 		arg.Idle,
 		arg.IdleInTransaction,
+		arg.Gen,
 	)
 	var i ReleaseWithRow
-	err := row.Scan(&i.Pid, &i.Released, &i.Lease)
+	err := row.Scan(
+		&i.Pid,
+		&i.Released,
+		&i.Xact,
+		&i.Lease,
+	)
 	return i, err
 }
 
@@ -305,24 +405,35 @@ SELECT
     l.answer,
     l.idle,
     l.idle_in_transaction,
+    l.xact,
+    l.witness,
+    (l.answer OPERATOR(pg_catalog.>=) 0 AND l.temporary)::boolean AS temporary,
     (CASE WHEN l.answer OPERATOR(pg_catalog.>=) 0 AND $1::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.textcat(
-        CASE WHEN l.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $1, false) ELSE '' END,
-        pg_catalog.set_config('idle_in_transaction_session_timeout', $1, false))
+        CASE WHEN l.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $1, l.temporary) ELSE '' END,
+        pg_catalog.set_config('idle_in_transaction_session_timeout', $1, l.temporary))
     ELSE '' END)::varchar AS lease
 FROM (
     SELECT
+        t.pid, t.idle, t.idle_in_transaction, t.xact, t.witness, t.answer,
+        ($1::varchar OPERATOR(pg_catalog.<>) '' AND NOT ($2::boolean
+            OR t.xact OPERATOR(pg_catalog.<>) $3::bigint
+                AND pg_catalog.textcat(t.idle, pg_catalog.textcat('/', t.idle_in_transaction)) OPERATOR(pg_catalog.=) $4::varchar
+            OR $5::varchar OPERATOR(pg_catalog.<>) '' AND t.witness OPERATOR(pg_catalog.<>) $5))::boolean AS temporary
+    FROM (SELECT
         pg_catalog.pg_backend_pid()::integer AS pid,
         COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
         pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
+        (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact,
+        COALESCE(pg_catalog.current_setting('swanlock.lease', true), '')::varchar AS witness,
         (CASE
-            WHEN $2::boolean AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
-            WHEN (pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.=) $3::varchar) IS NOT TRUE THEN -4
-            WHEN $2 AND pg_catalog.textregexeq(pg_catalog.current_setting('swanlock.fence_offset', true), '^[0-9]{0,18}$') IS FALSE THEN -7
-            WHEN $4::bigint OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(
-                pg_catalog.int8shr($4, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl($4, 32), 32)::integer) THEN -1
-            WHEN CASE WHEN $5::boolean THEN pg_catalog.pg_try_advisory_lock_shared($6::bigint) ELSE pg_catalog.pg_try_advisory_lock($6) END
+            WHEN $6::boolean AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
+            WHEN (pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.=) $7::varchar) IS NOT TRUE THEN -4
+            WHEN $6 AND pg_catalog.textregexeq(pg_catalog.current_setting('swanlock.fence_offset', true), '^[0-9]{0,18}$') IS FALSE THEN -7
+            WHEN $8::bigint OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(
+                pg_catalog.int8shr($8, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl($8, 32), 32)::integer) THEN -1
+            WHEN CASE WHEN $9::boolean THEN pg_catalog.pg_try_advisory_lock_shared($10::bigint) ELSE pg_catalog.pg_try_advisory_lock($10) END
             THEN CASE
-                WHEN NOT $2 THEN 0
+                WHEN NOT $6 THEN 0
                 WHEN pg_catalog.pg_logical_emit_message(true, 'swanlock', ''::varchar) IS NOT NULL
                 THEN pg_catalog.int8pl(pg_catalog.pg_current_xact_id()::varchar::bigint, COALESCE(
                     CASE WHEN pg_catalog.current_setting('swanlock.fence_offset', true) OPERATOR(pg_catalog.<>) ''
@@ -330,11 +441,16 @@ FROM (
             END
             ELSE -1
         END)::bigint AS answer
+    ) t
 ) l
 `
 
 type TryAcquireWithParams struct {
 	Lease   string
+	Sure    bool
+	Marked  int64
+	Home    string
+	Gen     string
 	Fence   bool
 	Session string
 	Gate    int64
@@ -347,6 +463,9 @@ type TryAcquireWithRow struct {
 	Answer            int64
 	Idle              string
 	IdleInTransaction string
+	Xact              int64
+	Witness           string
+	Temporary         bool
 	Lease             string
 }
 
@@ -360,10 +479,19 @@ type TryAcquireWithRow struct {
 // own, and first, because it calls volatile functions. gate is the hash of
 // the line that this try does not overtake (see line.sql), or 0; it is locked until the
 // transaction ends, so it is for sessions without one. idle is ”
-// where the server has no idle_session_timeout (before PostgreSQL 14).
+// where the server has no idle_session_timeout (before PostgreSQL 14). temporary
+// says that the lease ends with the transaction, as what the settings are now may be
+// a SET LOCAL: the caller's own are not known to be the ones that it would replace. They
+// are, if that is sure, or they are the ones of home (idle/idle_in_transaction) in
+// another transaction than marked, or a lease of ours that a rollback has
+// brought back, as the witness is not gen.
 func (q *Queries) TryAcquireWith(ctx context.Context, arg TryAcquireWithParams) (TryAcquireWithRow, error) {
 	row := q.db.QueryRowContext(ctx, TryAcquireWith,
 		arg.Lease,
+		arg.Sure,
+		arg.Marked,
+		arg.Home,
+		arg.Gen,
 		arg.Fence,
 		arg.Session,
 		arg.Gate,
@@ -376,6 +504,9 @@ func (q *Queries) TryAcquireWith(ctx context.Context, arg TryAcquireWithParams) 
 		&i.Answer,
 		&i.Idle,
 		&i.IdleInTransaction,
+		&i.Xact,
+		&i.Witness,
+		&i.Temporary,
 		&i.Lease,
 	)
 	return i, err

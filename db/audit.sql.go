@@ -73,6 +73,8 @@ WITH h AS MATERIALIZED (
 SELECT
     h.pid,
     h.held,
+    (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact,
+    COALESCE(pg_catalog.current_setting('swanlock.lease', true), '')::varchar AS witness,
     (CASE WHEN h.held THEN pg_catalog.textcat(
         CASE WHEN $1::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $1, false) ELSE '' END,
         CASE WHEN $2::varchar OPERATOR(pg_catalog.<>) ''
@@ -90,9 +92,11 @@ type RefreshAuditedParams struct {
 }
 
 type RefreshAuditedRow struct {
-	Pid   int32
-	Held  bool
-	Lease string
+	Pid     int32
+	Held    bool
+	Xact    int64
+	Witness string
+	Lease   string
 }
 
 // As Refresh. A lock that is found lost was proven for the last time at
@@ -106,34 +110,42 @@ func (q *Queries) RefreshAudited(ctx context.Context, arg RefreshAuditedParams) 
 		arg.AuditID,
 	)
 	var i RefreshAuditedRow
-	err := row.Scan(&i.Pid, &i.Held, &i.Lease)
+	err := row.Scan(
+		&i.Pid,
+		&i.Held,
+		&i.Xact,
+		&i.Witness,
+		&i.Lease,
+	)
 	return i, err
 }
 
 const ReleaseAudited = `-- name: ReleaseAudited :one
 WITH row AS (
-    UPDATE public.lock_audit SET released_at = GREATEST(refreshed_at, pg_catalog.clock_timestamp()), end_reason = $3::varchar
-    WHERE id OPERATOR(pg_catalog.=) $4::bigint AND released_at IS NULL
-        AND pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $5::integer
+    UPDATE public.lock_audit SET released_at = GREATEST(refreshed_at, pg_catalog.clock_timestamp()), end_reason = $4::varchar
+    WHERE id OPERATOR(pg_catalog.=) $5::bigint AND released_at IS NULL
+        AND pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $6::integer
     RETURNING id
 ), closed AS MATERIALIZED (
     SELECT pg_catalog.count(*) AS n FROM row
 ), r AS MATERIALIZED (
     SELECT
         pg_catalog.pg_backend_pid()::integer AS pid,
-        pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $5 AS same,
-        (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $5 THEN
-            CASE WHEN $6::boolean THEN pg_catalog.pg_advisory_unlock_shared($7::bigint) ELSE pg_catalog.pg_advisory_unlock($7) END
+        pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $6 AS same,
+        (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $6 THEN
+            CASE WHEN $7::boolean THEN pg_catalog.pg_advisory_unlock_shared($8::bigint) ELSE pg_catalog.pg_advisory_unlock($8) END
         ELSE false END)::boolean AS released
     FROM closed
 )
 SELECT
     r.pid,
     r.released,
-    (CASE WHEN r.same THEN pg_catalog.textcat(
+    (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact,
+    (CASE WHEN r.same THEN pg_catalog.textcat(pg_catalog.textcat(
         CASE WHEN $1::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $1, false) ELSE '' END,
         CASE WHEN $2::varchar OPERATOR(pg_catalog.<>) ''
-            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', $2, false) ELSE '' END)
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', $2, false) ELSE '' END),
+        CASE WHEN $3::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('swanlock.lease', $3, false) ELSE '' END)
     ELSE '' END)::varchar AS lease
 FROM r
 `
@@ -141,6 +153,7 @@ FROM r
 type ReleaseAuditedParams struct {
 	Idle              string
 	IdleInTransaction string
+	Gen               string
 	EndReason         string
 	AuditID           int64
 	Pid               int32
@@ -151,6 +164,7 @@ type ReleaseAuditedParams struct {
 type ReleaseAuditedRow struct {
 	Pid      int32
 	Released bool
+	Xact     int64
 	Lease    string
 }
 
@@ -160,6 +174,7 @@ func (q *Queries) ReleaseAudited(ctx context.Context, arg ReleaseAuditedParams) 
 	row := q.db.QueryRowContext(ctx, ReleaseAudited,
 		arg.Idle,
 		arg.IdleInTransaction,
+		arg.Gen,
 		arg.EndReason,
 		arg.AuditID,
 		arg.Pid,
@@ -167,13 +182,18 @@ func (q *Queries) ReleaseAudited(ctx context.Context, arg ReleaseAuditedParams) 
 		arg.Key,
 	)
 	var i ReleaseAuditedRow
-	err := row.Scan(&i.Pid, &i.Released, &i.Lease)
+	err := row.Scan(
+		&i.Pid,
+		&i.Released,
+		&i.Xact,
+		&i.Lease,
+	)
 	return i, err
 }
 
 const TryAcquireAudited = `-- name: TryAcquireAudited :one
 
-WITH l AS MATERIALIZED (
+WITH t AS MATERIALIZED (
     SELECT
         pg_catalog.pg_backend_pid()::integer AS pid,
         (CASE
@@ -193,12 +213,22 @@ WITH l AS MATERIALIZED (
                         THEN pg_catalog.current_setting('swanlock.fence_offset', true)::bigint END, 0)) END
             ELSE -1
         END)::bigint AS answer,
+        (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact,
+        COALESCE(pg_catalog.current_setting('swanlock.lease', true), '')::varchar AS witness,
         COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
         pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction
+), l AS MATERIALIZED (
+    SELECT
+        t.pid, t.idle, t.idle_in_transaction, t.xact, t.witness, t.answer,
+        ($3::varchar OPERATOR(pg_catalog.<>) '' AND NOT ($10::boolean
+            OR t.xact OPERATOR(pg_catalog.<>) $11::bigint
+                AND pg_catalog.textcat(t.idle, pg_catalog.textcat('/', t.idle_in_transaction)) OPERATOR(pg_catalog.=) $12::varchar
+            OR $13::varchar OPERATOR(pg_catalog.<>) '' AND t.witness OPERATOR(pg_catalog.<>) $13))::boolean AS temporary
+    FROM t
 ), row AS (
     INSERT INTO public.lock_audit (target, key, owner, ttl_ms, mode, fence, backend_pid, backend_start, client_addr, acquired_at, refreshed_at)
-    SELECT $7::varchar, $1::bigint, $8::varchar, $10::bigint, CASE WHEN $2 THEN 'shared' ELSE 'exclusive' END,
-        CASE WHEN g.answer OPERATOR(pg_catalog.>) 0 THEN g.answer END, g.pid, pg_catalog.to_timestamp($11::double precision),
+    SELECT $7::varchar, $1::bigint, $8::varchar, $14::bigint, CASE WHEN $2 THEN 'shared' ELSE 'exclusive' END,
+        CASE WHEN g.answer OPERATOR(pg_catalog.>) 0 THEN g.answer END, g.pid, pg_catalog.to_timestamp($15::double precision),
         pg_catalog.inet_client_addr(), g.granted_at, g.granted_at
     FROM (SELECT l.pid, l.answer, pg_catalog.clock_timestamp() AS granted_at FROM l WHERE l.answer OPERATOR(pg_catalog.>=) 0) g
     RETURNING id
@@ -213,9 +243,12 @@ SELECT
     ))::boolean AS dead,
     l.idle,
     l.idle_in_transaction,
+    l.xact,
+    l.witness,
+    (l.answer OPERATOR(pg_catalog.>=) 0 AND l.temporary)::boolean AS temporary,
     (CASE WHEN l.answer OPERATOR(pg_catalog.>=) 0 AND $3::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.textcat(
-        CASE WHEN l.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $3, false) ELSE '' END,
-        pg_catalog.set_config('idle_in_transaction_session_timeout', $3, false))
+        CASE WHEN l.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $3, l.temporary) ELSE '' END,
+        pg_catalog.set_config('idle_in_transaction_session_timeout', $3, l.temporary))
     ELSE '' END)::varchar AS lease
 FROM l LEFT JOIN row ON true
 `
@@ -230,6 +263,10 @@ type TryAcquireAuditedParams struct {
 	Target  string
 	Owner   string
 	Gate    int64
+	Sure    bool
+	Marked  int64
+	Home    string
+	Gen     string
 	TtlMs   int64
 	Started float64
 }
@@ -241,6 +278,9 @@ type TryAcquireAuditedRow struct {
 	Dead              bool
 	Idle              string
 	IdleInTransaction string
+	Xact              int64
+	Witness           string
+	Temporary         bool
 	Lease             string
 }
 
@@ -264,6 +304,10 @@ func (q *Queries) TryAcquireAudited(ctx context.Context, arg TryAcquireAuditedPa
 		arg.Target,
 		arg.Owner,
 		arg.Gate,
+		arg.Sure,
+		arg.Marked,
+		arg.Home,
+		arg.Gen,
 		arg.TtlMs,
 		arg.Started,
 	)
@@ -275,6 +319,9 @@ func (q *Queries) TryAcquireAudited(ctx context.Context, arg TryAcquireAuditedPa
 		&i.Dead,
 		&i.Idle,
 		&i.IdleInTransaction,
+		&i.Xact,
+		&i.Witness,
+		&i.Temporary,
 		&i.Lease,
 	)
 	return i, err

@@ -56,6 +56,7 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if err != nil {
 		return nil, err
 	}
+	c.s.begin()
 	return tx{c, theirs}, nil
 }
 
@@ -132,10 +133,13 @@ type tx struct {
 
 func (t tx) Commit() error {
 	defer t.c.lock()()
-	return t.theirs.Commit()
+	err := t.theirs.Commit()
+	t.c.s.finish(err == nil)
+	return err
 }
 
 func (t tx) Rollback() error {
 	defer t.c.lock()()
+	t.c.s.finish(false)
 	return t.theirs.Rollback()
 }

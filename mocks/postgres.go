@@ -153,6 +153,9 @@ func (pg *Postgres) SetConfig(name, value string) {
 	*set = value
 	for _, s := range pg.sessions {
 		*s.config.setting(name) = value
+		if s.tx != nil {
+			*s.tx.base.setting(name), *s.tx.before.setting(name) = value, value
+		}
 	}
 }
 

@@ -526,7 +526,7 @@ func TestFailures(t *testing.T) {
 			pg.ExpectTryAcquire("t")
 			pg.ExpectRelease("t")
 			pglock.TryAcquire(ctx, conn, "t")
-			conn.QueryRowContext(ctx, "-- name: ReleaseWith :one\nSELECT $1, $2, $3, $4, $5", int64(4001), true, int64(pglock.KeyOf("t")), "", "").Scan()
+			conn.QueryRowContext(ctx, "-- name: ReleaseWith :one\nSELECT $1, $2, $3, $4, $5, $6", int64(4001), true, int64(pglock.KeyOf("t")), "", "", "").Scan()
 		}, "not the lock that was granted"},
 		"an audit corrected without cause": {func(conn *sql.Conn, pg *mocks.Postgres) {
 			conn.ExecContext(ctx, "-- name: AuditLost :exec\nUPDATE", int64(3))

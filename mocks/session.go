@@ -25,6 +25,17 @@ type session struct {
 	// more, for what else was asked for. Then it is stacked, for a moment.
 	turned  map[pglock.Key]*step
 	stacked map[pglock.Key]bool
+
+	witness string // of the settings
+	xact    int64  // the last transaction
+	tx      *transaction
+}
+
+// A transaction is one that the caller has begun: what there was before it, and
+// what is to last when it is committed.
+type transaction struct {
+	before, base config
+	witness      string
 }
 
 // A trouble is what went wrong.
@@ -131,11 +142,19 @@ func (s *session) exec(ctx context.Context, name, query string, args []driver.Na
 func (s *session) ask(ctx context.Context, q *question, query string, args []driver.NamedValue) (rows driver.Rows, r reply, err error) {
 	s.judge(q)
 	pg := s.pg
+	if s.tx == nil {
+		s.xact++
+	}
 	switch key := q.key(); {
 	case q.verb == mark:
-		return nil, reply{answer: answer{Pid: s.pid, Schema: "public"}}, nil
+		return nil, reply{answer: answer{Pid: s.pid, Schema: "public", Xact: s.xact, Idle: s.config.idle, IdleInTransaction: s.config.idleInTransaction}}, nil
 	case q.verb == end: // the driver's Close follows
 		return nil, reply{answer: answer{Ended: true}}, nil
+	case q.verb == lease:
+		a := answer{Pid: s.pid, Xact: s.xact, Witness: s.witness, Idle: s.config.idle, IdleInTransaction: s.config.idleInTransaction}
+		s.set(q.SetIdle, q.SetIdleInTransaction, q.Temporary)
+		s.changed(q)
+		return nil, reply{answer: a}, nil
 	case q.verb == line: // nobody else is in it
 		return nil, reply{answer: answer{Pid: s.pid, Ticket: 1, Dropped: true}}, nil
 	case q.verb == tryAcquire && q.name != "Turn" && s.turned[key] != nil:
@@ -235,7 +254,8 @@ func (s *session) answer(q *question, as *step) answer {
 		s.pg.failf("%s of %q: not the lock that was granted", q.verb, g.target)
 		held = false
 	}
-	a := answer{Pid: s.pid, Idle: s.config.idle, IdleInTransaction: s.config.idleInTransaction}
+	a := answer{Pid: s.pid, Idle: s.config.idle, IdleInTransaction: s.config.idleInTransaction, Xact: s.xact, Witness: s.witness}
+	a.Temporary = s.temporary(q)
 	if as.outcome == fails {
 		s.trouble[key] = trouble{q.verb, as.err}
 		return a
@@ -261,7 +281,7 @@ func (s *session) answer(q *question, as *step) answer {
 	case refresh, probe:
 		a.Held = held && here
 		if a.Held {
-			s.set(q.Idle, q.IdleInTransaction)
+			s.set(q.Idle, q.IdleInTransaction, false)
 		} else if here {
 			s.trouble[key] = trouble{verb: q.verb}
 		}
@@ -274,7 +294,8 @@ func (s *session) answer(q *question, as *step) answer {
 			a.Pid = -a.Pid
 		}
 		if here && q.Pid == s.pid {
-			s.set(q.Idle, q.IdleInTransaction)
+			s.set(q.Idle, q.IdleInTransaction, false)
+			s.changed(q)
 			if !a.Released && q.audited() {
 				s.auditOwed = true
 			}
@@ -315,7 +336,7 @@ func (s *session) grant(q *question, as *step) (fence, audit int64) {
 		if s.config.idle == "" {
 			idle = ""
 		}
-		s.set(idle, q.Lease)
+		s.set(idle, q.Lease, s.temporary(q))
 	}
 	if q.audited() {
 		pg.audit++
@@ -337,13 +358,52 @@ func (s *session) grant(q *question, as *step) (fence, audit int64) {
 }
 
 // set is set_config: "" leaves a setting as it is.
-func (s *session) set(idle, idleInTransaction string) {
-	if idle != "" {
-		s.config.idle = idle
+func (s *session) set(idle, idleInTransaction string, temporary bool) {
+	to := []*config{&s.config}
+	switch {
+	case s.tx == nil && temporary:
+		return
+	case s.tx != nil && !temporary:
+		to = append(to, &s.tx.base)
 	}
-	if idleInTransaction != "" {
-		s.config.idleInTransaction = idleInTransaction
+	for _, c := range to {
+		if idle != "" {
+			c.idle = idle
+		}
+		if idleInTransaction != "" {
+			c.idleInTransaction = idleInTransaction
+		}
 	}
+}
+
+// changed sets the witness that q has for a change of the settings.
+func (s *session) changed(q *question) {
+	if q.Gen != "" {
+		s.witness = q.Gen
+	}
+}
+
+// temporary says that the lease that q asks for is to end with the transaction.
+func (s *session) temporary(q *question) bool {
+	home := s.config.idle + "/" + s.config.idleInTransaction
+	return q.Lease != "" && !q.Sure && !(s.xact != q.Marked && home == q.Home) && (q.Gen == "" || s.witness == q.Gen)
+}
+
+// begin begins a transaction of the caller's.
+func (s *session) begin() {
+	s.xact++
+	s.tx = &transaction{s.config, s.config, s.witness}
+}
+
+// finish ends it.
+func (s *session) finish(commit bool) {
+	if s.tx == nil {
+		return
+	}
+	if s.config = s.tx.base; !commit {
+		s.config, s.witness = s.tx.before, s.tx.witness
+	}
+	s.tx = nil
 }
 
 // unexpected fails the test, and the statement with it.

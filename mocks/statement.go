@@ -26,6 +26,7 @@ const (
 	line       verb = "line"      // the tickets of those who wait
 	mark       verb = "Mark"      // before the first lock
 	end        verb = "End"       // of the session, before the driver's Close
+	lease      verb = "Lease"     // what became of the settings
 )
 
 // A shape says how to read a statement and what it returns. sqlc's Params have
@@ -48,6 +49,7 @@ var shapes = map[string]shape{
 	"Release":           {release, db.ReleaseParams{}, struct{ Pid int64 }{}},
 	"ReleaseWith":       {release, db.ReleaseWithParams{}, db.ReleaseWithRow{}},
 	"ReleaseAudited":    {release, db.ReleaseAuditedParams{}, db.ReleaseAuditedRow{}},
+	"Lease":             {lease, db.LeaseParams{}, db.LeaseRow{}},
 	"Undo":              {undo, db.UndoParams{}, struct{ Undone bool }{}},
 	"Terminate":         {terminate, db.TerminateParams{}, struct{ Terminated bool }{}},
 	"Turn":              {tryAcquire, db.TurnParams{}, db.TurnRow{}},
@@ -65,7 +67,7 @@ var shapes = map[string]shape{
 var names = func() map[string]string {
 	names := make(map[string]string)
 	for _, query := range []string{
-		db.Mark, db.TryAcquire, db.TryAcquireWith, db.TryAcquireAudited, db.Refresh, db.RefreshAudited, db.Release, db.ReleaseWith, db.ReleaseAudited, db.Undo, db.Terminate, db.Turn, db.Ahead, db.TakeTicket, db.TakeNext, db.DropTicket, db.UndoTicket, db.PrepareWait, db.AuditLost, db.CloseDead,
+		db.Mark, db.TryAcquire, db.TryAcquireWith, db.TryAcquireAudited, db.Refresh, db.RefreshAudited, db.Release, db.ReleaseWith, db.ReleaseAudited, db.Undo, db.Terminate, db.Turn, db.Ahead, db.TakeTicket, db.TakeNext, db.DropTicket, db.UndoTicket, db.PrepareWait, db.AuditLost, db.CloseDead, db.Lease,
 	} {
 		names[db.OneLine(query)] = commentOf(query)
 	}
@@ -127,6 +129,9 @@ type question struct {
 
 	SetIdle, SetIdleInTransaction string
 	Xact                          int64
+	Sure, Temporary               bool
+	Marked                        int64
+	Home, Gen                     string
 }
 
 func (q *question) key() pglock.Key { return pglock.Key(q.Key) }
@@ -178,6 +183,8 @@ type answer struct {
 	Ended             bool
 	Xact, DeadlockMs  int64
 	Sets              bool
+	Witness           string
+	Temporary         bool
 }
 
 // row makes the row of the statement of that name.

@@ -25,13 +25,26 @@
 // the one that frees the last. Every statement of ours on the session restarts
 // it. Several locks on one session share the shortest TTL there: when nothing
 // was sent for that long, all of them are lost. The holder counts from before
-// the last refresh was sent, so it knows before the server acts. If the lock is
-// taken in a transaction that is rolled back, the lock stays but the server's
-// lease goes with the settings, until the next Refresh sets it again; if it is
-// released in one, the lease's settings come back with the rollback and stay.
+// the last refresh was sent, so it knows before the server acts.
+//
 // Before PostgreSQL 14 there is no idle_session_timeout: then only the holder
 // keeps time, and a warning says so once.
 // https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-IDLE-SESSION-TIMEOUT
+//
+// # The lease in a transaction
+//
+// The settings belong to the caller's transaction, if there is one, and a rollback
+// takes back what was set in it, though not the locks. After an acquire that is
+// rolled back the lock stays without the server's lease until the next Refresh.
+// After a release that is rolled back the lease of the released lock is there again.
+// So the other locks of the session, those without a TTL too, count on that lease
+// until a statement of ours shows that the transaction is over: refresh one of them
+// then, which sets the right lease. The next acquire on the session and Session.Close
+// do so as well. Where no such statement follows the rollback, the lease stays on the
+// connection and ends it, for its next user too, when it was idle for that long:
+// release outside of the transaction, or Close after it. What SET LOCAL has set is
+// never taken for the caller's own: a lease under it is one of the transaction alone,
+// and that of the session begins with the first Refresh after it.
 //
 // # The caller's connection
 //
@@ -95,6 +108,7 @@
 // that is asked for a lock has advisory locks for another client. For that the
 // setting swanlock.session marks each session as ours before the first lock, and
 // again where a rollback or DISCARD ALL took the mark, in a statement of its own;
-// it stays there. Two targets whose keys collide exclude each other, which is
+// it stays there, and with it swanlock.lease, the number of the last change of the
+// lease. Two targets whose keys collide exclude each other, which is
 // safe, only slower.
 package pglock

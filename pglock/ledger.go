@@ -53,7 +53,7 @@ type ledger struct {
 	tickets   map[*ticket]struct{}     // its places in line
 	abandoned []*ticket                // those of them that nobody waits on any more
 	lease     lease                    // the shortest TTL of the locks, or what owner has set; from the last statement on
-	saved     timeouts                 // the caller's own settings, while there is a lease
+	settings  settings                 // behind the lease
 	places    map[*placeLease]struct{} // those whose waiters want a lease
 	timer     *time.Timer              // ends what has expired
 	wake      time.Time                // when the timer goes off
@@ -117,8 +117,8 @@ func (led *ledger) enter(conn *sql.Conn, r request) (e entry, err error) {
 	e = entry{unsettled: len(led.unsettled)+len(led.abandoned) > 0 || led.leftPlaceLocked() != nil, held: led.locks[lockID{key: r.key}]}
 	if r.TTL > 0 && led.owner == nil {
 		ttl := r.TTL
-		if led.lease.ttl > 0 {
-			ttl = min(ttl, led.lease.ttl)
+		if shortest := led.wantLocked(nil); shortest > 0 {
+			ttl = min(ttl, shortest)
 		}
 		e.lease = timeouts{}.of(ttl).idleInTransaction
 	}
@@ -127,17 +127,12 @@ func (led *ledger) enter(conn *sql.Conn, r request) (e entry, err error) {
 
 // add enters a lock that the server has granted to a statement that was sent at
 // the time given. It returns why the lock is over, if it is.
-func (led *ledger) add(h *hold, saved timeouts, sent time.Time) error {
+func (led *ledger) add(h *hold, sent time.Time) error {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	led.locks[h.id] = h
 	led.touchLocked(sent)
-	if ttl := h.info.TTL; ttl > 0 && led.owner == nil {
-		if led.lease.ttl == 0 {
-			led.lease.ttl, led.saved = ttl, saved
-		}
-		led.lease.ttl = min(led.lease.ttl, ttl)
-	}
+	led.countLocked()
 	now := time.Now()
 	if h.lease.ttl > 0 || led.lease.ttl > 0 {
 		led.armLocked(min(h.lease.left(now), led.lease.left(now)))
@@ -245,8 +240,8 @@ func (led *ledger) nextUnsettled() (*hold, *ticket) {
 }
 
 // settled notes what the server said of an unlock: whether the session held h
-// until then. The session's lease is next from now on. It returns why h is over.
-func (led *ledger) settled(h *hold, held bool, next time.Duration) error {
+// until then. It returns why h is over.
+func (led *ledger) settled(h *hold, held bool) error {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	if held {
@@ -254,19 +249,19 @@ func (led *ledger) settled(h *hold, held bool, next time.Duration) error {
 	} else {
 		h.endLocked(lost(errNotHeld))
 	}
-	led.removeLocked(h, next)
+	led.removeLocked(h)
 	return h.err
 }
 
 // removeLocked strikes out a lock that the server does not hold for us any more.
-func (led *ledger) removeLocked(h *hold, next time.Duration) {
+func (led *ledger) removeLocked(h *hold) {
 	led.unsettled = slices.DeleteFunc(led.unsettled, func(o *hold) bool { return o == h })
 	if led.locks[h.id] != h {
 		return
 	}
 	delete(led.locks, h.id)
 	h.letGoLocked()
-	led.lease.ttl = next
+	led.countLocked()
 	if len(led.locks) == 0 {
 		led.disarmLocked()
 	}
@@ -295,40 +290,11 @@ func (led *ledger) takenThrough(a *access) (holds []*hold, tickets []*ticket) {
 	return holds, tickets
 }
 
-// leaseWithout returns the session's lease once h is removed, and the settings
-// that implement it.
-func (led *ledger) leaseWithout(h *hold) (time.Duration, timeouts) {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	if h.info.TTL == 0 || led.locks[h.id] != h || led.owner != nil {
-		return led.lease.ttl, timeouts{}
-	}
-	var next time.Duration
-	for _, other := range led.locks {
-		if ttl := other.info.TTL; other != h && ttl > 0 && (next == 0 || ttl < next) {
-			next = ttl
-		}
-	}
-	if next = led.placesLocked(nil, next); next == 0 {
-		return 0, led.saved
-	}
-	return next, led.saved.of(next)
-}
-
-// settings returns what the server's settings must be now.
-func (led *ledger) settings() timeouts {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	if led.lease.ttl == 0 || led.owner != nil {
-		return timeouts{}
-	}
-	return led.saved.of(led.lease.ttl)
-}
-
 // own makes o the owner of the session, whose lease is l. A nil one ends that.
 func (led *ledger) own(o owner, l lease) {
 	led.mu.Lock()
 	led.owner, led.lease = o, l
+	led.settings = settings{gen: led.settings.gen}
 	led.mu.Unlock()
 }
 

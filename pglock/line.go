@@ -303,7 +303,7 @@ func (tn turn) lookAhead(ctx context.Context, t *ticket) error {
 func (tn turn) complete(ctx context.Context, h *hold) error {
 	granted := h.info.AcquiredAt
 	if !h.Fence && !tn.audit && (h.TTL == 0 || tn.led.owned()) {
-		over := tn.led.add(h, timeouts{}, granted)
+		over := tn.led.add(h, granted)
 		if late := h.tooLate(ctx, over); late != nil {
 			tn.release(h)
 			return late
@@ -323,7 +323,7 @@ func (tn turn) complete(ctx context.Context, h *hold) error {
 		return err
 	}
 	h.info.AcquiredAt = granted
-	row, err := tn.unlock(h, timeouts{}, false, false)
+	row, err := tn.unlock(h, change{}, false, false)
 	if err == nil && (row.Pid != h.pid || !row.Released) {
 		err = ErrPooler
 	}

@@ -58,18 +58,21 @@ func (tn turn) leasePlace(r request) (*placeLease, error) {
 // leavePlace puts the settings back for a waiter that leaves without the lock. If
 // that fails on a session that lives, settle does it later.
 func (tn turn) leavePlace(p *placeLease) error {
-	next, set, ok := tn.led.leaseWithoutPlace(p)
+	c, ok := tn.led.leaseWithoutPlace(p)
 	if !ok {
 		return tn.led.alive()
 	}
-	if set != (timeouts{}) {
-		_, err := look(context.Background(), tn, (*db.Queries).PrepareWait,
-			db.PrepareWaitParams{Pid: p.pid, SetIdle: set.idle, SetIdleInTransaction: set.idleInTransaction})
+	if c.gen != "" {
+		row, err := tn.set(c.timeouts, false, c.gen)
 		if err != nil {
 			return err
 		}
+		tn.led.changed(c, row.Xact)
 	}
-	tn.led.removePlace(p, next)
+	tn.led.removePlace(p)
+	if c.gen != "" && !tn.led.empty() {
+		return tn.confirm()
+	}
 	return nil
 }
 
@@ -96,7 +99,8 @@ const (
 func (led *ledger) leasedWithin(ttl time.Duration) bool {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	return led.owner != nil || led.lease.ttl > 0 && led.lease.ttl <= ttl
+	want := led.wantLocked(nil)
+	return led.owner != nil || want > 0 && want <= ttl && !led.settings.temporary
 }
 
 // addPlace notes a place, if r wants a lease, and the settings that were before, if
@@ -113,12 +117,13 @@ func (led *ledger) addPlace(p *placeLease, r request, saved timeouts, sent time.
 	if led.places == nil {
 		led.places = make(map[*placeLease]struct{})
 	}
+	had := led.wantLocked(nil) > 0
 	led.places[p] = struct{}{}
 	if !sent.IsZero() {
-		if led.lease.ttl == 0 {
-			led.saved = saved
+		if known := had && !led.settings.temporary; !known {
+			led.settings.home, led.settings.known, led.settings.temporary = saved, true, false
 		}
-		led.lease.ttl = p.ttl
+		led.countLocked()
 		led.touchLocked(sent)
 		if len(led.locks) > 0 {
 			led.armLocked(led.lease.left(time.Now()))
@@ -138,46 +143,33 @@ func (led *ledger) placesLocked(except *placeLease, best time.Duration) time.Dur
 	return best
 }
 
-// leaseWithoutPlace returns the session's lease once p is left, and the settings
-// that implement it, if they change. ok is false if there is no such place.
-func (led *ledger) leaseWithoutPlace(p *placeLease) (next time.Duration, set timeouts, ok bool) {
+// leaseWithoutPlace returns the session's settings once p is left. ok is false if
+// there is no such place.
+func (led *ledger) leaseWithoutPlace(p *placeLease) (c change, ok bool) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	if _, ok = led.places[p]; !ok {
-		return 0, set, false
+		return c, false
 	}
 	p.left = true
-	for _, h := range led.locks {
-		if ttl := h.info.TTL; ttl > 0 && (next == 0 || ttl < next) {
-			next = ttl
-		}
-	}
-	next = led.placesLocked(p, next)
-	switch {
-	case next == led.lease.ttl:
-	case next == 0:
-		set = led.saved
-	default:
-		set = led.saved.of(next)
-	}
-	return next, set, true
+	was := led.wantLocked(nil)
+	delete(led.places, p)
+	c = led.changeLocked(was, led.wantLocked(nil))
+	led.places[p] = struct{}{}
+	return c, true
 }
 
-// removePlace strikes p out, and notes the session's lease.
-func (led *ledger) removePlace(p *placeLease, next time.Duration) {
+// removePlace strikes p out.
+func (led *ledger) removePlace(p *placeLease) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	delete(led.places, p)
-	if led.owner == nil {
-		led.lease.ttl = next
-	}
+	led.countLocked()
 }
 
 // served strikes p out, whose waiter has the lock: the lease is the lock's now.
 func (led *ledger) served(p *placeLease) {
-	led.mu.Lock()
-	delete(led.places, p)
-	led.mu.Unlock()
+	led.removePlace(p)
 }
 
 // leftPlaceLocked returns a place that was left, and the settings with it, or nil.

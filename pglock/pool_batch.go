@@ -229,7 +229,7 @@ func (b batcher) sendBatch(releases, acquires []*op) {
 		}
 		o.h.pid = row.Pid
 		o.h.began(sent)
-		over := b.led.add(o.h, s.savedSettings, sent)
+		over := b.led.add(o.h, sent)
 		if o.err = o.h.tooLate(o.ctx, over); o.err != nil {
 			b.release(o.h)
 		}
@@ -251,7 +251,7 @@ func (s *poolSession) array(ops []*op, number func(*op) int64) string {
 
 // released notes what the server said of an unlock.
 func (b batcher) released(h *hold, held bool) error {
-	if err := b.led.settled(h, held, time.Duration(b.s.serverLease.Load())); !errors.Is(err, swanlock.ErrReleased) {
+	if err := b.led.settled(h, held); !errors.Is(err, swanlock.ErrReleased) {
 		return err
 	}
 	return nil

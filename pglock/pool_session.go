@@ -109,6 +109,9 @@ func (s *poolSession) connect(ctx context.Context) (err error) {
 	if err := tn.settle(); err != nil { // somebody may have given it back with locks on it
 		return errors.Join(err, conn.Close())
 	}
+	if err := tn.confirm(); err != nil { // or with a lease that a rollback has brought back
+		return errors.Join(err, conn.Close())
+	}
 	if err := s.begin(ctx, tn); err != nil {
 		tn.destroy(err)
 		return err

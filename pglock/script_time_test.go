@@ -235,8 +235,8 @@ func TestScriptedExpiredInTheAudit(t *testing.T) {
 		lock := s.take("t", swanlock.WithTTL(time.Second))
 		<-lock.Done()
 		any := sqlmock.AnyArg()
-		s.pg.ExpectQuery("UPDATE public.lock_audit SET released_at = GREATEST").WithArgs(any, any, "expired", any, any, any, any).
-			WillReturnRows(sqlmock.NewRows([]string{"pid", "released", "lease"}).AddRow(lock.(*pglock.PostgresLock).BackendPID(), true, ""))
+		s.pg.ExpectQuery("UPDATE public.lock_audit SET released_at = GREATEST").WithArgs(any, any, any, "expired", any, any, any, any).
+			WillReturnRows(sqlmock.NewRows([]string{"pid", "released", "xact", "lease"}).AddRow(lock.(*pglock.PostgresLock).BackendPID(), true, 7, ""))
 		s.is(lock.Release(ctxBG), swanlock.ErrExpired)
 		s.destroyed(false)
 	})

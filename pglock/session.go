@@ -71,8 +71,9 @@ func locked(l *PostgresLock, err error) (swanlock.DistributedLock, error) {
 }
 
 // Close releases the locks that this Session took and lets go of its prepared
-// statements. The connection stays open and as it was before, but for the setting
-// swanlock.session, which nothing else reads. A second call does nothing. If ctx
+// statements. The connection stays open and as it was before, but for settings
+// named swanlock, which nothing else reads, and for what the caller's own transaction
+// may still bring back (see the package's documentation). A second call does nothing. If ctx
 // ends first, what is left is done in the background.
 func (s *Session) Close(ctx context.Context) error {
 	a := s.a
@@ -88,7 +89,7 @@ func (s *Session) Close(ctx context.Context) error {
 	}
 	err = turn{a, led}.soon(ctx, func(tn turn) error {
 		errs := tn.releaseAll()
-		return errors.Join(append(errs, tn.settle(), tn.unprepare())...)
+		return errors.Join(append(errs, tn.settle(), tn.confirm(), tn.unprepare())...)
 	})
 	if errors.Is(err, errLeft) {
 		return fmt.Errorf("pglock: close: %w", err)

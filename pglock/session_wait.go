@@ -63,6 +63,10 @@ func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bo
 		if _, err := tn.ready(r); err != nil {
 			return err
 		}
+		if err := tn.confirm(); err != nil { // it may wait long
+			return err
+		}
+		tn.led.settings.marked = 0
 		if t == nil {
 			p, err := tn.leasePlace(r)
 			if err != nil {

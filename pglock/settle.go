@@ -29,6 +29,7 @@ func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
 	row, err := tn.try(ctx, h, lease)
 	if err == nil && row.answer == notOurs {
 		// The mark is gone: a rollback or DISCARD ALL took it.
+		tn.led.marked = false
 		if err := tn.mark(ctx); err != nil {
 			return err
 		}
@@ -39,8 +40,13 @@ func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
 		if tn.audit && sqlState(err) == noTable {
 			tn.led.schema = "" // The table is gone: the next acquire looks where it is now.
 		}
+		tn.led.settings.marked = 0
 		tn.undo(h, err)
 		return explain(err, tn.audit)
+	}
+	settings := tn.led.tried(row, lease)
+	if row.answer < 0 {
+		settings(tn)
 	}
 	switch row.answer {
 	case heldElsewhere:
@@ -59,7 +65,8 @@ func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
 	}
 	h.info.Fence = uint64(row.answer)
 	h.began(sent)
-	over := tn.led.add(h, row.saved, sent)
+	over := tn.led.add(h, sent)
+	settings(tn)
 	if lease != "" {
 		tn.warnLeaseless(row.saved)
 	}
@@ -152,7 +159,7 @@ func (tn turn) settle() error {
 // renew proves the lock and restarts its TTL.
 func (tn turn) renew(ctx context.Context, h *hold) error {
 	sent := time.Now()
-	row, err := tn.refresh(ctx, h, tn.led.settings())
+	row, err := tn.refresh(ctx, h, tn.led.wanted())
 	if err != nil {
 		return tn.examine(h, err)
 	}
@@ -160,6 +167,12 @@ func (tn turn) renew(ctx context.Context, h *hold) error {
 		return err
 	}
 	tn.led.renewed(sent, func(other *hold) bool { return other == h })
+	switch reverted := tn.led.saw(row.Xact, row.Witness); {
+	case tn.led.settings.temporary:
+		tn.learn()
+	case reverted:
+		tn.putAgain()
+	}
 	tn.settle() // the lease that was set again is also that of a lock that has ended
 	return h.over()
 }
@@ -221,15 +234,15 @@ func (tn turn) release(h *hold) error {
 	if !tn.led.contains(h) { // its session is gone, or it was settled meanwhile
 		return h.over()
 	}
-	next, settings := tn.led.leaseWithout(h)
+	c := tn.led.leaseWithout(h)
 	expired := errors.Is(h.over(), swanlock.ErrExpired)
 	sent := time.Now()
-	row, err := tn.unlock(h, settings, h.audit != 0, expired)
+	row, err := tn.unlock(h, c, h.audit != 0, expired)
 	var unaudited error
 	if sqlState(err) != "" && !(h.Shared && tn.led.hasOtherReader(h.key, h)) {
 		// The server spoke, so the session lives: ask it for the unlock alone.
 		unaudited = explain(err, h.audit != 0)
-		row, err = tn.unlock(h, settings, false, expired)
+		row, err = tn.unlock(h, c, false, expired)
 	}
 	if err != nil {
 		tn.destroy(explain(err, false))
@@ -239,7 +252,12 @@ func (tn turn) release(h *hold) error {
 		return tn.strayed(h, row.Pid)
 	}
 	tn.led.touch(sent)
-	over := tn.led.settled(h, row.Released, next)
+	tn.led.changed(c, row.Xact)
+	over := tn.led.settled(h, row.Released)
+	tn.ease(h)
+	if c.gen != "" && !tn.led.empty() { // The other locks count on the shorter lease until then.
+		tn.confirm()
+	}
 	if !row.Released && h.audit != 0 && unaudited == nil {
 		tn.auditLost(h)
 	}

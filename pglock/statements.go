@@ -24,23 +24,30 @@ const (
 type tried struct {
 	answer int64    // 0 or the fence, or one of the above
 	saved  timeouts // what the lease's settings were
+
+	xact      int64  // 0: it does not say, nor the next two
+	witness   string // see settings
+	temporary bool
 }
 
 // try asks for the lock, with the lease that the session is to have.
 func (tn turn) try(ctx context.Context, h *hold, lease string) (tried, error) {
+	p := tn.led.premise()
 	switch {
 	case tn.audit:
 		h.schema = tn.led.schema
 		row, err := askAs(ctx, tn, tn.auditIn(h.schema), (*db.Queries).TryAcquireAudited, db.TryAcquireAuditedParams{
 			Key: int64(h.key), Shared: h.Shared, Fence: h.Fence, Lease: lease, Gate: h.gate, Session: tn.led.token,
+			Sure: p.sure, Marked: p.marked, Home: p.home, Gen: p.gen,
 			Target: h.target, Owner: h.Owner, TtlMs: milliseconds(h.TTL), Backend: tn.led.backend, Started: float64(tn.led.started) / 1e6})
 		h.pid, h.audit, h.staleRows = row.Pid, row.AuditID, row.Dead
-		return tried{row.Answer, timeouts{row.Idle, row.IdleInTransaction}}, err
-	case lease != "" || h.Shared || h.Fence || h.gate != 0:
+		return tried{row.Answer, timeouts{row.Idle, row.IdleInTransaction}, row.Xact, row.Witness, row.Temporary}, err
+	case lease != "" || h.Shared || h.Fence || h.gate != 0 || tn.led.pending():
 		row, err := ask(ctx, tn, (*db.Queries).TryAcquireWith, db.TryAcquireWithParams{
-			Key: int64(h.key), Shared: h.Shared, Fence: h.Fence, Lease: lease, Gate: h.gate, Session: tn.led.token})
+			Key: int64(h.key), Shared: h.Shared, Fence: h.Fence, Lease: lease, Gate: h.gate, Session: tn.led.token,
+			Sure: p.sure, Marked: p.marked, Home: p.home, Gen: p.gen})
 		h.pid = row.Pid
-		return tried{row.Answer, timeouts{row.Idle, row.IdleInTransaction}}, err
+		return tried{row.Answer, timeouts{row.Idle, row.IdleInTransaction}, row.Xact, row.Witness, row.Temporary}, err
 	default:
 		pid, err := ask(ctx, tn, (*db.Queries).TryAcquire, db.TryAcquireParams{Session: tn.led.token, Key: int64(h.key)})
 		h.pid = int32(pid)
@@ -68,10 +75,11 @@ func (tn turn) probe(h *hold) (db.RefreshRow, error) {
 type released struct {
 	Pid      int32
 	Released bool
+	Xact     int64 // if it had settings to change
 }
 
-// unlock frees the lock and sets the lease to t.
-func (tn turn) unlock(h *hold, t timeouts, audited, expired bool) (released, error) {
+// unlock frees the lock and changes the settings.
+func (tn turn) unlock(h *hold, c change, audited, expired bool) (released, error) {
 	ctx := context.Background()
 	switch {
 	case audited:
@@ -80,16 +88,16 @@ func (tn turn) unlock(h *hold, t timeouts, audited, expired bool) (released, err
 			reason = "expired"
 		}
 		row, err := askAs(ctx, tn, tn.auditIn(h.schema), (*db.Queries).ReleaseAudited, db.ReleaseAuditedParams{
-			Key: int64(h.key), Shared: h.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction,
-			AuditID: h.audit, EndReason: reason})
-		return released{row.Pid, row.Released}, err
-	case t == timeouts{} && !h.Shared:
+			Key: int64(h.key), Shared: h.Shared, Pid: h.pid, Idle: c.idle, IdleInTransaction: c.idleInTransaction,
+			Gen: c.gen, AuditID: h.audit, EndReason: reason})
+		return released{row.Pid, row.Released, row.Xact}, err
+	case c == change{} && !h.Shared:
 		pid, err := ask(ctx, tn, (*db.Queries).Release, db.ReleaseParams{Pid: int64(h.pid), Key: int64(h.key)})
-		return released{int32(max(pid, -pid)), pid > 0}, err
+		return released{Pid: int32(max(pid, -pid)), Released: pid > 0}, err
 	default:
 		row, err := ask(ctx, tn, (*db.Queries).ReleaseWith, db.ReleaseWithParams{
-			Key: int64(h.key), Shared: h.Shared, Pid: h.pid, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
-		return released{row.Pid, row.Released}, err
+			Key: int64(h.key), Shared: h.Shared, Pid: h.pid, Idle: c.idle, IdleInTransaction: c.idleInTransaction, Gen: c.gen})
+		return released{row.Pid, row.Released, row.Xact}, err
 	}
 }
 

@@ -214,6 +214,9 @@ func (tn turn) markInstead(ctx context.Context, instead string) error {
 		return fmt.Errorf("%w (process %d has locks for another client)", ErrPooler, row.Pid)
 	}
 	tn.led.marks(row)
+	if !tn.led.marked { // else the table alone was looked for
+		tn.led.read(row)
+	}
 	tn.led.marked, tn.led.schema = true, row.Schema
 	return nil
 }

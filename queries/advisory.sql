@@ -13,6 +13,14 @@
 -- behind the operators (int8and): all of OPERATOR() binds equally strongly.
 -- internal/sqlnames checks all that. The audit's table is public.lock_audit here; the
 -- schema is changed to the one that has it before the statement is sent.
+--
+-- xact tells transactions apart: it is when the statement's own began, in
+-- microseconds. Of two statements that follow each other, the second is in no
+-- transaction of the first's if they differ, and if nobody else could send in
+-- between, then neither is in one that lasts longer than itself. PostgreSQL has no
+-- function that says so of one statement. witness is the setting swanlock.lease, the
+-- number of the last change that made the lease longer: a rollback of that change
+-- takes it along, and unlike the lease's own settings no SET LOCAL hides it.
 
 -- name: Mark :one
 -- Makes this backend the session's, which the statements that take locks ask for:
@@ -38,6 +46,9 @@ SELECT
         ORDER BY pg_catalog.array_position(pg_catalog.current_schemas(false), n.nspname)
         LIMIT 1
     ), '')::varchar AS schema,
+    (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact,
+    COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
+    pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
     (CASE
         WHEN pg_catalog.current_setting('crdb_version', true) IS NOT NULL
             OR pg_catalog.current_setting('yb_silence_advisory_locks_not_supported_error', true) OPERATOR(pg_catalog.=) 'on' THEN -5
@@ -96,21 +107,37 @@ END)::bigint AS pid;
 -- own, and first, because it calls volatile functions. gate is the hash of
 -- the line that this try does not overtake (see line.sql), or 0; it is locked until the
 -- transaction ends, so it is for sessions without one. idle is ''
--- where the server has no idle_session_timeout (before PostgreSQL 14).
+-- where the server has no idle_session_timeout (before PostgreSQL 14). temporary
+-- says that the lease ends with the transaction, as what the settings are now may be
+-- a SET LOCAL: the caller's own are not known to be the ones that it would replace. They
+-- are, if that is sure, or they are the ones of home (idle/idle_in_transaction) in
+-- another transaction than marked, or a lease of ours that a rollback has
+-- brought back, as the witness is not gen.
 SELECT
     l.pid,
     l.answer,
     l.idle,
     l.idle_in_transaction,
+    l.xact,
+    l.witness,
+    (l.answer OPERATOR(pg_catalog.>=) 0 AND l.temporary)::boolean AS temporary,
     (CASE WHEN l.answer OPERATOR(pg_catalog.>=) 0 AND @lease::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.textcat(
-        CASE WHEN l.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @lease, false) ELSE '' END,
-        pg_catalog.set_config('idle_in_transaction_session_timeout', @lease, false))
+        CASE WHEN l.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @lease, l.temporary) ELSE '' END,
+        pg_catalog.set_config('idle_in_transaction_session_timeout', @lease, l.temporary))
     ELSE '' END)::varchar AS lease
 FROM (
     SELECT
+        t.pid, t.idle, t.idle_in_transaction, t.xact, t.witness, t.answer,
+        (@lease::varchar OPERATOR(pg_catalog.<>) '' AND NOT (@sure::boolean
+            OR t.xact OPERATOR(pg_catalog.<>) @marked::bigint
+                AND pg_catalog.textcat(t.idle, pg_catalog.textcat('/', t.idle_in_transaction)) OPERATOR(pg_catalog.=) @home::varchar
+            OR @gen::varchar OPERATOR(pg_catalog.<>) '' AND t.witness OPERATOR(pg_catalog.<>) @gen))::boolean AS temporary
+    FROM (SELECT
         pg_catalog.pg_backend_pid()::integer AS pid,
         COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
         pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
+        (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact,
+        COALESCE(pg_catalog.current_setting('swanlock.lease', true), '')::varchar AS witness,
         (CASE
             WHEN @fence::boolean AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
             WHEN (pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.=) @session::varchar) IS NOT TRUE THEN -4
@@ -127,6 +154,7 @@ FROM (
             END
             ELSE -1
         END)::bigint AS answer
+    ) t
 ) l;
 
 -- name: Refresh :one
@@ -135,6 +163,8 @@ FROM (
 SELECT
     h.pid,
     h.held,
+    (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact,
+    COALESCE(pg_catalog.current_setting('swanlock.lease', true), '')::varchar AS witness,
     (CASE WHEN h.held THEN pg_catalog.textcat(
         CASE WHEN @idle::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @idle, false) ELSE '' END,
         CASE WHEN @idle_in_transaction::varchar OPERATOR(pg_catalog.<>) ''
@@ -162,18 +192,45 @@ END)::bigint AS pid;
 
 -- name: ReleaseWith :one
 -- As Release, of a reader's lock too, and puts back the settings that the lease
--- had changed.
+-- had changed. gen is the witness of that, '' if the lease does not get longer.
 SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
     (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) @pid::integer THEN false
         WHEN @shared::boolean THEN pg_catalog.pg_advisory_unlock_shared(@key::bigint)
         ELSE pg_catalog.pg_advisory_unlock(@key)
     END)::boolean AS released,
-    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid THEN pg_catalog.textcat(
+    (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact,
+    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid THEN pg_catalog.textcat(pg_catalog.textcat(
         CASE WHEN @idle::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @idle, false) ELSE '' END,
         CASE WHEN @idle_in_transaction::varchar OPERATOR(pg_catalog.<>) ''
-            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END)
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END),
+        CASE WHEN @gen::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('swanlock.lease', @gen, false) ELSE '' END)
     ELSE '' END)::varchar AS lease;
+
+-- name: Lease :one
+-- Says what the settings are and whose, and then sets those that are not '', for the
+-- session or for the transaction, and gen as the witness.
+SELECT
+    s.pid,
+    s.xact,
+    s.witness,
+    s.idle,
+    s.idle_in_transaction,
+    (CASE WHEN s.pid OPERATOR(pg_catalog.=) @pid::integer THEN pg_catalog.textcat(pg_catalog.textcat(
+        CASE WHEN @set_idle::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @set_idle, @temporary::boolean) ELSE '' END,
+        CASE WHEN @set_idle_in_transaction::varchar OPERATOR(pg_catalog.<>) ''
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', @set_idle_in_transaction, @temporary) ELSE '' END),
+        CASE WHEN @gen::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('swanlock.lease', @gen, false) ELSE '' END)
+    ELSE '' END)::varchar AS lease
+FROM (
+    SELECT
+        pg_catalog.pg_backend_pid()::integer AS pid,
+        (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact,
+        COALESCE(pg_catalog.current_setting('swanlock.lease', true), '')::varchar AS witness,
+        COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
+        pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction
+    OFFSET 0
+) s;
 
 -- name: Undo :one
 -- Unlocks what a try that failed may have taken all the same. It asks first,

@@ -9,7 +9,7 @@
 -- grant has proven somebody gone who has an open row for this key, which CloseDead
 -- is to close; a reader's grant proves that of no other reader. -6: the texts are not
 -- ASCII, and the session takes the UTF-8 that we send for something else.
-WITH l AS MATERIALIZED (
+WITH t AS MATERIALIZED (
     SELECT
         pg_catalog.pg_backend_pid()::integer AS pid,
         (CASE
@@ -29,8 +29,18 @@ WITH l AS MATERIALIZED (
                         THEN pg_catalog.current_setting('swanlock.fence_offset', true)::bigint END, 0)) END
             ELSE -1
         END)::bigint AS answer,
+        (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact,
+        COALESCE(pg_catalog.current_setting('swanlock.lease', true), '')::varchar AS witness,
         COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
         pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction
+), l AS MATERIALIZED (
+    SELECT
+        t.pid, t.idle, t.idle_in_transaction, t.xact, t.witness, t.answer,
+        (@lease::varchar OPERATOR(pg_catalog.<>) '' AND NOT (@sure::boolean
+            OR t.xact OPERATOR(pg_catalog.<>) @marked::bigint
+                AND pg_catalog.textcat(t.idle, pg_catalog.textcat('/', t.idle_in_transaction)) OPERATOR(pg_catalog.=) @home::varchar
+            OR @gen::varchar OPERATOR(pg_catalog.<>) '' AND t.witness OPERATOR(pg_catalog.<>) @gen))::boolean AS temporary
+    FROM t
 ), row AS (
     INSERT INTO public.lock_audit (target, key, owner, ttl_ms, mode, fence, backend_pid, backend_start, client_addr, acquired_at, refreshed_at)
     SELECT @target::varchar, @key::bigint, @owner::varchar, @ttl_ms::bigint, CASE WHEN @shared THEN 'shared' ELSE 'exclusive' END,
@@ -49,9 +59,12 @@ SELECT
     ))::boolean AS dead,
     l.idle,
     l.idle_in_transaction,
+    l.xact,
+    l.witness,
+    (l.answer OPERATOR(pg_catalog.>=) 0 AND l.temporary)::boolean AS temporary,
     (CASE WHEN l.answer OPERATOR(pg_catalog.>=) 0 AND @lease::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.textcat(
-        CASE WHEN l.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @lease, false) ELSE '' END,
-        pg_catalog.set_config('idle_in_transaction_session_timeout', @lease, false))
+        CASE WHEN l.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @lease, l.temporary) ELSE '' END,
+        pg_catalog.set_config('idle_in_transaction_session_timeout', @lease, l.temporary))
     ELSE '' END)::varchar AS lease
 FROM l LEFT JOIN row ON true;
 
@@ -104,6 +117,8 @@ WITH h AS MATERIALIZED (
 SELECT
     h.pid,
     h.held,
+    (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact,
+    COALESCE(pg_catalog.current_setting('swanlock.lease', true), '')::varchar AS witness,
     (CASE WHEN h.held THEN pg_catalog.textcat(
         CASE WHEN @idle::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @idle, false) ELSE '' END,
         CASE WHEN @idle_in_transaction::varchar OPERATOR(pg_catalog.<>) ''
@@ -133,10 +148,12 @@ WITH row AS (
 SELECT
     r.pid,
     r.released,
-    (CASE WHEN r.same THEN pg_catalog.textcat(
+    (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.transaction_timestamp()))::bigint AS xact,
+    (CASE WHEN r.same THEN pg_catalog.textcat(pg_catalog.textcat(
         CASE WHEN @idle::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @idle, false) ELSE '' END,
         CASE WHEN @idle_in_transaction::varchar OPERATOR(pg_catalog.<>) ''
-            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END)
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END),
+        CASE WHEN @gen::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('swanlock.lease', @gen, false) ELSE '' END)
     ELSE '' END)::varchar AS lease
 FROM r;
 
