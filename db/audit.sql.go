@@ -20,6 +20,32 @@ func (q *Queries) AuditLost(ctx context.Context, auditID int64) error {
 	return err
 }
 
+const AuditReleased = `-- name: AuditReleased :exec
+UPDATE public.lock_audit a SET
+    released_at = GREATEST(a.refreshed_at, LEAST(a.released_at,
+        pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) ($1::bigint OPERATOR(pg_catalog.*) interval '1 microsecond'), (
+        SELECT pg_catalog.min(n.acquired_at) FROM public.lock_audit n
+        WHERE n.key OPERATOR(pg_catalog.=) a.key AND n.id OPERATOR(pg_catalog.>) a.id
+            AND (n.mode OPERATOR(pg_catalog.=) 'exclusive' OR a.mode OPERATOR(pg_catalog.=) 'exclusive')))),
+    end_reason = $2::varchar
+WHERE a.id OPERATOR(pg_catalog.=) $3::bigint AND (a.released_at IS NULL OR a.end_reason OPERATOR(pg_catalog.=) 'killed')
+`
+
+type AuditReleasedParams struct {
+	At        int64
+	EndReason string
+	AuditID   int64
+}
+
+// Closes the row of a lock whose release could not, and was repeated without the
+// row: at is when that began, in microseconds since 1970. The interval ends where
+// the next begins, at the latest; who had that next lock may have taken this one's
+// holder for dead.
+func (q *Queries) AuditReleased(ctx context.Context, arg AuditReleasedParams) error {
+	_, err := q.db.ExecContext(ctx, AuditReleased, arg.At, arg.EndReason, arg.AuditID)
+	return err
+}
+
 const CloseDead = `-- name: CloseDead :exec
 UPDATE public.lock_audit a SET
     released_at = GREATEST(a.acquired_at, CASE WHEN g.mode OPERATOR(pg_catalog.=) 'shared' THEN a.refreshed_at ELSE LEAST(g.acquired_at, (

@@ -189,6 +189,8 @@ SELECT
     o.idle_in_transaction,
     o.room,
     o.deadlock_ms,
+    o.isolation,
+    pg_catalog.set_config('default_transaction_isolation', 'read committed', false)::varchar AS isolated,
     (CASE WHEN $1::varchar OPERATOR(pg_catalog.=) '' THEN '' ELSE pg_catalog.textcat(
         CASE WHEN o.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $1, false) ELSE '' END,
         pg_catalog.set_config('idle_in_transaction_session_timeout', $1, false))
@@ -201,6 +203,7 @@ FROM (
         ), 0)::bigint AS idle_ms,
         COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
         pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
+        pg_catalog.current_setting('default_transaction_isolation')::varchar AS isolation,
         pg_catalog.int8mul(pg_catalog.current_setting('max_locks_per_transaction')::bigint, pg_catalog.int8pl(
             pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('max_prepared_transactions')::bigint))::bigint AS room,
         (1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(pg_catalog.current_setting('deadlock_timeout') AS interval)))::bigint AS deadlock_ms
@@ -215,12 +218,15 @@ type PoolOpenRow struct {
 	IdleInTransaction string
 	Room              int64
 	DeadlockMs        int64
+	Isolation         string
+	Isolated          string
 	Lease             string
 }
 
 // Sets the session's lease, and says what must be known before locks are put on
 // it: idle_ms is the lease that it had, of its role perhaps, and room is for how
-// many locks the whole server has memory; deadlock_ms is as in PrepareWait.
+// many locks the whole server has memory; deadlock_ms is as in PrepareWait. The audit's
+// rows are written under read committed, so that no other session can make them fail.
 func (q *Queries) PoolOpen(ctx context.Context, lease string) (PoolOpenRow, error) {
 	row := q.db.QueryRowContext(ctx, PoolOpen, lease)
 	var i PoolOpenRow
@@ -231,6 +237,8 @@ func (q *Queries) PoolOpen(ctx context.Context, lease string) (PoolOpenRow, erro
 		&i.IdleInTransaction,
 		&i.Room,
 		&i.DeadlockMs,
+		&i.Isolation,
+		&i.Isolated,
 		&i.Lease,
 	)
 	return i, err
@@ -239,10 +247,11 @@ func (q *Queries) PoolOpen(ctx context.Context, lease string) (PoolOpenRow, erro
 const PoolShut = `-- name: PoolShut :one
 SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
-    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) $1::integer THEN '' ELSE pg_catalog.textcat(
+    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) $1::integer THEN '' ELSE pg_catalog.textcat(pg_catalog.textcat(
         CASE WHEN $2::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $2, false) ELSE '' END,
         CASE WHEN $3::varchar OPERATOR(pg_catalog.<>) ''
-            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', $3, false) ELSE '' END)
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', $3, false) ELSE '' END),
+        pg_catalog.set_config('default_transaction_isolation', $4::varchar, false))
     END)::varchar AS lease
 `
 
@@ -250,6 +259,7 @@ type PoolShutParams struct {
 	Pid               int32
 	Idle              string
 	IdleInTransaction string
+	Isolation         string
 }
 
 type PoolShutRow struct {
@@ -259,7 +269,12 @@ type PoolShutRow struct {
 
 // Puts back what PoolOpen has set.
 func (q *Queries) PoolShut(ctx context.Context, arg PoolShutParams) (PoolShutRow, error) {
-	row := q.db.QueryRowContext(ctx, PoolShut, arg.Pid, arg.Idle, arg.IdleInTransaction)
+	row := q.db.QueryRowContext(ctx, PoolShut,
+		arg.Pid,
+		arg.Idle,
+		arg.IdleInTransaction,
+		arg.Isolation,
+	)
 	var i PoolShutRow
 	err := row.Scan(&i.Pid, &i.Lease)
 	return i, err

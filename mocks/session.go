@@ -20,7 +20,7 @@ type session struct {
 	// trouble is what was last asked of a key, if it went wrong: pglock may ask
 	// more of its own accord.
 	trouble   map[pglock.Key]trouble
-	auditOwed bool // a release found an audited lock gone: its row is wrong
+	auditOwed bool // a release failed, or found an audited lock gone: its row is wrong
 	// turned is the step that a wait in line met: pglock may take the lock once
 	// more, for what else was asked for. Then it is stacked, for a moment.
 	turned  map[pglock.Key]*step
@@ -258,6 +258,7 @@ func (s *session) answer(q *question, as *step) answer {
 	a.Temporary = s.temporary(q)
 	if as.outcome == fails {
 		s.trouble[key] = trouble{q.verb, as.err}
+		s.auditOwed = s.auditOwed || q.verb == release && q.audited()
 		return a
 	}
 	if as.outcome == lost {

@@ -59,6 +59,7 @@ var shapes = map[string]shape{
 	"DropTicket":        {line, db.DropTicketParams{}, db.DropTicketRow{}},
 	"UndoTicket":        {line, db.UndoTicketParams{}, struct{ Tickets int64 }{}},
 	"PrepareWait":       {line, db.PrepareWaitParams{}, db.PrepareWaitRow{}},
+	"AuditReleased":     {auditLost, db.AuditReleasedParams{}, struct{}{}},
 	"AuditLost":         {auditLost, struct{ AuditID int64 }{}, struct{}{}},
 	"CloseDead":         {closeDead, struct{ AuditID int64 }{}, struct{}{}},
 }
@@ -67,7 +68,7 @@ var shapes = map[string]shape{
 var names = func() map[string]string {
 	names := make(map[string]string)
 	for _, query := range []string{
-		db.Mark, db.TryAcquire, db.TryAcquireWith, db.TryAcquireAudited, db.Refresh, db.RefreshAudited, db.Release, db.ReleaseWith, db.ReleaseAudited, db.Undo, db.Terminate, db.Turn, db.Ahead, db.TakeTicket, db.TakeNext, db.DropTicket, db.UndoTicket, db.PrepareWait, db.AuditLost, db.CloseDead, db.Lease,
+		db.Mark, db.TryAcquire, db.TryAcquireWith, db.TryAcquireAudited, db.Refresh, db.RefreshAudited, db.Release, db.ReleaseWith, db.ReleaseAudited, db.Undo, db.Terminate, db.Turn, db.Ahead, db.TakeTicket, db.TakeNext, db.DropTicket, db.UndoTicket, db.PrepareWait, db.AuditLost, db.CloseDead, db.AuditReleased, db.Lease,
 	} {
 		names[db.OneLine(query)] = commentOf(query)
 	}
@@ -130,7 +131,7 @@ type question struct {
 	SetIdle, SetIdleInTransaction string
 	Xact                          int64
 	Sure, Temporary               bool
-	Marked                        int64
+	Marked, At                    int64
 	Home, Gen                     string
 }
 

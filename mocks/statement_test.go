@@ -43,7 +43,7 @@ func TestStatementsAreRead(t *testing.T) {
 	try := question{Key: 1, Shared: true, Fence: true, Lease: "2", Target: "t", Owner: "o", TtlMs: 3, Session: "s", Instead: "i", Gate: 9, Backend: 10, Started: 11,
 		Sure: true, Marked: 12, Home: "h", Gen: "13"}
 	lock := question{Key: 1, Shared: true, Idle: "4", IdleInTransaction: "5", AuditID: 6, Pid: 7, EndReason: "r",
-		SetIdle: "8", SetIdleInTransaction: "9", Temporary: true, Gen: "10"}
+		SetIdle: "8", SetIdleInTransaction: "9", Temporary: true, Gen: "10", At: 11}
 	wait := question{Key: 1, Shared: true, Hash: 2, Hint: 8, Own: true, Ticket: 3, Ahead: 4, Lowest: 9, Shares: 10, Mine: true, Slice: "5", Known: "{6}", Pid: 7, SetIdle: "11", SetIdleInTransaction: "12", Xact: 13}
 	seen := make(map[string]bool)
 	for name, send := range map[string]func(){
@@ -59,6 +59,7 @@ func TestStatementsAreRead(t *testing.T) {
 		"ReleaseWith":       func() { q.ReleaseWith(ctx, fill[db.ReleaseWithParams](lock)) },
 		"ReleaseAudited":    func() { q.ReleaseAudited(ctx, fill[db.ReleaseAuditedParams](lock)) },
 		"Lease":             func() { q.Lease(ctx, fill[db.LeaseParams](lock)) },
+		"AuditReleased":     func() { q.AuditReleased(ctx, fill[db.AuditReleasedParams](lock)) },
 		"Undo":              func() { q.Undo(ctx, fill[db.UndoParams](lock)) },
 		"Terminate":         func() { q.Terminate(ctx, fill[db.TerminateParams](lock)) },
 		"Turn":              func() { q.Turn(ctx, fill[db.TurnParams](wait)) },

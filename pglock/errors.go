@@ -77,6 +77,8 @@ const (
 	duplicatePreparedStatement = "42P05"
 	diskFull                   = "53100"
 	outOfMemory                = "53200"
+	serializationFailure       = "40001"
+	deadlockDetected           = "40P01"
 	lockNotAvailable           = "55P03"
 	queryCanceled              = "57014"
 	adminShutdown              = "57P01" // as pg_terminate_backend's
@@ -112,6 +114,10 @@ func explain(err error, audited bool) error {
 		return fmt.Errorf("%w: the database's encoding does not have what is in the target or the owner: use names that it has, or a database in UTF8: %w", ErrAudit, err)
 	case audited && state == insufficientPrivilege:
 		return fmt.Errorf("%w: grant SELECT, INSERT and UPDATE on lock_audit: %w", ErrAudit, err)
+	case audited && (state == serializationFailure || state == deadlockDetected):
+		return fmt.Errorf("%w: others got in its way again and again: %w", ErrAudit, err)
+	case audited && (state == lockNotAvailable || state == queryCanceled):
+		return fmt.Errorf("%w in the time that the role has for it: %w", ErrAudit, err)
 	case audited && (state == diskFull || len(state) == 5 && state[:2] == "23"):
 		return fmt.Errorf("%w: %w", ErrAudit, err)
 	case state == insufficientPrivilege:

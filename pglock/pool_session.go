@@ -32,6 +32,7 @@ type poolSession struct {
 	led           *ledger
 	pid           int32
 	savedSettings timeouts     // what the settings were
+	isolation     string       // and the isolation of a transaction
 	serverLease   atomic.Int64 // a time.Duration: ours, or that of the role
 
 	combiner
@@ -44,6 +45,9 @@ type poolSession struct {
 
 // connecting is how long a new session may take, if no caller has a later deadline.
 const connecting = 10 * time.Second
+
+// readCommitted is the isolation of a pool's statements.
+const readCommitted = "read committed"
 
 // leaseOf is the lease of the sessions for locks with that TTL: the two highest
 // bits of its milliseconds, so that a few sessions do for all of them.
@@ -154,6 +158,7 @@ func (s *poolSession) begin(ctx context.Context, tn turn) error {
 		return explain(err, false)
 	}
 	s.pid, s.savedSettings = row.Pid, timeouts{row.Idle, row.IdleInTransaction}
+	s.isolation = row.Isolation
 	s.p.measured(row.Room)
 	tn.led.deadlock = time.Duration(row.DeadlockMs) * time.Millisecond
 	kept := wanted
@@ -415,10 +420,13 @@ func (s *poolSession) close(tn turn) error {
 	if tn.led.alive() != nil {
 		return errors.Join(errs...)
 	}
-	if s.leaseNow() > 0 {
-		_, err := ask(context.Background(), tn, (*db.Queries).PoolShut,
-			db.PoolShutParams{Pid: s.pid, Idle: s.savedSettings.idle, IdleInTransaction: s.savedSettings.idleInTransaction})
-		if err != nil {
+	leased := s.leaseNow() > 0
+	if leased || s.isolation != readCommitted {
+		was := db.PoolShutParams{Pid: s.pid, Isolation: s.isolation}
+		if leased {
+			was.Idle, was.IdleInTransaction = s.savedSettings.idle, s.savedSettings.idleInTransaction
+		}
+		if _, err := ask(context.Background(), tn, (*db.Queries).PoolShut, was); err != nil {
 			tn.destroy(err)
 			return errors.Join(errs...)
 		}

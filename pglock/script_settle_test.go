@@ -378,7 +378,8 @@ func TestScriptedErrorsAreExplained(t *testing.T) {
 		{"53100", nil, pglock.ErrAudit},
 		{"23505", nil, pglock.ErrAudit},
 		{"23514", nil, pglock.ErrAudit},
-		{"57014", nil, nil},
+		{"57014", nil, pglock.ErrAudit},
+		{"55P03", nil, pglock.ErrAudit},
 		{"XX000", nil, nil},
 	} {
 		all := []error{pglock.ErrAbortedTransaction, pglock.ErrStandby, pglock.ErrLockTableFull, pglock.ErrDenied, pglock.ErrAudit}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -27,6 +28,13 @@ func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
 	}
 	sent := time.Now()
 	row, err := tn.try(ctx, h, lease)
+	for n := 1; err != nil && tn.audit && inTheWay(err); n++ {
+		if err = tn.undo(h, err); !tn.again(ctx, err, n) {
+			return explain(err, true)
+		}
+		sent = time.Now()
+		row, err = tn.try(ctx, h, lease)
+	}
 	if err == nil && row.answer == notOurs {
 		// The mark is gone: a rollback or DISCARD ALL took it.
 		tn.led.marked = false
@@ -41,8 +49,7 @@ func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
 			tn.led.schema = "" // The table is gone: the next acquire looks where it is now.
 		}
 		tn.led.settings.marked = 0
-		tn.undo(h, err)
-		return explain(err, tn.audit)
+		return explain(tn.undo(h, err), tn.audit)
 	}
 	settings := tn.led.tried(row, lease)
 	if row.answer < 0 {
@@ -85,24 +92,31 @@ func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
 // undo makes sure that a try that failed with err has left nothing: an error
 // does not mean that the lock was not granted. If the server spoke, the session
 // is asked to unlock; otherwise, or if it cannot, it is destroyed.
-func (tn turn) undo(h *hold, err error) {
+//
+// It returns err, and with it that the caller's transaction has failed.
+func (tn turn) undo(h *hold, err error) error {
 	switch state := sqlState(err); {
 	case notSent(err), state == inFailedTransaction, state == noPreparedStatement, state == duplicatePreparedStatement:
-		return // refused before it ran
+		return err // refused before it ran
 	case state == "":
 	case h.Shared && tn.led.hasOtherReader(h.key, h):
 		// An unlock might release the other reader's lock: the session is destroyed
 		// instead.
 	default:
-		if tn.unlockIfHeld(h.key, h.Shared) == nil {
-			return
+		undone := tn.unlockIfHeld(h.key, h.Shared)
+		if undone == nil {
+			return err
 		}
 		// A role that may not unlock may still ask.
-		if row, err := tn.probe(h); err == nil && !row.Held {
-			return
+		if row, unknown := tn.probe(h); unknown == nil && !row.Held {
+			return err
+		}
+		if sqlState(undone) == inFailedTransaction {
+			err = aborted(err)
 		}
 	}
 	tn.destroy(err)
+	return err
 }
 
 // checkHeld asks the server about h, which the session holds by the ledger and is
@@ -160,6 +174,14 @@ func (tn turn) settle() error {
 func (tn turn) renew(ctx context.Context, h *hold) error {
 	sent := time.Now()
 	row, err := tn.refresh(ctx, h, tn.led.wanted())
+	for n := 1; h.audit != 0 && tn.again(ctx, err, n); n++ {
+		failed := err
+		sent = time.Now()
+		if row, err = tn.refresh(ctx, h, tn.led.wanted()); sqlState(err) == inFailedTransaction {
+			err = aborted(failed)
+			break
+		}
+	}
 	if err != nil {
 		return tn.examine(h, err)
 	}
@@ -241,8 +263,19 @@ func (tn turn) release(h *hold) error {
 	var unaudited error
 	if sqlState(err) != "" && !(h.Shared && tn.led.hasOtherReader(h.key, h)) {
 		// The server spoke, so the session lives: ask it for the unlock alone.
+		failed := err
 		unaudited = explain(err, h.audit != 0)
 		row, err = tn.unlock(h, c, false, expired)
+		if err == nil && row.Pid == h.pid && h.audit != 0 {
+			// If the session does not hold it any more, it was the first that unlocked,
+			// unless that was refused before it ran.
+			row.Released = row.Released || !strings.HasPrefix(sqlState(failed), "42")
+			if inTheWay(failed) {
+				unaudited = explain(tn.auditReleased(h, row.Xact, endReason(expired)), true)
+			}
+		} else if sqlState(err) == inFailedTransaction {
+			err = aborted(failed)
+		}
 	}
 	if err != nil {
 		tn.destroy(explain(err, false))

@@ -83,15 +83,11 @@ func (tn turn) unlock(h *hold, c change, audited, expired bool) (released, error
 	ctx := context.Background()
 	switch {
 	case audited:
-		reason := "released"
-		if expired {
-			reason = "expired"
-		}
 		row, err := askAs(ctx, tn, tn.auditIn(h.schema), (*db.Queries).ReleaseAudited, db.ReleaseAuditedParams{
 			Key: int64(h.key), Shared: h.Shared, Pid: h.pid, Idle: c.idle, IdleInTransaction: c.idleInTransaction,
-			Gen: c.gen, AuditID: h.audit, EndReason: reason})
+			Gen: c.gen, AuditID: h.audit, EndReason: endReason(expired)})
 		return released{row.Pid, row.Released, row.Xact}, err
-	case c == change{} && !h.Shared:
+	case c == change{} && !h.Shared && h.audit == 0:
 		pid, err := ask(ctx, tn, (*db.Queries).Release, db.ReleaseParams{Pid: int64(h.pid), Key: int64(h.key)})
 		return released{Pid: int32(max(pid, -pid)), Released: pid > 0}, err
 	default:
@@ -99,6 +95,14 @@ func (tn turn) unlock(h *hold, c change, audited, expired bool) (released, error
 			Key: int64(h.key), Shared: h.Shared, Pid: h.pid, Idle: c.idle, IdleInTransaction: c.idleInTransaction, Gen: c.gen})
 		return released{row.Pid, row.Released, row.Xact}, err
 	}
+}
+
+// endReason is the audit's.
+func endReason(expired bool) string {
+	if expired {
+		return "expired"
+	}
+	return "released"
 }
 
 // unlockIfHeld frees, once, what the ledger does not know of.
@@ -118,7 +122,7 @@ func (tn turn) terminate(h *hold) {
 // closeStaleRows closes the rows of those that h's grant has proven gone. Whatever
 // its error, nothing is held.
 func (tn turn) closeStaleRows(h *hold) error {
-	err := tn.do(context.Background(), func(ctx context.Context) error { return tn.auditIn(h.schema).CloseDead(ctx, h.audit) })
+	err := tn.writeAgain(func(ctx context.Context) error { return tn.auditIn(h.schema).CloseDead(ctx, h.audit) })
 	switch {
 	case err == nil:
 		return nil
@@ -132,5 +136,5 @@ func (tn turn) closeStaleRows(h *hold) error {
 
 // auditLost corrects the row of a lock that was gone when it was released.
 func (tn turn) auditLost(h *hold) error {
-	return tn.do(context.Background(), func(ctx context.Context) error { return tn.auditIn(h.schema).AuditLost(ctx, h.audit) })
+	return tn.writeAgain(func(ctx context.Context) error { return tn.auditIn(h.schema).AuditLost(ctx, h.audit) })
 }

@@ -161,3 +161,17 @@ FROM r;
 -- Corrects the row of a lock whose release found it gone.
 UPDATE public.lock_audit SET released_at = refreshed_at, end_reason = 'lost'
 WHERE id OPERATOR(pg_catalog.=) @audit_id::bigint AND end_reason OPERATOR(pg_catalog.=) 'released';
+
+-- name: AuditReleased :exec
+-- Closes the row of a lock whose release could not, and was repeated without the
+-- row: at is when that began, in microseconds since 1970. The interval ends where
+-- the next begins, at the latest; who had that next lock may have taken this one's
+-- holder for dead.
+UPDATE public.lock_audit a SET
+    released_at = GREATEST(a.refreshed_at, LEAST(a.released_at,
+        pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) (@at::bigint OPERATOR(pg_catalog.*) interval '1 microsecond'), (
+        SELECT pg_catalog.min(n.acquired_at) FROM public.lock_audit n
+        WHERE n.key OPERATOR(pg_catalog.=) a.key AND n.id OPERATOR(pg_catalog.>) a.id
+            AND (n.mode OPERATOR(pg_catalog.=) 'exclusive' OR a.mode OPERATOR(pg_catalog.=) 'exclusive')))),
+    end_reason = @end_reason::varchar
+WHERE a.id OPERATOR(pg_catalog.=) @audit_id::bigint AND (a.released_at IS NULL OR a.end_reason OPERATOR(pg_catalog.=) 'killed');

@@ -8,7 +8,8 @@ SELECT pg_catalog.pg_backend_pid()::integer AS pid;
 -- name: PoolOpen :one
 -- Sets the session's lease, and says what must be known before locks are put on
 -- it: idle_ms is the lease that it had, of its role perhaps, and room is for how
--- many locks the whole server has memory; deadlock_ms is as in PrepareWait.
+-- many locks the whole server has memory; deadlock_ms is as in PrepareWait. The audit's
+-- rows are written under read committed, so that no other session can make them fail.
 SELECT
     o.pid,
     o.idle_ms,
@@ -16,6 +17,8 @@ SELECT
     o.idle_in_transaction,
     o.room,
     o.deadlock_ms,
+    o.isolation,
+    pg_catalog.set_config('default_transaction_isolation', 'read committed', false)::varchar AS isolated,
     (CASE WHEN @lease::varchar OPERATOR(pg_catalog.=) '' THEN '' ELSE pg_catalog.textcat(
         CASE WHEN o.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @lease, false) ELSE '' END,
         pg_catalog.set_config('idle_in_transaction_session_timeout', @lease, false))
@@ -28,6 +31,7 @@ FROM (
         ), 0)::bigint AS idle_ms,
         COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
         pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
+        pg_catalog.current_setting('default_transaction_isolation')::varchar AS isolation,
         pg_catalog.int8mul(pg_catalog.current_setting('max_locks_per_transaction')::bigint, pg_catalog.int8pl(
             pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('max_prepared_transactions')::bigint))::bigint AS room,
         (1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(pg_catalog.current_setting('deadlock_timeout') AS interval)))::bigint AS deadlock_ms
@@ -38,10 +42,11 @@ FROM (
 -- Puts back what PoolOpen has set.
 SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
-    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) @pid::integer THEN '' ELSE pg_catalog.textcat(
+    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) @pid::integer THEN '' ELSE pg_catalog.textcat(pg_catalog.textcat(
         CASE WHEN @idle::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @idle, false) ELSE '' END,
         CASE WHEN @idle_in_transaction::varchar OPERATOR(pg_catalog.<>) ''
-            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END)
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END),
+        pg_catalog.set_config('default_transaction_isolation', @isolation::varchar, false))
     END)::varchar AS lease;
 
 -- name: Batch :one
