@@ -238,7 +238,7 @@ func (tn turn) putAgain() error {
 	if err != nil {
 		return err
 	}
-	s.gen, s.xact = s.gen+1, row.Xact
+	s.gen, s.xact, s.temporary = s.gen+1, row.Xact, false // it is the session's now
 	if !tn.led.pending() {
 		return nil
 	}
