@@ -10,7 +10,7 @@ import (
 // perhaps; 0 is for ever.
 func idleTimeout(ctx context.Context, conn *sql.Conn) time.Duration {
 	var ms int64
-	err := conn.QueryRowContext(ctx, `SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout'`).Scan(&ms)
+	err := conn.QueryRowContext(ctx, `SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'idle_session_timeout'`).Scan(&ms)
 	if err != nil { // before PostgreSQL 14 there is none
 		return 0
 	}
