@@ -3,6 +3,7 @@ package pglock_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -133,6 +134,12 @@ func acquired(t testing.TB, l swanlock.Locker, target string, opts ...swanlock.O
 	held, err := l.TryAcquire(bg, target, opts...)
 	must(t, err)
 	return held.(*pglock.PostgresLock)
+}
+
+// wantUnusable wants conn to be closed, soon: a driver may take its time.
+func wantUnusable(t testing.TB, conn *sql.Conn) {
+	t.Helper()
+	eventually(t, "the connection is closed", func() bool { return errors.Is(conn.PingContext(bg), sql.ErrConnDone) })
 }
 
 // ended waits for the lock's end and returns its error.

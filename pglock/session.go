@@ -92,7 +92,12 @@ func (s *Session) Close(ctx context.Context) error {
 		return errors.Join(append(errs, tn.settle(), tn.confirm(), tn.unprepare())...)
 	})
 	if errors.Is(err, errLeft) {
-		return fmt.Errorf("pglock: close: %w", err)
+		errs := []error{fmt.Errorf("pglock: close: %w", err)}
+		holds, _ := led.takenThrough(a)
+		for _, h := range holds { // they are unlocked when the server answers
+			errs = append(errs, fmt.Errorf("pglock: release %s: %w", quote(h.target), h.lose(err)))
+		}
+		return errors.Join(errs...)
 	}
 	return err
 }

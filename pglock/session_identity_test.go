@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/db"
 	"github.com/swanlake-io/swanlock/pglock"
 	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
@@ -103,7 +104,7 @@ func TestEndOnPgxpool(t *testing.T) {
 				var held, also atomic.Pointer[pglock.PostgresLock]
 				var ends atomic.Int32
 				db, pool := editedPgxpool(t, func(query string) string {
-					if strings.Contains(query, "name: EndBackend") {
+					if query == db.OneLine(db.EndBackend) {
 						ends.Add(1)
 						for _, l := range []*pglock.PostgresLock{held.Load(), also.Load()} {
 							if l.Err() == nil {
@@ -154,7 +155,7 @@ func TestEndOfPoolOnPgxpool(t *testing.T) {
 	o, target := observe(t), newTarget(t)
 	var broken atomic.Bool
 	db, pgx := editedPgxpool(t, func(query string) string {
-		if broken.Load() && (strings.Contains(query, "name: Heartbeat") || strings.Contains(query, "name: HeldKeys")) {
+		if broken.Load() && (query == db.OneLine(db.Heartbeat) || query == db.OneLine(db.HeldKeys)) {
 			return "SELECT 1/0"
 		}
 		return query
