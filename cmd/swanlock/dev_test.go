@@ -115,7 +115,7 @@ func TestDemoInterrupted(t *testing.T) {
 			lines := bufio.NewScanner(out)
 			for at != "" && lines.Scan() && !strings.Contains(lines.Text(), at) {
 			}
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(500 * time.Millisecond) // it catches signals by now
 			_ = p.Process.Signal(syscall.SIGINT)
 			for lines.Scan() {
 			}

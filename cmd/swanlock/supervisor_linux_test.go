@@ -176,7 +176,7 @@ func TestLockOutlivesTheCommand(t *testing.T) {
 				t.Fatal(err)
 			}
 			nextIsAlone(t, target, mark)
-			p.want(6).says("1 of the processes that it started", "--detach")
+			p.want(6).says("of the processes that it started", "--detach")
 		})
 	}
 }

@@ -255,7 +255,7 @@ func (d *door) open(n int) (int, error) {
 	}
 	for want, e := range map[string]edit{
 		"pglock has no hold.expires; the code": {"pglock", "hold.expires", "h.end(swanlock.ErrExpired)", ""},
-		"it is also in [hold.expire":           {"pglock", "hold.end", "h.end(swanlock.ErrExpired)", ""},
+		"it is also in [hold.expire":           {"pglock", "hold.endLocked", "h.endLocked(swanlock.ErrExpired)", ""},
 		"has the code 0 times, not once":       {"pglock", "Pool.Close", "nobody()", ""},
 		"neither an expression nor statements": {"pglock", "Pool.Close", "return ((", ""},
 	} {
