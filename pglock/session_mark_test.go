@@ -202,7 +202,7 @@ func TestMarkFails(t *testing.T) {
 				if _, err := by.with(conn).TryAcquire(ctx, newTarget(t)); err == nil {
 					t.Error("a lock without an answer")
 				}
-				wantIs(t, conn.PingContext(bg), sql.ErrConnDone)
+				eventually(t, "the connection is closed", func() bool { return errors.Is(conn.PingContext(bg), sql.ErrConnDone) })
 			})
 		}
 	})
