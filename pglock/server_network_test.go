@@ -226,7 +226,7 @@ func TestSessionCloseOnASilentServer(t *testing.T) {
 				o.wantSoonFree(target)
 			}
 			eventually(t, "the backend has ended", func() bool { return !o.alive(pid) })
-			wantIs(t, conn.PingContext(bg), sql.ErrConnDone)
+			eventually(t, "the connection is closed", func() bool { return errors.Is(conn.PingContext(bg), sql.ErrConnDone) })
 			wantIs(t, theirs.Err(), swanlock.ErrLost)
 			runtime.KeepAlive(held)
 			runtime.KeepAlive(theirs)
