@@ -106,6 +106,9 @@ func (led *ledger) marks(row db.MarkRow) {
 		return
 	}
 	led.backend, led.started = at.pid, at.started
+	if at.started == 0 { // it is not known
+		return
+	}
 	me := weak.Make(led)
 	byBackend.Store(at, me)
 	runtime.AddCleanup(led, func(at backend) { byBackend.CompareAndDelete(at, me) }, at)
@@ -129,6 +132,8 @@ func formerOf(led *ledger, row db.MarkRow, instead string) (former, *ledger) {
 	}
 	var other *ledger
 	switch {
+	case row.Before == "" && row.Started == 0:
+		return foreignSession, nil
 	case row.Before == "":
 		if other = ledgerIn(&byBackend, backend{row.Pid, row.Started}); other == nil {
 			return foreignSession, nil

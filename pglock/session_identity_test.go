@@ -281,6 +281,7 @@ func TestIdentityWithoutMark(t *testing.T) {
 			must(t, conn.Close())
 			o.wantHeld(target, left.BackendPID())
 			conn = connOf(t, db)
+			run(t, conn, "SELECT pg_advisory_lock(7, 7)") // the application's own
 			held := acquired(t, functions{conn}, target)
 			wantIs(t, ended(t, left), swanlock.ErrLost)
 			must(t, held.Release(bg))
