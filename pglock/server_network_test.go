@@ -227,7 +227,7 @@ func TestSessionCloseOnASilentServer(t *testing.T) {
 			}
 			eventually(t, "the backend has ended", func() bool { return !o.alive(pid) })
 			eventually(t, "the connection is closed", func() bool { return errors.Is(conn.PingContext(bg), sql.ErrConnDone) })
-			wantIs(t, theirs.Err(), swanlock.ErrLost)
+			wantIs(t, ended(t, theirs), swanlock.ErrLost)
 			runtime.KeepAlive(held)
 			runtime.KeepAlive(theirs)
 		}

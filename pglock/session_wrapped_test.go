@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/stdlib"
+
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/pglock"
 	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
@@ -83,6 +85,15 @@ func TestWrappedOnASilentNetwork(t *testing.T) {
 			wantIs(t, ended(t, held), swanlock.ErrLost)
 		})
 	}
+}
+
+// hangUp ends the client's end of a driver's connection, on a pgxpool as well, to
+// which its Close would only give it back.
+func hangUp(driverConn any) {
+	if c, ok := driverConn.(*stdlib.Conn); ok {
+		c.Conn().Close(bg)
+	}
+	driverConn.(driver.Conn).Close()
 }
 
 // openAny opens a *sql.DB with a driver of pgtest's, or one that is opaque.

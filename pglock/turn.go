@@ -170,13 +170,17 @@ func notSent(err error) bool {
 
 // unprepare forgets the prepared statements.
 func (tn turn) unprepare() error {
-	return tn.conn.Do(context.Background(), tn.led, func(context.Context) error {
+	err := tn.conn.Do(context.Background(), tn.led, func(context.Context) error {
 		err := tn.conn.Forget()
 		if sqlState(err) != "" { // the server had forgotten them first
 			err = nil
 		}
 		return err
 	})
+	if err != nil && !notSent(err) { // pgx closes a connection that does not answer this in time
+		tn.destroy(err)
+	}
+	return err
 }
 
 // mark makes the session's backend ours: no lock is taken on another. Whatever its
