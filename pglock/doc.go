@@ -2,7 +2,7 @@
 // connections that the caller keeps: a Pool on a *sql.DB, for any number of
 // goroutines and targets; a Session on one *sql.Conn; or TryAcquire and Acquire
 // for a single lock. It works with any database/sql driver for PostgreSQL and is
-// tested with lib/pq and pgx.
+// tested with lib/pq, pgx, a pgxpool, and what wraps a driver.
 //
 // # What holds a lock
 //
@@ -98,6 +98,33 @@
 // its TTL, a second at least; without a TTL, or in a transaction on a Session, for as
 // long as TCP takes.
 //
+// # The driver
+//
+// A session is known by what the server says of it: a mark of ours, the setting
+// swanlock.session, and the backend's process id and start. So this process finds
+// it again whatever the driver hands out: on a *sql.DB that pgx's
+// stdlib.OpenDBFromPool made, where each checkout is a new connection of the
+// driver's, and behind wrappers that log or trace, whose connections may be values.
+//
+// What a *sql.Conn that is closed too early leaves on its session, the session
+// keeps in its pool: the lock, and with a TTL the two timeouts, by which the server
+// may end it while it idles or another part of the program uses it. It is settled
+// when this package next takes a lock on that session; nobody is refused for it.
+//
+// That a session is destroyed means that its holders are told, that the server is
+// asked to end it, and that the driver's connection is closed; on a pgxpool the
+// last alone would give it back alive. A pgxpool closes by itself what is in a
+// transaction, or busy. A session that does not answer is ended by a Pool through
+// another connection of its *sql.DB (pg_terminate_backend, of that process id and
+// start), in the background and for five seconds at most. A Session has no other
+// connection: then its locks last until the server finds out, by their TTL or by
+// its TCP keepalives (tcp_keepalives_idle, client_connection_check_interval).
+//
+// A wrapper in which the driver's own connection cannot be seen, neither as a field
+// nor behind one, costs this: on a silent network lib/pq is cancelled by a context,
+// and leaves a goroutine that waits until the network speaks again; and a call of
+// ours while your Rows are open may cost them, and the session.
+//
 // # What it does not promise
 //
 // Advisory locks are not replicated: a failover loses them, and only a fence
@@ -105,10 +132,10 @@
 // A pooler in transaction or statement mode breaks them; that is refused
 // (ErrPooler): by a Pool when it opens, by all others when the answer comes
 // from another backend than the one that granted the lock, or when the backend
-// that is asked for a lock has advisory locks for another client. For that the
-// setting swanlock.session marks each session as ours before the first lock, and
+// that is asked for a lock has the mark of another process or of a connection that
+// is open, and advisory locks. A session is marked before the first lock, and
 // again where a rollback or DISCARD ALL took the mark, in a statement of its own;
-// it stays there, and with it swanlock.lease, the number of the last change of the
-// lease. Two targets whose keys collide exclude each other, which is
+// the mark stays there, and with it swanlock.lease, the number of the last change of
+// the lease. Two targets whose keys collide exclude each other, which is
 // safe, only slower.
 package pglock

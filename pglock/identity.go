@@ -28,8 +28,15 @@ var tokens atomic.Int64
 
 func newToken() string { return process + strconv.FormatInt(tokens.Add(1), 36) }
 
-// byToken has a weak.Pointer[ledger] for each token.
-var byToken sync.Map
+// byToken has a weak.Pointer[ledger] for each token, and byBackend for each backend
+// that was marked: a rollback may take the mark, and leave the locks.
+var byToken, byBackend sync.Map
+
+// A backend is a process of the server's.
+type backend struct {
+	pid     int32
+	started int64
+}
 
 // orphans are the ledgers that have no driver's connection any more, and locks or
 // tickets that are to be settled when the session is met again. They must not be
@@ -41,9 +48,10 @@ func (led *ledger) register() {
 	runtime.AddCleanup(led, func(token string) { byToken.Delete(token) }, led.token)
 }
 
-// ledgerNamed returns the ledger with that token, or nil if nothing is known of it.
-func ledgerNamed(token string) *ledger {
-	if found, ok := byToken.Load(token); ok {
+// ledgerIn returns the ledger that m, one of the above, has for key, or nil if
+// nothing is known of it.
+func ledgerIn(m *sync.Map, key any) *ledger {
+	if found, ok := m.Load(key); ok {
 		return found.(weak.Pointer[ledger]).Value()
 	}
 	return nil
@@ -89,11 +97,21 @@ func (led *ledger) cameThrough(conn *sql.Conn) {
 	led.mu.Unlock()
 }
 
-// marks notes which backend has the session's mark.
+// marks notes which backend has the session's mark, or is to be ended for it.
 func (led *ledger) marks(row db.MarkRow) {
+	at := backend{row.Pid, row.Started}
 	led.mu.Lock()
-	led.backend, led.started = row.Pid, row.Started
-	led.mu.Unlock()
+	defer led.mu.Unlock()
+	if at == (backend{led.backend, led.started}) {
+		return
+	}
+	led.backend, led.started = at.pid, at.started
+	if at.started == 0 { // it is not known
+		return
+	}
+	me := weak.Make(led)
+	byBackend.Store(at, me)
+	runtime.AddCleanup(led, func(at backend) { byBackend.CompareAndDelete(at, me) }, at)
 }
 
 // A former is what is known of the session whose mark was found.
@@ -109,12 +127,23 @@ const (
 // formerOf says what the session is that had the mark before, and returns its
 // ledger, if there is one.
 func formerOf(led *ledger, row db.MarkRow, instead string) (former, *ledger) {
-	if led.backend != 0 || !strings.HasPrefix(row.Before, process) || row.Before == led.token || row.Before == instead {
+	if led.backend != 0 || row.Before == led.token || row.Before == instead && instead != "" {
 		return foreignSession, nil
 	}
-	other := ledgerNamed(row.Before)
-	if other == nil {
-		return emptySession, other
+	var other *ledger
+	switch {
+	case row.Before == "" && row.Started == 0:
+		return foreignSession, nil
+	case row.Before == "":
+		if other = ledgerIn(&byBackend, backend{row.Pid, row.Started}); other == nil {
+			return foreignSession, nil
+		}
+	case strings.HasPrefix(row.Before, process):
+		if other = ledgerIn(&byToken, row.Before); other == nil {
+			return emptySession, nil
+		}
+	default:
+		return foreignSession, nil
 	}
 	other.mu.Lock()
 	same := other.backend == row.Pid && other.started == row.Started
@@ -138,7 +167,9 @@ func formerOf(led *ledger, row db.MarkRow, instead string) (former, *ledger) {
 func (tn turn) adopt(ctx context.Context, other *ledger, row db.MarkRow) error {
 	if row.Answer != notOurs { // the mark was replaced, as its locks are gone
 		_, err := ask(ctx, tn, (*db.Queries).Mark, db.MarkParams{Session: other.token, Instead: tn.led.token})
-		if err != nil {
+		if err != nil { // the session has both ledgers still
+			tn.led.marks(row)
+			other.lose(err)
 			tn.destroy(err)
 			return explain(err, false)
 		}

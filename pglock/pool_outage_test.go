@@ -68,7 +68,7 @@ func TestPoolWaitsForAFullServer(t *testing.T) {
 		go func() { got <- outcomeOf(p.Acquire(shortly(t), target)) }()
 		time.Sleep(200 * time.Millisecond) // a few attempts are in vain
 		for _, conn := range full {
-			conn.Raw(func(any) error { return driver.ErrBadConn })
+			conn.Raw(func(c any) error { hangUp(c); return driver.ErrBadConn })
 		}
 		must(t, (<-got).get(t).Release(bg))
 	})

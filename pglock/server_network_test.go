@@ -229,7 +229,7 @@ func TestSessionCloseOnASilentServer(t *testing.T) {
 			}
 			eventually(t, "the backend has ended", func() bool { return !o.alive(pid) })
 			wantUnusable(t, conn)
-			wantIs(t, theirs.Err(), swanlock.ErrLost)
+			wantIs(t, ended(t, theirs), swanlock.ErrLost)
 			runtime.KeepAlive(held)
 			runtime.KeepAlive(theirs)
 		}

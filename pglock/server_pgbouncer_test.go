@@ -60,7 +60,7 @@ func TestPgBouncerSession(t *testing.T) {
 
 				held = acquired(t, by.with(conn), target, swanlock.WithTTL(time.Minute))
 				conn.Raw(func(c any) error { // the client's end
-					must(t, c.(driver.Conn).Close())
+					hangUp(c)
 					return driver.ErrBadConn
 				})
 				o.wantSoonFree(target)

@@ -194,9 +194,7 @@ func TestEndFromElsewhere(t *testing.T) {
 		pglock.GiveUp(held, errors.New("no answer"))
 		wantIs(t, ended(t, held), swanlock.ErrLost)
 		o.wantSoonFree(target)
-		if o.alive(pid) {
-			t.Error("the session is still there")
-		}
+		eventually(t, "the session has ended", func() bool { return !o.alive(pid) })
 		pool.Close(shortly(t))
 	})
 }
@@ -204,13 +202,13 @@ func TestEndFromElsewhere(t *testing.T) {
 // TestIdentityByMark: what a checkout leaves on a session is settled by the next that
 // gets the session, in whatever way, and nobody is refused.
 func TestIdentityByMark(t *testing.T) {
-	for _, driver := range append([]string{"pgxpool", "opaque postgres", "opaque pgx"}, pgtest.Wrapped...) {
+	for _, driver := range anyDriver[2:] {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
 			for _, by := range acquirers {
 				t.Run(by.name, func(t *testing.T) {
 					o := observe(t)
-					db := openAny(t, driver)
+					db := openAny(t, driver, server(t).URL())
 					db.SetMaxOpenConns(1)
 					conn := connOf(t, db)
 					pid := pidOf(t, conn)
@@ -266,6 +264,30 @@ func TestIdentityWithoutLocks(t *testing.T) {
 	}
 	o.wantHeld(target, pidOf(t, conn))
 	must(t, held.Release(bg))
+}
+
+// TestIdentityWithoutMark: a rollback took the mark, and left the lock.
+func TestIdentityWithoutMark(t *testing.T) {
+	for _, driver := range anyDriver[2:] {
+		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+			o, target := observe(t), newTarget(t)
+			db := openAny(t, driver, server(t).URL())
+			db.SetMaxOpenConns(1)
+			conn := connOf(t, db)
+			run(t, conn, "BEGIN")
+			left := acquired(t, functions{conn}, target)
+			run(t, conn, "ROLLBACK")
+			must(t, conn.Close())
+			o.wantHeld(target, left.BackendPID())
+			conn = connOf(t, db)
+			run(t, conn, "SELECT pg_advisory_lock(7, 7)") // the application's own
+			held := acquired(t, functions{conn}, target)
+			wantIs(t, ended(t, left), swanlock.ErrLost)
+			must(t, held.Release(bg))
+			o.wantHeld(target) // it was not taken twice
+		})
+	}
 }
 
 // TestIdentityOfManyAtOnce: several that come to an abandoned session at once find
@@ -412,56 +434,4 @@ func TestPoolOnSmallPgxpool(t *testing.T) {
 	all.Wait()
 	must(t, pool.Close(ctx))
 	wantUntouched(t, pgx)
-}
-
-// openAny opens a *sql.DB with a driver of pgtest's, or one that is opaque.
-func openAny(t *testing.T, driver string) *sql.DB {
-	t.Helper()
-	name, isOpaque := strings.CutPrefix(driver, "opaque ")
-	if !isOpaque {
-		return openDB(t, driver)
-	}
-	db := sql.OpenDB(opaqueConnector{pgtest.DriverOf[name], server(t).URL()})
-	t.Cleanup(func() { db.Close() })
-	return db
-}
-
-// An opaque connection is a value in which nothing can be seen.
-type opaque struct {
-	prepare func(context.Context, string) (driver.Stmt, error)
-	query   func(context.Context, string, []driver.NamedValue) (driver.Rows, error)
-	exec    func(context.Context, string, []driver.NamedValue) (driver.Result, error)
-	close   func() error
-}
-
-type opaqueConnector struct {
-	driver driver.Driver
-	url    string
-}
-
-func (c opaqueConnector) Driver() driver.Driver { return c.driver }
-
-func (c opaqueConnector) Connect(context.Context) (driver.Conn, error) {
-	conn, err := c.driver.Open(c.url)
-	if err != nil {
-		return nil, err
-	}
-	return opaque{conn.(driver.ConnPrepareContext).PrepareContext, conn.(driver.QueryerContext).QueryContext,
-		conn.(driver.ExecerContext).ExecContext, conn.Close}, nil
-}
-
-func (c opaque) Prepare(query string) (driver.Stmt, error) { return c.prepare(bg, query) }
-func (c opaque) Close() error                              { return c.close() }
-func (c opaque) Begin() (driver.Tx, error)                 { return nil, errors.New("no transactions here") }
-
-func (c opaque) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	return c.prepare(ctx, query)
-}
-
-func (c opaque) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	return c.query(ctx, query, args)
-}
-
-func (c opaque) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	return c.exec(ctx, query, args)
 }

@@ -177,7 +177,7 @@ func (tn turn) unprepare() error {
 		}
 		return err
 	})
-	if err != nil && !notSent(err) { // a driver may have ended the session over it
+	if err != nil && !notSent(err) { // pgx closes a connection that does not answer this in time
 		tn.destroy(err)
 	}
 	return err

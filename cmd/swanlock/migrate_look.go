@@ -44,7 +44,7 @@ func auditOnce(ctx context.Context, conn *sql.Conn) (columns string, err error) 
 	err = conn.QueryRowContext(ctx, `
 SELECT coalesce(string_agg(a.attname || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod) ||
     CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END || CASE a.attidentity WHEN '' THEN '' ELSE ' IDENTITY' END,
-    ', ' ORDER BY a.attname COLLATE "C"), CASE WHEN to_regclass('lock_audit') IS NULL THEN '' ELSE '` + noColumns + `' END)
+    ', ' ORDER BY a.attname COLLATE "C"), CASE WHEN to_regclass('lock_audit') IS NULL THEN '' ELSE '`+noColumns+`' END)
 FROM pg_catalog.pg_attribute AS a
 WHERE a.attrelid = to_regclass('lock_audit') AND a.attnum > 0 AND NOT a.attisdropped`,
 		pgx.QueryExecModeSimpleProtocol).Scan(&columns)

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
-	"strings"
 	"time"
 )
 
@@ -39,6 +38,7 @@ type Conn struct {
 	text  func(query string) string
 	stmts map[string]driver.Stmt // by query; nil: nothing is prepared
 	watch watch
+	busy  func() bool // nil until Do has run
 	on    driver.Conn // while Do runs
 }
 
@@ -85,6 +85,13 @@ func (c *Conn) Do(ctx context.Context, w Waiter, f func(ctx context.Context) err
 			err = errors.ErrUnsupported
 			return nil
 		}
+		if c.busy == nil {
+			c.busy = rowsOpen(on)
+		}
+		if c.busy() {
+			err = ErrBusy
+			return nil
+		}
 		c.on = on
 		life := c.watch.start(on, w)
 		err = f(detached{life, ctx})
@@ -92,7 +99,7 @@ func (c *Conn) Do(ctx context.Context, w Waiter, f func(ctx context.Context) err
 			err = ErrSilent
 		}
 		c.on = nil
-		if err != nil && busy(on, err) {
+		if err != nil && saysBusy(err) {
 			err = ErrBusy
 		}
 		return nil // database/sql would close the connection over ErrBadConn
@@ -103,21 +110,7 @@ func (c *Conn) Do(ctx context.Context, w Waiter, f func(ctx context.Context) err
 	return err
 }
 
-// busy reports whether err, which came from on, says that the owner's rows are
-// open there. pgx says ErrBadConn then, of a connection that is well.
-func busy(on driver.Conn, err error) bool {
-	switch {
-	case fromPgx(on) && errors.Is(err, driver.ErrBadConn):
-		v, ok := on.(driver.Validator)
-		return ok && v.IsValid()
-	case fromPgx(on):
-		return strings.HasSuffix(err.Error(), "conn busy")
-	}
-	return fromPq(on) && err.Error() == "pq: there is already a query being processed on this connection"
-}
-
-func fromPgx(on driver.Conn) bool { return packageOf(on) == "github.com/jackc/pgx/v5/stdlib" }
-func fromPq(on driver.Conn) bool  { return packageOf(on) == "github.com/lib/pq" }
+func fromPq(on driver.Conn) bool { return packageOf(on) == "github.com/lib/pq" }
 
 // Forget closes what was prepared, which asks the server too; the next use
 // prepares it again. It is to be called by what Do runs.

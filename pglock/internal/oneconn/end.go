@@ -20,18 +20,17 @@ const lastWords = 2 * time.Second
 // have what it held. The *sql.Conn follows when its owner's own Rows and
 // transaction on it have ended.
 //
-// The error matches sql.ErrConnDone if the owner has closed its *sql.Conn before: then the
+// The error matches sql.ErrConnDone if the owner has closed the *sql.Conn before: then the
 // session may be alive, and told was not called. It is ErrBusy if the connection
 // was in use for longer than ctx; then End goes on in the background.
 func (c *Conn) End(ctx context.Context, told func(), last func(context.Context, *Conn)) error {
-	conn := c.conn
 	begun, closed := make(chan struct{}), make(chan error, 2)
 	go func() {
-		closed <- conn.Raw(func(driverConn any) error {
+		closed <- c.conn.Raw(func(driverConn any) error {
 			close(begun)
 			told()
 			if on, ok := driverConn.(driver.Conn); ok {
-				speakLast(&Conn{conn: conn, text: c.text, on: on}, last)
+				speakLast(&Conn{conn: c.conn, text: c.text, on: on}, last)
 				on.Close()
 				closed <- nil
 			}

@@ -47,19 +47,12 @@ func inside(v reflect.Value) reflect.Value {
 
 // packageOf returns the import path of the driver whose connection on is, or has
 // inside.
-func packageOf(on driver.Conn) (path string) {
-	v := reflect.ValueOf(on)
-	for range maxWrappers {
-		t := v.Type()
-		if t.Kind() == reflect.Pointer {
-			t = t.Elem()
-		}
-		path = t.PkgPath()
-		if v = inside(v); !v.IsValid() {
-			break
-		}
+func packageOf(on driver.Conn) string {
+	t := innermost(on).Type()
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
 	}
-	return path
+	return t.PkgPath()
 }
 
 // identity returns the pointer by which what is behind conn is known: the driver's

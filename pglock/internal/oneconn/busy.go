@@ -1,0 +1,75 @@
+package oneconn
+
+import (
+	"database/sql/driver"
+	"reflect"
+	"strings"
+	"sync/atomic"
+)
+
+// A statement that is sent while the owner's Rows are open costs more than an
+// error: pgx forgets whose the rest of the rows is, and lib/pq takes it for the
+// answer when it prepares. So the driver is asked before.
+
+// rowsOpen returns a function that reports whether rows are being read from on. It
+// returns false for a driver that is not known, or that cannot be seen.
+func rowsOpen(on driver.Conn) func() bool {
+	v := innermost(on)
+	switch packageOf(on) {
+	case "github.com/jackc/pgx/v5/stdlib":
+		if busy, ok := call(call(v, "Conn"), "PgConn").(interface{ IsBusy() bool }); ok {
+			return busy.IsBusy
+		}
+	case "github.com/lib/pq":
+		if v.Kind() == reflect.Pointer && v.Elem().Kind() == reflect.Struct {
+			field := v.Elem().FieldByName("inProgress") // there is no method
+			if field.IsValid() && field.Type() == reflect.TypeFor[atomic.Bool]() {
+				return reflect.NewAt(field.Type(), field.Addr().UnsafePointer()).Interface().(*atomic.Bool).Load
+			}
+		}
+	}
+	return func() bool { return false }
+}
+
+// call calls a method without arguments, which imports no driver.
+func call(on any, method string) any {
+	v, ok := on.(reflect.Value)
+	if !ok {
+		v = reflect.ValueOf(on)
+	}
+	if !v.IsValid() {
+		return nil
+	}
+	var m reflect.Value
+	switch method { // constants, so that the linker knows which methods are meant
+	case "Conn":
+		m = v.MethodByName("Conn")
+	case "PgConn":
+		m = v.MethodByName("PgConn")
+	}
+	if !m.IsValid() || m.Type().NumIn() != 0 || m.Type().NumOut() != 1 {
+		return nil
+	}
+	return m.Call(nil)[0].Interface()
+}
+
+// innermost returns the driver's own connection, whatever is around it.
+func innermost(on driver.Conn) reflect.Value {
+	v := reflect.ValueOf(on)
+	for range maxWrappers {
+		next := inside(v)
+		if !next.IsValid() {
+			break
+		}
+		v = next
+	}
+	if v.Kind() == reflect.Pointer { // from a field that is not exported, perhaps
+		v = reflect.NewAt(v.Type().Elem(), v.UnsafePointer())
+	}
+	return v
+}
+
+// saysBusy reports whether err says that rows are open on its connection.
+func saysBusy(err error) bool {
+	return strings.HasSuffix(err.Error(), "conn busy") || strings.HasSuffix(err.Error(), "there is already a query being processed on this connection")
+}
