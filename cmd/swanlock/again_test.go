@@ -48,6 +48,6 @@ func TestRunWithoutTTLUnderAnIdleTimeout(t *testing.T) {
 	} else {
 		dsn += "?"
 	}
-	env := []string{"SWANLAKE_LOCK_POSTGRES_CONNECTION=" + dsn + "idle_session_timeout=1000"}
-	swanlockCommand(t, env, runArgs("--ttl 0 idle", "sleep 4; exit 7")...).start().want(7)
+	env := []string{"SWANLAKE_LOCK_POSTGRES_CONNECTION=" + dsn + "idle_session_timeout=2000"}
+	swanlockCommand(t, env, runArgs("--ttl 0 idle", "sleep 5; exit 7")...).start().want(7)
 }

@@ -63,7 +63,7 @@ func (g *guard) renew() {
 func (g *guard) watch(ctx context.Context) (lost error) {
 	every, grace := maxRefresh, g.grace
 	if g.idle > 0 { // the role's, perhaps, if there is no TTL
-		every = min(every, max(g.idle/3, time.Millisecond))
+		every = min(every, max(g.idle/6, time.Millisecond))
 	}
 	var reserve time.Duration  // from the time to stop the process to the deadline
 	var alarm <-chan time.Time // when that is

@@ -86,8 +86,8 @@ var knockouts = []knockout{
 		"t.ahead.Store(0)"}},
 		"cancel", []string{"line"}, 20},
 	{"a holder is told after its connection was closed", []edit{
-		{"pglock/internal/oneconn", "Conn.End", "told()\nif on, ok := driverConn.(driver.Conn); ok {\nspeakLast(&Conn{conn: conn, text: c.text, on: on}, last)\non.Close()\nclosed <- nil\n}",
-			"if on, ok := driverConn.(driver.Conn); ok { speakLast(&Conn{conn: conn, text: c.text, on: on}, last); on.Close(); time.Sleep(300 * time.Millisecond); told(); closed <- nil }"}},
+		{"pglock/internal/oneconn", "Conn.End", "told()\nif on, ok := driverConn.(driver.Conn); ok {\nspeakLast(&Conn{conn: c.conn, text: c.text, on: on}, last)\non.Close()\nclosed <- nil\n}",
+			"if on, ok := driverConn.(driver.Conn); ok { speakLast(&Conn{conn: c.conn, text: c.text, on: on}, last); on.Close(); time.Sleep(300 * time.Millisecond); told(); closed <- nil }"}},
 		"cut", []string{"mutex", "readers-writer"}, 20},
 	{"a pool's session keeps no lease", []edit{{"pglock", "poolSession.begin",
 		"params = timeouts{}.of(wanted).idleInTransaction",
