@@ -55,6 +55,10 @@ var (
 	errPretends = fmt.Errorf("this server grants each advisory lock to everybody (CockroachDB, or YugabyteDB with "+
 		"yb_silence_advisory_locks_not_supported_error): use PostgreSQL: %w", errors.ErrUnsupported)
 
+	// errUnflushed is that of a grant with a fence that was cancelled while it waited
+	// for the commit: it was made, but a failover may give its fence again.
+	errUnflushed error = unflushed{}
+
 	errPoolClosed  = errors.New("the pool is closed")
 	errSessionGone = errors.New("the pool's session is gone")
 
@@ -89,6 +93,13 @@ const (
 	queryCanceled              = "57014"
 	adminShutdown              = "57P01" // as pg_terminate_backend's
 )
+
+type unflushed struct{}
+
+func (unflushed) Error() string {
+	return "the fence was not flushed in time: is a synchronous standby away?"
+}
+func (unflushed) SQLState() string { return queryCanceled }
 
 // sqlState is the server's own code for err, "" if the server did not speak.
 // Both drivers' errors have the method.

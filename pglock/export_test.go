@@ -85,6 +85,13 @@ func ServerLease(p *Pool, pid int) (lease time.Duration) {
 	return lease
 }
 
+// Setting asks the session of held for a setting of the server's.
+func Setting(held swanlock.DistributedLock, name string) (value string) {
+	h := held.(*PostgresLock).h
+	h.a.sql().QueryRowContext(context.Background(), "SELECT current_setting($1)", name).Scan(&value)
+	return value
+}
+
 // LongEmpty makes the sessions of p that hold nothing believe that they have done
 // so for long.
 func LongEmpty(p *Pool) {

@@ -126,6 +126,7 @@ func (tn turn) give() { tn.led.turns.Give() }
 // cut short by ctx: a driver that cancels one may end the session with it, and what
 // the statement did would not be known.
 func (tn turn) do(ctx context.Context, f func(context.Context) error) error {
+	tn.led.cancelled.Store(false)
 	err := tn.conn.Do(ctx, tn.led, f)
 	if sqlState(err) == noPreparedStatement { // DISCARD ALL or DEALLOCATE took it: it did not run
 		if gone := tn.unprepare(); gone != nil {
