@@ -144,9 +144,9 @@
 // Silence: a call without a deadline returns when the server has not answered for
 // five seconds. The session lives on for as long as one of its locks can wait for an
 // answer: for what is left of its TTL, and without a TTL for ten seconds from when
-// the statement was sent. Then, or at once if it has no lock, its locks are lost and
-// its connection is closed. A server that is cut off, and not dead, keeps a lock
-// without a TTL for as long as TCP takes.
+// the statement was sent. Then its locks are lost, and its connection is closed; one
+// without locks is closed at once. A server that is cut off, and not dead, keeps a
+// lock without a TTL for as long as TCP takes.
 //
 // Wrappers in which the driver's own connection cannot be seen, neither as a field
 // nor behind one: a call of ours while your Rows are open may cost them, and the
