@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
 // What may be wrong with the server or the connection. After each of these an
@@ -43,6 +44,11 @@ var (
 
 	// ErrDenied says that the role may not do what the lock needs.
 	ErrDenied = errors.New("the role is not allowed to take advisory locks")
+
+	// ErrBusy says that the connection's owner reads rows from it. Nothing was
+	// sent, and what was held is still held: close the Rows first, or lock on a
+	// connection of its own.
+	ErrBusy = oneconn.ErrBusy
 
 	// errPretends is the error of an engine that speaks PostgreSQL's protocol, and
 	// whose advisory locks exclude nobody.

@@ -11,6 +11,8 @@ import (
 	"github.com/swanlake-io/swanlock"
 )
 
+func init() { maxSilence = 10 * time.Second } // tests wait for it
+
 // LedgerID is what the ledger of conn's session is found by. It does not keep
 // the session alive.
 func LedgerID(conn *sql.Conn) (id weak.Pointer[byte]) {

@@ -290,6 +290,18 @@ func (led *ledger) takenThrough(a *access) (holds []*hold, tickets []*ticket) {
 	return holds, tickets
 }
 
+// hasFrom reports whether the session has a lock that was taken through a.
+func (led *ledger) hasFrom(a *access) bool {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	for _, h := range led.locks {
+		if h.a == a {
+			return true
+		}
+	}
+	return false
+}
+
 // own makes o the owner of the session, whose lease is l. A nil one ends that.
 func (led *ledger) own(o owner, l lease) {
 	led.mu.Lock()
@@ -461,8 +473,9 @@ func (led *ledger) expire() {
 }
 
 // maxSilence is how long a session that holds a lock without a TTL may leave a
-// statement unanswered: nobody else can have its locks meanwhile.
-const maxSilence = 10 * time.Second
+// statement unanswered: nobody else can have its locks meanwhile, as far as this
+// session's server is concerned.
+var maxSilence = time.Minute
 
 // Silent returns how much longer the locks of the session can wait for a statement
 // that the server has not answered. When none can, the session is lost.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/db"
@@ -19,6 +20,9 @@ import (
 //
 // A Session prepares its statements on the connection, so that each call is one
 // round trip when warm. Close it before the connection goes back to the pool.
+//
+// What ends the server's session is found out by the next call, or by the end of a
+// TTL; WithHeartbeat looks in the background.
 type Session struct{ a *access }
 
 // NewSession makes a Session on conn. It sends nothing: what is wrong with the
@@ -147,6 +151,9 @@ func (a *access) acquire(ctx context.Context, target string, opts []swanlock.Opt
 	if err != nil {
 		return nil, err
 	}
+	if a.heartbeat != 0 && a.heartbeat < time.Millisecond {
+		return nil, fmt.Errorf("pglock: acquire %s: the heartbeat is a millisecond or more (have %v)", quote(target), a.heartbeat)
+	}
 	how := a.tryAcquire
 	if wait {
 		how = a.queue
@@ -179,6 +186,7 @@ func (a *access) tryAcquire(ctx context.Context, r request) (*PostgresLock, erro
 	if err != nil {
 		return nil, unanswered(ctx, err)
 	}
+	a.startBeating()
 	return h.begin(), nil
 }
 

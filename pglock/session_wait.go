@@ -27,6 +27,7 @@ func (a *access) queue(ctx context.Context, r request) (*PostgresLock, error) {
 		t = s.t
 		switch {
 		case s.l != nil:
+			a.startBeating()
 			return s.l, nil
 		case err != nil && ctx.Err() != nil && (elsewhere(err) || unanswered(ctx, err) != err):
 			return nil, notAcquired(ctx)

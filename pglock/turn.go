@@ -21,6 +21,7 @@ type access struct {
 	closed atomic.Bool // its Session was closed
 	led    atomic.Pointer[ledger]
 	hint   lineHint
+	beat   beat
 
 	// endElsewhere ends, through another connection and in the background, a session
 	// that has not said that it ends. It is nil where there is no other connection.
@@ -165,7 +166,7 @@ func look[P, R any](ctx context.Context, tn turn, statement func(*db.Queries, co
 
 // notSent reports whether err says that nothing was sent.
 func notSent(err error) bool {
-	return errors.Is(err, oneconn.ErrNotSent) || errors.Is(err, oneconn.ErrBusy)
+	return errors.Is(err, oneconn.ErrNotSent) || errors.Is(err, ErrBusy)
 }
 
 // unprepare forgets the prepared statements.
@@ -244,7 +245,7 @@ func (tn turn) destroy(cause error) {
 		// The session is dead, or in its owner's pool.
 		tn.led.abandon(tn.sql(), fmt.Errorf("%w: %w", cause, err))
 		return
-	case errors.Is(err, oneconn.ErrBusy):
+	case errors.Is(err, ErrBusy):
 		tn.log.Error("pglock: the connection is in use and could not be closed: its locks live until it is", "cause", cause)
 	}
 	tn.led.lose(cause)
