@@ -48,9 +48,10 @@
 //
 // # The caller's connection
 //
-// Nothing runs on it in the background unless WithAutoRefresh asks for it, so
-// a loss is found when the TTL ends, or by the next call. Statements of ours
-// take turns; yours must not be under way meanwhile: close your Rows first.
+// Nothing runs on it in the background unless WithAutoRefresh or WithHeartbeat asks
+// for it, so a loss is found when the TTL ends, or by the next call. Statements of
+// ours take turns; yours must not be under way meanwhile: close your Rows first
+// (ErrBusy).
 //
 // A context that ends never cuts a statement of ours short, because both
 // drivers would pay for that with the session. The call returns, half a second
@@ -143,8 +144,8 @@
 //
 // Silence: a call without a deadline returns when the server has not answered for
 // five seconds. The session lives on for as long as one of its locks can wait for an
-// answer: for what is left of its TTL, and without a TTL for ten seconds from when
-// the statement was sent. Then its locks are lost, and its connection is closed; one
+// answer: for what is left of its TTL, and without a TTL for a minute from when the
+// statement was sent. Then its locks are lost, and its connection is closed; one
 // without locks is closed at once. A server that is cut off, and not dead, keeps a
 // lock without a TTL for as long as TCP takes.
 //
