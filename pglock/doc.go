@@ -132,15 +132,16 @@
 // were served, and begin the next line in any order.
 //
 // Places: a waiter that is cut off without a word stops those behind it for its TTL,
-// a second at least; without a TTL, or in a transaction on a Session, for as long as
-// TCP takes. If a *sql.Conn is closed while a Session waits on it, a place without a
-// TTL stays on that session, in its pool, and stops those behind it until the session
-// ends or this package next takes a lock on it.
+// a second at least, or for 10 s without a TTL; on a Session in a transaction, or with
+// locks that have no TTL, for as long as TCP takes. If a *sql.Conn is closed while a
+// Session waits on it, the place stays on that session, in its pool, for the same time
+// after the session was last used, or until this package next takes a lock on it.
 //
 // Slow statements: a session does one statement at a time. A slow one makes every
 // other call on the session wait, a refresh too: locks with a TTL may expire
 // meanwhile. One of your own is waited for as long as it takes, or until the call's
-// context ends, and then nothing was sent. One of ours is taken for silence.
+// context ends, and then nothing was sent. One of ours is taken for silence; a Pool
+// has it cancelled after five seconds, so that it costs that call alone.
 //
 // Silence: a call without a deadline returns when the server has not answered for
 // five seconds. The session lives on for as long as one of its locks can wait for an

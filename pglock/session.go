@@ -57,11 +57,12 @@ func (s *Session) TryAcquire(ctx context.Context, target string, opts ...swanloc
 // transaction, it looks from time to time instead (see WithPolling), and keeps its
 // place all the same.
 //
-// With a TTL the place in line has a lease too, of a second at least, but in a
-// transaction: who is cut off does not stop those behind for longer.
+// The place in line has a lease too, the TTL, but a second at least, or 10 s without a
+// TTL: a waiter that is cut off does not stop those behind it for longer. In a
+// transaction, and on a session with locks that have no TTL, it has none.
 //
-// If the connection is closed meanwhile, Acquire fails, and a place without a lease
-// stays on the session, until that is closed or this package next comes to it.
+// If the connection is closed meanwhile, Acquire fails, and the place stays on the
+// session until its lease ends, or this package next comes to it.
 func (s *Session) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	return locked(s.a.acquire(ctx, target, opts, true))
 }
@@ -174,6 +175,9 @@ func (a *access) tryAcquire(ctx context.Context, r request) (*PostgresLock, erro
 	h := newHold(r).on(tn, a)
 	err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error {
 		lease, err := tn.ready(r)
+		if err == nil {
+			err = tn.makeLasting(r)
+		}
 		if err != nil {
 			return err
 		}
