@@ -18,8 +18,8 @@ func TestParseVerify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := o.faults; slices.Contains(got, verify.FaultRestart) || len(got) != len(verify.AllFaults)-1 {
-		t.Errorf("with --dsn all faults are %q, want all but restart", got)
+	if got := o.faults; slices.ContainsFunc(got, verify.NeedsOwnServer) || len(got) != len(verify.AllFaults)-2 {
+		t.Errorf("with --dsn all faults are %q, want all but restart and pause", got)
 	}
 	if o.seed == 0 || !strings.HasPrefix(o.out, "swanlock-verify-") || o.duration != 30*time.Second || o.workers != 4 {
 		t.Errorf("defaults: %+v", o)
@@ -34,6 +34,7 @@ func TestParseVerify(t *testing.T) {
 		{"", "either --embedded"},
 		{"--embedded --dsn host=db", "either --embedded"},
 		{"--dsn host=db --faults kill,restart", "restart needs --embedded"},
+		{"--dsn host=db --faults pause", "pause needs --embedded"},
 		{"--embedded --faults kill,fire", `"fire" is not a fault`},
 		{"--embedded --faults=", `"" is not a fault`},
 		{"--embedded --duration 10ms", "--duration 10ms"},
@@ -92,7 +93,7 @@ func verifies(t *testing.T, args ...string) (v verified) {
 // once.
 func TestVerifyEmbedded(t *testing.T) {
 	slow(t)
-	v := verifies(t, "--embedded", "--duration", "5s", "--seed", "3", "--workers", "3", "--faults", "all")
+	v := verifies(t, "--embedded", "--duration", "8s", "--seed", "3", "--workers", "3", "--faults", "all")
 	for _, f := range verify.AllFaults {
 		if v.Faults[f].Done == 0 && f != verify.FaultCancel {
 			t.Errorf("the fault %s never came about: %v", f, v.Faults)

@@ -129,11 +129,17 @@ func (hist *History) offset() (least, most int64, ok bool) {
 	if len(hist.Clocks) == 0 {
 		return 0, 0, false
 	}
-	least, most = hist.Clocks[0].Min, hist.Clocks[0].Max
-	lowest, highest := least, most // what all agree on, if they do
+	least, most = math.MaxInt64, math.MinInt64
+	lowest, highest := most, least // what all agree on, if they do
 	for _, o := range hist.Clocks {
+		if o.Max-o.Min >= stepped { // it says nothing: the server stood still
+			continue
+		}
 		least, most = min(least, o.Min), max(most, o.Max)
 		lowest, highest = max(lowest, o.Min), min(highest, o.Max)
+	}
+	if least > most {
+		return 0, 0, false
 	}
 	slack := int64(time.Millisecond) // the server's times are cut to microseconds
 	return least - slack, most + slack, lowest-highest < stepped

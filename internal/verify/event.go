@@ -38,6 +38,7 @@ const (
 	evWritten  = "written"
 	evRelease  = "release"
 	evReleased = "released"
+	evRollback = "rollback" // of a transaction of the holder's
 )
 
 // A journal writes events.
@@ -68,6 +69,8 @@ type recorder struct {
 	holds  map[string]*Hold
 	order  []*Hold
 	counts Counts
+
+	rolledBack int // transactions
 }
 
 // Counts are what the progress tells.
@@ -111,6 +114,10 @@ func (r *recorder) add(e event) error {
 		r.holds[h.ID] = h
 		r.order = append(r.order, h)
 		r.counts.Attempts++
+		return nil
+	}
+	if e.What == evRollback {
+		r.rolledBack++
 		return nil
 	}
 	h := r.holds[e.Hold]
@@ -160,6 +167,20 @@ func (r *recorder) progress() Counts {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.counts
+}
+
+// waiting are the processes that wait for a lock with a TTL, as far as they have
+// told.
+func (r *recorder) waiting() map[string]bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	procs := make(map[string]bool)
+	for _, h := range r.holds {
+		if h.Outcome == Pending && h.leasesPlace() {
+			procs[h.Proc] = true
+		}
+	}
+	return procs
 }
 
 // holding is how much of a TTL each process would leave behind if it was stopped
