@@ -36,7 +36,7 @@ func checkAudit(hist *History) Result {
 		// then undid.
 		calm := hist.touched(h) > max(h.Acquire.Return, h.Release.Return)
 		r.Checked++
-		for len(found) > 1 && !h.Single && found[0].Reason != "released" {
+		for len(found) > 1 && (again(found[0], found[1]) || !h.Single && found[0].Reason != "released") {
 			found = found[1:] // granted to a pool on a session that ended before it could say so: the pool tried again
 		}
 		if len(found) > 1 {
@@ -79,6 +79,13 @@ func checkAudit(hist *History) Result {
 		}
 	}
 	return r
+}
+
+// again says that a row is of a grant that came so late, from a server that had to
+// wait or stood still, that its TTL was over: it was given back, and the next row is
+// of the same waiter.
+func again(row, next AuditRow) bool {
+	return row.Reason == "expired" && row.Released != 0 && row.Released <= next.Acquired
 }
 
 // overlaps compares the intervals of each target, in the order of their

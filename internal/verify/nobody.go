@@ -73,7 +73,7 @@ func (hist *History) claim(h *Hold) claim {
 		return c
 	case h.Outcome == OK && h.Release.Return != 0:
 		c.until = h.Release.Return + late
-	case h.Outcome == Refused && h.Single && hist.answered(h):
+	case h.Outcome == Refused && h.Single && hist.answered(h) && !hist.slowed(h):
 		c.until = h.Acquire.Return
 		return c
 	case h.Outcome != OK && h.Outcome != Pending:
@@ -86,6 +86,19 @@ func (hist *History) claim(h *Hold) claim {
 		c.until = hist.healed(h, c.until)
 	}
 	return c
+}
+
+// slowed says that the server may have answered h's acquire later than its caller
+// waited for: then what that had begun is undone in the background.
+func (hist *History) slowed(h *Hold) bool {
+	for _, faults := range [][]Fault{hist.look().cutsOf[h.Label], hist.look().stalls} {
+		if slices.ContainsFunc(faults, func(f Fault) bool {
+			return f.touches(h) && f.Call <= h.Acquire.Return && h.Acquire.Call <= f.Return
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // answered says that the session of h lived on: it was told that it holds
