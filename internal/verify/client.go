@@ -138,7 +138,7 @@ func (c *client) once(ctx context.Context) (again bool, err error) {
 		return c.refused, err
 	}
 	if d.beside {
-		if err := c.besides(ctx, id, h, d); err != nil {
+		if err := c.besides(ctx, id, h, lock, d); err != nil {
 			return false, err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"sync"
 	"time"
 )
@@ -163,20 +164,33 @@ func (r *recorder) add(e event) error {
 	return nil
 }
 
+// gone forgets what a process had under way, which has ended.
+func (r *recorder) gone(proc string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.holds, func(_ string, h *Hold) bool { return h.Proc == proc })
+}
+
 func (r *recorder) progress() Counts {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.counts
 }
 
-// waiting are the processes that wait for a lock with a TTL, as far as they have
-// told.
+// waiting are the processes that have waited for longest for some lock, with a TTL on
+// a session of their own, as far as they have told.
 func (r *recorder) waiting() map[string]bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	procs := make(map[string]bool)
+	first := make(map[int]*Hold)
 	for _, h := range r.holds {
-		if h.Outcome == Pending && h.leasesPlace() {
+		if f := first[h.Target]; h.Wait && h.Outcome == Pending && (f == nil || h.Acquire.Call < f.Acquire.Call) {
+			first[h.Target] = h
+		}
+	}
+	procs := make(map[string]bool)
+	for _, h := range first {
+		if h.Single && h.leasesPlace() && now()-h.Acquire.Call > int64(20*time.Millisecond) {
 			procs[h.Proc] = true
 		}
 	}

@@ -206,15 +206,18 @@ func (in *injector) kill() (bool, error) {
 	return true, err
 }
 
-// stop pauses a worker: for a moment, for longer than any TTL, or for so long
-// that a lock that is still held then was left to nobody.
+// stop pauses a worker: for a moment, for longer than any TTL, for so long that a
+// lock that is still held then was left to nobody, or for so long that nobody could
+// have one that it was first in line for.
 func (in *injector) stop(ctx context.Context) bool {
 	length, want := time.Duration(20+in.rnd.IntN(300))*time.Millisecond, aHolder
 	switch n := in.rnd.IntN(10); {
 	case n < 4:
 		length = time.Duration(1200+in.rnd.IntN(1500)) * time.Millisecond
+	case n < 5:
+		length, want = longestTTL+margin+time.Second, aLease
 	case n < 6:
-		length, want = longestTTL+margin+oneWait+time.Second, []int{aLease, aWaiter}[in.rnd.IntN(2)]
+		length, want = stallBound+2*time.Second, aWaiter
 	}
 	s := in.free(want)
 	if s == nil {

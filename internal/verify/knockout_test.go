@@ -88,7 +88,7 @@ var knockouts = []knockout{
 	{"a holder is told after its connection was closed", []edit{
 		{"pglock/internal/oneconn", "Conn.End", "told()\nif on, ok := driverConn.(driver.Conn); ok {\nspeakLast(&Conn{conn: c.conn, text: c.text, on: on}, last)\non.Close()\nclosed <- nil\n}",
 			"if on, ok := driverConn.(driver.Conn); ok { speakLast(&Conn{conn: c.conn, text: c.text, on: on}, last); on.Close(); time.Sleep(300 * time.Millisecond); told(); closed <- nil }"}},
-		"cut", []string{"mutex", "readers-writer"}, 20},
+		"rollback", []string{"mutex", "readers-writer"}, 20},
 	{"a lease that a rollback brings back is not counted on", []edit{{"pglock", "ledger.lower",
 		"s.floor = ttl", "_ = ttl"}},
 		"rollback", []string{"mutex", "readers-writer"}, 20},

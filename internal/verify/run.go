@@ -67,7 +67,13 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	}
 
 	wcfg := workerConfig{DSN: d.dsn, Run: d.run, Clients: clientsPerWorker, Seed: cfg.Seed, Targets: hist.Targets[:crashTarget],
-		Cancel: slices.Contains(cfg.Faults, FaultCancel), Rollback: slices.Contains(cfg.Faults, FaultRollback)}
+		Cancel: slices.Contains(cfg.Faults, FaultCancel)}
+	if slices.Contains(cfg.Faults, FaultRollback) {
+		wcfg.Rollback = 25
+		if len(cfg.Faults) == 1 {
+			wcfg.Rollback = 70
+		}
+	}
 	in := &injector{d: d, rnd: rnd, restart: cfg.Restart, pause: cfg.Pause, crash: hist.Targets[crashTarget]}
 	for _, f := range cfg.Faults {
 		if !byWorkers(f) {

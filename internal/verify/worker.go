@@ -27,7 +27,7 @@ type workerConfig struct {
 	Targets []Target
 	Cancel  bool // contexts are cancelled at random
 
-	Rollback bool // some locks are taken or released in transactions that are rolled back
+	Rollback int // percentage of locks around which there is a transaction, most of them rolled back
 }
 
 // Worker is a worker process: it takes and releases locks, does work that they
