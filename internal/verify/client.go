@@ -65,7 +65,7 @@ func (c *client) take(ctx context.Context) (err error) {
 	octx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	c.locker, err = c.worker.locker(octx, c.kind, c.label)
-	c.uses = 10 + c.rnd.IntN(50)
+	c.uses = 5 + c.rnd.IntN(25)
 	return err
 }
 
@@ -90,7 +90,7 @@ func (c *client) chance(percent int) bool { return c.rnd.IntN(100) < percent }
 // ask makes up what to ask for.
 func (c *client) ask() (*Hold, []swanlock.Option) {
 	h := &Hold{Proc: c.cfg.Name, Client: c.number, Label: c.label, Locker: c.kind.name, Single: c.kind.single,
-		Audited: c.kind.audited, Target: c.rnd.IntN(len(c.cfg.Targets))}
+		Audited: c.kind.audited, Target: c.rnd.IntN(mainTargets)}
 	h.Wait = c.chance(70)
 	h.Shared = c.cfg.Targets[h.Target].Shared && c.chance(60)
 	h.Fenced = !h.Shared && c.chance(75)

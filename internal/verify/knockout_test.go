@@ -178,8 +178,11 @@ func (k knockout) build(t *testing.T) (exe string) {
 	var overlay struct{ Replace map[string]string }
 	overlay.Replace = make(map[string]string)
 	for file, text := range texts {
-		path, err := filepath.Abs(filepath.Join(root, file))
+		path, err := filepath.Abs(file)
 		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(path); err != nil { // go build says nothing of a replacement for what is not there
 			t.Fatal(err)
 		}
 		mutant := filepath.Join(dir, fmt.Sprintf("%d.go", len(overlay.Replace)))

@@ -153,12 +153,17 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	return r, nil
 }
 
-// crashTarget is the one that only verify itself locks, around a crash.
-const crashTarget = 4
+const (
+	// mainTargets are the first, which the clients contend for. The others are locked
+	// beside one of those.
+	mainTargets = 4
+	// crashTarget is the one that only verify itself locks, around a crash.
+	crashTarget = 6
+)
 
-// targets are two of each kind, and crashTarget.
+// targets are three of each kind, and crashTarget.
 func targets(name string) (all []Target) {
-	for i := range 2 {
+	for i := range 3 {
 		for _, shared := range []bool{false, true} {
 			t := Target{Shared: shared}
 			t.Name = fmt.Sprintf("swanlock-verify/%s/%s-%d", name, t.Kind(), i)
