@@ -214,9 +214,9 @@ func (in *injector) stop(ctx context.Context) bool {
 	switch n := in.rnd.IntN(10); {
 	case n < 4:
 		length = time.Duration(1200+in.rnd.IntN(1500)) * time.Millisecond
-	case n < 5:
-		length, want = longestTTL+margin+time.Second, aLease
 	case n < 6:
+		length, want = longestTTL+margin+time.Second, aLease
+	case n < 7:
 		length, want = stallBound+2*time.Second, aWaiter
 	}
 	s := in.free(want)
