@@ -179,10 +179,10 @@ func targets(name string) (all []Target) {
 // way is how the proxy gets to the server.
 func (d *database) way() (func(context.Context) (net.Conn, error), error) {
 	if d.hosts > 1 {
-		return nil, fmt.Errorf("the faults %s and %s need a connection string with one host, not %d: leave them out of --faults, or name one host", FaultCut, FaultSilence, d.hosts)
+		return nil, fmt.Errorf("each of the faults %s and %s needs a connection string with one host, not %d: leave them out of --faults, or name one host", FaultCut, FaultSilence, d.hosts)
 	}
 	if len(d.host) > 0 && d.host[0] == '/' {
-		return nil, fmt.Errorf("the faults %s and %s need TCP, not the socket in %s: leave them out of --faults, or name the host", FaultCut, FaultSilence, d.host)
+		return nil, fmt.Errorf("each of the faults %s and %s needs TCP, not the socket in %s: leave them out of --faults, or name the host", FaultCut, FaultSilence, d.host)
 	}
 	address := net.JoinHostPort(d.host, strconv.Itoa(int(d.port)))
 	return func(ctx context.Context) (net.Conn, error) {
