@@ -211,7 +211,8 @@ func (c *client) release(ctx context.Context, id string, lock swanlock.Distribut
 			e.Outcome = Lost
 		}
 	}
-	c.failed = err != nil
+	// A context that had ended before is no reason not to go on with the session.
+	c.failed = err != nil && (e.Outcome == Lost || ctx.Err() == nil)
 	return c.journal.put(e)
 }
 
