@@ -15,7 +15,7 @@ func (in *injector) begin(most time.Duration) (length time.Duration, ok bool) {
 		return 0, false
 	}
 	if in.short {
-		most = 2 * time.Second
+		return 500*time.Millisecond + time.Duration(in.rnd.Int64N(int64(500*time.Millisecond))), true
 	}
 	return time.Second + time.Duration(in.rnd.Int64N(int64(most-time.Second))), true
 }
