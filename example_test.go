@@ -46,16 +46,17 @@ func ExampleWithLock() {
 		return context.Cause(ctx)
 	}
 
-	held, err := locks.Acquire(ctx, "/leader")
-	if err != nil {
-		fmt.Println(err)
-		return
+	lead := func() error {
+		held, err := locks.Acquire(ctx, "/leader")
+		if err != nil {
+			return err
+		}
+		defer held.Release(ctx)
+		leading, cancel := swanlock.WithLock(ctx, held)
+		defer cancel()
+		return serve(leading) // its context ends with the lock; context.Cause tells why
 	}
-	defer held.Release(ctx)
-	leading, cancel := swanlock.WithLock(ctx, held)
-	defer cancel()
-	err = serve(leading)
-	fmt.Println(errors.Is(err, swanlock.ErrLost), ctx.Err())
+	fmt.Println(errors.Is(lead(), swanlock.ErrLost), ctx.Err())
 	// Output: true <nil>
 }
 

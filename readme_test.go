@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -38,8 +39,17 @@ func TestReadme(t *testing.T) {
 			}
 		}
 	}
-	if lines := strings.SplitN(string(readme), "\n", 21); !strings.Contains(strings.Join(lines[:20], "\n"), "```go") {
+	lines := strings.Split(strings.TrimSuffix(string(readme), "\n"), "\n")
+	if !strings.Contains(strings.Join(lines[:min(20, len(lines))], "\n"), "```go") {
 		t.Error("the README has no code within its first 20 lines")
+	}
+	if words := len(strings.Fields(string(readme))); len(lines) > 120 || words > 800 {
+		t.Errorf("the README has %d lines and %d words, want 120 and 800 at most: the rest belongs in docs", len(lines), words)
+	}
+	for _, command := range []string{"make demo", "make test"} {
+		if !slices.Contains(lines, "    "+command) {
+			t.Errorf("the README does not show %q", command)
+		}
 	}
 }
 

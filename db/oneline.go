@@ -9,9 +9,9 @@ import (
 var oneLines sync.Map
 
 // OneLine is query without its comments, and on one line: PostgreSQL writes a
-// statement that failed into its log as it is, with a line for each of its lines, and a
-// wait in line fails a few times a second. What stands between quotes stays as it is.
-// The queries of this package are worked on once each.
+// statement that failed into its log as it is, with a line for each of its lines, and
+// each wait in line that ends without the lock has failed. What stands between quotes
+// stays as it is. Each query is worked on once.
 func OneLine(query string) string {
 	if line, ok := oneLines.Load(query); ok {
 		return line.(string)

@@ -190,7 +190,11 @@ SELECT
     o.room,
     o.deadlock_ms,
     o.isolation,
-    pg_catalog.set_config('default_transaction_isolation', 'read committed', false)::varchar AS isolated,
+    (
+        SELECT pg_catalog.count(pg_catalog.set_config(w.name, w.setting, false))
+        FROM (VALUES ('default_transaction_isolation', 'read committed'), ('lock_timeout', '1s'),
+            ('tcp_keepalives_idle', '15'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3')) w(name, setting)
+    )::bigint AS settings,
     (CASE WHEN $1::varchar OPERATOR(pg_catalog.=) '' THEN '' ELSE pg_catalog.textcat(
         CASE WHEN o.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $1, false) ELSE '' END,
         pg_catalog.set_config('idle_in_transaction_session_timeout', $1, false))
@@ -219,7 +223,7 @@ type PoolOpenRow struct {
 	Room              int64
 	DeadlockMs        int64
 	Isolation         string
-	Isolated          string
+	Settings          int64
 	Lease             string
 }
 
@@ -238,7 +242,7 @@ func (q *Queries) PoolOpen(ctx context.Context, lease string) (PoolOpenRow, erro
 		&i.Room,
 		&i.DeadlockMs,
 		&i.Isolation,
-		&i.Isolated,
+		&i.Settings,
 		&i.Lease,
 	)
 	return i, err
@@ -247,7 +251,13 @@ func (q *Queries) PoolOpen(ctx context.Context, lease string) (PoolOpenRow, erro
 const PoolShut = `-- name: PoolShut :one
 SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
-    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) $1::integer THEN '' ELSE pg_catalog.textcat(pg_catalog.textcat(
+    (
+        SELECT pg_catalog.count(pg_catalog.set_config(g.name, g.reset_val, false))
+        FROM pg_catalog.pg_settings g
+        WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::integer AND pg_catalog.array_position(
+            ARRAY['lock_timeout', 'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count'], g.name) IS NOT NULL
+    )::bigint AS settings,
+    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) $1 THEN '' ELSE pg_catalog.textcat(pg_catalog.textcat(
         CASE WHEN $2::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $2, false) ELSE '' END,
         CASE WHEN $3::varchar OPERATOR(pg_catalog.<>) ''
             THEN pg_catalog.set_config('idle_in_transaction_session_timeout', $3, false) ELSE '' END),
@@ -263,11 +273,13 @@ type PoolShutParams struct {
 }
 
 type PoolShutRow struct {
-	Pid   int32
-	Lease string
+	Pid      int32
+	Settings int64
+	Lease    string
 }
 
-// Puts back what PoolOpen has set.
+// Puts back what PoolOpen has set; but for the lease and the isolation that is what
+// the connection began with.
 func (q *Queries) PoolShut(ctx context.Context, arg PoolShutParams) (PoolShutRow, error) {
 	row := q.db.QueryRowContext(ctx, PoolShut,
 		arg.Pid,
@@ -276,6 +288,6 @@ func (q *Queries) PoolShut(ctx context.Context, arg PoolShutParams) (PoolShutRow
 		arg.Isolation,
 	)
 	var i PoolShutRow
-	err := row.Scan(&i.Pid, &i.Lease)
+	err := row.Scan(&i.Pid, &i.Settings, &i.Lease)
 	return i, err
 }

@@ -48,19 +48,18 @@
 //
 // # The caller's connection
 //
-// Nothing runs on it in the background unless WithAutoRefresh asks for it, so
-// a loss is found when the TTL ends, or by the next call. Statements of ours
-// take turns; yours must not be under way meanwhile: close your Rows first.
+// Nothing runs on it in the background unless WithAutoRefresh or WithHeartbeat asks
+// for it, so a loss is found when the TTL ends, or by the next call. Statements of
+// ours take turns; yours must not be under way meanwhile: close your Rows first
+// (ErrBusy).
+//
 // A context that ends never cuts a statement of ours short, because both
 // drivers would pay for that with the session. The call returns, half a second
-// after its context at the latest, and what it had begun is finished in the
+// after its context at the latest (two seconds for a Release or Close whose
+// context had ended before it), and what it had begun is finished in the
 // background: a lock that is granted then is given back, and a lock whose release
 // was not answered is lost (its Done is closed at once) and unlocked when the
-// server answers. A call without a deadline returns when the server has been silent
-// for five seconds. The session lives on for as long as its locks can wait for an
-// answer: for their TTL, and ten seconds without one. Then its locks are lost, and
-// its connection is closed. With lib/pq behind a wrapper that hides it, a
-// connection to a server that is silent may stay in use until the network gives up.
+// server answers.
 //
 // # The pool
 //
@@ -69,34 +68,20 @@
 // expired or was dropped. Calls that come while a statement is under way travel
 // together in the next one. A session's lease is set once, when it is opened, to
 // the TTL of its locks or somewhat less, and every statement restarts it; each
-// lock's own TTL is kept by the holder's process.
+// lock's own TTL is kept by the holder's process. Where connections are scarce,
+// locks share a session, and it has the shortest lease that they need.
 //
 // # The line
 //
-// Who waits in Acquire takes a ticket: an advisory lock in the space of two
-// integers (the upper 46 bits of the key; in the lower 18 a number one above the
-// highest live ticket, or any if there is none), which goes with its session. He waits for the
-// ticket ahead of his, in slices of nine tenths of deadlock_timeout, finds who is ahead when
-// that is gone, and when nobody is, waits for the lock itself, in the server's
-// own queue, which a try does not overtake. He finds that out by trying the
-// numbers below his own: a look at pg_locks would stop everybody else for as long. A Pool's newcomers see that there is a
-// line by the number 0, of which each waiter has a share. Slices keep the
-// snapshot that a waiting statement holds young, and end before
-// deadlock_timeout. An application that takes advisory locks of two integers
-// itself may by chance (one in 2^32 for each first integer) stand in a line.
-//
-// Two targets whose keys are alike in those 46 bits stand in one line (among n
-// targets about n²/2^47 pairs do: 0.007 of a million): while somebody waits for
-// the one, an Acquire of the other may wait behind it, though that lock is free. A
-// try is not concerned. A line that never empties has at least 131,000 numbers;
-// when they have run out, newcomers look again every quarter of a second until
-// all who have a ticket were served, and then begin the next line in any order.
+// Acquire takes a place in a line of all hosts, made of advisory locks too, which
+// goes with its session. A waiter waits in the server for the place ahead of its
+// own, for nine tenths of deadlock_timeout at a time, and for the lock when nobody
+// is ahead. TryAcquire does not stand in line, nor does the first try of a Session's
+// Acquire: each takes a lock that is free at that moment. A Pool's Acquire sees in
+// the same round trip that there is a line, and joins it.
 //
 // A place in line is the session's. A Pool's Acquire that loses it with the session,
-// or cannot reach the server, takes another at the end when the server is back. A
-// waiter that is cut off without a word keeps its place, and stops those behind, for
-// its TTL, a second at least; without a TTL, or in a transaction on a Session, for as
-// long as TCP takes.
+// or cannot reach the server, takes another at the end when the server is back.
 //
 // # The driver
 //
@@ -105,6 +90,9 @@
 // it again whatever the driver hands out: on a *sql.DB that pgx's
 // stdlib.OpenDBFromPool made, where each checkout is a new connection of the
 // driver's, and behind wrappers that log or trace, whose connections may be values.
+// A session is marked before the first lock, and again where a rollback or DISCARD
+// ALL took the mark, in a statement of its own; the mark stays there, and with it
+// swanlock.lease, the number of the last change of the lease.
 //
 // What a *sql.Conn that is closed too early leaves on its session, the session
 // keeps in its pool: the lock, and with a TTL the two timeouts, by which the server
@@ -120,22 +108,53 @@
 // connection: then its locks last until the server finds out, by their TTL or by
 // its TCP keepalives (tcp_keepalives_idle, client_connection_check_interval).
 //
-// A wrapper in which the driver's own connection cannot be seen, neither as a field
-// nor behind one, costs this: on a silent network lib/pq is cancelled by a context,
-// and leaves a goroutine that waits until the network speaks again; and a call of
-// ours while your Rows are open may cost them, and the session.
+// # Limits
 //
-// # What it does not promise
+// Replication: advisory locks are not replicated. A failover loses them, and only a
+// fence keeps a late writer out (see swanlock.WithFence for when even that may not).
 //
-// Advisory locks are not replicated: a failover loses them, and only a fence
-// keeps a late writer out (see swanlock.WithFence for when even that may not).
-// A pooler in transaction or statement mode breaks them; that is refused
-// (ErrPooler): by a Pool when it opens, by all others when the answer comes
-// from another backend than the one that granted the lock, or when the backend
-// that is asked for a lock has the mark of another process or of a connection that
-// is open, and advisory locks. A session is marked before the first lock, and
-// again where a rollback or DISCARD ALL took the mark, in a statement of its own;
-// the mark stays there, and with it swanlock.lease, the number of the last change of
-// the lease. Two targets whose keys collide exclude each other, which is
-// safe, only slower.
+// Poolers: one in transaction or statement mode breaks session locks. It is refused
+// (ErrPooler): by a Pool when it opens, by all others when the answer comes from
+// another backend than the one that granted the lock, or when the backend that is
+// asked for a lock has advisory locks and the mark of another process, or of a
+// connection that is open.
+//
+// Keys: two targets whose 64-bit keys collide exclude each other, which is safe,
+// only slower.
+//
+// Lines: two targets whose keys are alike in their upper 46 bits stand in one line
+// (among n targets about n²/2^47 pairs do: 0.007 of a million). While somebody waits
+// for the one, an Acquire of the other may wait behind it, though that lock is free;
+// a try is not concerned. An application that takes advisory locks of two integers
+// itself may stand in a line by chance, for each pair of a target and a first integer
+// less than once in 2^32. A line that never empties has at least 131,000 places;
+// then newcomers look again every quarter of a second until all who have a place
+// were served, and begin the next line in any order.
+//
+// Places: a waiter that is cut off without a word stops those behind it for its TTL,
+// a second at least, or for 10 s without a TTL; on a Session in a transaction, or with
+// locks that have no TTL, for as long as TCP takes. If a *sql.Conn is closed while a
+// Session waits on it, the place stays on that session, in its pool, for the same time
+// after the session was last used, or until this package next takes a lock on it.
+//
+// Slow statements: a session does one statement at a time. A slow one makes every
+// other call on the session wait, a refresh too: locks with a TTL may expire
+// meanwhile. One of your own is waited for as long as it takes, or until the call's
+// context ends, and then nothing was sent. One of ours is taken for silence; a Pool
+// has it cancelled after five seconds, so that it costs that call alone.
+//
+// Silence: a call without a deadline returns when the server has not answered for
+// five seconds. The session lives on for as long as one of its locks can wait for an
+// answer: for what is left of its TTL, and without a TTL for a minute from when the
+// statement was sent. Then its locks are lost, and its connection is closed; one
+// without locks is closed at once. A server that is cut off, and not dead, keeps a
+// lock without a TTL for as long as TCP takes.
+//
+// Wrappers in which the driver's own connection cannot be seen, neither as a field
+// nor behind one: a call of ours while your Rows are open may cost them, and the
+// session. On a silent network lib/pq is cancelled by a context there, and leaves a
+// goroutine, and a connection in use, until the network speaks again.
+//
+// How it works inside is in docs/design.md of the repository, and what PostgreSQL and
+// the drivers do, with sources, in docs/postgresql.md.
 package pglock

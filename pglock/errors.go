@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
 // What may be wrong with the server or the connection. After each of these an
@@ -44,10 +45,19 @@ var (
 	// ErrDenied says that the role may not do what the lock needs.
 	ErrDenied = errors.New("the role is not allowed to take advisory locks")
 
+	// ErrBusy says that the connection's owner reads rows from it. Nothing was
+	// sent, and what was held is still held: close the Rows first, or lock on a
+	// connection of its own.
+	ErrBusy = oneconn.ErrBusy
+
 	// errPretends is the error of an engine that speaks PostgreSQL's protocol, and
 	// whose advisory locks exclude nobody.
 	errPretends = fmt.Errorf("this server grants each advisory lock to everybody (CockroachDB, or YugabyteDB with "+
 		"yb_silence_advisory_locks_not_supported_error): use PostgreSQL: %w", errors.ErrUnsupported)
+
+	// errUnflushed is that of a grant with a fence that was cancelled while it waited
+	// for the commit: it was made, but a failover may give its fence again.
+	errUnflushed error = unflushed{}
 
 	errPoolClosed  = errors.New("the pool is closed")
 	errSessionGone = errors.New("the pool's session is gone")
@@ -83,6 +93,13 @@ const (
 	queryCanceled              = "57014"
 	adminShutdown              = "57P01" // as pg_terminate_backend's
 )
+
+type unflushed struct{}
+
+func (unflushed) Error() string {
+	return "the fence was not flushed in time: is a synchronous standby away?"
+}
+func (unflushed) SQLState() string { return queryCanceled }
 
 // sqlState is the server's own code for err, "" if the server did not speak.
 // Both drivers' errors have the method.

@@ -171,8 +171,8 @@ func Example_fence() {
 	db.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS pointer (fence bigint NOT NULL, file text NOT NULL)")
 	db.ExecContext(ctx, "TRUNCATE pointer")
 	db.ExecContext(ctx, "INSERT INTO pointer VALUES (0, '')")
-	write := func(fence uint64, file string) bool {
-		res, err := db.ExecContext(ctx, "UPDATE pointer SET fence = $1, file = $2 WHERE fence <= $1", int64(fence), file)
+	write := func(held swanlock.DistributedLock, file string) bool {
+		res, err := db.ExecContext(ctx, "UPDATE pointer SET fence = $1, file = $2 WHERE fence <= $1", int64(held.Info().Fence), file)
 		if err != nil {
 			return false
 		}
@@ -184,8 +184,8 @@ func Example_fence() {
 	second, _ := pglock.TryAcquire(ctx, conn, "/lake/pointer", swanlock.WithFence())
 	defer second.Release(ctx)
 
-	fmt.Println("the holder writes:", write(second.Info().Fence, "b.parquet"))
-	fmt.Println("a late writer does:", write(first.Info().Fence, "a.parquet"))
+	fmt.Println("the holder writes:", write(second, "b.parquet"))
+	fmt.Println("a late writer does:", write(first, "a.parquet"))
 	// Output:
 	// the holder writes: true
 	// a late writer does: false

@@ -11,6 +11,8 @@ import (
 	"github.com/swanlake-io/swanlock"
 )
 
+func init() { maxSilence = 10 * time.Second } // tests wait for it
+
 // LedgerID is what the ledger of conn's session is found by. It does not keep
 // the session alive.
 func LedgerID(conn *sql.Conn) (id weak.Pointer[byte]) {
@@ -81,6 +83,13 @@ func ServerLease(p *Pool, pid int) (lease time.Duration) {
 		}})
 	}
 	return lease
+}
+
+// Setting asks the session of held for a setting of the server's.
+func Setting(held swanlock.DistributedLock, name string) (value string) {
+	h := held.(*PostgresLock).h
+	h.a.sql().QueryRowContext(context.Background(), "SELECT current_setting($1)", name).Scan(&value)
+	return value
 }
 
 // LongEmpty makes the sessions of p that hold nothing believe that they have done

@@ -188,29 +188,3 @@ func endsItself(ctx context.Context, c *oneconn.Conn, session db.EndBackendParam
 	}
 	return err == nil || sqlState(err) == adminShutdown
 }
-
-// endBackend ends a session of the pool's that did not say that it ends: its
-// connection was cut off, perhaps, and the server does not know.
-func (p *Pool) endBackend(session db.EndBackendParams) {
-	p.spawn(func() {
-		bound := connecting / 2
-		if p.life.Err() != nil { // Close waits for this
-			bound = 2 * grace
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), bound)
-		defer cancel()
-		conn, err := p.conn(ctx)
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		tn, err := plain(conn).takeAlways()
-		if err != nil {
-			return
-		}
-		defer tn.give()
-		if _, err := ask(ctx, tn, (*db.Queries).EndBackend, session); err != nil {
-			p.log.Warn("pglock: a session that is lost may still have its locks", "pid", session.Pid, "err", err)
-		}
-	})
-}

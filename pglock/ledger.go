@@ -13,6 +13,7 @@ import (
 	"weak"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/db"
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
@@ -33,6 +34,10 @@ type ledger struct {
 	stalled atomic.Bool
 	spoke   atomic.Bool             // the server has answered a statement of ours
 	callers atomic.Pointer[callers] // of those that wait for the first answer
+	// cancels are under way on the server, and cancelled says that one has met the
+	// last statement.
+	cancels   sync.WaitGroup
+	cancelled atomic.Bool
 
 	// Used by the holder of the turn.
 	marked  bool   // the server was told the token, and knows it unless it was made to forget
@@ -52,6 +57,7 @@ type ledger struct {
 	unsettled []*hold                  // those of them that have ended here
 	tickets   map[*ticket]struct{}     // its places in line
 	abandoned []*ticket                // those of them that nobody waits on any more
+	doubts    map[Key]bool             // that the session may have a share of more than it has readers
 	lease     lease                    // the shortest TTL of the locks, or what owner has set; from the last statement on
 	settings  settings                 // behind the lease
 	places    map[*placeLease]struct{} // those whose waiters want a lease
@@ -67,6 +73,9 @@ type owner interface {
 	freed(h *hold)
 	// overdue is told that locks have ended by themselves, and are to be unlocked.
 	overdue()
+	// slow is told that the session is waiting for a statement, which may be
+	// cancelled; it calls done once it does not do so any more.
+	slow(session db.CancelBackendParams, done func())
 }
 
 // A lockID tells the locks of a session apart. A key is there once, but for the
@@ -189,6 +198,33 @@ func (led *ledger) hasOtherReader(key Key, except *hold) bool {
 	return false
 }
 
+// doubt notes that the server may have given the session one more share of key than
+// the ledger has readers. What that share is nobody can see; it goes with the last.
+func (led *ledger) doubt(key Key) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	if led.doubts == nil {
+		led.doubts = make(map[Key]bool)
+	}
+	led.doubts[key] = true
+}
+
+// doubted reports whether that is to be settled now, and forgets it then.
+func (led *ledger) doubted(key Key) bool {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	if !led.doubts[key] {
+		return false
+	}
+	for id := range led.locks {
+		if id.key == key {
+			return false
+		}
+	}
+	delete(led.doubts, key)
+	return true
+}
+
 // place enters a place in line.
 func (led *ledger) place(t *ticket) {
 	led.mu.Lock()
@@ -288,6 +324,18 @@ func (led *ledger) takenThrough(a *access) (holds []*hold, tickets []*ticket) {
 		}
 	}
 	return holds, tickets
+}
+
+// hasFrom reports whether the session has a lock that was taken through a.
+func (led *ledger) hasFrom(a *access) bool {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	for _, h := range led.locks {
+		if h.a == a {
+			return true
+		}
+	}
+	return false
 }
 
 // own makes o the owner of the session, whose lease is l. A nil one ends that.
@@ -461,8 +509,9 @@ func (led *ledger) expire() {
 }
 
 // maxSilence is how long a session that holds a lock without a TTL may leave a
-// statement unanswered: nobody else can have its locks meanwhile.
-const maxSilence = 10 * time.Second
+// statement unanswered: nobody else can have its locks meanwhile, as far as this
+// session's server is concerned.
+var maxSilence = time.Minute
 
 // Silent returns how much longer the locks of the session can wait for a statement
 // that the server has not answered. When none can, the session is lost.
@@ -485,6 +534,10 @@ func (led *ledger) Silent(since time.Duration) time.Duration {
 	}
 	if !led.stalled.Swap(true) {
 		close(*led.silence.Load())
+		if led.owner != nil && more > 0 {
+			led.cancels.Add(1)
+			led.owner.slow(db.CancelBackendParams{Pid: led.backend, Started: led.started}, led.cancels.Done)
+		}
 	}
 	if more > 0 {
 		return min(more, patience) // some may be released meanwhile
@@ -502,6 +555,7 @@ func (led *ledger) answered() {
 	if !led.stalled.Load() {
 		return
 	}
+	led.cancels.Wait() // it would end the next statement
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	if led.stalled.Load() {

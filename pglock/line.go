@@ -12,7 +12,6 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/db"
-	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
 // This file is the line of those that wait for a lock: first come, first served,
@@ -179,7 +178,7 @@ func (tn turn) drop(t *ticket) error {
 	if err == nil && row.Pid != t.pid {
 		err = ErrPooler
 	}
-	if errors.Is(err, oneconn.ErrBusy) {
+	if errors.Is(err, ErrBusy) {
 		return err // it stays to be settled
 	}
 	if err != nil {

@@ -466,3 +466,22 @@ func TestLineSaysWhoGaveUp(t *testing.T) {
 		}
 	})
 }
+
+// TestLineBehindOpenRows: a waiter on whose connection rows are read keeps its place, and
+// goes on when they are closed.
+func TestLineBehindOpenRows(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		holder, _ := newSession(t, driver)
+		held := acquired(t, holder, target)
+		s, conn := newSession(t, driver, pglock.WithPolling())
+		got := waitsFor(t, o, shortly(t), s, target)
+		rows, err := conn.QueryContext(bg, "SELECT generate_series(1, 100000)")
+		must(t, err)
+		rows.Next()
+		must(t, held.Release(bg))
+		time.Sleep(600 * time.Millisecond)
+		must(t, rows.Close())
+		must(t, (<-got).get(t).Release(bg))
+	})
+}

@@ -151,8 +151,9 @@ func (l *PostgresLock) Deadline() (deadline time.Time, ok bool) {
 // Refresh asks the server whether this very session still holds the lock and
 // restarts the TTL, in one round trip. An error that matches neither
 // swanlock.ErrLost nor swanlock.ErrReleased leaves the lock held, with its old
-// deadline: ctx had ended, the transaction has failed (ErrAbortedTransaction),
-// or the audit's row could not be written (ErrAudit).
+// deadline: ctx had ended, Rows are open on the connection (ErrBusy), or its
+// transaction has failed (ErrAbortedTransaction). With ErrAudit the TTL was
+// restarted, and the audit's row does not say so.
 func (l *PostgresLock) Refresh(ctx context.Context) error {
 	defer runtime.KeepAlive(l)
 	return l.h.refresh(ctx)

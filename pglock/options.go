@@ -34,12 +34,12 @@ type config struct {
 	log         *slog.Logger
 	leaseless   *sync.Once // says once that the server keeps no lease
 	maxWaiters  int
-	maxSessions int // 0: half of what the *sql.DB may open
-	heartbeat   time.Duration
+	maxSessions int           // 0: half of what the *sql.DB may open
+	heartbeat   time.Duration // 0: none, on a Session
 }
 
 func defaults() *config {
-	return &config{log: slog.Default(), leaseless: new(sync.Once), maxWaiters: 8, heartbeat: time.Second}
+	return &config{log: slog.Default(), leaseless: new(sync.Once), maxWaiters: 8}
 }
 
 // complete mends what an option has left out.
@@ -86,10 +86,13 @@ func WithMaxWaiters(n int) PoolOption { return poolOption(func(c *config) { c.ma
 // for that long loses all of them. It says so once, in a warning.
 func WithMaxSessions(n int) PoolOption { return poolOption(func(c *config) { c.maxSessions = n }) }
 
-// WithHeartbeat sets how often a Pool proves the locks of each session, and so
-// how soon it finds out that one is dead; the default is a second. It costs one
-// statement for each session. A session with a TTL is proven every third of that,
-// if that is sooner.
-func WithHeartbeat(every time.Duration) PoolOption {
-	return poolOption(func(c *config) { c.heartbeat = every })
+// WithHeartbeat sets how often the locks of a session are proven in the background,
+// and so how soon their Done is closed when it is dead. It costs one statement for
+// each session that has locks. A Pool does so every second, if nothing else is said,
+// and every third of a session's lease, if that is sooner. A Session has no heartbeat
+// unless it is asked for here: the statement waits for the caller's own on the
+// connection, is left out where Rows are open, and runs in the caller's transaction
+// if there is one. It restarts no lock's TTL. The interval is a millisecond or more.
+func WithHeartbeat(every time.Duration) CommonOption {
+	return commonOption(func(c *config) { c.heartbeat = every })
 }

@@ -11,26 +11,49 @@ import (
 // lock with a lease yet. Without it a waiter that is cut off would stop the line for
 // as long as TCP takes to notice, and keep the lock if it was granted meanwhile.
 
-// A placeLease is what one waiter with a TTL wants of the session's lease, beside its
-// locks.
+// A placeLease is what one waiter wants of the session's lease, beside its locks.
 type placeLease struct {
 	ttl  time.Duration
 	pid  int32
 	left bool // the waiter has gone, but the server's settings may not know
+
+	unasked bool // the waiter has no TTL
 }
 
-// minPlaceTTL is the shortest lease of a place: between two statements a waiter
-// pauses for a moment.
-const minPlaceTTL = time.Second
+const (
+	// minPlaceTTL is the shortest lease of a place: between two statements a waiter
+	// pauses for a moment.
+	minPlaceTTL = time.Second
+	// placeTTL is that of a waiter without a TTL, which sends something every few
+	// seconds.
+	placeTTL = 10 * time.Second
+)
+
+// placeTTLOf returns the lease of a place on behalf of r, or 0 if there is to be none:
+// the session has locks that are not to end by themselves.
+func (led *ledger) placeTTLOf(r request) time.Duration {
+	if r.TTL > 0 {
+		return max(r.TTL, minPlaceTTL)
+	}
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	for _, h := range led.locks {
+		if h.lease.ttl == 0 {
+			return 0
+		}
+	}
+	return placeTTL
+}
 
 // leasePlace makes the session ready for a place in line on behalf of r, before
-// there is one. It returns nil if there is to be no lease: r has no TTL, or the
-// connection is in a transaction of the caller's, whose rollback would take it back.
+// there is one. It returns nil if there is to be no lease, for the session's sake, or
+// because the connection is in a transaction of the caller's, whose rollback would
+// take it back.
 func (tn turn) leasePlace(r request) (*placeLease, error) {
-	p := &placeLease{ttl: max(r.TTL, minPlaceTTL)}
-	leased := r.TTL == 0 || tn.led.leasedWithin(p.ttl)
+	p := &placeLease{ttl: tn.led.placeTTLOf(r), unasked: r.TTL == 0}
+	leased := p.ttl == 0 || tn.led.leasedWithin(p.ttl)
 	if leased && tn.led.deadlock > 0 {
-		return tn.led.addPlace(p, r, timeouts{}, time.Time{}), nil
+		return tn.led.addPlace(p, timeouts{}, time.Time{}), nil
 	}
 	row, err := look(context.Background(), tn, (*db.Queries).PrepareWait, db.PrepareWaitParams{})
 	if err != nil {
@@ -38,7 +61,7 @@ func (tn turn) leasePlace(r request) (*placeLease, error) {
 	}
 	tn.led.deadlock = time.Duration(row.DeadlockMs) * time.Millisecond
 	if leased {
-		return tn.led.addPlace(p, r, timeouts{}, time.Time{}), nil
+		return tn.led.addPlace(p, timeouts{}, time.Time{}), nil
 	}
 	saved := timeouts{row.Idle, row.IdleInTransaction}
 	set := saved.of(p.ttl)
@@ -52,7 +75,7 @@ func (tn turn) leasePlace(r request) (*placeLease, error) {
 	if !row.Sets {
 		return nil, nil
 	}
-	return tn.led.addPlace(p, r, saved, sent), nil
+	return tn.led.addPlace(p, saved, sent), nil
 }
 
 // leavePlace puts the settings back for a waiter that leaves without the lock. If
@@ -72,6 +95,29 @@ func (tn turn) leavePlace(p *placeLease) error {
 	tn.led.removePlace(p)
 	if c.gen != "" && !tn.led.empty() {
 		return tn.confirm()
+	}
+	return nil
+}
+
+// served strikes p out, whose waiter has the lock h: its lease is the lock's now.
+func (tn turn) served(p *placeLease, h *hold) error {
+	if p != nil && !p.unasked {
+		tn.led.removePlace(p)
+	}
+	return tn.makeLasting(h.request)
+}
+
+// makeLasting takes away, before a lock without a TTL is held for r, the leases that
+// nobody has asked for: they would end the lock.
+func (tn turn) makeLasting(r request) error {
+	for r.TTL == 0 {
+		p := tn.led.unaskedPlace()
+		if p == nil {
+			return nil
+		}
+		if err := tn.leavePlace(p); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -103,12 +149,12 @@ func (led *ledger) leasedWithin(ttl time.Duration) bool {
 	return led.owner != nil || want > 0 && want <= ttl && !led.settings.temporary
 }
 
-// addPlace notes a place, if r wants a lease, and the settings that were before, if
-// a statement that was sent at the time given has changed them.
-func (led *ledger) addPlace(p *placeLease, r request, saved timeouts, sent time.Time) *placeLease {
+// addPlace notes a place, if it is to have a lease, and the settings that were before,
+// if a statement that was sent at the time given has changed them.
+func (led *ledger) addPlace(p *placeLease, saved timeouts, sent time.Time) *placeLease {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	if r.TTL == 0 || led.owner != nil || led.dead != nil {
+	if p.ttl == 0 || led.owner != nil || led.dead != nil {
 		return nil
 	}
 	if p.pid == 0 {
@@ -167,15 +213,22 @@ func (led *ledger) removePlace(p *placeLease) {
 	led.countLocked()
 }
 
-// served strikes p out, whose waiter has the lock: the lease is the lock's now.
-func (led *ledger) served(p *placeLease) {
-	led.removePlace(p)
-}
-
 // leftPlaceLocked returns a place that was left, and the settings with it, or nil.
 func (led *ledger) leftPlaceLocked() *placeLease {
 	for p := range led.places {
 		if p.left {
+			return p
+		}
+	}
+	return nil
+}
+
+// unaskedPlace returns a place whose waiter has no TTL, or nil.
+func (led *ledger) unaskedPlace() *placeLease {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	for p := range led.places {
+		if p.unasked {
 			return p
 		}
 	}

@@ -108,15 +108,21 @@ func TestPlaceLease(t *testing.T) {
 	})
 }
 
-// TestLineOfClosedConnectionEnds: a place with a TTL that was left on a connection in
-// the *sql.DB's pool, where it idles, goes with its lease.
+// TestLineOfClosedConnectionEnds: a place that was left on a connection in the
+// *sql.DB's pool, where it idles, goes with its lease, which one without a TTL has too.
 func TestLineOfClosedConnectionEnds(t *testing.T) {
+	for name, opts := range map[string][]swanlock.Option{"TTL": {swanlock.WithTTL(time.Second)}, "no TTL": nil} {
+		t.Run(name, func(t *testing.T) { t.Parallel(); lineOfClosedConnectionEnds(t, opts) })
+	}
+}
+
+func lineOfClosedConnectionEnds(t *testing.T, opts []swanlock.Option) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
 		holder, _ := newSession(t, driver)
 		held := acquired(t, holder, target)
 		conn := connOf(t, openDB(t, driver))
-		left := waitsFor(t, o, bg, pglock.NewSession(conn), target, swanlock.WithTTL(time.Second))
+		left := waitsFor(t, o, bg, pglock.NewSession(conn), target, opts...)
 		next, _ := newSession(t, driver)
 		got := waitsFor(t, o, shortly(t), next, target)
 		must(t, conn.Close())
@@ -125,6 +131,43 @@ func TestLineOfClosedConnectionEnds(t *testing.T) {
 		}
 		must(t, held.Release(bg))
 		must(t, (<-got).get(t).Release(bg))
+	})
+}
+
+// TestPlaceLeaseEndsNoLock: the lease of a waiter without a TTL is gone as soon as its
+// session has a lock that is to last.
+func TestPlaceLeaseEndsNoLock(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		holder, _ := newSession(t, driver)
+		held := acquired(t, holder, target)
+		s, conn := newSession(t, driver, pglock.WithPolling())
+		wantTimeout := func(when, want string) {
+			t.Helper()
+			if got := one[string](t, conn, "SHOW idle_session_timeout"); got != want {
+				t.Errorf("%s: the session may be idle for %s, want %s", when, got, want)
+			}
+		}
+		got := waitsFor(t, o, shortly(t), s, target)
+		wantTimeout("in line", "10s")
+		other := acquired(t, s, newTarget(t))
+		wantTimeout("with another lock", "0")
+		if d, ok := other.Deadline(); ok {
+			t.Errorf("a lock without a TTL ends at %v", d)
+		}
+		must(t, other.Release(bg))
+		must(t, held.Release(bg))
+		lock := (<-got).get(t)
+		wantTimeout("with the lock", "0")
+		if d, ok := lock.Deadline(); ok {
+			t.Errorf("a lock without a TTL ends at %v", d)
+		}
+		held = acquired(t, holder, newTarget(t))
+		got = waitsFor(t, o, shortly(t), s, held.Info().Target) // beside a lock that is to last
+		wantTimeout("in line, with the lock", "0")
+		must(t, held.Release(bg))
+		must(t, (<-got).get(t).Release(bg))
+		must(t, lock.Release(bg))
 	})
 }
 

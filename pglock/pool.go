@@ -88,6 +88,7 @@ func NewPool(db *sql.DB, opts ...PoolOption) (*Pool, error) {
 		return nil, errors.New("pglock: the *sql.DB is nil")
 	}
 	c := defaults()
+	c.heartbeat = time.Second
 	for _, opt := range opts {
 		if opt != nil {
 			opt.forPool(c)

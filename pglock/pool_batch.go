@@ -263,7 +263,7 @@ func (b batcher) untangle(releases, acquires []*op, err error) {
 	var held map[Key]bool
 	unknown := err
 	if sqlState(err) != "" {
-		held, unknown = b.held()
+		held, unknown = b.held(context.Background())
 	}
 	for _, o := range acquires { // what was granted is given back
 		o.err = explain(err, false)

@@ -142,27 +142,6 @@ func TestPoolFindsAnExchange(t *testing.T) {
 	})
 }
 
-// A reader whose grant fails leaves the session's other reader alone.
-func TestPoolReaderIsNotUndone(t *testing.T) {
-	o := observe(t)
-	db := evilDB(t, "pgx", "pool_reader", `CREATE FUNCTION pool_reader.pg_try_advisory_lock_shared(k bigint) RETURNS boolean LANGUAGE plpgsql AS $$
-		BEGIN
-			IF nextval('pool_reader.calls') = 2 THEN RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END IF;
-			RETURN pg_catalog.pg_try_advisory_lock_shared(k);
-		END $$`)
-	p, target := newPool(t, db, pglock.WithHeartbeat(time.Hour)), newTarget(t)
-	first := acquired(t, p, target, swanlock.WithShared())
-	if _, err := p.TryAcquire(bg, target, swanlock.WithShared()); err == nil {
-		t.Fatal("the second reader's grant did not fail")
-	}
-	if first.Err() == nil {
-		o.wantHeld(target, backendOf(first))
-	} else {
-		o.wantSoonFree(target)
-	}
-	first.Release(bg)
-}
-
 // What is granted when the caller has gone is given back.
 func TestPoolLateGrant(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {

@@ -7,22 +7,6 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// held asks the session for the keys of its locks; true: shared.
-func (b batcher) held() (map[Key]bool, error) {
-	keys := make(map[Key]bool)
-	err := b.do(context.Background(), func(ctx context.Context) error {
-		rows, err := b.q.HeldKeys(ctx)
-		for _, row := range rows {
-			keys[Key(row.Key)] = row.Shared
-			if row.Pid != b.s.pid {
-				return ErrPooler
-			}
-		}
-		return err
-	})
-	return keys, err
-}
-
 // prove asks the server for the number of the session's locks and the sum of
 // their keys, which is as good as all of them: nobody else has the session. It
 // renews the leases: the session's, that of each lock whose refresh is among the
@@ -74,7 +58,7 @@ func (b batcher) prove(proofs []*op) {
 // reconcile finds which locks the session has lost, and ends them; what it has
 // that nobody knows of is unlocked.
 func (b batcher) reconcile() error {
-	held, err := b.held()
+	held, err := b.held(context.Background())
 	if err != nil {
 		return err
 	}

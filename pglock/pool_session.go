@@ -2,7 +2,6 @@ package pglock
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -45,9 +44,6 @@ type poolSession struct {
 
 // connecting is how long a new session may take, if no caller has a later deadline.
 const connecting = 10 * time.Second
-
-// readCommitted is the isolation of a pool's statements.
-const readCommitted = "read committed"
 
 // leaseOf is the lease of the sessions for locks with that TTL: the two highest
 // bits of its milliseconds, so that a few sessions do for all of them.
@@ -205,94 +201,6 @@ func (p *Pool) direct(ctx context.Context, tn turn, began time.Time) error {
 	return nil
 }
 
-// anotherBackend asks one more connection, if there is one to be had within d. One
-// that answers later is not needed, and may be one that others wait for: it is ended.
-func (p *Pool) anotherBackend(ctx context.Context, d time.Duration) (pid int32, ok bool) {
-	if !p.spare(0) {
-		return 0, true // the *sql.DB may have none besides
-	}
-	soon, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
-	type answer struct {
-		pid int32
-		err error
-	}
-	came := make(chan answer, 1)
-	if !p.spawn(func() {
-		var a answer
-		a.pid, a.err = p.askAnother(soon)
-		came <- a
-	}) {
-		return 0, false
-	}
-	select {
-	case a := <-came:
-		return a.pid, a.err == nil
-	case <-soon.Done():
-		return 0, false
-	}
-}
-
-// askAnother asks a connection that goes back to the *sql.DB if it answers before ctx
-// ends.
-func (p *Pool) askAnother(ctx context.Context) (pid int32, err error) {
-	conn, err := p.conn(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer conn.Close()
-	tn, err := plain(conn).takeAlways()
-	if err != nil {
-		return 0, err
-	}
-	defer tn.give()
-	if pid, err = tn.askBackend(ctx); ctx.Err() != nil {
-		tn.destroy(context.Cause(ctx))
-	}
-	return pid, err
-}
-
-// askBackend asks which backend is there, and prepares nothing.
-func (tn turn) askBackend(ctx context.Context) (pid int32, err error) {
-	other := tn
-	other.access = plain(tn.sql())
-	err = other.do(ctx, func(ctx context.Context) (err error) {
-		pid, err = other.q.Backend(ctx)
-		return err
-	})
-	return pid, err
-}
-
-// conn takes a connection of the caller's pool. lib/pq does not look at ctx while it
-// connects, so it may be given up; what comes later goes back.
-func (p *Pool) conn(ctx context.Context) (*sql.Conn, error) {
-	type opened struct {
-		conn *sql.Conn
-		err  error
-	}
-	came := make(chan opened, 1)
-	go func() {
-		conn, err := p.db.Conn(ctx)
-		came <- opened{conn, err}
-	}()
-	select {
-	case o := <-came:
-		return o.conn, o.err
-	case <-ctx.Done():
-	}
-	select {
-	case o := <-came:
-		return o.conn, o.err
-	case <-time.After(grace):
-	}
-	go func() {
-		if o := <-came; o.err == nil {
-			o.conn.Close()
-		}
-	}()
-	return nil, fmt.Errorf("the server did not accept it in time: %w", context.Cause(ctx))
-}
-
 // kept notes the server's lease.
 func (s *poolSession) kept(lease time.Duration) { s.serverLease.Store(int64(lease)) }
 
@@ -420,16 +328,13 @@ func (s *poolSession) close(tn turn) error {
 	if tn.led.alive() != nil {
 		return errors.Join(errs...)
 	}
-	leased := s.leaseNow() > 0
-	if leased || s.isolation != readCommitted {
-		was := db.PoolShutParams{Pid: s.pid, Isolation: s.isolation}
-		if leased {
-			was.Idle, was.IdleInTransaction = s.savedSettings.idle, s.savedSettings.idleInTransaction
-		}
-		if _, err := ask(context.Background(), tn, (*db.Queries).PoolShut, was); err != nil {
-			tn.destroy(err)
-			return errors.Join(errs...)
-		}
+	was := db.PoolShutParams{Pid: s.pid, Isolation: s.isolation}
+	if s.leaseNow() > 0 {
+		was.Idle, was.IdleInTransaction = s.savedSettings.idle, s.savedSettings.idleInTransaction
+	}
+	if _, err := ask(context.Background(), tn, (*db.Queries).PoolShut, was); err != nil {
+		tn.destroy(err)
+		return errors.Join(errs...)
 	}
 	tn.led.own(nil, lease{})
 	return errors.Join(append(errs, tn.unprepare(), tn.sql().Close())...)

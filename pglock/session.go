@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/db"
@@ -19,6 +20,9 @@ import (
 //
 // A Session prepares its statements on the connection, so that each call is one
 // round trip when warm. Close it before the connection goes back to the pool.
+//
+// What ends the server's session is found out by the next call, or by the end of a
+// TTL; WithHeartbeat looks in the background.
 type Session struct{ a *access }
 
 // NewSession makes a Session on conn. It sends nothing: what is wrong with the
@@ -53,11 +57,12 @@ func (s *Session) TryAcquire(ctx context.Context, target string, opts ...swanloc
 // transaction, it looks from time to time instead (see WithPolling), and keeps its
 // place all the same.
 //
-// With a TTL the place in line has a lease too, of a second at least, but in a
-// transaction: who is cut off does not stop those behind for longer.
+// The place in line has a lease too, the TTL, but a second at least, or 10 s without a
+// TTL: a waiter that is cut off does not stop those behind it for longer. In a
+// transaction, and on a session with locks that have no TTL, it has none.
 //
-// If the connection is closed meanwhile, Acquire fails, and a place without a lease
-// stays on the session, until that is closed or this package next comes to it.
+// If the connection is closed meanwhile, Acquire fails, and the place stays on the
+// session until its lease ends, or this package next comes to it.
 func (s *Session) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	return locked(s.a.acquire(ctx, target, opts, true))
 }
@@ -147,6 +152,9 @@ func (a *access) acquire(ctx context.Context, target string, opts []swanlock.Opt
 	if err != nil {
 		return nil, err
 	}
+	if a.heartbeat != 0 && a.heartbeat < time.Millisecond {
+		return nil, fmt.Errorf("pglock: acquire %s: the heartbeat is a millisecond or more (have %v)", quote(target), a.heartbeat)
+	}
 	how := a.tryAcquire
 	if wait {
 		how = a.queue
@@ -167,6 +175,9 @@ func (a *access) tryAcquire(ctx context.Context, r request) (*PostgresLock, erro
 	h := newHold(r).on(tn, a)
 	err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error {
 		lease, err := tn.ready(r)
+		if err == nil {
+			err = tn.makeLasting(r)
+		}
 		if err != nil {
 			return err
 		}
@@ -179,6 +190,7 @@ func (a *access) tryAcquire(ctx context.Context, r request) (*PostgresLock, erro
 	if err != nil {
 		return nil, unanswered(ctx, err)
 	}
+	a.startBeating()
 	return h.begin(), nil
 }
 

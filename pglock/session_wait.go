@@ -27,9 +27,11 @@ func (a *access) queue(ctx context.Context, r request) (*PostgresLock, error) {
 		t = s.t
 		switch {
 		case s.l != nil:
+			a.startBeating()
 			return s.l, nil
 		case err != nil && ctx.Err() != nil && (elsewhere(err) || unanswered(ctx, err) != err):
 			return nil, notAcquired(ctx)
+		case t != nil && errors.Is(err, ErrBusy): // the caller's Rows will be closed
 		case err != nil && !elsewhere(err): // else it was granted too late for its TTL
 			return nil, err
 		case t != nil && !t.live():
@@ -95,7 +97,10 @@ func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bo
 			tn.leavePlace(s.t.place)
 			return err
 		}
-		tn.led.served(s.t.place)
+		if err := tn.served(s.t.place, h); err != nil {
+			tn.release(h)
+			return err
+		}
 		s.l = h.begin()
 		return nil
 	}, func(tn turn, err error) {

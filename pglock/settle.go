@@ -35,6 +35,9 @@ func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
 		sent = time.Now()
 		row, err = tn.try(ctx, h, lease)
 	}
+	if err == nil && row.answer > 0 && tn.led.cancelled.Load() {
+		err = errUnflushed
+	}
 	if err == nil && row.answer == notOurs {
 		// The mark is gone: a rollback or DISCARD ALL took it.
 		tn.led.marked = false
@@ -100,8 +103,8 @@ func (tn turn) undo(h *hold, err error) error {
 		return err // refused before it ran
 	case state == "":
 	case h.Shared && tn.led.hasOtherReader(h.key, h):
-		// An unlock might release the other reader's lock: the session is destroyed
-		// instead.
+		tn.led.doubt(h.key) // an unlock might free the other reader's share
+		return err
 	default:
 		undone := tn.unlockIfHeld(h.key, h.Shared)
 		if undone == nil {
@@ -173,13 +176,23 @@ func (tn turn) settle() error {
 // renew proves the lock and restarts its TTL.
 func (tn turn) renew(ctx context.Context, h *hold) error {
 	sent := time.Now()
-	row, err := tn.refresh(ctx, h, tn.led.wanted())
+	row, err := tn.refresh(ctx, h, h.audit != 0)
 	for n := 1; h.audit != 0 && tn.again(ctx, err, n); n++ {
 		failed := err
 		sent = time.Now()
-		if row, err = tn.refresh(ctx, h, tn.led.wanted()); sqlState(err) == inFailedTransaction {
+		if row, err = tn.refresh(ctx, h, true); sqlState(err) == inFailedTransaction {
 			err = aborted(failed)
 			break
+		}
+	}
+	var unaudited error
+	if state := sqlState(err); h.audit != 0 && state != "" && state != inFailedTransaction && !errors.Is(err, ErrAbortedTransaction) {
+		// The server spoke, so the session lives: the lock itself does not need the row.
+		failed := err
+		unaudited = explain(err, true)
+		sent = time.Now()
+		if row, err = tn.refresh(ctx, h, false); sqlState(err) == inFailedTransaction {
+			err = aborted(failed)
 		}
 	}
 	if err != nil {
@@ -196,7 +209,10 @@ func (tn turn) renew(ctx context.Context, h *hold) error {
 		tn.putAgain()
 	}
 	tn.settle() // the lease that was set again is also that of a lock that has ended
-	return h.over()
+	if over := h.over(); over != nil {
+		return over
+	}
+	return unaudited
 }
 
 // proven judges what the server said of the lock, and clears up after a loss.
@@ -261,11 +277,15 @@ func (tn turn) release(h *hold) error {
 	sent := time.Now()
 	row, err := tn.unlock(h, c, h.audit != 0, expired)
 	var unaudited error
-	if sqlState(err) != "" && !(h.Shared && tn.led.hasOtherReader(h.key, h)) {
+	if sqlState(err) != "" {
 		// The server spoke, so the session lives: ask it for the unlock alone.
 		failed := err
 		unaudited = explain(err, h.audit != 0)
-		row, err = tn.unlock(h, c, false, expired)
+		if shares := h.Shared && tn.led.hasOtherReader(h.key, h); shares {
+			row, err = tn.leaveShare(h)
+		} else {
+			row, err = tn.unlock(h, c, false, expired)
+		}
 		if err == nil && row.Pid == h.pid && h.audit != 0 {
 			// If the session does not hold it any more, it was the first that unlocked,
 			// unless that was refused before it ran.
@@ -287,6 +307,11 @@ func (tn turn) release(h *hold) error {
 	tn.led.touch(sent)
 	tn.led.changed(c, row.Xact)
 	over := tn.led.settled(h, row.Released)
+	if h.Shared && tn.led.doubted(h.key) {
+		if err := tn.unlockIfHeld(h.key, true); err != nil {
+			tn.destroy(err)
+		}
+	}
 	tn.ease(h)
 	if c.gen != "" && !tn.led.empty() { // The other locks count on the shorter lease until then.
 		tn.confirm()
@@ -301,6 +326,17 @@ func (tn turn) release(h *hold) error {
 		return unaudited
 	}
 	return nil
+}
+
+// leaveShare ends the share of a reader whose unlock has failed, on a session with
+// other readers: their shares cannot be told from its own, which goes with the last
+// of them if it is there still.
+func (tn turn) leaveShare(h *hold) (released, error) {
+	row, err := tn.probe(h)
+	if err == nil {
+		tn.led.doubt(h.key)
+	}
+	return released{Pid: row.Pid, Released: row.Held, Xact: row.Xact}, err
 }
 
 // releaseAll releases what was taken through the access of tn, and leaves its

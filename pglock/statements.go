@@ -56,8 +56,9 @@ func (tn turn) try(ctx context.Context, h *hold, lease string) (tried, error) {
 }
 
 // refresh proves the lock and sets the lease.
-func (tn turn) refresh(ctx context.Context, h *hold, t timeouts) (db.RefreshRow, error) {
-	if h.audit == 0 {
+func (tn turn) refresh(ctx context.Context, h *hold, audited bool) (db.RefreshRow, error) {
+	t := tn.led.wanted()
+	if !audited {
 		return ask(ctx, tn, (*db.Queries).Refresh, db.RefreshParams{
 			Key: int64(h.key), Shared: h.Shared, Idle: t.idle, IdleInTransaction: t.idleInTransaction})
 	}

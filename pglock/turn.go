@@ -21,6 +21,7 @@ type access struct {
 	closed atomic.Bool // its Session was closed
 	led    atomic.Pointer[ledger]
 	hint   lineHint
+	beat   beat
 
 	// endElsewhere ends, through another connection and in the background, a session
 	// that has not said that it ends. It is nil where there is no other connection.
@@ -125,6 +126,7 @@ func (tn turn) give() { tn.led.turns.Give() }
 // cut short by ctx: a driver that cancels one may end the session with it, and what
 // the statement did would not be known.
 func (tn turn) do(ctx context.Context, f func(context.Context) error) error {
+	tn.led.cancelled.Store(false)
 	err := tn.conn.Do(ctx, tn.led, f)
 	if sqlState(err) == noPreparedStatement { // DISCARD ALL or DEALLOCATE took it: it did not run
 		if gone := tn.unprepare(); gone != nil {
@@ -165,7 +167,7 @@ func look[P, R any](ctx context.Context, tn turn, statement func(*db.Queries, co
 
 // notSent reports whether err says that nothing was sent.
 func notSent(err error) bool {
-	return errors.Is(err, oneconn.ErrNotSent) || errors.Is(err, oneconn.ErrBusy)
+	return errors.Is(err, oneconn.ErrNotSent) || errors.Is(err, ErrBusy)
 }
 
 // unprepare forgets the prepared statements.
@@ -244,7 +246,7 @@ func (tn turn) destroy(cause error) {
 		// The session is dead, or in its owner's pool.
 		tn.led.abandon(tn.sql(), fmt.Errorf("%w: %w", cause, err))
 		return
-	case errors.Is(err, oneconn.ErrBusy):
+	case errors.Is(err, ErrBusy):
 		tn.log.Error("pglock: the connection is in use and could not be closed: its locks live until it is", "cause", cause)
 	}
 	tn.led.lose(cause)

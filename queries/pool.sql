@@ -18,7 +18,11 @@ SELECT
     o.room,
     o.deadlock_ms,
     o.isolation,
-    pg_catalog.set_config('default_transaction_isolation', 'read committed', false)::varchar AS isolated,
+    (
+        SELECT pg_catalog.count(pg_catalog.set_config(w.name, w.setting, false))
+        FROM (VALUES ('default_transaction_isolation', 'read committed'), ('lock_timeout', '1s'),
+            ('tcp_keepalives_idle', '15'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3')) w(name, setting)
+    )::bigint AS settings,
     (CASE WHEN @lease::varchar OPERATOR(pg_catalog.=) '' THEN '' ELSE pg_catalog.textcat(
         CASE WHEN o.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @lease, false) ELSE '' END,
         pg_catalog.set_config('idle_in_transaction_session_timeout', @lease, false))
@@ -39,10 +43,17 @@ FROM (
 ) o;
 
 -- name: PoolShut :one
--- Puts back what PoolOpen has set.
+-- Puts back what PoolOpen has set; but for the lease and the isolation that is what
+-- the connection began with.
 SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
-    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) @pid::integer THEN '' ELSE pg_catalog.textcat(pg_catalog.textcat(
+    (
+        SELECT pg_catalog.count(pg_catalog.set_config(g.name, g.reset_val, false))
+        FROM pg_catalog.pg_settings g
+        WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid::integer AND pg_catalog.array_position(
+            ARRAY['lock_timeout', 'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count'], g.name) IS NOT NULL
+    )::bigint AS settings,
+    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) @pid THEN '' ELSE pg_catalog.textcat(pg_catalog.textcat(
         CASE WHEN @idle::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @idle, false) ELSE '' END,
         CASE WHEN @idle_in_transaction::varchar OPERATOR(pg_catalog.<>) ''
             THEN pg_catalog.set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END),

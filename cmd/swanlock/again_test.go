@@ -1,7 +1,9 @@
 package main
 
 import (
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/swanlake-io/swanlock/internal/pgserver"
@@ -50,4 +52,25 @@ func TestRunWithoutTTLUnderAnIdleTimeout(t *testing.T) {
 	}
 	env := []string{"SWANLAKE_LOCK_POSTGRES_CONNECTION=" + dsn + "idle_session_timeout=2000"}
 	swanlockCommand(t, env, runArgs("--ttl 0 idle", "sleep 5; exit 7")...).start().want(7)
+}
+
+// TestRunWaitsForASilentServer: --wait goes on when the server takes connections and
+// does not answer them; a signal ends that.
+func TestRunWaitsForASilentServer(t *testing.T) {
+	t.Parallel()
+	dsn, _ := silentServer(t)
+	waiter := swanlockCommand(t, []string{dsn}, runArgs("--wait silent", "exit 7")...)
+	said, err := os.Create(file(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	waiter.Stderr = said
+	waiter.start()
+	eventually(t, "word of what it waits for", func() bool {
+		text, _ := os.ReadFile(said.Name())
+		return strings.Contains(string(text), "waiting for the server")
+	})
+	waiter.Process.Signal(syscall.SIGTERM)
+	waiter.want(128 + int(syscall.SIGTERM))
 }

@@ -56,7 +56,7 @@ func openDSNWithin(ctx context.Context, dsn string, timeout time.Duration) (*sql
 		cfg.RuntimeParams["application_name"] = "swanlock"
 	}
 	db := stdlib.OpenDB(*cfg)
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, noAnswer(timeout))
 	defer cancel()
 	if err := db.PingContext(ctx); err != nil {
 		db.Close()
@@ -67,6 +67,13 @@ func openDSNWithin(ctx context.Context, dsn string, timeout time.Duration) (*sql
 	}
 	return db, nil
 }
+
+// A noAnswer is how long the server was silent: an error of the network's.
+type noAnswer time.Duration
+
+func (n noAnswer) Error() string { return fmt.Sprintf("no answer within %v", time.Duration(n)) }
+func (noAnswer) Timeout() bool   { return true }
+func (noAnswer) Temporary() bool { return true }
 
 // logger writes what pglock warns of as swanlock's own errors are written.
 func logger(w io.Writer) *slog.Logger {

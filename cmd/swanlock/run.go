@@ -100,7 +100,7 @@ func acquire(ctx context.Context, s streams, o runOptions) (_ *held, err error) 
 	}
 	if h.conn, err = h.db.Conn(ctx); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("no answer within %v", patience)
+			err = noAnswer(patience)
 		}
 		return nil, failf(exitUnavailable, "run: cannot connect to PostgreSQL: %w", err)
 	}

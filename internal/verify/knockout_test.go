@@ -96,7 +96,7 @@ var knockouts = []knockout{
 		"witness != s.witness()", "false"}},
 		"rollback", []string{"mutex", "readers-writer"}, 20},
 	{"the waiter has no lease", []edit{{"pglock", "turn.leasePlace",
-		"leased := r.TTL == 0 || tn.led.leasedWithin(p.ttl)",
+		"leased := p.ttl == 0 || tn.led.leasedWithin(p.ttl)",
 		"leased := true"}},
 		"stop", []string{"held by nobody"}, 30},
 	{"a session is given up when a statement is late", []edit{{"pglock", "ledger.Silent",

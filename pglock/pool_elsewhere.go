@@ -1,0 +1,159 @@
+package pglock
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/swanlake-io/swanlock/db"
+)
+
+// This file is what a pool does through a connection of the *sql.DB that is none of
+// its sessions: it looks at a session, cancels its statement, or ends it.
+
+// anotherBackend asks one more connection, if there is one to be had within d. One
+// that answers later is not needed, and may be one that others wait for: it is ended.
+func (p *Pool) anotherBackend(ctx context.Context, d time.Duration) (pid int32, ok bool) {
+	if !p.spare(0) {
+		return 0, true // the *sql.DB may have none besides
+	}
+	soon, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	type answer struct {
+		pid int32
+		err error
+	}
+	came := make(chan answer, 1)
+	if !p.spawn(func() {
+		var a answer
+		a.pid, a.err = p.askAnother(soon)
+		came <- a
+	}) {
+		return 0, false
+	}
+	select {
+	case a := <-came:
+		return a.pid, a.err == nil
+	case <-soon.Done():
+		return 0, false
+	}
+}
+
+// askAnother asks a connection that goes back to the *sql.DB if it answers before ctx
+// ends.
+func (p *Pool) askAnother(ctx context.Context) (pid int32, err error) {
+	conn, err := p.conn(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	tn, err := plain(conn).takeAlways()
+	if err != nil {
+		return 0, err
+	}
+	defer tn.give()
+	if pid, err = tn.askBackend(ctx); ctx.Err() != nil {
+		tn.destroy(context.Cause(ctx))
+	}
+	return pid, err
+}
+
+// askBackend asks which backend is there, and prepares nothing.
+func (tn turn) askBackend(ctx context.Context) (pid int32, err error) {
+	other := tn
+	other.access = plain(tn.sql())
+	err = other.do(ctx, func(ctx context.Context) (err error) {
+		pid, err = other.q.Backend(ctx)
+		return err
+	})
+	return pid, err
+}
+
+// conn takes a connection of the caller's pool. lib/pq does not look at ctx while it
+// connects, so it may be given up; what comes later goes back.
+func (p *Pool) conn(ctx context.Context) (*sql.Conn, error) {
+	type opened struct {
+		conn *sql.Conn
+		err  error
+	}
+	came := make(chan opened, 1)
+	go func() {
+		conn, err := p.db.Conn(ctx)
+		came <- opened{conn, err}
+	}()
+	select {
+	case o := <-came:
+		return o.conn, o.err
+	case <-ctx.Done():
+	}
+	select {
+	case o := <-came:
+		return o.conn, o.err
+	case <-time.After(grace):
+	}
+	go func() {
+		if o := <-came; o.err == nil {
+			o.conn.Close()
+		}
+	}()
+	return nil, fmt.Errorf("the server did not accept it in time: %w", context.Cause(ctx))
+}
+
+// endBackend ends a session of the pool's that did not say that it ends: its
+// connection was cut off, perhaps, and the server does not know.
+func (p *Pool) endBackend(session db.EndBackendParams) {
+	p.spawn(func() {
+		bound := connecting / 2
+		if p.life.Err() != nil { // Close waits for this
+			bound = 2 * grace
+		}
+		err := p.elsewhere(bound, func(ctx context.Context, tn turn) error {
+			_, err := ask(ctx, tn, (*db.Queries).EndBackend, session)
+			return err
+		})
+		if err != nil {
+			p.log.Warn("pglock: a session that is lost may still have its locks", "pid", session.Pid, "err", err)
+		}
+	})
+}
+
+// slow has the statement cancelled that the session waits for: it costs its caller
+// the call, not the session its locks. done is called when the server has no cancel
+// under way any more, which could end another statement.
+func (s *poolSession) slow(session db.CancelBackendParams, done func()) {
+	cancel := func() {
+		defer done()
+		err := s.p.elsewhere(cancelling, func(ctx context.Context, tn turn) error {
+			cancelled, err := ask(ctx, tn, (*db.Queries).CancelBackend, session)
+			s.led.cancelled.Store(cancelled)
+			return err
+		})
+		if err != nil {
+			s.p.log.Warn("pglock: a statement that takes long could not be cancelled", "pid", session.Pid, "err", err)
+		}
+	}
+	if !s.p.spare(0) || !s.p.spawn(cancel) {
+		done()
+	}
+}
+
+// cancelling is how long the cancel of a statement may take.
+const cancelling = 2 * time.Second
+
+// elsewhere runs f on such a connection, for bound at most.
+func (p *Pool) elsewhere(bound time.Duration, f func(context.Context, turn) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	defer cancel()
+	conn, err := p.conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	tn, err := plain(conn).takeAlways()
+	if err != nil {
+		return err
+	}
+	defer tn.give()
+	return f(ctx, tn)
+}

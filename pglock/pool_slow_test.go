@@ -1,0 +1,154 @@
+package pglock_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock"
+	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
+)
+
+// keepsAll checks from another session that the locks are held, and that their
+// holders believe it.
+func keepsAll(t *testing.T, o observer, locks []swanlock.DistributedLock) {
+	t.Helper()
+	for _, l := range locks {
+		if err := l.Err(); err != nil {
+			t.Fatalf("a lock that was in no danger is lost: %v", err)
+		}
+		o.wantHeld(l.Info().Target, backendOf(l))
+	}
+}
+
+func releaseAll(t *testing.T, locks []swanlock.DistributedLock) {
+	t.Helper()
+	for _, l := range locks {
+		if err := l.Release(bg); err != nil {
+			t.Errorf("release of %s: %v", l.Info().Target, err)
+		}
+	}
+}
+
+// TestPoolBehindALockedTable: while somebody locks the audit's table, audited calls
+// fail, after a moment, and that costs no lock; the locks are proven and refreshed
+// all the same.
+func TestPoolBehindALockedTable(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		dbname := newDatabase(t)
+		o := observe(t, dbname)
+		_, err := provider(o.db).Up(bg)
+		must(t, err)
+		p := newPool(t, openDB(t, driver, dbname), pglock.WithAudit(), pglock.WithLogger(nil))
+		locks := holdMany(t, p, newTarget(t), 10)
+		short := acquired(t, p, newTarget(t), swanlock.WithTTL(6*time.Second), swanlock.WithAutoRefresh())
+
+		tx, err := o.db.BeginTx(bg, nil)
+		must(t, err)
+		_, err = tx.ExecContext(bg, "LOCK TABLE lock_audit IN ACCESS EXCLUSIVE MODE")
+		must(t, err)
+		until := time.Now().Add(9 * time.Second)
+		var group sync.WaitGroup
+		for i := range 4 {
+			target := newTarget(t)
+			group.Go(func() {
+				for time.Now().Before(until) {
+					if i == 0 {
+						if err := locks[1].Refresh(bg); !errors.Is(err, pglock.ErrAudit) {
+							t.Errorf("Refresh: %v, want ErrAudit", err)
+						}
+						continue
+					}
+					if _, err := p.TryAcquire(bg, target); !errors.Is(err, pglock.ErrAudit) {
+						t.Errorf("TryAcquire: %v, want ErrAudit", err)
+					}
+				}
+			})
+		}
+		if err := locks[0].Release(bg); !errors.Is(err, pglock.ErrAudit) {
+			t.Errorf("Release: %v, want ErrAudit", err)
+		}
+		o.wantHeld(locks[0].Info().Target)
+		group.Wait()
+		keepsAll(t, o, append(locks[1:], short))
+		must(t, tx.Rollback())
+		releaseAll(t, append(locks[1:], short))
+	})
+}
+
+// TestPoolWithoutItsStandby: a fence that a synchronous standby does not confirm
+// costs the call, which says so, and no other lock of the session.
+func TestPoolWithoutItsStandby(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		srv := ownServer(t)
+		db := openURL(t, driver, srv.URL())
+		o := observer{t, db}
+		p := newPool(t, openURL(t, driver, srv.URL()), pglock.WithLogger(nil))
+		locks := append(holdMany(t, p, newTarget(t), 20), acquired(t, p, newTarget(t), swanlock.WithTTL(20*time.Second)))
+		run(t, db, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+		run(t, db, "SELECT pg_reload_conf()")
+		eventually(t, "a commit waits for the standby", func() bool {
+			ctx, cancel := context.WithTimeout(bg, 300*time.Millisecond)
+			defer cancel()
+			began := time.Now()
+			db.ExecContext(ctx, "SELECT pg_logical_emit_message(true, 'test', '')")
+			return time.Since(began) > 250*time.Millisecond
+		})
+
+		fenced := newTarget(t)
+		if _, err := p.TryAcquire(bg, fenced, swanlock.WithFence()); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("a fence that is nowhere but here: %v, want an error that says so", err)
+		}
+		eventually(t, "what it was for is free", func() bool { return len(o.holders(fenced)) == 0 })
+		keepsAll(t, o, locks)
+		must(t, acquired(t, p, newTarget(t)).Release(bg)) // without one all is as before
+		releaseAll(t, locks)
+	})
+}
+
+// TestPoolThroughAPause: a server that stands still for 6 s costs nobody a lock.
+func TestPoolThroughAPause(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		srv := ownServer(t)
+		db := openURL(t, driver, srv.URL())
+		o := observer{t, db}
+		p := newPool(t, openURL(t, driver, srv.URL()), pglock.WithLogger(nil))
+		locks := append(holdMany(t, p, newTarget(t), 20), acquired(t, p, newTarget(t), swanlock.WithTTL(20*time.Second)))
+		resume := pgtest.Pause(t, srv)
+		time.Sleep(6 * time.Second)
+		resume()
+		keepsAll(t, o, locks)
+		for _, l := range locks {
+			must(t, l.Refresh(bg))
+		}
+		releaseAll(t, locks)
+	})
+}
+
+// TestPoolSettings: what a Pool sets on a connection is not there any more when that
+// has gone back.
+func TestPoolSettings(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		db := openDB(t, driver)
+		db.SetMaxOpenConns(1)
+		settings := func() []string {
+			return column[string](t, db, `SELECT name || '=' || setting FROM pg_settings
+				WHERE name LIKE 'tcp_keep%' OR name LIKE '%timeout' OR name = 'default_transaction_isolation' ORDER BY name`)
+		}
+		before := settings()
+		p := newPool(t, db)
+		held := acquired(t, p, newTarget(t), swanlock.WithTTL(time.Minute))
+		if got := pglock.Setting(held, "tcp_keepalives_idle"); got != "15" {
+			t.Errorf("the server looks for a peer that is silent after %q, want 15 s", got)
+		}
+		must(t, held.Release(bg))
+		must(t, p.Close(bg))
+		if after := settings(); !slices.Equal(before, after) {
+			t.Errorf("the settings were\n%v\nand are after Close\n%v", before, after)
+		}
+	})
+}

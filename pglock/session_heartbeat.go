@@ -1,0 +1,100 @@
+package pglock
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/swanlake-io/swanlock/db"
+)
+
+// A beat is the heartbeat of a Session. It goes on while the Session has locks.
+type beat struct {
+	mu sync.Mutex
+	on bool
+}
+
+// startBeating is called after a lock was entered in the ledger.
+func (a *access) startBeating() {
+	if a.heartbeat == 0 {
+		return
+	}
+	a.beat.mu.Lock()
+	defer a.beat.mu.Unlock()
+	if !a.beat.on {
+		a.beat.on = true
+		time.AfterFunc(a.heartbeat, a.beatOnce)
+	}
+}
+
+// beatOnce proves the locks of the session. Where the connection is in use for as
+// long as the heartbeat's interval, nothing is sent.
+func (a *access) beatOnce() {
+	ctx, cancel := context.WithTimeout(context.Background(), a.heartbeat)
+	defer cancel()
+	if tn, err := a.take(ctx); err == nil {
+		err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error { return tn.prove(ctx) }, func(turn, error) {})
+		if err != nil && !notSent(err) && ctx.Err() == nil {
+			a.log.Warn("pglock: heartbeat failed", "err", err)
+		}
+	}
+	a.beat.mu.Lock()
+	defer a.beat.mu.Unlock()
+	led := a.led.Load().current()
+	if a.beat.on = led.hasFrom(a); a.beat.on {
+		time.AfterFunc(a.heartbeat, a.beatOnce)
+	}
+}
+
+// prove asks the server which locks the session has, and ends those that it has
+// not. If the server refuses to say, as in a transaction that has failed, the
+// session lives, and its locks with it.
+func (tn turn) prove(ctx context.Context) error {
+	if tn.closed.Load() {
+		return nil
+	}
+	sent := time.Now()
+	held, err := tn.held(ctx)
+	switch {
+	case err == nil:
+	case sqlState(err) == inFailedTransaction:
+		return nil
+	case notSent(err) || !cutOff(err):
+		return err
+	case errors.Is(err, ErrPooler):
+		if h := tn.led.any(); h != nil {
+			row, unknown := tn.probe(h)
+			if unknown == nil {
+				return tn.proven(h, row)
+			}
+		}
+		return err
+	default:
+		tn.destroy(err)
+		return err
+	}
+	tn.led.touch(sent)
+	for _, h := range tn.led.holds() {
+		if shared, ok := held[h.key]; !ok || shared != h.Shared {
+			tn.proven(h, db.RefreshRow{Pid: h.pid})
+		}
+	}
+	return tn.settle()
+}
+
+// held asks the session for the keys of its locks; true: shared.
+func (tn turn) held(ctx context.Context) (map[Key]bool, error) {
+	keys := make(map[Key]bool)
+	err := tn.do(ctx, func(ctx context.Context) error {
+		rows, err := tn.q.HeldKeys(ctx)
+		for _, row := range rows {
+			keys[Key(row.Key)] = row.Shared
+			if row.Pid != tn.led.backend {
+				return ErrPooler
+			}
+		}
+		return err
+	})
+	return keys, err
+}

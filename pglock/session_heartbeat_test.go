@@ -1,0 +1,110 @@
+package pglock_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+// TestSessionHeartbeat: the end of the session is found out without a call, and so
+// is a lock that was taken away behind its back; the others are kept.
+func TestSessionHeartbeat(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o := observe(t)
+		s, conn := newSession(t, driver, pglock.WithHeartbeat(20*time.Millisecond), pglock.WithLogger(nil))
+		kept, err := s.TryAcquire(bg, newTarget(t))
+		must(t, err)
+		taken, err := s.Acquire(bg, newTarget(t), swanlock.WithTTL(time.Minute))
+		must(t, err)
+
+		key := int64(pglock.KeyOf(taken.Info().Target))
+		run(t, conn, "SELECT pg_advisory_unlock($1)", key)
+		select {
+		case <-taken.Done():
+		case <-time.After(soon):
+			t.Fatal("a lock that the session does not hold any more is not found out")
+		}
+		if err := taken.Err(); !errors.Is(err, swanlock.ErrLost) {
+			t.Errorf("it ended with %v, want a loss", err)
+		}
+		must(t, kept.Err())
+
+		o.kill(kept.(*pglock.PostgresLock).BackendPID())
+		select {
+		case <-kept.Done():
+		case <-time.After(soon):
+			t.Fatal("the end of the session is not found out")
+		}
+		if err := kept.Err(); !errors.Is(err, swanlock.ErrLost) {
+			t.Errorf("it ended with %v, want a loss", err)
+		}
+	})
+}
+
+// TestSessionHeartbeatOnABusyConnection: it breaks neither the caller's statements,
+// nor Rows, nor a transaction that has failed, and restarts no TTL; after Close it
+// sends nothing.
+func TestSessionHeartbeatOnABusyConnection(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o := observe(t)
+		s, conn := newSession(t, driver, pglock.WithHeartbeat(5*time.Millisecond))
+		held, err := s.TryAcquire(bg, newTarget(t))
+		must(t, err)
+		short, err := s.TryAcquire(bg, newTarget(t), swanlock.WithTTL(1500*time.Millisecond))
+		must(t, err)
+
+		run(t, conn, "SELECT pg_sleep(0.2)")
+		rows, err := conn.QueryContext(bg, "SELECT i, pg_sleep(0.02) FROM generate_series(1, 10) i")
+		must(t, err)
+		n := 0
+		for ; rows.Next(); n++ {
+			time.Sleep(10 * time.Millisecond)
+		}
+		must(t, rows.Err())
+		must(t, rows.Close())
+		if n != 10 {
+			t.Errorf("%d rows were read, want 10", n)
+		}
+		tx, err := conn.BeginTx(bg, nil)
+		must(t, err)
+		if _, err := tx.ExecContext(bg, "SELECT 1/0"); err == nil {
+			t.Fatal("the transaction has not failed")
+		}
+		time.Sleep(50 * time.Millisecond)
+		must(t, tx.Rollback())
+		must(t, held.Err())
+
+		select {
+		case <-short.Done():
+		case <-time.After(soon):
+			t.Fatal("the heartbeat restarts the TTL")
+		}
+		if err := short.Err(); !errors.Is(err, swanlock.ErrExpired) {
+			t.Errorf("it ended with %v, want the end of its TTL", err)
+		}
+		o.wantSoonFree(short.Info().Target)
+		must(t, held.Err())
+		must(t, s.Close(bg))
+		time.Sleep(30 * time.Millisecond)
+		var prepared int
+		must(t, conn.QueryRowContext(bg, "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%pg_locks%' AND statement NOT LIKE '%pg_prepared%'").Scan(&prepared))
+		if prepared > 0 {
+			t.Errorf("%d statements are prepared after Close", prepared)
+		}
+	})
+}
+
+// TestSessionHeartbeatOption: an interval that is none is refused.
+func TestSessionHeartbeatOption(t *testing.T) {
+	for _, every := range []time.Duration{-1, time.Microsecond} {
+		s := pglock.NewSession(new(sql.Conn), pglock.WithHeartbeat(every))
+		if _, err := s.TryAcquire(context.Background(), "x"); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("a heartbeat of %v: %v, want an error that says so", every, err)
+		}
+	}
+}
