@@ -169,7 +169,11 @@ const (
 // what is wanted. It waits a while for that.
 func (in *injector) free(want int) *slot {
 	first := in.rnd.IntN(len(in.procs.slots))
-	for try := range 40 {
+	tries := 40
+	if want == aWaiter {
+		tries = 200
+	}
+	for try := range tries {
 		holding, waiting := in.procs.recorder.holding(), in.procs.recorder.waiting()
 		for i := range in.procs.slots {
 			s := in.procs.slots[(first+i)%len(in.procs.slots)]
@@ -183,7 +187,7 @@ func (in *injector) free(want int) *slot {
 			case aWaiter:
 				ok = waiting[s.proc.name]
 			}
-			if ok || try == 39 {
+			if ok || try == tries-1 {
 				return s
 			}
 			s.mu.Unlock()

@@ -98,7 +98,7 @@ var knockouts = []knockout{
 	{"the waiter has no lease", []edit{{"pglock", "turn.leasePlace",
 		"leased := p.ttl == 0 || tn.led.leasedWithin(p.ttl)",
 		"leased := true"}},
-		"stop", []string{"held by nobody"}, 30},
+		"stop", []string{"held by nobody"}, 40},
 	{"a session is given up when a statement is late", []edit{{"pglock", "ledger.Silent",
 		"more = max(more, maxSilence-since)", "_ = maxSilence"}},
 		"pause", []string{"spared"}, 12},
