@@ -36,7 +36,7 @@ verify: lint bin/sqlc ## lint, and: generated code, SQL, go.mod and dependencies
 	@foreign=$$($(GO) list -deps -f '{{if not .Standard}}{{.ImportPath}}{{end}}' . ./pglock ./memlock ./migrations ./locktest | grep -v '^github.com/swanlake-io/swanlock'); \
 		test -z "$$foreign" || { echo "linked into users' programs: $$foreign"; exit 1; }
 
-verify-knockouts: ## swanlock verify finds each guarantee that is taken out of a build (5 minutes)
+verify-knockouts: ## swanlock verify finds each guarantee that is taken out of a build (10 minutes)
 	SWANLOCK_KNOCKOUTS=1 $(GO) test -run 'TestKnockouts$$' -v -timeout 30m ./internal/verify
 
 soak: ## a steady load for 10 minutes; its memory, connections and locks stay flat (DURATION=2h: longer)

@@ -182,6 +182,10 @@ Flags:
       cut           the network: connections closed, half open, slow
       restart       of the server, also as in a crash; with --embedded only
       cancel        contexts that end at random
+      rollback      of transactions in which locks are taken or released
+      lock          of the audit's table, by somebody else
+      pause         of the whole server for 6 s; with --embedded only
+      silence       of the network, for new connections too
   --seed N          what to try, again; how it is interleaved is not repeated
   --json            the report as JSON
   --out DIR         where the history goes if there is a violation

@@ -70,11 +70,11 @@ func parseVerify(args []string) (o verifyOptions, err error) {
 	case o.workers < 1 || o.workers > 64:
 		return wrong("--workers %d: from 1 to 64 of them make sense", o.workers)
 	}
-	if !o.embedded && slices.Contains(o.faults, verify.FaultRestart) {
-		if *faults != "all" {
-			return wrong("--faults %s needs --embedded: a server of yours is not restarted", verify.FaultRestart)
+	if !o.embedded {
+		if i := slices.IndexFunc(o.faults, verify.NeedsOwnServer); i >= 0 && *faults != "all" {
+			return wrong("--faults %s needs --embedded: a server of yours is neither restarted nor paused", o.faults[i])
 		}
-		o.faults = slices.DeleteFunc(slices.Clone(o.faults), func(f string) bool { return f == verify.FaultRestart })
+		o.faults = slices.DeleteFunc(slices.Clone(o.faults), verify.NeedsOwnServer)
 	}
 	if o.seed == 0 {
 		o.seed = rand.Uint64N(1_000_000) + 1
@@ -137,6 +137,7 @@ func runVerify(ctx context.Context, s streams, o verifyOptions) (found int, err 
 			}
 			return server.Restart(ctx, mode)
 		}
+		cfg.Pause = server.Pause
 	} else if cfg.DSN, err = normalDSN(o.dsn); err != nil {
 		return 0, err
 	}

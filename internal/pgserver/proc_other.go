@@ -20,3 +20,6 @@ func attributes(*account) *syscall.SysProcAttr { return nil }
 func exited(int) (bool, error)                 { return true, errors.ErrUnsupported }
 func shutdown(int, Mode) error                 { return errors.ErrUnsupported }
 func kill(int)                                 {}
+
+// Pause stops the whole server until resume is called.
+func (s *Server) Pause() (resume func(), err error) { return func() {}, errors.ErrUnsupported }

@@ -36,7 +36,7 @@ func checkAudit(hist *History) Result {
 		// then undid.
 		calm := hist.touched(h) > max(h.Acquire.Return, h.Release.Return)
 		r.Checked++
-		for len(found) > 1 && !h.Single && found[0].Reason != "released" {
+		for len(found) > 1 && (again(found[0], found[1]) || !h.Single && found[0].Reason != "released") {
 			found = found[1:] // granted to a pool on a session that ended before it could say so: the pool tried again
 		}
 		if len(found) > 1 {
@@ -79,6 +79,13 @@ func checkAudit(hist *History) Result {
 		}
 	}
 	return r
+}
+
+// again says that a row is of a grant that came so late, from a server that had to
+// wait or stood still, that its TTL was over: it was given back, and the next row is
+// of the same waiter.
+func again(row, next AuditRow) bool {
+	return row.Reason == "expired" && row.Released != 0 && row.Released <= next.Acquired
 }
 
 // overlaps compares the intervals of each target, in the order of their
@@ -129,11 +136,17 @@ func (hist *History) offset() (least, most int64, ok bool) {
 	if len(hist.Clocks) == 0 {
 		return 0, 0, false
 	}
-	least, most = hist.Clocks[0].Min, hist.Clocks[0].Max
-	lowest, highest := least, most // what all agree on, if they do
+	least, most = math.MaxInt64, math.MinInt64
+	lowest, highest := most, least // what all agree on, if they do
 	for _, o := range hist.Clocks {
+		if o.Max-o.Min >= stepped { // it says nothing: the server stood still
+			continue
+		}
 		least, most = min(least, o.Min), max(most, o.Max)
 		lowest, highest = max(lowest, o.Min), min(highest, o.Max)
+	}
+	if least > most {
+		return 0, 0, false
 	}
 	slack := int64(time.Millisecond) // the server's times are cut to microseconds
 	return least - slack, most + slack, lowest-highest < stepped

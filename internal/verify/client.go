@@ -22,6 +22,11 @@ type client struct {
 	label   string
 	uses    int // how often the locker will still be used
 	lockers int
+
+	stay    time.Duration // how long the next lock is held at least, without a word
+	spoiled bool          // the locker is not to be used again
+	refused bool          // the last acquire was, on a session that can be used again
+	failed  bool          // the last release did
 }
 
 func (c *client) run(ctx context.Context) error {
@@ -41,7 +46,7 @@ func (c *client) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if !again {
+		if !again || c.spoiled {
 			c.drop()
 		}
 		c.sleep(ctx, 0, 10*time.Millisecond)
@@ -60,7 +65,7 @@ func (c *client) take(ctx context.Context) (err error) {
 	octx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	c.locker, err = c.worker.locker(octx, c.kind, c.label)
-	c.uses = 10 + c.rnd.IntN(50)
+	c.uses = 5 + c.rnd.IntN(25)
 	return err
 }
 
@@ -68,7 +73,7 @@ func (c *client) drop() {
 	if c.locker != nil && !c.kind.shared {
 		c.locker.close(context.Background())
 	}
-	c.locker = nil
+	c.locker, c.stay, c.spoiled = nil, 0, false
 }
 
 func (c *client) sleep(ctx context.Context, least, most time.Duration) {
@@ -85,7 +90,7 @@ func (c *client) chance(percent int) bool { return c.rnd.IntN(100) < percent }
 // ask makes up what to ask for.
 func (c *client) ask() (*Hold, []swanlock.Option) {
 	h := &Hold{Proc: c.cfg.Name, Client: c.number, Label: c.label, Locker: c.kind.name, Single: c.kind.single,
-		Audited: c.kind.audited, Target: c.rnd.IntN(len(c.cfg.Targets))}
+		Audited: c.kind.audited, Target: c.rnd.IntN(mainTargets)}
 	h.Wait = c.chance(70)
 	h.Shared = c.cfg.Targets[h.Target].Shared && c.chance(60)
 	h.Fenced = !h.Shared && c.chance(75)
@@ -109,25 +114,69 @@ func (c *client) ask() (*Hold, []swanlock.Option) {
 	return h, opts
 }
 
-// once takes a lock, works and frees it. Its error is of the journal; again says
-// that the locker can be used again.
+// once takes a lock, works and frees it, and does some of that in transactions of
+// its own. Its error is of the journal; again says that the locker can be used
+// again.
 func (c *client) once(ctx context.Context) (again bool, err error) {
 	h, opts := c.ask()
-	id := c.next()
+	d := c.deal()
+	h.InTransaction = d.acquires
 	actx, cancel := context.WithTimeout(ctx, 100*time.Millisecond+time.Duration(c.rnd.Int64N(int64(3*time.Second))))
 	defer cancel()
 	if c.cfg.Cancel && c.chance(15) {
 		defer time.AfterFunc(time.Duration(c.rnd.Int64N(int64(5*time.Millisecond))), cancel).Stop()
 	}
+	conn, err := c.begin(d.acquires)
+	if err != nil {
+		return false, nil // the session is over
+	}
+	id, lock, err := c.acquire(actx, h, opts)
+	if err == nil {
+		err = c.end(conn, id, d)
+	}
+	if lock == nil || err != nil {
+		return c.refused, err
+	}
+	if d.beside {
+		if err := c.besides(ctx, id, h, lock, d); err != nil {
+			return false, err
+		}
+	}
+
+	if err := c.work(ctx, id, h, lock); err != nil {
+		return false, err
+	}
+
+	if conn, err = c.begin(d.releases); err != nil {
+		c.spoiled, conn = true, nil
+	}
+	rctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if c.cfg.Cancel && c.chance(10) {
+		cancel()
+	}
+	if err := c.release(rctx, id, lock); err != nil {
+		return false, err
+	}
+	if d.releases && d.rolledBack { // the lease of this lock is there again
+		c.stay = h.TTL + time.Duration(c.rnd.IntN(700))*time.Millisecond
+	}
+	return !c.failed, c.end(conn, id, d)
+}
+
+// acquire takes a lock, if it can be had, and tells of it. Its error is of the
+// journal.
+func (c *client) acquire(ctx context.Context, h *Hold, opts []swanlock.Option) (id string, _ swanlock.DistributedLock, err error) {
+	id = c.next()
 	opts = append(opts, swanlock.WithOwner(id))
 	if err := c.journal.put(event{What: evAcquire, Hold: id, Call: now(), New: h}); err != nil {
-		return false, err
+		return id, nil, err
 	}
 	acquire := c.locker.TryAcquire
 	if h.Wait {
 		acquire = c.locker.Acquire
 	}
-	lock, aerr := acquire(actx, c.cfg.Targets[h.Target].Name, opts...)
+	lock, aerr := acquire(ctx, c.cfg.Targets[h.Target].Name, opts...)
 	e := event{What: evGranted, Hold: id, At: now()}
 	switch {
 	case aerr == nil:
@@ -142,34 +191,29 @@ func (c *client) once(ctx context.Context) (again bool, err error) {
 	default:
 		e.Outcome, e.Err = Failed, aerr.Error()
 	}
-	if err := c.journal.put(e); err != nil {
-		return false, err
-	}
+	c.refused = e.Outcome == Refused
 	if aerr != nil {
-		return e.Outcome == Refused, nil
+		lock = nil
 	}
+	return id, lock, c.journal.put(e)
+}
 
-	if err := c.work(ctx, id, h, lock); err != nil {
-		return false, err
-	}
-
-	rctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	if c.cfg.Cancel && c.chance(10) {
-		cancel()
-	}
+// release frees a lock and tells of it. Its error is of the journal.
+func (c *client) release(ctx context.Context, id string, lock swanlock.DistributedLock) error {
 	if err := c.journal.put(event{What: evRelease, Hold: id, Call: now()}); err != nil {
-		return false, err
+		return err
 	}
-	rerr := lock.Release(rctx)
-	e = event{What: evReleased, Hold: id, At: now(), Outcome: OK}
-	if rerr != nil {
-		e.Outcome, e.Err = Failed, rerr.Error()
-		if errors.Is(rerr, swanlock.ErrLost) {
+	err := lock.Release(ctx)
+	e := event{What: evReleased, Hold: id, At: now(), Outcome: OK}
+	if err != nil {
+		e.Outcome, e.Err = Failed, err.Error()
+		if errors.Is(err, swanlock.ErrLost) {
 			e.Outcome = Lost
 		}
 	}
-	return rerr == nil, c.journal.put(e)
+	// A context that had ended before is no reason not to go on with the session.
+	c.failed = err != nil && (e.Outcome == Lost || ctx.Err() == nil)
+	return c.journal.put(e)
 }
 
 // work is what a holder does. It always ends with what a late writer would do:
@@ -184,6 +228,10 @@ func (c *client) work(ctx context.Context, id string, h *Hold, lock swanlock.Dis
 		least, most = 200*time.Millisecond, 700*time.Millisecond
 	case h.TTL > 0 && c.chance(7):
 		least, most = h.TTL, 2*h.TTL
+	}
+	if c.stay > 0 {
+		least, most, refresh = c.stay, c.stay+20*time.Millisecond, false
+		c.stay = 0
 	}
 	end := time.Now().Add(least + time.Duration(c.rnd.Int64N(int64(most-least))))
 

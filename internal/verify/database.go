@@ -123,7 +123,7 @@ func (d *database) audit(ctx context.Context, hist *History) error {
 	rows, err := d.db.QueryContext(ctx, `
 		SELECT id, key, owner, mode = 'shared', COALESCE(fence, 0), ttl_ms, backend_pid, COALESCE(end_reason, ''),
 			(extract(epoch FROM acquired_at) * 1000000)::bigint, COALESCE((extract(epoch FROM released_at) * 1000000)::bigint, 0)
-		FROM lock_audit ORDER BY acquired_at, id`)
+		FROM lock_audit WHERE NOT starts_with(owner, $1) ORDER BY acquired_at, id`, bystanderOwner)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"sync"
 	"time"
 )
@@ -38,6 +39,7 @@ const (
 	evWritten  = "written"
 	evRelease  = "release"
 	evReleased = "released"
+	evRollback = "rollback" // of a transaction of the holder's
 )
 
 // A journal writes events.
@@ -68,6 +70,8 @@ type recorder struct {
 	holds  map[string]*Hold
 	order  []*Hold
 	counts Counts
+
+	rolledBack int // transactions
 }
 
 // Counts are what the progress tells.
@@ -113,6 +117,10 @@ func (r *recorder) add(e event) error {
 		r.counts.Attempts++
 		return nil
 	}
+	if e.What == evRollback {
+		r.rolledBack++
+		return nil
+	}
 	h := r.holds[e.Hold]
 	if h == nil {
 		return fmt.Errorf("an event of a hold that was never asked for: %+v", e)
@@ -156,10 +164,37 @@ func (r *recorder) add(e event) error {
 	return nil
 }
 
+// gone forgets what a process had under way, which has ended.
+func (r *recorder) gone(proc string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.holds, func(_ string, h *Hold) bool { return h.Proc == proc })
+}
+
 func (r *recorder) progress() Counts {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.counts
+}
+
+// waiting are the processes that have waited for longest for some lock, with a TTL on
+// a session of their own, as far as they have told.
+func (r *recorder) waiting() map[string]bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first := make(map[int]*Hold)
+	for _, h := range r.holds {
+		if f := first[h.Target]; h.Wait && h.Outcome == Pending && (f == nil || h.Acquire.Call < f.Acquire.Call) {
+			first[h.Target] = h
+		}
+	}
+	procs := make(map[string]bool)
+	for _, h := range first {
+		if h.Single && h.leasesPlace() && now()-h.Acquire.Call > int64(20*time.Millisecond) {
+			procs[h.Proc] = true
+		}
+	}
+	return procs
 }
 
 // holding is how much of a TTL each process would leave behind if it was stopped

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,10 +22,21 @@ const (
 	FaultCut       = "cut"       // the network: a connection closed, half open or slow
 	FaultRestart   = "restart"   // of the server, fast or as in a crash
 	FaultCancel    = "cancel"    // contexts that end at random
+	FaultRollback  = "rollback"  // of a transaction in which a lock was taken or released
+	FaultLock      = "lock"      // of the audit's table: a statement that must wait
+	FaultPause     = "pause"     // of the whole server, SIGSTOP and SIGCONT
+	FaultSilence   = "silence"   // of the network, for new connections too
 )
 
 // AllFaults are all there are.
-var AllFaults = []string{FaultKill, FaultStop, FaultTerminate, FaultCut, FaultRestart, FaultCancel}
+var AllFaults = []string{FaultKill, FaultStop, FaultTerminate, FaultCut, FaultRestart, FaultCancel,
+	FaultRollback, FaultLock, FaultPause, FaultSilence}
+
+// byWorkers says that the workers do the fault themselves.
+func byWorkers(fault string) bool { return fault == FaultCancel || fault == FaultRollback }
+
+// NeedsOwnServer says that a fault is done to a throw-away server alone.
+func NeedsOwnServer(fault string) bool { return fault == FaultRestart || fault == FaultPause }
 
 // ParseFaults reads a list of faults: "all", "none", or names with commas.
 func ParseFaults(list string) (faults []string, err error) {
@@ -48,11 +60,12 @@ func ParseFaults(list string) (faults []string, err error) {
 
 // An injector does one fault after the other; those that last go on meanwhile.
 type injector struct {
-	enabled []string // without cancel, which the workers do themselves
+	enabled []string // without those that the workers do themselves
 	procs   *procs
 	d       *database
 	proxy   *proxy
 	restart func(ctx context.Context, immediate bool) error
+	pause   func() (resume func(), err error)
 	crash   Target // see around
 	rnd     *rand.Rand
 
@@ -61,24 +74,32 @@ type injector struct {
 	holds  []*Hold // of our own
 	group  sync.WaitGroup
 	last   time.Time // of a restart
+
+	slow    atomic.Bool // one of those in stalls.go is under way
+	short   bool        // they are to be short
+	bystood []Bystander
 }
 
-// weights say how often each fault is done. A restart stops everything.
-var weights = map[string]int{FaultKill: 4, FaultStop: 5, FaultTerminate: 4, FaultCut: 7, FaultRestart: 1}
+// weights say how often each fault is done. Those that stop everything are rare.
+var weights = map[string]int{FaultKill: 40, FaultStop: 50, FaultTerminate: 40, FaultCut: 70, FaultRestart: 10,
+	FaultLock: 6, FaultPause: 2, FaultSilence: 4}
 
 // run injects faults until ctx ends, and returns when all is whole again. Each
 // kind comes once first, so that a short run has them all.
 func (in *injector) run(ctx context.Context) error {
 	defer in.group.Wait()
 	first := slices.Clone(in.enabled)
-	retries := 10
+	retries := 40
 	in.rnd.Shuffle(len(first), func(i, j int) { first[i], first[j] = first[j], first[i] })
+	if i := slices.Index(first, FaultPause); i >= 0 { // no other fault begins meanwhile
+		first = append(slices.Delete(first, i, i+1), FaultPause)
+	}
 	for {
 		if pause(ctx, 50*time.Millisecond+time.Duration(in.rnd.Int64N(int64(450*time.Millisecond)))) != nil || len(in.enabled) == 0 {
 			return nil
 		}
 		kind := in.pick()
-		if len(first) > 0 {
+		if in.short = len(first) > 0; in.short {
 			kind = first[0]
 		}
 		done, err := in.inject(ctx, kind)
@@ -127,23 +148,46 @@ func (in *injector) inject(ctx context.Context, kind string) (done bool, err err
 		return in.cut(ctx)
 	case FaultRestart:
 		return in.restartServer(ctx)
+	case FaultLock:
+		return in.lockTable(ctx)
+	case FaultPause:
+		return in.pauseServer(ctx)
+	case FaultSilence:
+		return in.silence(ctx)
 	}
 	panic("unreachable")
 }
 
-// free is a slot that no fault is busy with, locked: rather one whose process
-// holds a lock just now, with a TTL if need be. It waits a while for that.
-func (in *injector) free(ttl bool) *slot {
+// What a process should rather be when a fault is done to it.
+const (
+	aHolder = iota
+	aLease
+	aWaiter // for a lock with a TTL
+)
+
+// free is a slot that no fault is busy with, locked: rather one whose process is
+// what is wanted. It waits a while for that.
+func (in *injector) free(want int) *slot {
 	first := in.rnd.IntN(len(in.procs.slots))
-	for try := range 40 {
-		holding := in.procs.recorder.holding()
+	tries := 40
+	if want == aWaiter {
+		tries = 200
+	}
+	for try := range tries {
+		holding, waiting := in.procs.recorder.holding(), in.procs.recorder.waiting()
 		for i := range in.procs.slots {
 			s := in.procs.slots[(first+i)%len(in.procs.slots)]
 			if !s.mu.TryLock() {
 				continue
 			}
-			left, holds := holding[s.proc.name]
-			if holds && (left > 0 || !ttl) || try == 39 {
+			left, ok := holding[s.proc.name]
+			switch want {
+			case aLease:
+				ok = ok && left > 0
+			case aWaiter:
+				ok = waiting[s.proc.name]
+			}
+			if ok || try == tries-1 {
 				return s
 			}
 			s.mu.Unlock()
@@ -154,7 +198,7 @@ func (in *injector) free(ttl bool) *slot {
 }
 
 func (in *injector) kill() (bool, error) {
-	s := in.free(false)
+	s := in.free(aHolder)
 	if s == nil {
 		return false, nil
 	}
@@ -166,17 +210,20 @@ func (in *injector) kill() (bool, error) {
 	return true, err
 }
 
-// stop pauses a worker: for a moment, for longer than any TTL, or for so long
-// that a lock that is still held then was left to nobody.
+// stop pauses a worker: for a moment, for longer than any TTL, for so long that a
+// lock that is still held then was left to nobody, or for so long that nobody could
+// have one that it was first in line for.
 func (in *injector) stop(ctx context.Context) bool {
-	length, long := time.Duration(20+in.rnd.IntN(300))*time.Millisecond, false
+	length, want := time.Duration(20+in.rnd.IntN(300))*time.Millisecond, aHolder
 	switch n := in.rnd.IntN(10); {
 	case n < 4:
 		length = time.Duration(1200+in.rnd.IntN(1500)) * time.Millisecond
 	case n < 6:
-		length, long = longestTTL+margin+time.Second, true
+		length, want = longestTTL+margin+time.Second, aLease
+	case n < 7:
+		length, want = stallBound+2*time.Second, aWaiter
 	}
-	s := in.free(long)
+	s := in.free(want)
 	if s == nil {
 		return false
 	}

@@ -21,6 +21,9 @@ type History struct {
 	Clocks  []Offset
 	End     int64 // when the last event had been recorded
 
+	Bystanders []Bystander
+	RolledBack int // transactions of the holders'
+
 	index *index
 }
 
@@ -72,6 +75,8 @@ type Hold struct {
 	Auto    bool
 	TTL     time.Duration
 
+	InTransaction bool // it was asked for in a transaction of the holder's
+
 	Acquire Span
 	Outcome Outcome
 	Err     string
@@ -95,6 +100,10 @@ type Write struct {
 	Outcome Outcome // OK, Refused, or Failed: not known, as Pending is
 	Met     string  // the value that it found, if accepted
 }
+
+// leasesPlace says that h's place in line, while it waits, is to have a lease: so
+// that it stops nobody for long if its process is stopped.
+func (h *Hold) leasesPlace() bool { return h.Wait && h.TTL > 0 && !h.InTransaction }
 
 // Kept says that the server itself said that the lock was held until it was
 // released: nothing that happened meanwhile has ended it.
@@ -136,14 +145,22 @@ func (f Fault) Ends() bool {
 	switch f.Kind {
 	case FaultTerminate, FaultRestart:
 		return true
-	case FaultCut:
+	case FaultCut, FaultSilence:
 		return f.Detail == detailClose
 	}
 	return false
 }
 
+// stalls says that the server or the network did nothing while the fault lasted.
+func (f Fault) stalls() bool {
+	return f.Kind == FaultPause || f.Kind == FaultSilence && f.Detail != detailClose
+}
+
 // touches says that f may have been done to h's session.
 func (f Fault) touches(h *Hold) bool {
+	if f.Kind == FaultLock && !h.Audited {
+		return false
+	}
 	return (f.Label == "" || f.Label == h.Label) && (f.Proc == "" || f.Proc == h.Proc) && (f.Pid == 0 || h.Pid == 0 || f.Pid == h.Pid)
 }
 

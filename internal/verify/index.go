@@ -5,6 +5,7 @@ type index struct {
 	ends   []Fault            // that end every session
 	endsOf map[string][]Fault // that end one
 	cutsOf map[string][]Fault // of the network, by session
+	stalls []Fault            // of everything, or of the statements of audited locks
 	killed map[string]int64   // when a process had been killed
 	grants map[string]int64   // when a session granted its last lock
 }
@@ -24,6 +25,9 @@ func (hist *History) look() *index {
 		}
 		if f.Kind == FaultCut {
 			x.cutsOf[f.Label] = append(x.cutsOf[f.Label], f)
+		}
+		if f.stalls() || f.Kind == FaultLock {
+			x.stalls = append(x.stalls, f)
 		}
 	}
 	for _, p := range hist.Procs {
@@ -75,15 +79,18 @@ func (hist *History) certain(h *Hold) (until int64) {
 	return until
 }
 
-// healed is at, or later if h's network was down then: the server knows of
-// nothing meanwhile, and what was held up restarts a lease when it arrives.
+// healed is at, or later if h's network was down then, or the server stood still:
+// it knows of nothing meanwhile, and what was held up restarts a lease when it
+// arrives. So does a statement that had to wait for the audit's table.
 func (hist *History) healed(h *Hold, at int64) int64 {
 	late := int64(margin) + int64(h.TTL)
 	for changed := true; changed; {
 		changed = false
-		for _, f := range hist.look().cutsOf[h.Label] {
-			if end := f.Return + late; f.touches(h) && f.Call <= at && end > at {
-				at, changed = end, true
+		for _, faults := range [][]Fault{hist.look().cutsOf[h.Label], hist.look().stalls} {
+			for _, f := range faults {
+				if end := f.Return + late; f.touches(h) && f.Call <= at && end > at {
+					at, changed = end, true
+				}
 			}
 		}
 	}

@@ -15,6 +15,7 @@ const (
 	KindNobody        = "held by nobody" // no lock outlives its holder by more than it may
 	KindLine          = "line"           // who waits first is served first
 	KindAudit         = "audit"          // intervals do not overlap, and are those of the history
+	KindSpared        = "spared"         // what is slow costs nobody else's lock
 	KindStuck         = "stuck"          // every call returns
 	KindCrash         = "crash"          // no worker ends by itself
 )
@@ -59,9 +60,12 @@ type Report struct {
 func Judge(hist *History) *Report {
 	r := &Report{Seed: hist.Seed, History: hist, Done: make(map[string]int)}
 	for _, f := range hist.Faults {
-		if f.Detail != detailOutage {
+		if f.Detail != detailOutage && !(f.Kind == FaultSilence && f.Detail == detailClose) {
 			r.Done[f.Kind]++
 		}
+	}
+	if hist.RolledBack > 0 {
+		r.Done[FaultRollback] = hist.RolledBack
 	}
 	for _, h := range hist.Holds {
 		r.Counts.count(h)
@@ -75,6 +79,7 @@ func Judge(hist *History) *Report {
 	r.add(checkNobody(hist))
 	r.add(checkLine(hist))
 	r.add(checkAudit(hist))
+	r.add(checkSpared(hist))
 	return r
 }
 

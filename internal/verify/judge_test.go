@@ -92,12 +92,21 @@ func (s *story) row(h *Hold) *AuditRow {
 	return &s.Audit[len(s.Audit)-1]
 }
 
-// planted are histories with one violation each.
-var planted = []struct {
+// A plant is a history with one violation.
+type plant struct {
 	name string
 	want string // the kind that must be found, and no other
 	tell func(s *story)
-}{
+}
+
+// A sane is a history that is in order.
+type sane struct {
+	name string
+	tell func(s *story)
+}
+
+// planted are histories with one violation each.
+var planted = []plant{
 	{"two holders at once", KindMutex, func(s *story) {
 		s.hold(mutex, 100, 200)
 		s.hold(mutex, 150, 250)
@@ -295,17 +304,11 @@ var planted = []struct {
 	}},
 }
 
-// judged are the kinds that are found in a story, with the line switched on.
+// judged are the kinds that are found in a story.
 func judged(tell func(*story)) (kinds []string, all []Finding) {
 	s := newStory()
 	tell(s)
-	r := Judge(s.History)
-	for i, x := range r.Results {
-		if x.Kind == KindLine {
-			r.Results[i] = checkLine(s.History)
-		}
-	}
-	all = r.Findings()
+	all = Judge(s.History).Findings()
 	for _, f := range all {
 		kinds = append(kinds, f.Kind)
 	}
@@ -316,14 +319,14 @@ func judged(tell func(*story)) (kinds []string, all []Finding) {
 // TestPlanted: each violation is found, and found to be what it is.
 func TestPlanted(t *testing.T) {
 	seen := make(map[string]bool)
-	for _, p := range planted {
+	for _, p := range slices.Concat(planted, plantedStalls) {
 		got, all := judged(p.tell)
 		if want := []string{p.want}; !slices.Equal(got, want) {
 			t.Errorf("%s: got the kinds %q, want %q: %+v", p.name, got, want, all)
 		}
 		seen[p.want] = true
 	}
-	for _, kind := range []string{KindMutex, KindReadersWriter, KindFence, KindRegister, KindNobody, KindLine, KindAudit} {
+	for _, kind := range []string{KindMutex, KindReadersWriter, KindFence, KindRegister, KindNobody, KindLine, KindAudit, KindSpared} {
 		if !seen[kind] {
 			t.Errorf("no history has a violation of %q", kind)
 		}
@@ -331,10 +334,7 @@ func TestPlanted(t *testing.T) {
 }
 
 // sound are histories that look odd and are in order.
-var sound = []struct {
-	name string
-	tell func(s *story)
-}{
+var sound = []sane{
 	{"one after the other", func(s *story) {
 		s.hold(mutex, 100, 200)
 		s.hold(mutex, 201, 300)
@@ -442,7 +442,7 @@ var sound = []struct {
 
 // TestSound: no false alarm.
 func TestSound(t *testing.T) {
-	for _, p := range sound {
+	for _, p := range slices.Concat(sound, soundStalls) {
 		if got, all := judged(p.tell); len(got) > 0 {
 			t.Errorf("%s: got %+v, want nothing", p.name, all)
 		}

@@ -26,7 +26,7 @@ var knockouts = []knockout{
 	{"the server keeps no lease", []edit{{"pglock", "ledger.enter",
 		"e.lease = timeouts{}.of(ttl).idleInTransaction",
 		"_ = ttl"}},
-		"stop", []string{"held by nobody"}, 14},
+		"stop", []string{"held by nobody"}, 25},
 	{"the holder never sees its lease end", []edit{{"pglock", "hold.expireLocked",
 		"h.err == nil && (h.lease.left(now) <= 0 || h.led.lease.left(now) <= 0)",
 		"false"}},
@@ -42,7 +42,7 @@ var knockouts = []knockout{
 	{"a release under a context that has ended is not sent", []edit{{"pglock", "access.release",
 		"err := tn.release(h)",
 		"err := ctx.Err(); if err == nil { err = tn.release(h) }"}},
-		"cancel", []string{"held by nobody"}, 10},
+		"cancel", []string{"held by nobody"}, 15},
 	{"a release does not unlock", []edit{{"db", "Release",
 		"WHEN pg_catalog.pg_advisory_unlock($2::bigint) THEN pg_catalog.pg_backend_pid()",
 		"WHEN $2::bigint IS NOT NULL THEN pg_catalog.pg_backend_pid()"}},
@@ -50,7 +50,7 @@ var knockouts = []knockout{
 	{"a release says that all was well, although the session was gone", []edit{{"pglock", "turn.release",
 		"tn.destroy(explain(err, false))\nreturn h.over()",
 		"tn.destroy(explain(err, false)); return nil"}},
-		"terminate", []string{"mutex", "readers-writer"}, 12},
+		"terminate", []string{"mutex", "readers-writer"}, 25},
 	{"exclusive locks are shared", []edit{{"db", "TryAcquireWith",
 		"WHEN CASE WHEN $9::boolean THEN pg_catalog.pg_try_advisory_lock_shared($10::bigint) ELSE pg_catalog.pg_try_advisory_lock($10) END",
 		"WHEN CASE WHEN $9::boolean THEN pg_catalog.pg_try_advisory_lock_shared($10::bigint) ELSE pg_catalog.pg_try_advisory_lock_shared($10) END"}},
@@ -88,7 +88,20 @@ var knockouts = []knockout{
 	{"a holder is told after its connection was closed", []edit{
 		{"pglock/internal/oneconn", "Conn.End", "told()\nif on, ok := driverConn.(driver.Conn); ok {\nspeakLast(&Conn{conn: c.conn, text: c.text, on: on}, last)\non.Close()\nclosed <- nil\n}",
 			"if on, ok := driverConn.(driver.Conn); ok { speakLast(&Conn{conn: c.conn, text: c.text, on: on}, last); on.Close(); time.Sleep(300 * time.Millisecond); told(); closed <- nil }"}},
-		"cut", []string{"mutex", "readers-writer"}, 20},
+		"rollback", []string{"mutex", "readers-writer"}, 20},
+	{"a lease that a rollback brings back is not counted on", []edit{{"pglock", "ledger.lower",
+		"s.floor = ttl", "_ = ttl"}},
+		"rollback", []string{"mutex", "readers-writer"}, 20},
+	{"the lease that a rollback brought back is not mended", []edit{{"pglock", "ledger.saw",
+		"witness != s.witness()", "false"}},
+		"rollback", []string{"mutex", "readers-writer"}, 20},
+	{"the waiter has no lease", []edit{{"pglock", "turn.leasePlace",
+		"leased := p.ttl == 0 || tn.led.leasedWithin(p.ttl)",
+		"leased := true"}},
+		"stop", []string{"held by nobody"}, 40},
+	{"a session is given up when a statement is late", []edit{{"pglock", "ledger.Silent",
+		"more = max(more, maxSilence-since)", "_ = maxSilence"}},
+		"pause", []string{"spared"}, 12},
 	{"a pool's session keeps no lease", []edit{{"pglock", "poolSession.begin",
 		"params = timeouts{}.of(wanted).idleInTransaction",
 		"params = \"\""}},
@@ -168,8 +181,11 @@ func (k knockout) build(t *testing.T) (exe string) {
 	var overlay struct{ Replace map[string]string }
 	overlay.Replace = make(map[string]string)
 	for file, text := range texts {
-		path, err := filepath.Abs(filepath.Join(root, file))
+		path, err := filepath.Abs(file)
 		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(path); err != nil { // go build says nothing of a replacement for what is not there
 			t.Fatal(err)
 		}
 		mutant := filepath.Join(dir, fmt.Sprintf("%d.go", len(overlay.Replace)))

@@ -10,6 +10,16 @@ import (
 // Acquire is called.
 const lineGap = 250 * time.Millisecond
 
+// poolGap is the same for a Pool's, which may first have to open a session for it.
+const poolGap = time.Second
+
+func gapAfter(first *Hold) time.Duration {
+	if first.Single {
+		return lineGap
+	}
+	return poolGap
+}
+
 // lineTry is for how long a waiter must have waited before it counts as one that
 // was served in its turn. A Session's Acquire tries once before it takes a ticket,
 // and whoever comes just when the lock is free and the first in line has not taken
@@ -40,7 +50,7 @@ func checkLine(hist *History) Result {
 				if second.Acquire.Call >= first.Acquire.Return {
 					break // they are in the order of their calls
 				}
-				if first.Shared && second.Shared || second.Acquire.Call-first.Acquire.Call < int64(lineGap) ||
+				if first.Shared && second.Shared || second.Acquire.Call-first.Acquire.Call < int64(gapAfter(first)) ||
 					second.Acquire.Return-second.Acquire.Call < int64(lineTry) {
 					continue
 				}

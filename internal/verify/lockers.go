@@ -31,6 +31,7 @@ type lockerKind struct {
 type opened struct {
 	swanlock.Locker
 	close func(context.Context) error
+	conn  *sql.Conn // the one that it locks on, if its owner has it
 }
 
 var lockerKinds = []lockerKind{
@@ -58,7 +59,7 @@ func openSession(ctx context.Context, db *sql.DB, audited bool) (opened, error) 
 	s := pglock.NewSession(conn, opts...)
 	return opened{s, func(ctx context.Context) error {
 		return errors.Join(s.Close(ctx), conn.Close())
-	}}, nil
+	}, conn}, nil
 }
 
 func openPool(_ context.Context, db *sql.DB, audited bool) (opened, error) {
@@ -70,7 +71,7 @@ func openPool(_ context.Context, db *sql.DB, audited bool) (opened, error) {
 	if err != nil {
 		return opened{}, err
 	}
-	return opened{p, p.Close}, nil
+	return opened{p, p.Close, nil}, nil
 }
 
 func openFunctions(ctx context.Context, db *sql.DB, _ bool) (opened, error) {
@@ -78,7 +79,7 @@ func openFunctions(ctx context.Context, db *sql.DB, _ bool) (opened, error) {
 	if err != nil {
 		return opened{}, err
 	}
-	return opened{functions{conn}, func(context.Context) error { return conn.Close() }}, nil
+	return opened{functions{conn}, func(context.Context) error { return conn.Close() }, conn}, nil
 }
 
 // functions is the package's functions as a locker.

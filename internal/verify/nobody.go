@@ -31,7 +31,7 @@ func checkNobody(hist *History) Result {
 		if h.Outcome == OK && !h.Single {
 			// A pool may wait on another session than the one that it holds on.
 			late := h.Acquire.Return + int64(margin) + int64(h.TTL)
-			claims[at] = append(claims[at], claim{from: h.Acquire.Call, until: hist.healed(&Hold{Label: h.Label, TTL: h.TTL}, late)})
+			claims[at] = append(claims[at], claim{from: h.Acquire.Call, until: hist.healed(&Hold{Label: h.Label, TTL: h.TTL, Audited: h.Audited}, late)})
 		}
 	}
 	for at, all := range claims {
@@ -58,6 +58,7 @@ func checkNobody(hist *History) Result {
 		r.find(hist.Targets[s.Target], s.Call, "the server shows the lock with process %d of session %s, but it is nobody's; the last to want it there was %s", s.Pid, s.Label, last)
 	}
 	stopped(&r, hist)
+	stalled(&r, hist)
 	already(&r, hist)
 	return r
 }
@@ -72,7 +73,7 @@ func (hist *History) claim(h *Hold) claim {
 		return c
 	case h.Outcome == OK && h.Release.Return != 0:
 		c.until = h.Release.Return + late
-	case h.Outcome == Refused && h.Single && hist.answered(h):
+	case h.Outcome == Refused && h.Single && hist.answered(h) && !hist.slowed(h):
 		c.until = h.Acquire.Return
 		return c
 	case h.Outcome != OK && h.Outcome != Pending:
@@ -85,6 +86,19 @@ func (hist *History) claim(h *Hold) claim {
 		c.until = hist.healed(h, c.until)
 	}
 	return c
+}
+
+// slowed says that the server may have answered h's acquire later than its caller
+// waited for: then what that had begun is undone in the background.
+func (hist *History) slowed(h *Hold) bool {
+	for _, faults := range [][]Fault{hist.look().cutsOf[h.Label], hist.look().stalls} {
+		if slices.ContainsFunc(faults, func(f Fault) bool {
+			return f.touches(h) && f.Call <= h.Acquire.Return && h.Acquire.Call <= f.Return
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // answered says that the session of h lived on: it was told that it holds
@@ -101,11 +115,21 @@ func stopped(r *Result, hist *History) {
 			continue
 		}
 		for _, h := range hist.Holds {
-			if h.Proc != f.Proc || h.TTL == 0 || h.Outcome != OK || h.Acquire.Return > f.Call ||
+			// A lock that was taken in a transaction may have lost its lease in a rollback.
+			if h.Proc != f.Proc || h.TTL == 0 || h.InTransaction || h.Acquire.Call > f.Call ||
 				h.Release.Return != 0 && h.Release.Return < f.Return {
 				continue
 			}
-			until := hist.healed(h, f.Call+int64(h.TTL)+int64(margin))
+			until := f.Call + int64(h.TTL) + int64(margin)
+			if pending := h.Acquire.Return == 0 || h.Acquire.Return > f.Call; pending {
+				if !h.Single || !h.leasesPlace() {
+					continue
+				}
+				until += int64(oneWait) // the server may have granted it in one that it had begun
+			} else if h.Outcome != OK {
+				continue
+			}
+			until = hist.healed(h, until)
 			first := sort.Search(len(hist.Seen), func(i int) bool { return hist.Seen[i].Call > until })
 			for _, s := range hist.Seen[first:] {
 				if s.Return >= f.Return {

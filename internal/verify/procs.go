@@ -100,6 +100,7 @@ func (ps *procs) spawn(s *slot) error {
 	ps.group.Go(func() {
 		defer close(p.read)
 		err := ps.recorder.read(out)
+		ps.recorder.gone(p.name)
 		io.Copy(io.Discard, out)
 		how := p.cmd.Wait()
 		ps.mu.Lock()

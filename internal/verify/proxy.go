@@ -9,12 +9,14 @@ import (
 )
 
 // A proxy stands between the locks' sessions and the server. Each of its links
-// can be closed, or held up in one direction or both, or slowed down. Nothing is
-// reordered or changed but time.
+// can be closed, or held up in one direction or both, or slowed down. All of them
+// can be silent, and new connections with them. Nothing is reordered or changed but
+// time.
 type proxy struct {
 	listener net.Listener
 	dial     func(ctx context.Context) (net.Conn, error)
 	group    sync.WaitGroup
+	network  *gate // of all that comes through, connections too
 
 	mu    sync.Mutex
 	links map[*link]bool
@@ -27,7 +29,7 @@ func newProxy(dial func(ctx context.Context) (net.Conn, error)) (*proxy, error) 
 	if err != nil {
 		return nil, err
 	}
-	p := &proxy{listener: l, dial: dial, links: make(map[*link]bool)}
+	p := &proxy{listener: l, dial: dial, network: newGate(), links: make(map[*link]bool)}
 	p.group.Go(p.serve)
 	return p, nil
 }
@@ -38,11 +40,19 @@ func (p *proxy) close() {
 	p.listener.Close()
 	p.mu.Lock()
 	p.shut = true
+	p.mu.Unlock()
+	p.closeLinks()
+	p.network.set(false, 0)
+	p.group.Wait()
+}
+
+// closeLinks cuts all connections that there are.
+func (p *proxy) closeLinks() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for l := range p.links {
 		l.close()
 	}
-	p.mu.Unlock()
-	p.group.Wait()
 }
 
 func (p *proxy) serve() {
@@ -56,6 +66,7 @@ func (p *proxy) serve() {
 }
 
 func (p *proxy) connect(client net.Conn) {
+	p.network.pass() // the kernel has accepted it: to the client it is a connection that does not answer
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	server, err := p.dial(ctx)
 	cancel()
@@ -75,8 +86,8 @@ func (p *proxy) connect(client net.Conn) {
 	}
 	p.mu.Unlock()
 	var both sync.WaitGroup
-	both.Go(func() { l.pump(server, client, l.up) })
-	both.Go(func() { l.pump(client, server, l.down) })
+	both.Go(func() { l.pump(server, client, l.up, p.network) })
+	both.Go(func() { l.pump(client, server, l.down, p.network) })
 	both.Wait()
 	l.close()
 	p.mu.Lock()
@@ -98,6 +109,7 @@ func (p *proxy) find(port int) *link {
 
 // heal ends all faults of all links.
 func (p *proxy) heal() {
+	p.network.set(false, 0)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for l := range p.links {
@@ -121,11 +133,12 @@ func (l *link) close() {
 	l.down.set(false, 0)
 }
 
-func (l *link) pump(to, from net.Conn, g *gate) {
+func (l *link) pump(to, from net.Conn, g, network *gate) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
 		g.pass()
+		network.pass()
 		if n > 0 {
 			if _, werr := to.Write(buf[:n]); werr != nil {
 				l.close()

@@ -13,6 +13,12 @@ import (
 // echoed is a link through a proxy to a server that sends back what it gets.
 func echoed(t *testing.T) (client net.Conn, l *link) {
 	t.Helper()
+	client, l, _ = echoedBy(t)
+	return client, l
+}
+
+func echoedBy(t *testing.T) (client net.Conn, l *link, p *proxy) {
+	t.Helper()
 	server, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -29,7 +35,7 @@ func echoed(t *testing.T) (client net.Conn, l *link) {
 			}()
 		}
 	}()
-	p, err := newProxy(func(ctx context.Context) (net.Conn, error) {
+	p, err = newProxy(func(ctx context.Context) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", server.Addr().String())
 	})
 	if err != nil {
@@ -49,10 +55,10 @@ func echoed(t *testing.T) (client net.Conn, l *link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for l := range p.links {
-		return client, l
+		return client, l, p
 	}
 	t.Fatal("the proxy has no link")
-	return nil, nil
+	return nil, nil, nil
 }
 
 func say(t *testing.T, c net.Conn, text string) {
@@ -132,4 +138,43 @@ func TestProxyEnd(t *testing.T) {
 	if _, err := client.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("got %v, want EOF", err)
 	}
+}
+
+// TestProxySilence: neither a connection that there is nor a new one gets an
+// answer, and both go on when the silence ends, or are closed.
+func TestProxySilence(t *testing.T) {
+	for _, closed := range []bool{false, true} {
+		client, _, p := echoedBy(t)
+		p.network.set(true, 0)
+		next, err := net.Dial("tcp", p.addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer next.Close()
+		for _, c := range []net.Conn{client, next} {
+			say(t, c, "b")
+			silent(t, c)
+		}
+		if closed {
+			p.closeLinks()
+			client.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if _, err := client.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("got %v, want the connection's end", err)
+			}
+		}
+		p.network.set(false, 0)
+		hear(t, next, "b")
+		if !closed {
+			hear(t, client, "b")
+		}
+	}
+}
+
+// TestProxySilenceEnds: a proxy that is silent can be closed.
+func TestProxySilenceEnds(t *testing.T) {
+	client, _, p := echoedBy(t)
+	p.network.set(true, 0)
+	say(t, client, "b")
+	silent(t, client)
+	p.close()
 }

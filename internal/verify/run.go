@@ -26,6 +26,8 @@ const (
 	// when its holder is gone: machines are busy, and a server looks at its
 	// connections when it comes to it.
 	margin = 4 * time.Second
+	// oneWait is how long a waiter's session may wait in the server at a time.
+	oneWait = time.Second
 	// finishing is how long workers may take to finish. The longest call of
 	// theirs is bounded by pglock's patience of five seconds, several times over.
 	finishing = 45 * time.Second
@@ -43,6 +45,7 @@ type Config struct {
 	Faults   []string
 	Seed     uint64
 	Restart  func(ctx context.Context, immediate bool) error // nil: not possible
+	Pause    func() (resume func(), err error)               // as is this
 	Progress io.Writer
 }
 
@@ -65,13 +68,19 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 
 	wcfg := workerConfig{DSN: d.dsn, Run: d.run, Clients: clientsPerWorker, Seed: cfg.Seed, Targets: hist.Targets[:crashTarget],
 		Cancel: slices.Contains(cfg.Faults, FaultCancel)}
-	in := &injector{d: d, rnd: rnd, restart: cfg.Restart, crash: hist.Targets[crashTarget]}
+	if slices.Contains(cfg.Faults, FaultRollback) {
+		wcfg.Rollback = 25
+		if len(cfg.Faults) == 1 {
+			wcfg.Rollback = 70
+		}
+	}
+	in := &injector{d: d, rnd: rnd, restart: cfg.Restart, pause: cfg.Pause, crash: hist.Targets[crashTarget]}
 	for _, f := range cfg.Faults {
-		if f != FaultCancel {
+		if !byWorkers(f) {
 			in.enabled = append(in.enabled, f)
 		}
 	}
-	if slices.Contains(cfg.Faults, FaultCut) {
+	if slices.Contains(cfg.Faults, FaultCut) || slices.Contains(cfg.Faults, FaultSilence) {
 		dial, err := d.way()
 		if err != nil {
 			return nil, err
@@ -121,6 +130,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	hist.Holds = slices.Concat(rec.order, in.holds, holds)
 	hist.Faults = append(in.faults, obs.outages...)
 	hist.Seen, hist.Clocks, hist.Procs = obs.seen, obs.clocks, in.procs.all
+	hist.Bystanders, hist.RolledBack = in.bystood, rec.rolledBack
 	if err := errors.Join(in.procs.broken, d.audit(ctx, hist), d.log(ctx, hist)); err != nil {
 		return nil, err
 	}
@@ -143,12 +153,17 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	return r, nil
 }
 
-// crashTarget is the one that only verify itself locks, around a crash.
-const crashTarget = 4
+const (
+	// mainTargets are the first, which the clients contend for. The others are locked
+	// beside one of those.
+	mainTargets = 4
+	// crashTarget is the one that only verify itself locks, around a crash.
+	crashTarget = 6
+)
 
-// targets are two of each kind, and crashTarget.
+// targets are three of each kind, and crashTarget.
 func targets(name string) (all []Target) {
-	for i := range 2 {
+	for i := range 3 {
 		for _, shared := range []bool{false, true} {
 			t := Target{Shared: shared}
 			t.Name = fmt.Sprintf("swanlock-verify/%s/%s-%d", name, t.Kind(), i)
@@ -164,10 +179,10 @@ func targets(name string) (all []Target) {
 // way is how the proxy gets to the server.
 func (d *database) way() (func(context.Context) (net.Conn, error), error) {
 	if d.hosts > 1 {
-		return nil, fmt.Errorf("the fault %s needs a connection string with one host, not %d: leave it out of --faults, or name one host", FaultCut, d.hosts)
+		return nil, fmt.Errorf("each of the faults %s and %s needs a connection string with one host, not %d: leave them out of --faults, or name one host", FaultCut, FaultSilence, d.hosts)
 	}
 	if len(d.host) > 0 && d.host[0] == '/' {
-		return nil, fmt.Errorf("the fault %s needs TCP, not the socket in %s: leave it out of --faults, or name the host", FaultCut, d.host)
+		return nil, fmt.Errorf("each of the faults %s and %s needs TCP, not the socket in %s: leave them out of --faults, or name the host", FaultCut, FaultSilence, d.host)
 	}
 	address := net.JoinHostPort(d.host, strconv.Itoa(int(d.port)))
 	return func(ctx context.Context) (net.Conn, error) {

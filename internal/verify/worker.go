@@ -26,6 +26,8 @@ type workerConfig struct {
 	Seed    uint64
 	Targets []Target
 	Cancel  bool // contexts are cancelled at random
+
+	Rollback int // percentage of locks around which there is a transaction, most of them rolled back
 }
 
 // Worker is a worker process: it takes and releases locks, does work that they
@@ -95,30 +97,31 @@ func (w *worker) next() string {
 // locker opens a locker of a kind, or finds the one that is shared. label is
 // the application_name of its sessions.
 func (w *worker) locker(ctx context.Context, kind lockerKind, label string) (_ *opened, err error) {
-	open := func() (*opened, error) {
-		db, err := openDB(kind.driver, w.cfg.DSN, w.cfg.Via, w.cfg.Run+label)
-		if err != nil {
-			return nil, err
-		}
-		l, err := kind.open(ctx, db, kind.audited)
-		if err != nil {
-			db.Close()
-			return nil, err
-		}
-		closeLocker := l.close
-		l.close = func(ctx context.Context) error { return errors.Join(closeLocker(ctx), db.Close()) }
-		return &l, nil
-	}
 	if !kind.shared {
-		return open()
+		return w.open(ctx, kind, label)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l := w.lockers[kind.name]
 	if l == nil {
-		if l, err = open(); err == nil {
+		if l, err = w.open(ctx, kind, label); err == nil {
 			w.lockers[kind.name] = l
 		}
 	}
 	return l, err
+}
+
+func (w *worker) open(ctx context.Context, kind lockerKind, label string) (*opened, error) {
+	db, err := openDB(kind.driver, w.cfg.DSN, w.cfg.Via, w.cfg.Run+label)
+	if err != nil {
+		return nil, err
+	}
+	l, err := kind.open(ctx, db, kind.audited)
+	if err != nil {
+		db.Close()
+		return nil, err
+	}
+	closeLocker := l.close
+	l.close = func(ctx context.Context) error { return errors.Join(closeLocker(ctx), db.Close()) }
+	return &l, nil
 }
