@@ -40,27 +40,22 @@ func TestStorm(t *testing.T) {
 		db.SetMaxIdleConns(0) // a connection that was given back must not be seen again
 		s.o.db.SetMaxIdleConns(workers + 1)
 
-		ctx, stop := context.WithCancel(bg)
 		var group sync.WaitGroup
 		for range workers {
 			group.Go(func() {
 				w := &stormWorker{storm: s, db: db}
 				defer w.hangUp()
 				for range tries / workers {
+					if rand.IntN(4) == 0 { // by the tries, so that a slow machine is not hit more
+						group.Go(func() { s.kill(rand.N(10 * time.Millisecond)) })
+					}
 					if t.Failed() || !w.try() {
 						return
 					}
 				}
 			})
 		}
-		killer := make(chan struct{})
-		go func() {
-			defer close(killer)
-			s.kill(ctx)
-		}()
 		group.Wait()
-		stop()
-		<-killer
 		t.Logf("%d tries: %d granted, %d refused, %d cut short, %d failed, %d kills, %d sessions destroyed",
 			tries, s.granted.Load(), s.refused.Load(), s.cut.Load(), s.failed.Load(), s.kills.Load(), s.destroyed.Load())
 		for what, n := range map[string]*atomic.Int64{"granted": &s.granted, "refused": &s.refused, "cut short": &s.cut, "destroyed": &s.destroyed} {
@@ -90,24 +85,22 @@ type storm struct {
 	holding map[string]map[int]bool // who believes to hold what, and whether shared
 }
 
-// kill ends one of the workers' backends now and then.
-func (s *storm) kill(ctx context.Context) {
-	for ctx.Err() == nil {
-		time.Sleep(rand.N(40 * time.Millisecond))
-		s.mu.Lock()
-		if len(s.alive) == 0 {
-			s.mu.Unlock()
-			continue
-		}
-		pid := s.alive[rand.IntN(len(s.alive))]
-		s.killed[pid] = true
+// kill ends one of the workers' backends after a while.
+func (s *storm) kill(after time.Duration) {
+	time.Sleep(after)
+	s.mu.Lock()
+	if len(s.alive) == 0 {
 		s.mu.Unlock()
-		if _, err := s.o.db.ExecContext(bg, "SELECT pg_terminate_backend($1::int)", pid); err != nil {
-			s.Error(err)
-			return
-		}
-		s.kills.Add(1)
+		return
 	}
+	pid := s.alive[rand.IntN(len(s.alive))]
+	s.killed[pid] = true
+	s.mu.Unlock()
+	if _, err := s.o.db.ExecContext(bg, "SELECT pg_terminate_backend($1::int)", pid); err != nil {
+		s.Error(err)
+		return
+	}
+	s.kills.Add(1)
 }
 
 func (s *storm) wasKilled(pid int) bool {
