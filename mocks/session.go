@@ -211,12 +211,16 @@ func (s *session) check(q *question, as *step) {
 }
 
 // judge tells a probe from a refresh. Without a lease they are the same to the
-// server.
+// server. The refresh without a row that follows an audited one which failed counts
+// as a probe.
 func (s *session) judge(q *question) {
-	if q.verb != refresh || q.audited() || q.Idle != "" || q.IdleInTransaction != "" {
+	if q.verb != refresh || q.audited() {
 		return
 	}
 	g, ok := s.held[q.key()]
+	if leased := q.Idle != "" || q.IdleInTransaction != ""; leased && !(ok && g.audit != 0) {
+		return
+	}
 	q.mayProbe = true
 	trouble := s.trouble[q.key()]
 	state := stateOf(trouble.err)
@@ -356,55 +360,6 @@ func (s *session) grant(q *question, as *step) (fence, audit int64) {
 		return 0, g.audit
 	}
 	return int64(pg.fence), g.audit
-}
-
-// set is set_config: "" leaves a setting as it is.
-func (s *session) set(idle, idleInTransaction string, temporary bool) {
-	to := []*config{&s.config}
-	switch {
-	case s.tx == nil && temporary:
-		return
-	case s.tx != nil && !temporary:
-		to = append(to, &s.tx.base)
-	}
-	for _, c := range to {
-		if idle != "" {
-			c.idle = idle
-		}
-		if idleInTransaction != "" {
-			c.idleInTransaction = idleInTransaction
-		}
-	}
-}
-
-// changed sets the witness that q has for a change of the settings.
-func (s *session) changed(q *question) {
-	if q.Gen != "" {
-		s.witness = q.Gen
-	}
-}
-
-// temporary says that the lease that q asks for is to end with the transaction.
-func (s *session) temporary(q *question) bool {
-	home := s.config.idle + "/" + s.config.idleInTransaction
-	return q.Lease != "" && !q.Sure && !(s.xact != q.Marked && home == q.Home) && (q.Gen == "" || s.witness == q.Gen)
-}
-
-// begin begins a transaction of the caller's.
-func (s *session) begin() {
-	s.xact++
-	s.tx = &transaction{s.config, s.config, s.witness}
-}
-
-// finish ends it.
-func (s *session) finish(commit bool) {
-	if s.tx == nil {
-		return
-	}
-	if s.config = s.tx.base; !commit {
-		s.config, s.witness = s.tx.before, s.tx.witness
-	}
-	s.tx = nil
 }
 
 // unexpected fails the test, and the statement with it.

@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
-	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
 // A Pool takes locks on sessions of its own, made from the caller's *sql.DB, for
@@ -61,15 +59,6 @@ type Pool struct {
 	warnedScarce    bool
 	outageAt        time.Time // when an attempt to use the server was last in vain
 	outageWarned    time.Time // when that was last logged
-}
-
-// A claim is what a pool's callers hold of a key, or ask for just now. It saves
-// round trips, and keeps apart callers that share a session, which the server
-// cannot tell from one another.
-type claim struct {
-	shared bool
-	n      int
-	at     *poolSession // where the last one is
 }
 
 const (
@@ -223,143 +212,6 @@ func (h *hold) beginInPool() *PostgresLock {
 	return h.handle()
 }
 
-// claim reserves h's key for one caller, or for one reader more, and returns the
-// session on which to ask for it.
-func (p *Pool) claim(h *hold) (*poolSession, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return nil, errPoolClosed
-	}
-	if p.queues[h.key] != nil { // a try does not overtake those that wait
-		return nil, swanlock.ErrNotAcquired
-	}
-	c := p.claims[h.key]
-	if c != nil && !(c.shared && h.Shared) {
-		return nil, swanlock.ErrNotAcquired
-	}
-	if c != nil && c.at.fitsLocked(leaseOf(h.TTL)) {
-		p.reserveLocked(c.at)
-		p.claimLocked(h, c.at)
-		return c.at, nil
-	}
-	s, err := p.chooseLocked(leaseOf(h.TTL))
-	if err == nil {
-		p.claimLocked(h, s)
-	}
-	return s, err
-}
-
-// claimLocked notes that h is, or is to be, held on s, where there is room
-// reserved.
-func (p *Pool) claimLocked(h *hold, s *poolSession) {
-	c := p.claims[h.key]
-	if c == nil {
-		c = &claim{}
-		p.claims[h.key] = c
-	}
-	c.n++
-	c.shared, c.at = h.Shared, s
-	h.pool = s
-	if h.Shared {
-		p.lastReader++
-		h.id.reader = p.lastReader
-	}
-}
-
-// claimants returns how many have claimed key.
-func (p *Pool) claimants(key Key) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if c := p.claims[key]; c != nil {
-		return c.n
-	}
-	return 0
-}
-
-// unclaim gives back what claimLocked has noted, once.
-func (p *Pool) unclaim(h *hold) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if h.pool == nil {
-		return
-	}
-	p.unreserveLocked(h.pool)
-	h.pool = nil
-	c := p.claims[h.key]
-	if c.n--; c.n > 0 {
-		return
-	}
-	delete(p.claims, h.key)
-	if q := p.queues[h.key]; q != nil {
-		q.wake()
-	}
-	if p.closed && len(p.claims) == 0 {
-		p.drainedLocked()
-	}
-}
-
-// chooseLocked picks a session with room for a lock of that lease, or makes one,
-// and reserves the room.
-func (p *Pool) chooseLocked(lease time.Duration) (*poolSession, error) {
-	if p.locks >= p.maxLocks {
-		return nil, fmt.Errorf("%w (%d, half of the server's lock table)", ErrPoolFull, p.locks)
-	}
-	var best *poolSession
-	for _, s := range p.sessions {
-		if s.fitsLocked(lease) && (best == nil || s.lease > best.lease) {
-			best = s
-		}
-	}
-	if (best == nil || best.lease < lease) && p.mayOpenLocked() {
-		best = p.newSessionLocked(lease)
-	}
-	if best == nil {
-		best = p.shareLocked(lease)
-	}
-	if best == nil {
-		return nil, fmt.Errorf("%w (%d, on %d sessions)", ErrPoolFull, p.locks, len(p.sessions))
-	}
-	p.reserveLocked(best)
-	return best, nil
-}
-
-// newSessionLocked makes one and opens it.
-func (p *Pool) newSessionLocked(lease time.Duration) *poolSession {
-	s := &poolSession{p: p, lease: lease, ready: make(chan struct{})}
-	p.sessions = append(p.sessions, s)
-	p.work.Go(s.open)
-	return s
-}
-
-// reserveLocked keeps room for a lock, or a ticket.
-func (p *Pool) reserveLocked(s *poolSession) {
-	s.locks++
-	p.locks++
-}
-
-func (p *Pool) unreserveLocked(s *poolSession) {
-	s.locks--
-	p.locks--
-}
-
-// drainedLocked tells Close that nothing is held.
-func (p *Pool) drainedLocked() {
-	select {
-	case <-p.drained:
-	default:
-		close(p.drained)
-	}
-}
-
-// measured notes that the server has room for so many locks in all, of which
-// the pool takes half at most: when the table is full, nobody can connect.
-func (p *Pool) measured(room int64) {
-	p.mu.Lock()
-	p.maxLocks = int(room / 2)
-	p.mu.Unlock()
-}
-
 // spawn runs f, and returns false if the pool has stopped.
 func (p *Pool) spawn(f func()) bool {
 	p.mu.Lock()
@@ -368,96 +220,4 @@ func (p *Pool) spawn(f func()) bool {
 		p.work.Go(f)
 	}
 	return !p.stopped
-}
-
-// forget takes a session that is dead, closed, or was not opened, off the list;
-// if it must be unused, only then.
-func (p *Pool) forget(s *poolSession, unused bool) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	// A session that waits needs another to be cancelled with.
-	if unused && (s.locks > 0 || s.waits || p.waitingSessions > 0 && p.openSessionOtherThan(s) == nil) {
-		return false
-	}
-	s.gone = true
-	p.sessions = slices.DeleteFunc(p.sessions, func(other *poolSession) bool { return other == s })
-	return true
-}
-
-// Close refuses new work at once, waits until every lock is released or ctx
-// ends, and releases what is still held. It gives the connections back to the
-// *sql.DB, which stays open. The error is that of a context that ended first,
-// joined with those of the releases. What a server that is silent does not answer
-// by then is ended in the background. A second call does the same.
-func (p *Pool) Close(ctx context.Context) error {
-	long := cleanupGrace(ctx)
-	p.mu.Lock()
-	p.closed = true
-	if len(p.claims) == 0 {
-		p.drainedLocked()
-	}
-	p.mu.Unlock()
-	p.end()
-	var errs []error
-	select {
-	case <-p.drained:
-	case <-ctx.Done():
-		errs = append(errs, fmt.Errorf("pglock: close: locks were still held: %w", context.Cause(ctx)))
-	}
-	closed := make(chan error)
-	left := make(chan struct{})
-	go func() {
-		defer close(closed)
-		for err := range p.closeSessions() {
-			select {
-			case closed <- err:
-			case <-left:
-			}
-		}
-		p.mu.Lock()
-		p.stopped = true
-		p.mu.Unlock()
-		p.work.Wait()
-	}()
-	var timer <-chan time.Time
-	ended := ctx.Done()
-	for {
-		select {
-		case err, ok := <-closed:
-			if !ok {
-				return errors.Join(errs...)
-			}
-			errs = append(errs, err)
-		case <-ended:
-			timer, ended = time.After(long), nil
-		case <-timer:
-			close(left)
-			return errors.Join(append(errs, fmt.Errorf("pglock: close: sessions are still being ended: %w", oneconn.ErrSilent))...)
-		}
-	}
-}
-
-// closeSessions closes all sessions, side by side, and returns their errors.
-func (p *Pool) closeSessions() <-chan error {
-	p.mu.Lock()
-	sessions := slices.Clone(p.sessions)
-	p.mu.Unlock()
-	errs := make(chan error, len(sessions))
-	var closing sync.WaitGroup
-	for _, s := range sessions {
-		closing.Go(func() {
-			if s.opened(context.Background()) == nil {
-				err := s.solo(context.Background(), func(_ context.Context, tn turn) error { return s.close(tn) })
-				if !errors.Is(err, errSessionGone) && !errors.Is(err, errPoolClosed) { // its holders were told
-					errs <- err
-				}
-			}
-			p.forget(s, false)
-		})
-	}
-	go func() {
-		closing.Wait()
-		close(errs)
-	}()
-	return errs
 }

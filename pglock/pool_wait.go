@@ -6,8 +6,6 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
-
-	"github.com/swanlake-io/swanlock/db"
 )
 
 // A queue has those callers of a pool that wait for one key, in the order of their
@@ -266,106 +264,6 @@ type attempted struct {
 	state atomic.Int32 // calling, returned or left
 	l     *PostgresLock
 	advanced
-}
-
-// cancel ends the wait on s, with another session, so that a caller that has left
-// is not in the server's queue any more. Without another the wait ends by itself,
-// soon. It waits for grace at most.
-func (p *Pool) cancel(s *poolSession, ended <-chan struct{}) {
-	soon, stop := context.WithTimeout(context.Background(), grace)
-	defer stop()
-	for pause := newPause(); ; {
-		p.mu.Lock()
-		other := p.openSessionOtherThan(s)
-		p.mu.Unlock()
-		if other != nil {
-			other.solo(soon, func(ctx context.Context, tn turn) error {
-				_, err := look(ctx, tn, (*db.Queries).CancelWait, s.pid)
-				return err
-			})
-		}
-		select {
-		case <-ended:
-			return
-		case <-soon.Done():
-			return
-		case <-time.After(pause.next()): // it was not waiting yet
-		}
-	}
-}
-
-// mayWait reports whether one more session may wait. p.mu is held, as for the
-// methods below.
-func (p *Pool) mayWait() bool {
-	return !p.polling && !p.closed && p.waitingSessions < p.maxWaiters
-}
-
-// openSessionOtherThan returns an open session, not s, on which nobody waits.
-func (p *Pool) openSessionOtherThan(s *poolSession) *poolSession {
-	for _, other := range p.sessions {
-		if other != s && !other.waits && other.isOpen() && !other.silent() {
-			return other
-		}
-	}
-	return nil
-}
-
-// emptySession returns a session, not except, that has nothing, or will be when it
-// is open.
-func (p *Pool) emptySession(lease time.Duration, except *poolSession) (s *poolSession) {
-	for _, other := range p.sessions {
-		if other.locks == 0 && !other.waits && other.lease == lease && other != except && !other.silent() {
-			if s = other; s.isOpen() {
-				break
-			}
-		}
-	}
-	return s
-}
-
-// occupyLocked keeps s for one waiter; vacateLocked ends that.
-func (p *Pool) occupyLocked(s *poolSession) {
-	s.waits = true
-	p.waitingSessions++
-}
-
-func (p *Pool) vacateLocked(s *poolSession) {
-	s.waits = false
-	p.waitingSessions--
-}
-
-// sessionToWaitOn returns an empty session, if there may be one more.
-func (p *Pool) sessionToWaitOn(me *waiter) *poolSession {
-	if me.own {
-		return me.s
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.mayWait() {
-		return nil
-	}
-	lease := leaseOf(me.r.TTL)
-	s := p.emptySession(lease, me.s)
-	if s == nil {
-		if len(p.sessions) >= maxSessions/2 || !p.spare(1) || !p.mayOpenLocked() { // one is left for the holder
-			return nil
-		}
-		s = p.newSessionLocked(lease)
-	}
-	if !s.isOpen() { // the waiter only looks meanwhile
-		return nil
-	}
-	p.occupyLocked(s)
-	return s
-}
-
-// serverWait returns how long a statement may wait on s.
-func (p *Pool) serverWait(ctx context.Context, s *poolSession) time.Duration {
-	d := slice(s.led.deadlock)
-	if kept := time.Duration(s.serverLease.Load()); kept > 0 {
-		d = min(d, kept/3)
-	}
-	return before(ctx, d)
 }
 
 // attempt looks on s whether me is the first in line, and waits for that for up to

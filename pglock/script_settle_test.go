@@ -5,9 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
-	"fmt"
 	"testing"
-	"time"
 
 	"github.com/DATA-DOG/go-sqlmock"
 
@@ -361,93 +359,6 @@ func TestScriptedAlreadyHeld(t *testing.T) {
 	})
 }
 
-// Each of the server's codes that pglock knows, and what it makes of it.
-func TestScriptedErrorsAreExplained(t *testing.T) {
-	for _, c := range []struct {
-		state   mocks.SQLState
-		plain   error // nil: as it is
-		audited error
-	}{
-		{"25P02", pglock.ErrAbortedTransaction, pglock.ErrAbortedTransaction},
-		{"25006", pglock.ErrStandby, pglock.ErrStandby},
-		{"53200", pglock.ErrLockTableFull, pglock.ErrLockTableFull},
-		{"42501", pglock.ErrDenied, pglock.ErrAudit},
-		{"42P01", nil, pglock.ErrAudit},
-		{"42703", nil, pglock.ErrAudit},
-		{"3F000", nil, pglock.ErrAudit},
-		{"53100", nil, pglock.ErrAudit},
-		{"23505", nil, pglock.ErrAudit},
-		{"23514", nil, pglock.ErrAudit},
-		{"57014", nil, pglock.ErrAudit},
-		{"55P03", nil, pglock.ErrAudit},
-		{"XX000", nil, nil},
-	} {
-		all := []error{pglock.ErrAbortedTransaction, pglock.ErrStandby, pglock.ErrLockTableFull, pglock.ErrDenied, pglock.ErrAudit}
-		check := func(s *scripted, want error) {
-			s.Helper()
-			s.pg.ExpectTryAcquire("t").Fails(c.state)
-			_, err := s.l.TryAcquire(ctxBG, "t")
-			s.is(err, c.state)
-			for _, one := range all {
-				if got := errors.Is(err, one); got != (one == want) {
-					s.Errorf("%s: %v: is %q: %v", c.state, err, one, got)
-				}
-			}
-			s.destroyed(false)
-		}
-		t.Run(string(c.state), func(t *testing.T) {
-			onScript(t, func(s *scripted) { check(s, c.plain) })
-			t.Run("audited", func(t *testing.T) { check(newScripted(t, "audited"), c.audited) })
-		})
-	}
-}
-
-// The audit serves the lock: where only its row is in the way, the lock is
-// released all the same, and the caller told.
-func TestScriptedAuditFails(t *testing.T) {
-	const noTable = mocks.SQLState("42P01")
-	s := newScripted(t, "audited")
-	s.pg.ExpectTryAcquire("t").FailsAfterGrant(noTable)
-	s.pg.ExpectUndo("t")
-	s.fail(pglock.ErrAudit)
-
-	lock := s.take("t", swanlock.WithTTL(time.Hour))
-	s.pg.ExpectRefresh("t").Fails(noTable)
-	s.pg.ExpectProbe("t")
-	s.is(lock.Refresh(ctxBG), pglock.ErrAudit)
-	s.alive(lock)
-	s.pg.ExpectRelease("t").Fails(noTable)
-	s.pg.ExpectRelease("t")
-	err := lock.Release(ctxBG)
-	s.is(err, pglock.ErrAudit)
-	if errors.Is(err, swanlock.ErrLost) {
-		s.Errorf("released in good order, and lost: %v", err)
-	}
-	s.over(lock, swanlock.ErrReleased)
-	s.destroyed(false)
-	s.wantSettings("0, 0")
-	if s.pg.Holds("t") {
-		s.Error("still held")
-	}
-}
-
-// A release that finds the lock gone has closed the row as released: that is
-// corrected.
-func TestScriptedAuditOfALoss(t *testing.T) {
-	s := newScripted(t, "audited")
-	lock := s.take("t")
-	s.pg.ExpectRelease("t").Lost()
-	s.pg.ExpectExec("end_reason = 'lost' WHERE").WithArgs(int64(1)).WillReturnResult(sqlmock.NewResult(0, 1))
-	s.is(lock.Release(ctxBG), swanlock.ErrLost)
-	s.destroyed(false)
-
-	lock = s.take("t") // whose row was not closed, so that there is nothing to correct
-	s.pg.ExpectRelease("t").Fails(mocks.SQLState("42P01"))
-	s.pg.ExpectRelease("t").Lost()
-	s.is(lock.Release(ctxBG), swanlock.ErrLost)
-	s.destroyed(false)
-}
-
 func TestScriptedSessionClose(t *testing.T) {
 	conn, pg := mocks.NewConn(t)
 	session := pglock.NewSession(conn)
@@ -471,15 +382,4 @@ func TestScriptedSessionClose(t *testing.T) {
 	if _, err := conn.ExecContext(ctxBG, "SELECT 1"); err != nil {
 		t.Errorf("the caller's connection: %v", err)
 	}
-}
-
-// An error names the target and has no SQL.
-func TestScriptedErrorText(t *testing.T) {
-	onScript(t, func(s *scripted) {
-		s.pg.ExpectTryAcquire("t").Fails(timedOut)
-		_, err := s.l.TryAcquire(ctxBG, "t")
-		if got, want := fmt.Sprint(err), `pglock: acquire "t": `+timedOut.Error(); got != want {
-			s.Errorf("got %q, want %q", got, want)
-		}
-	})
 }

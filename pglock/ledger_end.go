@@ -1,0 +1,108 @@
+package pglock
+
+import (
+	"database/sql"
+	"math"
+	"slices"
+	"time"
+)
+
+// lose ends every lock of a session that is gone, and tells the waiters.
+func (led *ledger) lose(cause error) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	led.loseLocked(cause)
+}
+
+func (led *ledger) loseLocked(cause error) {
+	if led.dead != nil {
+		return
+	}
+	led.dead = cause
+	close(led.gone)
+	if !led.stalled.Swap(true) {
+		close(*led.silence.Load()) // nobody waits for an answer any more
+	}
+	led.disarmLocked()
+	now := time.Now()
+	for _, h := range led.locks {
+		h.expireLocked(now) // that may be why
+		h.abandonLocked(cause)
+		if led.owner != nil {
+			led.owner.freed(h)
+		}
+	}
+	clear(led.locks)
+	clear(led.tickets)
+	clear(led.places)
+	led.unsettled, led.abandoned, led.lease.ttl, led.owner = nil, nil, 0, nil
+	led.letGoLocked()
+}
+
+// abandon ends the locks that were taken through conn, whose owner has closed it.
+// The session may be alive: in the pool, given back with locks on it. Whoever
+// comes to it next settles with the server.
+func (led *ledger) abandon(conn *sql.Conn, cause error) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	led.abandonLocked(conn, false, cause)
+}
+
+// abandonLocked does so for conn, or for all others.
+func (led *ledger) abandonLocked(conn *sql.Conn, others bool, cause error) {
+	for _, h := range led.locks {
+		if h.a != nil && (h.a.sql() != conn) == others {
+			h.abandonLocked(cause)
+		}
+	}
+	for t := range led.tickets {
+		if (t.a.sql() != conn) == others && !slices.Contains(led.abandoned, t) {
+			led.abandoned = append(led.abandoned, t)
+		}
+	}
+}
+
+// armLocked makes the timer go off within d.
+func (led *ledger) armLocked(d time.Duration) {
+	at := time.Now().Add(d)
+	switch {
+	case led.timer == nil:
+		led.timer = time.AfterFunc(d, led.expire)
+	case at.Before(led.wake):
+		led.timer.Reset(d)
+	default:
+		return
+	}
+	led.wake = at
+}
+
+func (led *ledger) disarmLocked() {
+	if led.timer != nil {
+		led.timer.Stop()
+		led.timer = nil
+	}
+}
+
+// expire ends the locks whose time is up and sets the timer for the next. The
+// timer is set lazily: a refresh does not touch it.
+func (led *ledger) expire() {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	if led.timer == nil {
+		return
+	}
+	now := time.Now()
+	next := time.Duration(math.MaxInt64)
+	for _, h := range led.locks {
+		if h.expireLocked(now); h.err == nil {
+			next = min(next, h.lease.left(now), led.lease.left(now))
+		}
+	}
+	led.timer = nil
+	if next < math.MaxInt64 {
+		led.armLocked(next)
+	}
+	if led.owner != nil && len(led.unsettled) > 0 {
+		led.owner.overdue()
+	}
+}

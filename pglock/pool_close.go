@@ -1,0 +1,90 @@
+package pglock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
+)
+
+// Close refuses new work at once, waits until every lock is released or ctx
+// ends, and releases what is still held. It gives the connections back to the
+// *sql.DB, which stays open. The error is that of a context that ended first,
+// joined with those of the releases. What a server that is silent does not answer
+// by then is ended in the background. A second call does the same.
+func (p *Pool) Close(ctx context.Context) error {
+	long := cleanupGrace(ctx)
+	p.mu.Lock()
+	p.closed = true
+	if len(p.claims) == 0 {
+		p.drainedLocked()
+	}
+	p.mu.Unlock()
+	p.end()
+	var errs []error
+	select {
+	case <-p.drained:
+	case <-ctx.Done():
+		errs = append(errs, fmt.Errorf("pglock: close: locks were still held: %w", context.Cause(ctx)))
+	}
+	closed := make(chan error)
+	left := make(chan struct{})
+	go func() {
+		defer close(closed)
+		for err := range p.closeSessions() {
+			select {
+			case closed <- err:
+			case <-left:
+			}
+		}
+		p.mu.Lock()
+		p.stopped = true
+		p.mu.Unlock()
+		p.work.Wait()
+	}()
+	var timer <-chan time.Time
+	ended := ctx.Done()
+	for {
+		select {
+		case err, ok := <-closed:
+			if !ok {
+				return errors.Join(errs...)
+			}
+			errs = append(errs, err)
+		case <-ended:
+			timer, ended = time.After(long), nil
+		case <-timer:
+			close(left)
+			return errors.Join(append(errs, fmt.Errorf("pglock: close: sessions are still being ended: %w", oneconn.ErrSilent))...)
+		}
+	}
+}
+
+// closeSessions closes all sessions, side by side, and returns their errors.
+func (p *Pool) closeSessions() <-chan error {
+	p.mu.Lock()
+	sessions := slices.Clone(p.sessions)
+	p.mu.Unlock()
+	errs := make(chan error, len(sessions))
+	var closing sync.WaitGroup
+	for _, s := range sessions {
+		closing.Go(func() {
+			if s.opened(context.Background()) == nil {
+				err := s.solo(context.Background(), func(_ context.Context, tn turn) error { return s.close(tn) })
+				if !errors.Is(err, errSessionGone) && !errors.Is(err, errPoolClosed) { // its holders were told
+					errs <- err
+				}
+			}
+			p.forget(s, false)
+		})
+	}
+	go func() {
+		closing.Wait()
+		close(errs)
+	}()
+	return errs
+}
