@@ -9,25 +9,6 @@ import (
 	"context"
 )
 
-const CancelBackend = `-- name: CancelBackend :one
-SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_cancel_backend(b.pid)), false)::boolean AS cancelled
-FROM pg_catalog.pg_stat_get_activity($1::integer) b
-WHERE (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM b.backend_start))::bigint OPERATOR(pg_catalog.=) $2::bigint
-`
-
-type CancelBackendParams struct {
-	Pid     int32
-	Started int64
-}
-
-// Cancels what another of this client's sessions is doing, as EndBackend ends one.
-func (q *Queries) CancelBackend(ctx context.Context, arg CancelBackendParams) (bool, error) {
-	row := q.db.QueryRowContext(ctx, CancelBackend, arg.Pid, arg.Started)
-	var cancelled bool
-	err := row.Scan(&cancelled)
-	return cancelled, err
-}
-
 const EndBackend = `-- name: EndBackend :one
 SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_terminate_backend(b.pid)), false)::boolean AS ended
 FROM pg_catalog.pg_stat_get_activity($1::integer) b

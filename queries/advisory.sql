@@ -77,12 +77,6 @@ SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_terminate_backend(b.pid)), fals
 FROM pg_catalog.pg_stat_get_activity(@pid::integer) b
 WHERE (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM b.backend_start))::bigint OPERATOR(pg_catalog.=) @started::bigint;
 
--- name: CancelBackend :one
--- Cancels what another of this client's sessions is doing, as EndBackend ends one.
-SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_cancel_backend(b.pid)), false)::boolean AS cancelled
-FROM pg_catalog.pg_stat_get_activity(@pid::integer) b
-WHERE (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM b.backend_start))::bigint OPERATOR(pg_catalog.=) @started::bigint;
-
 -- name: EndWhenIdle :one
 -- Has the server end this session at once when it is idle, for a role that may not
 -- call pg_terminate_backend (PostgreSQL 14+).

@@ -119,6 +119,12 @@ SELECT EXISTS (
                 AND pg_catalog.int8and(k.objid::bigint, 262143) OPERATOR(pg_catalog.<) @below::bigint AND k.granted)
 )::boolean AS awaited;
 
+-- name: CancelBackend :one
+-- Cancels what another of this client's sessions is doing, as EndBackend ends one.
+SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_cancel_backend(b.pid)), false)::boolean AS cancelled
+FROM pg_catalog.pg_stat_get_activity(@pid::integer) b
+WHERE (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM b.backend_start))::bigint OPERATOR(pg_catalog.=) @started::bigint;
+
 -- name: CancelWait :one
 -- Ends the wait of another of our sessions, if it is waiting.
 SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_cancel_backend(k.pid)), false)::boolean AS cancelled
