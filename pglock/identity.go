@@ -127,18 +127,28 @@ const (
 // formerOf says what the session is that had the mark before, and returns its
 // ledger, if there is one.
 func formerOf(led *ledger, row db.MarkRow, instead string) (former, *ledger) {
+	at := backend{row.Pid, row.Started}
+	ours := strings.HasPrefix(row.Before, process)
+	if at == (backend{led.backend, led.started}) && row.Started != 0 && ours && row.Before != led.token {
+		// Perhaps a rollback has brought back the mark that was before ours.
+		if before := ledgerIn(&byToken, row.Before); before == nil || before.isLeft() {
+			return emptySession, nil
+		}
+	}
 	if led.backend != 0 || row.Before == led.token || row.Before == instead && instead != "" {
 		return foreignSession, nil
 	}
+	// A rollback may have brought back an older mark than that of the backend's
+	// ledger, or none.
 	var other *ledger
+	if row.Started != 0 && (row.Before == "" || ours) {
+		other = ledgerIn(&byBackend, at)
+	}
 	switch {
-	case row.Before == "" && row.Started == 0:
-		return foreignSession, nil
+	case other != nil:
 	case row.Before == "":
-		if other = ledgerIn(&byBackend, backend{row.Pid, row.Started}); other == nil {
-			return foreignSession, nil
-		}
-	case strings.HasPrefix(row.Before, process):
+		return foreignSession, nil
+	case ours:
 		if other = ledgerIn(&byToken, row.Before); other == nil {
 			return emptySession, nil
 		}
@@ -160,6 +170,14 @@ func formerOf(led *ledger, row db.MarkRow, instead string) (former, *ledger) {
 		return abandonedSession, other
 	}
 	return emptySession, other
+}
+
+// isLeft reports whether nobody uses the ledger, and nothing is to be settled.
+func (led *ledger) isLeft() bool {
+	led.mu.Lock()
+	owes, owned, last := led.owesLocked(), led.owner != nil, led.last.Value()
+	led.mu.Unlock()
+	return !owes && !owned && (last == nil || oneconn.Closed(last))
 }
 
 // adopt makes other, whose session this is, the ledger of the connection too. From

@@ -162,7 +162,8 @@ func (l *PostgresLock) Refresh(ctx context.Context) error {
 // Release frees the lock in one round trip, and also when ctx has ended. It
 // returns nil if the server says that the lock was held until now, and at any
 // second call. Otherwise the error matches swanlock.ErrLost, and the session
-// has been destroyed unless it said itself that it does not hold the lock. An
+// has been destroyed unless it said itself that it does not hold the lock. With
+// ErrBusy nothing was sent: close the connection's Rows and call it again. An
 // error that matches ErrAudit says that the lock was released in good order but
 // its row was not closed. One that matches sql.ErrConnDone says that the
 // connection was closed first: if it went back to the pool, the session keeps
@@ -253,6 +254,11 @@ func (h *hold) release(ctx context.Context) error {
 	}
 	if k != nil {
 		err = k.release(ctx, h)
+	}
+	if notSent(err) { // it may be called again
+		h.led.mu.Lock()
+		h.released = false
+		h.led.mu.Unlock()
 	}
 	if err != nil && !errors.Is(err, swanlock.ErrReleased) { // its Session's Close may have been first
 		return fmt.Errorf("pglock: release %s: %w", quote(h.info.Target), err)

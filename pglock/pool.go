@@ -55,7 +55,9 @@ type Pool struct {
 	waitingSessions int          // how many sessions wait
 	lastReader      int          // its number
 	poolerChecked   bool         // no pooler is in between
-	scarceUntil     time.Time    // connections came late: no more are taken until then
+	scarceUntil     time.Time    // connections came late: fewer are taken until then
+	scarceLimit     int
+	opening         chan struct{} // held while a connection is waited for, if nobody knows how many there are
 	warnedScarce    bool
 	outageAt        time.Time // when an attempt to use the server was last in vain
 	outageWarned    time.Time // when that was last logged
@@ -88,7 +90,7 @@ func NewPool(db *sql.DB, opts ...PoolOption) (*Pool, error) {
 			c.maxWaiters, c.maxSessions, c.heartbeat)
 	}
 	life, end := context.WithCancel(context.Background())
-	return &Pool{db: db, config: c.complete(), life: life, end: end, drained: make(chan struct{}),
+	return &Pool{db: db, config: c.complete(), life: life, end: end, drained: make(chan struct{}), opening: make(chan struct{}, 1),
 		claims: make(map[Key]*claim), queues: make(map[Key]*queue), reserved: make(map[Key]bool), maxLocks: math.MaxInt}, nil
 }
 

@@ -25,7 +25,7 @@ func (p *Pool) limitLocked() int {
 		limit = min(limit, max(open/2, 1))
 	}
 	if time.Now().Before(p.scarceUntil) {
-		limit = min(limit, max(len(p.sessions), 1))
+		limit = min(limit, p.scarceLimit)
 	}
 	return limit
 }
@@ -88,8 +88,9 @@ func (b batcher) shortenLease() error {
 
 // late notes that a connection came late, or not at all.
 func (p *Pool) late() {
+	inUse := p.db.Stats().InUse // as many as there are, since one more is not to be had
 	p.mu.Lock()
-	p.scarceUntil = time.Now().Add(scarceFor)
+	p.scarceUntil, p.scarceLimit = time.Now().Add(scarceFor), max(inUse/2, 1)
 	p.mu.Unlock()
 }
 
@@ -108,6 +109,14 @@ func (p *Pool) others(s *poolSession) bool {
 // connection takes a connection for s. If the pool has other sessions, it does not
 // wait long for one: those can be shared.
 func (p *Pool) connection(ctx context.Context, s *poolSession) (conn *sql.Conn, err error) {
+	if p.db.Stats().MaxOpenConnections == 0 { // who comes too late shows it to the next
+		select {
+		case p.opening <- struct{}{}:
+			defer func() { <-p.opening }()
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 	others := p.others(s)
 	soon := ctx
 	if others {

@@ -79,28 +79,38 @@ func locked(l *PostgresLock, err error) (swanlock.DistributedLock, error) {
 // statements. The connection stays open and as it was before, but for settings
 // named swanlock, which nothing else reads, and for what the caller's own transaction
 // may still bring back (see the package's documentation). A second call does nothing. If ctx
-// ends first, what is left is done in the background.
+// ends first, what is left is done in the background. With ErrBusy, the locks have ended and
+// are not unlocked yet: close the connection's Rows, and call it again.
 func (s *Session) Close(ctx context.Context) error {
 	a := s.a
 	if a.closed.Swap(true) {
 		return nil
 	}
-	led, err := ledgerOf(a.sql())
-	if err != nil {
-		if led := a.led.Load(); led != nil {
-			led.abandon(a.sql(), err)
-		}
-		return fmt.Errorf("pglock: close: %w", err)
+	led := a.led.Load()
+	if led == nil { // it was never used
+		return nil
 	}
-	err = turn{a, led}.soon(ctx, func(tn turn) error {
+	led = led.current()
+	err := turn{a, led}.soon(ctx, func(tn turn) error {
+		if _, gone := ledgerOf(a.sql()); gone != nil {
+			led.abandon(a.sql(), gone)
+			return fmt.Errorf("pglock: close: %w", gone)
+		}
 		errs := tn.releaseAll()
 		return errors.Join(append(errs, tn.settle(), tn.confirm(), tn.unprepare())...)
 	})
+	if errors.Is(err, ErrBusy) {
+		a.closed.Store(false)
+	}
 	if errors.Is(err, errLeft) {
 		errs := []error{fmt.Errorf("pglock: close: %w", err)}
 		holds, _ := led.takenThrough(a)
 		for _, h := range holds { // they are unlocked when the server answers
-			errs = append(errs, fmt.Errorf("pglock: release %s: %w", quote(h.target), h.lose(err)))
+			over := h.lose(err)
+			if errors.Is(over, swanlock.ErrReleased) { // nobody knows yet
+				over = lost(err)
+			}
+			errs = append(errs, fmt.Errorf("pglock: release %s: %w", quote(h.target), over))
 		}
 		return errors.Join(errs...)
 	}

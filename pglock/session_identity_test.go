@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -292,4 +293,49 @@ func TestPoolOnSmallPgxpool(t *testing.T) {
 	all.Wait()
 	must(t, pool.Close(ctx))
 	wantUntouched(t, pgx)
+}
+
+// TestIdentityAfterARollback: a rollback brings back the mark of an earlier user of the
+// backend. The session is known all the same, with its connection and without.
+func TestIdentityAfterARollback(t *testing.T) {
+	for _, driver := range append(slices.Clone(drivers), "pgxpool") {
+		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+			o := observe(t)
+			db := openDB(t, driver, "application_name=identity")
+			if driver == "pgxpool" {
+				db = openDB(t, driver, "pool_max_conns=1")
+			}
+			db.SetMaxOpenConns(1)
+			first, err := db.Conn(bg)
+			must(t, err)
+			l, err := pglock.TryAcquire(bg, first, newTarget(t))
+			must(t, err)
+			must(t, l.Release(bg))
+			must(t, first.Close())
+
+			target := newTarget(t)
+			second, err := db.Conn(bg)
+			must(t, err)
+			tx, err := second.BeginTx(bg, nil)
+			must(t, err)
+			held, err := pglock.TryAcquire(bg, second, target, swanlock.WithTTL(10*time.Minute))
+			must(t, err)
+			must(t, tx.Rollback())
+			also, err := pglock.TryAcquire(bg, second, newTarget(t))
+			must(t, err)
+			must(t, also.Release(bg))
+			must(t, second.Close()) // without Release: it is settled next time
+
+			third := connOf(t, db)
+			next, err := pglock.TryAcquire(bg, third, target)
+			must(t, err)
+			if held.Err() == nil {
+				t.Error("two holders")
+			}
+			must(t, next.Release(bg))
+			held.Release(bg)
+			o.wantHeld(target)
+		})
+	}
 }

@@ -166,7 +166,10 @@ func (tn turn) settle() error {
 		if h == nil {
 			return tn.led.alive()
 		}
-		tn.release(h)
+		err := tn.release(h)
+		if notSent(err) {
+			return err
+		}
 		if tn.led.contains(h) {
 			return fmt.Errorf("the session still has to unlock %s: %w", quote(h.target), sql.ErrConnDone)
 		}
@@ -276,6 +279,9 @@ func (tn turn) release(h *hold) error {
 	expired := errors.Is(h.over(), swanlock.ErrExpired)
 	sent := time.Now()
 	row, err := tn.unlock(h, c, h.audit != 0, expired)
+	if notSent(err) {
+		return err
+	}
 	var unaudited error
 	if sqlState(err) != "" {
 		// The server spoke, so the session lives: ask it for the unlock alone.
@@ -286,11 +292,11 @@ func (tn turn) release(h *hold) error {
 		} else {
 			row, err = tn.unlock(h, c, false, expired)
 		}
-		if err == nil && row.Pid == h.pid && h.audit != 0 {
+		if err == nil && row.Pid == h.pid {
 			// If the session does not hold it any more, it was the first that unlocked,
 			// unless that was refused before it ran.
 			row.Released = row.Released || !strings.HasPrefix(sqlState(failed), "42")
-			if inTheWay(failed) {
+			if h.audit != 0 && inTheWay(failed) {
 				unaudited = explain(tn.auditReleased(h, row.Xact, endReason(expired)), true)
 			}
 		} else if sqlState(err) == inFailedTransaction {
@@ -311,6 +317,9 @@ func (tn turn) release(h *hold) error {
 		if err := tn.unlockIfHeld(h.key, true); err != nil {
 			tn.destroy(err)
 		}
+	}
+	if errors.Is(over, swanlock.ErrReleased) && !row.Released { // it was ended before its unlock
+		over = lost(errNotHeld)
 	}
 	tn.ease(h)
 	if c.gen != "" && !tn.led.empty() { // The other locks count on the shorter lease until then.
@@ -348,6 +357,7 @@ func (tn turn) releaseAll() (errs []error) {
 			errs = append(errs, err)
 		}
 	}
+	tn.led.endAll(holds)
 	for _, h := range holds {
 		if err := tn.release(h); err != nil && !errors.Is(err, errDropped) {
 			errs = append(errs, fmt.Errorf("pglock: release %s: %w", quote(h.target), err))

@@ -35,17 +35,37 @@ func newAccess(c *config, conn *oneconn.Conn) *access {
 // sql is the connection.
 func (a *access) sql() *sql.Conn { return a.conn.SQL() }
 
-// ledger returns the ledger of the session. Only the first call waits for a
-// statement of the connection's owner, as sql.Conn.Raw does.
-func (a *access) ledger() (*ledger, error) {
+// ledger returns the ledger of the session. The first call waits for a statement of
+// the connection's owner, as sql.Conn.Raw does, until ctx ends.
+func (a *access) ledger(ctx context.Context) (*ledger, error) {
 	if led := a.led.Load(); led != nil {
 		return led.current(), nil
 	}
-	led, err := ledgerOf(a.sql())
-	if err == nil {
-		a.led.Store(led)
+	find := func() (*ledger, error) {
+		led, err := ledgerOf(a.sql())
+		if err == nil {
+			a.led.Store(led)
+		}
+		return led, err
 	}
-	return led, err
+	if ctx.Done() == nil {
+		return find()
+	}
+	type found struct {
+		led *ledger
+		err error
+	}
+	came := make(chan found, 1)
+	go func() {
+		led, err := find()
+		came <- found{led, err}
+	}()
+	select {
+	case f := <-came:
+		return f.led, f.err
+	case <-ctx.Done():
+		return nil, notAcquired(ctx)
+	}
 }
 
 // take waits for the use of the session, which is known then, until ctx ends.
@@ -70,7 +90,7 @@ func (a *access) takeOnce(ctx context.Context) (turn, error) {
 	if ctx.Err() != nil {
 		return turn{}, notAcquired(ctx)
 	}
-	led, err := a.ledger()
+	led, err := a.ledger(ctx)
 	if err == nil {
 		err = led.take(ctx)
 	}
@@ -82,7 +102,7 @@ func (a *access) takeOnce(ctx context.Context) (turn, error) {
 
 // takeAlways waits for the use of the session for as long as it lives.
 func (a *access) takeAlways() (turn, error) {
-	led, err := a.ledger()
+	led, err := a.ledger(context.Background())
 	if err != nil {
 		return turn{}, err
 	}

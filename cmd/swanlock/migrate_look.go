@@ -42,11 +42,11 @@ const noColumns = "no columns"
 
 func auditOnce(ctx context.Context, conn *sql.Conn) (columns string, err error) {
 	err = conn.QueryRowContext(ctx, `
-SELECT coalesce(string_agg(a.attname || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod) ||
-    CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END || CASE a.attidentity WHEN '' THEN '' ELSE ' IDENTITY' END,
-    ', ' ORDER BY a.attname COLLATE "C"), CASE WHEN to_regclass('lock_audit') IS NULL THEN '' ELSE '`+noColumns+`' END)
+SELECT coalesce(pg_catalog.string_agg(pg_catalog.concat(a.attname, ' ', pg_catalog.format_type(a.atttypid, a.atttypmod),
+    CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END, CASE WHEN a.attidentity OPERATOR(pg_catalog.=) '' THEN '' ELSE ' IDENTITY' END),
+    ', ' ORDER BY a.attname COLLATE "C"), CASE WHEN pg_catalog.to_regclass('lock_audit') IS NULL THEN '' ELSE '`+noColumns+`' END)
 FROM pg_catalog.pg_attribute AS a
-WHERE a.attrelid = to_regclass('lock_audit') AND a.attnum > 0 AND NOT a.attisdropped`,
+WHERE a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('lock_audit') AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped`,
 		pgx.QueryExecModeSimpleProtocol).Scan(&columns)
 	return columns, err
 }
@@ -55,12 +55,12 @@ WHERE a.attrelid = to_regclass('lock_audit') AND a.attnum > 0 AND NOT a.attisdro
 // not, or if this role may not read that.
 func appliedAt(ctx context.Context, conn *sql.Conn, version int64) (at time.Time, err error) {
 	var readable bool
-	err = conn.QueryRowContext(ctx, "SELECT coalesce(has_table_privilege(to_regclass($1), 'SELECT'), false)",
+	err = conn.QueryRowContext(ctx, "SELECT coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass($1), 'SELECT'), false)",
 		pgx.QueryExecModeSimpleProtocol, migrations.Table).Scan(&readable)
 	if err != nil || !readable {
 		return at, err
 	}
-	err = conn.QueryRowContext(ctx, "SELECT tstamp FROM "+migrations.Table+" WHERE version_id = $1 AND is_applied ORDER BY id DESC LIMIT 1",
+	err = conn.QueryRowContext(ctx, "SELECT tstamp FROM "+migrations.Table+" WHERE version_id OPERATOR(pg_catalog.=) $1 AND is_applied ORDER BY id DESC LIMIT 1",
 		pgx.QueryExecModeSimpleProtocol, version).Scan(&at)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = nil
@@ -118,7 +118,7 @@ func (a *adopter) adopt(ctx context.Context, conn *sql.Conn) error {
 	}
 	defer tx.Rollback()
 	var exists bool
-	if err := tx.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL", migrations.Table).Scan(&exists); err != nil {
+	if err := tx.QueryRowContext(ctx, "SELECT pg_catalog.to_regclass($1) IS NOT NULL", migrations.Table).Scan(&exists); err != nil {
 		return err
 	}
 	versions := []int64{auditVersion}
