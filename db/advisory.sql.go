@@ -453,7 +453,7 @@ type TryAcquireWithParams struct {
 	Gen     string
 	Fence   bool
 	Session string
-	Gate    int64
+	Line    int64
 	Shared  bool
 	Key     int64
 }
@@ -494,7 +494,7 @@ func (q *Queries) TryAcquireWith(ctx context.Context, arg TryAcquireWithParams) 
 		arg.Gen,
 		arg.Fence,
 		arg.Session,
-		arg.Gate,
+		arg.Line,
 		arg.Shared,
 		arg.Key,
 	)

@@ -288,7 +288,7 @@ type TryAcquireAuditedParams struct {
 	Session string
 	Target  string
 	Owner   string
-	Gate    int64
+	Line    int64
 	Sure    bool
 	Marked  int64
 	Home    string
@@ -329,7 +329,7 @@ func (q *Queries) TryAcquireAudited(ctx context.Context, arg TryAcquireAuditedPa
 		arg.Session,
 		arg.Target,
 		arg.Owner,
-		arg.Gate,
+		arg.Line,
 		arg.Sure,
 		arg.Marked,
 		arg.Home,

@@ -62,14 +62,14 @@ WITH s AS MATERIALIZED (
     FROM (SELECT s.ours, pg_catalog.unnest(CAST($2::varchar AS bigint[]))::bigint AS key FROM s) k
 ), a AS MATERIALIZED (
     SELECT COALESCE(pg_catalog.string_agg(CASE
-        WHEN k.ours AND (k.gate OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_try_advisory_xact_lock(
-                pg_catalog.int8shr(k.gate, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(k.gate, 32), 32)::integer))
+        WHEN k.ours AND (k.line OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_try_advisory_xact_lock(
+                pg_catalog.int8shr(k.line, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(k.line, 32), 32)::integer))
             AND pg_catalog.pg_try_advisory_lock(k.key) THEN '1'
         ELSE '0'
     END, ''), '')::varchar AS acquired
     FROM (
         SELECT s.ours AND r.released IS NOT NULL AS ours,
-            pg_catalog.unnest(CAST($3::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST($4::varchar AS bigint[]))::bigint AS gate
+            pg_catalog.unnest(CAST($3::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST($4::varchar AS bigint[]))::bigint AS line
         FROM s, r
     ) k
 )
@@ -80,7 +80,7 @@ type BatchParams struct {
 	Pid     int32
 	Release string
 	Acquire string
-	Gates   string
+	Lines   string
 }
 
 type BatchRow struct {
@@ -98,7 +98,7 @@ func (q *Queries) Batch(ctx context.Context, arg BatchParams) (BatchRow, error) 
 		arg.Pid,
 		arg.Release,
 		arg.Acquire,
-		arg.Gates,
+		arg.Lines,
 	)
 	var i BatchRow
 	err := row.Scan(&i.Pid, &i.Released, &i.Acquired)

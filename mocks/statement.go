@@ -119,7 +119,7 @@ type question struct {
 	Hash                  int64
 	Ticket                int32
 	Ahead, Lowest, Shares int32
-	Gate                  int64
+	Line                  int64
 	Hint                  int32
 	Session, Instead      string
 	Backend               int32

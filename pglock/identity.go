@@ -57,12 +57,12 @@ func ledgerIn(m *sync.Map, key any) *ledger {
 	return nil
 }
 
-// orphaned keeps what a ledger owes, whose driver's connection is garbage.
+// orphaned keeps what a ledger hasState, whose driver's connection is garbage.
 func orphaned(led *ledger) {
 	led = led.current()
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	if led.owesLocked() && led.dead == nil {
+	if led.hasStateLocked() && led.dead == nil {
 		led.kept = true
 		orphans.Store(led, nil)
 	}
@@ -70,13 +70,15 @@ func orphaned(led *ledger) {
 
 // letGoLocked ends that when there is nothing to settle any more.
 func (led *ledger) letGoLocked() {
-	if led.kept && !led.owesLocked() {
+	if led.kept && !led.hasStateLocked() {
 		led.kept = false
 		orphans.Delete(led)
 	}
 }
 
-func (led *ledger) owesLocked() bool { return len(led.locks)+len(led.tickets) > 0 || led.lease.ttl > 0 }
+func (led *ledger) hasStateLocked() bool {
+	return len(led.locks)+len(led.tickets) > 0 || led.lease.ttl > 0
+}
 
 // current returns the ledger of the session, which is led unless led was made for a
 // connection that turned out to have the session of another.
@@ -147,7 +149,7 @@ func formerOf(led *ledger, row db.MarkRow, instead string) (former, *ledger) {
 	}
 	other.mu.Lock()
 	same := other.backend == row.Pid && other.started == row.Started
-	dead, owes, owned, last := other.dead != nil, other.owesLocked(), other.owner != nil, other.last.Value()
+	dead, hasState, owned, last := other.dead != nil, other.hasStateLocked(), other.owner != nil, other.last.Value()
 	other.mu.Unlock()
 	switch {
 	case !same:
@@ -156,7 +158,7 @@ func formerOf(led *ledger, row db.MarkRow, instead string) (former, *ledger) {
 		return endedSession, other
 	case owned, last != nil && !oneconn.Closed(last):
 		return foreignSession, other // a pooler gave both the same backend
-	case owes:
+	case hasState:
 		return abandonedSession, other
 	}
 	return emptySession, other

@@ -122,21 +122,21 @@ func (tn turn) makeLasting(r request) error {
 	return nil
 }
 
-// slice is how long one statement may wait in a server that looks for deadlocks
+// maxWait is how long one statement may wait in a server that looks for deadlocks
 // after that time: what it finds out then costs all who lock, and is logged.
-func slice(deadlock time.Duration) time.Duration {
+func maxWait(deadlock time.Duration) time.Duration {
 	if deadlock <= 0 {
 		deadlock = time.Second
 	}
-	return min(max(deadlock/10*9, minSlice), maxServerWait)
+	return min(max(deadlock/10*9, minServerWait), maxServerWait)
 }
 
 const (
 	// maxServerWait is the most that one statement waits in the server: it keeps
 	// vacuum back meanwhile.
 	maxServerWait = 3 * time.Second
-	// minSlice is the least, though the server may suspect a deadlock.
-	minSlice = 50 * time.Millisecond
+	// minServerWait is the least, though the server may suspect a deadlock.
+	minServerWait = 50 * time.Millisecond
 )
 
 // The ledger's part.

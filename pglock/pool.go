@@ -145,10 +145,10 @@ func (p *Pool) waitThrough(ctx context.Context, r request) (*PostgresLock, error
 
 // tryThenWait joins the line at once where there is one.
 func (p *Pool) tryThenWait(ctx context.Context, r request, s *spell) (*PostgresLock, error) {
-	newcomes := !p.hasWaiters(r.key) && !p.hint.at(r.key)
-	if newcomes {
+	tryFirst := !p.hasWaiters(r.key) && !p.hint.at(r.key)
+	if tryFirst {
 		newcomer := r
-		newcomer.gate = lineHash(r.key)
+		newcomer.line = lineHash(r.key)
 		switch l, err := p.try(ctx, newcomer); {
 		case !elsewhere(err):
 			return l, err
@@ -156,7 +156,7 @@ func (p *Pool) tryThenWait(ctx context.Context, r request, s *spell) (*PostgresL
 			return nil, notAcquired(ctx)
 		}
 	}
-	return p.wait(ctx, r, newcomes, s)
+	return p.wait(ctx, r, tryFirst, s)
 }
 
 // try makes one attempt, and another if the session turns out to be dead:

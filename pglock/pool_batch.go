@@ -76,7 +76,7 @@ func (b batcher) run(proofs, batch []*op) {
 	}
 	b.unlockOverdue()
 	released := slices.ContainsFunc(batch, func(o *op) bool { return o.kind == releasing })
-	if released && s.over() == nil && s.p.crowded() {
+	if released && s.over() == nil && s.p.allInUse() {
 		b.giveBack()
 	}
 	clear(c.releases)
@@ -176,7 +176,7 @@ func (b batcher) grantOne(ctx context.Context, h *hold) error {
 		return err
 	}
 	if h.pid != b.s.pid {
-		b.strayed(h, h.pid)
+		b.wrongBackend(h, h.pid)
 		return ErrPooler
 	}
 	return nil
@@ -201,10 +201,10 @@ func (b batcher) sendBatch(releases, acquires []*op) {
 		Pid:     s.pid,
 		Release: s.array(releases, func(o *op) int64 { return int64(o.h.key) }),
 		Acquire: s.array(acquires, func(o *op) int64 { return int64(o.h.key) }),
-		Gates:   s.array(acquires, func(o *op) int64 { return o.h.gate }),
+		Lines:   s.array(acquires, func(o *op) int64 { return o.h.line }),
 	})
 	if err == nil && row.Pid != s.pid {
-		b.stray(row.Pid)
+		b.endBehindPooler(row.Pid)
 		s.failAll(releases)
 		for _, o := range acquires {
 			o.err = ErrPooler

@@ -86,7 +86,7 @@ func (p *Pool) unclaim(h *hold) {
 	}
 	delete(p.claims, h.key)
 	if q := p.queues[h.key]; q != nil {
-		q.wake()
+		q.wakeLocked()
 	}
 	if p.closed && len(p.claims) == 0 {
 		p.drainedLocked()
@@ -160,7 +160,7 @@ func (p *Pool) forget(s *poolSession, unused bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	// A session that waits needs another to be cancelled with.
-	if unused && (s.locks > 0 || s.waits || p.waitingSessions > 0 && p.openSessionOtherThan(s) == nil) {
+	if unused && (s.locks > 0 || s.waits || p.waitingSessions > 0 && p.openSessionOtherThanLocked(s) == nil) {
 		return false
 	}
 	s.gone = true

@@ -123,8 +123,8 @@ func (p *Pool) connection(ctx context.Context, s *poolSession) (conn *sql.Conn, 
 	return conn, err
 }
 
-// crowded reports whether all connections of the *sql.DB are in use.
-func (p *Pool) crowded() bool {
+// allInUse reports whether all connections of the *sql.DB are in use.
+func (p *Pool) allInUse() bool {
 	st := p.db.Stats()
 	if st.MaxOpenConnections > 0 {
 		return st.InUse >= st.MaxOpenConnections

@@ -22,7 +22,7 @@ func (b batcher) prove(proofs []*op) {
 	})
 	switch {
 	case err == nil && row.Pid != s.pid:
-		b.stray(row.Pid)
+		b.endBehindPooler(row.Pid)
 	case err != nil && sqlState(err) == "":
 		b.destroy(err)
 	case err != nil || row.Locks != locks || row.Sum != sum:
@@ -89,11 +89,11 @@ func (b batcher) unlockOverdue() {
 	}
 }
 
-// stray ends the session: another backend answered than the one that has its
+// endBehindPooler ends the session: another backend answered than the one that has its
 // locks.
-func (b batcher) stray(pid int32) {
+func (b batcher) endBehindPooler(pid int32) {
 	if h := b.led.any(); h != nil {
-		b.strayed(h, pid)
+		b.wrongBackend(h, pid)
 	} else {
 		b.destroy(ErrPooler)
 	}

@@ -300,7 +300,7 @@ func (b batcher) rest() {
 	} else if time.Since(s.emptySince) > long && b.giveBack() {
 		return
 	}
-	if s.p.crowded() && b.giveBack() {
+	if s.p.allInUse() && b.giveBack() {
 		return
 	}
 	s.heartbeatTimer.Reset(s.every())

@@ -22,8 +22,8 @@ type waiter struct {
 	woken chan struct{}
 }
 
-// wake tells the first that something has happened.
-func (q *queue) wake() {
+// wakeLocked tells the first that something has happened.
+func (q *queue) wakeLocked() {
 	select {
 	case q.waiters[0].woken <- struct{}{}:
 	default:
@@ -124,7 +124,7 @@ func (p *Pool) joinOnce(ctx context.Context, r request, tried bool) (*waiter, er
 			}
 			if t.pid != s.pid {
 				tn.drop(t)
-				batcher{tn, s}.stray(t.pid)
+				batcher{tn, s}.endBehindPooler(t.pid)
 				return ErrPooler
 			}
 			if !state.CompareAndSwap(calling, returned) { // nobody waits any more
@@ -162,10 +162,10 @@ func (p *Pool) reserveForWait(me *waiter) (err error) {
 		return errPoolClosed
 	}
 	lease := leaseOf(me.r.TTL)
-	if p.queues[me.r.key] == nil && !p.reserved[me.r.key] && p.mayWait() && p.locks < p.maxLocks {
-		s := p.emptySession(lease, nil)
+	if p.queues[me.r.key] == nil && !p.reserved[me.r.key] && p.mayWaitLocked() && p.locks < p.maxLocks {
+		s := p.emptySessionLocked(lease, nil)
 		room := p.spare(1) || slices.ContainsFunc(p.sessions, func(other *poolSession) bool { return other != s && other.isOpen() && other.fitsLocked(lease) })
-		if s != nil && s.isOpen() && p.openSessionOtherThan(s) != nil && room {
+		if s != nil && s.isOpen() && p.openSessionOtherThanLocked(s) != nil && room {
 			p.occupyLocked(s)
 			p.reserveLocked(s)
 			p.reserved[me.r.key] = true
@@ -224,7 +224,7 @@ func (p *Pool) leave(me *waiter) {
 		if next := q.waiters[0].t; me.t.ahead.Load() == 0 && next.ahead.Load() == me.t.number {
 			next.ahead.Store(0) // it was the first of all, so the next is
 		}
-		q.wake()
+		q.wakeLocked()
 	}
 	switch {
 	case p.stopped:

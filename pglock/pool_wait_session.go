@@ -15,7 +15,7 @@ func (p *Pool) cancel(s *poolSession, ended <-chan struct{}) {
 	defer stop()
 	for pause := newPause(); ; {
 		p.mu.Lock()
-		other := p.openSessionOtherThan(s)
+		other := p.openSessionOtherThanLocked(s)
 		p.mu.Unlock()
 		if other != nil {
 			other.solo(soon, func(ctx context.Context, tn turn) error {
@@ -33,14 +33,14 @@ func (p *Pool) cancel(s *poolSession, ended <-chan struct{}) {
 	}
 }
 
-// mayWait reports whether one more session may wait. p.mu is held, as for the
+// mayWaitLocked reports whether one more session may wait. p.mu is held, as for the
 // methods below.
-func (p *Pool) mayWait() bool {
+func (p *Pool) mayWaitLocked() bool {
 	return !p.polling && !p.closed && p.waitingSessions < p.maxWaiters
 }
 
-// openSessionOtherThan returns an open session, not s, on which nobody waits.
-func (p *Pool) openSessionOtherThan(s *poolSession) *poolSession {
+// openSessionOtherThanLocked returns an open session, not s, on which nobody waits.
+func (p *Pool) openSessionOtherThanLocked(s *poolSession) *poolSession {
 	for _, other := range p.sessions {
 		if other != s && !other.waits && other.isOpen() && !other.silent() {
 			return other
@@ -49,9 +49,9 @@ func (p *Pool) openSessionOtherThan(s *poolSession) *poolSession {
 	return nil
 }
 
-// emptySession returns a session, not except, that has nothing, or will be when it
+// emptySessionLocked returns a session, not except, that has nothing, or will be when it
 // is open.
-func (p *Pool) emptySession(lease time.Duration, except *poolSession) (s *poolSession) {
+func (p *Pool) emptySessionLocked(lease time.Duration, except *poolSession) (s *poolSession) {
 	for _, other := range p.sessions {
 		if other.locks == 0 && !other.waits && other.lease == lease && other != except && !other.silent() {
 			if s = other; s.isOpen() {
@@ -80,11 +80,11 @@ func (p *Pool) sessionToWaitOn(me *waiter) *poolSession {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.mayWait() {
+	if !p.mayWaitLocked() {
 		return nil
 	}
 	lease := leaseOf(me.r.TTL)
-	s := p.emptySession(lease, me.s)
+	s := p.emptySessionLocked(lease, me.s)
 	if s == nil {
 		if len(p.sessions) >= maxSessions/2 || !p.spare(1) || !p.mayOpenLocked() { // one is left for the holder
 			return nil
@@ -100,7 +100,7 @@ func (p *Pool) sessionToWaitOn(me *waiter) *poolSession {
 
 // serverWait returns how long a statement may wait on s.
 func (p *Pool) serverWait(ctx context.Context, s *poolSession) time.Duration {
-	d := slice(s.led.deadlock)
+	d := maxWait(s.led.deadlock)
 	if kept := time.Duration(s.serverLease.Load()); kept > 0 {
 		d = min(d, kept/3)
 	}

@@ -134,7 +134,7 @@ type request struct {
 	swanlock.Options
 	target string
 	key    Key
-	gate   int64 // the hash of the line that a try does not overtake; 0: it does
+	line   int64 // the hash of the line that a try does not overtake; 0: it overtakes any
 }
 
 // check returns the request for target, if there is nothing wrong with it.

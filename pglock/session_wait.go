@@ -127,7 +127,7 @@ func (a *access) serverWait(ctx context.Context, led *ledger) time.Duration {
 	if !led.empty() || a.polling {
 		return 0
 	}
-	return before(ctx, slice(led.deadlock))
+	return before(ctx, maxWait(led.deadlock))
 }
 
 // before returns d, or what is left of it before ctx's deadline, but a millisecond

@@ -219,7 +219,7 @@ func (tn turn) renew(ctx context.Context, h *hold) error {
 func (tn turn) proven(h *hold, row db.RefreshRow) error {
 	switch {
 	case row.Pid != h.pid:
-		return tn.strayed(h, row.Pid)
+		return tn.wrongBackend(h, row.Pid)
 	case !row.Held:
 		err := h.lose(errNotHeld)
 		tn.release(h) // puts back the settings
@@ -253,9 +253,9 @@ func (tn turn) examine(h *hold, err error) error {
 	return h.over()
 }
 
-// strayed ends the lock when another backend answered. The one that granted it
+// wrongBackend ends the lock when another backend answered. The one that granted it
 // cannot be spoken to, only ended, and so it is with the session's other locks.
-func (tn turn) strayed(h *hold, pid int32) error {
+func (tn turn) wrongBackend(h *hold, pid int32) error {
 	err := h.lose(fmt.Errorf("%w (process %d granted the lock, %d answered)", ErrPooler, h.pid, pid))
 	held := tn.led.holds()
 	tn.led.lose(ErrPooler) // before anybody else can have what the backend held
@@ -302,7 +302,7 @@ func (tn turn) release(h *hold) error {
 		return h.over()
 	}
 	if row.Pid != h.pid {
-		return tn.strayed(h, row.Pid)
+		return tn.wrongBackend(h, row.Pid)
 	}
 	tn.led.touch(sent)
 	tn.led.changed(c, row.Xact)

@@ -37,14 +37,14 @@ func (tn turn) try(ctx context.Context, h *hold, lease string) (tried, error) {
 	case tn.audit:
 		h.schema = tn.led.schema
 		row, err := askAs(ctx, tn, tn.auditIn(h.schema), (*db.Queries).TryAcquireAudited, db.TryAcquireAuditedParams{
-			Key: int64(h.key), Shared: h.Shared, Fence: h.Fence, Lease: lease, Gate: h.gate, Session: tn.led.token,
+			Key: int64(h.key), Shared: h.Shared, Fence: h.Fence, Lease: lease, Line: h.line, Session: tn.led.token,
 			Sure: p.sure, Marked: p.marked, Home: p.home, Gen: p.gen,
 			Target: h.target, Owner: h.Owner, TtlMs: milliseconds(h.TTL), Backend: tn.led.backend, Started: float64(tn.led.started) / 1e6})
 		h.pid, h.audit, h.staleRows = row.Pid, row.AuditID, row.Dead
 		return tried{row.Answer, timeouts{row.Idle, row.IdleInTransaction}, row.Xact, row.Witness, row.Temporary}, err
-	case lease != "" || h.Shared || h.Fence || h.gate != 0 || tn.led.pending():
+	case lease != "" || h.Shared || h.Fence || h.line != 0 || tn.led.pending():
 		row, err := ask(ctx, tn, (*db.Queries).TryAcquireWith, db.TryAcquireWithParams{
-			Key: int64(h.key), Shared: h.Shared, Fence: h.Fence, Lease: lease, Gate: h.gate, Session: tn.led.token,
+			Key: int64(h.key), Shared: h.Shared, Fence: h.Fence, Lease: lease, Line: h.line, Session: tn.led.token,
 			Sure: p.sure, Marked: p.marked, Home: p.home, Gen: p.gen})
 		h.pid = row.Pid
 		return tried{row.Answer, timeouts{row.Idle, row.IdleInTransaction}, row.Xact, row.Witness, row.Temporary}, err

@@ -20,8 +20,8 @@ WITH t AS MATERIALIZED (
             WHEN pg_catalog.current_setting('client_encoding') OPERATOR(pg_catalog.<>) 'UTF8'
                 AND pg_catalog.octet_length(pg_catalog.convert_to(pg_catalog.textcat(@target::varchar, @owner::varchar), 'UTF8'))
                     OPERATOR(pg_catalog.<>) pg_catalog.char_length(pg_catalog.textcat(@target, @owner)) THEN -6
-            WHEN @gate::bigint OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(
-                pg_catalog.int8shr(@gate, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(@gate, 32), 32)::integer) THEN -1
+            WHEN @line::bigint OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(
+                pg_catalog.int8shr(@line, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(@line, 32), 32)::integer) THEN -1
             WHEN CASE WHEN @shared::boolean THEN pg_catalog.pg_try_advisory_lock_shared(@key::bigint) ELSE pg_catalog.pg_try_advisory_lock(@key) END
             THEN CASE WHEN @shared OR pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN 0
                 ELSE pg_catalog.int8pl(pg_catalog.pg_current_xact_id()::varchar::bigint, COALESCE(

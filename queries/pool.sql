@@ -72,14 +72,14 @@ WITH s AS MATERIALIZED (
     FROM (SELECT s.ours, pg_catalog.unnest(CAST(@release::varchar AS bigint[]))::bigint AS key FROM s) k
 ), a AS MATERIALIZED (
     SELECT COALESCE(pg_catalog.string_agg(CASE
-        WHEN k.ours AND (k.gate OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_try_advisory_xact_lock(
-                pg_catalog.int8shr(k.gate, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(k.gate, 32), 32)::integer))
+        WHEN k.ours AND (k.line OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_try_advisory_xact_lock(
+                pg_catalog.int8shr(k.line, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(k.line, 32), 32)::integer))
             AND pg_catalog.pg_try_advisory_lock(k.key) THEN '1'
         ELSE '0'
     END, ''), '')::varchar AS acquired
     FROM (
         SELECT s.ours AND r.released IS NOT NULL AS ours,
-            pg_catalog.unnest(CAST(@acquire::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST(@gates::varchar AS bigint[]))::bigint AS gate
+            pg_catalog.unnest(CAST(@acquire::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST(@lines::varchar AS bigint[]))::bigint AS line
         FROM s, r
     ) k
 )
