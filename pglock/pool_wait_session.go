@@ -7,9 +7,9 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// cancel ends the wait on s, with another session, so that a caller that has left
-// is not in the server's queue any more. Without another the wait ends by itself,
-// soon. It waits for grace at most.
+// cancel ends the wait on s through another session, so that a caller that has left does
+// not stay in the server's queue. It tries for grace at most. If there is no other
+// session, the wait ends by itself, after maxServerWait at the latest.
 func (p *Pool) cancel(s *poolSession, ended <-chan struct{}) {
 	soon, stop := context.WithTimeout(context.Background(), grace)
 	defer stop()
@@ -28,18 +28,18 @@ func (p *Pool) cancel(s *poolSession, ended <-chan struct{}) {
 			return
 		case <-soon.Done():
 			return
-		case <-time.After(pause.next()): // it was not waiting yet
+		case <-time.After(pause.next()): // The wait had not begun when it was cancelled.
 		}
 	}
 }
 
-// mayWaitLocked reports whether one more session may wait. p.mu is held, as for the
-// methods below.
+// mayWaitLocked reports whether one more session may wait in the server.
 func (p *Pool) mayWaitLocked() bool {
 	return !p.polling && !p.closed && p.waitingSessions < p.maxWaiters
 }
 
-// openSessionOtherThanLocked returns an open session, not s, on which nobody waits.
+// openSessionOtherThanLocked returns an open session other than s that does not wait in
+// the server, or nil.
 func (p *Pool) openSessionOtherThanLocked(s *poolSession) *poolSession {
 	for _, other := range p.sessions {
 		if other != s && !other.waits && other.isOpen() && !other.silent() {
@@ -49,8 +49,8 @@ func (p *Pool) openSessionOtherThanLocked(s *poolSession) *poolSession {
 	return nil
 }
 
-// emptySessionLocked returns a session, not except, that has nothing, or will be when it
-// is open.
+// emptySessionLocked returns a session of that lease, other than except, that has no
+// locks and no tickets, or nil. It prefers one that is open.
 func (p *Pool) emptySessionLocked(lease time.Duration, except *poolSession) (s *poolSession) {
 	for _, other := range p.sessions {
 		if other.locks == 0 && !other.waits && other.lease == lease && other != except && !other.silent() {
@@ -62,7 +62,7 @@ func (p *Pool) emptySessionLocked(lease time.Duration, except *poolSession) (s *
 	return s
 }
 
-// occupyLocked keeps s for one waiter; vacateLocked ends that.
+// occupyLocked reserves s for the wait of one waiter; vacateLocked ends that.
 func (p *Pool) occupyLocked(s *poolSession) {
 	s.waits = true
 	p.waitingSessions++
@@ -73,7 +73,7 @@ func (p *Pool) vacateLocked(s *poolSession) {
 	p.waitingSessions--
 }
 
-// sessionToWaitOn returns an empty session, if there may be one more.
+// sessionToWaitOn returns a session for the wait of me, or nil if no more may wait.
 func (p *Pool) sessionToWaitOn(me *waiter) *poolSession {
 	if me.own {
 		return me.s
@@ -86,19 +86,20 @@ func (p *Pool) sessionToWaitOn(me *waiter) *poolSession {
 	lease := leaseOf(me.r.TTL)
 	s := p.emptySessionLocked(lease, me.s)
 	if s == nil {
-		if len(p.sessions) >= maxSessions/2 || !p.spare(1) || !p.mayOpenLocked() { // one is left for the holder
+		// A connection is left for the holder.
+		if len(p.sessions) >= maxSessions/2 || !p.spare(1) || !p.mayOpenLocked() {
 			return nil
 		}
 		s = p.newSessionLocked(lease)
 	}
-	if !s.isOpen() { // the waiter only looks meanwhile
+	if !s.isOpen() { // The waiter only looks meanwhile.
 		return nil
 	}
 	p.occupyLocked(s)
 	return s
 }
 
-// serverWait returns how long a statement may wait on s.
+// serverWait returns how long a statement may wait in the server on s.
 func (p *Pool) serverWait(ctx context.Context, s *poolSession) time.Duration {
 	d := maxWait(s.led.deadlock)
 	if kept := time.Duration(s.serverLease.Load()); kept > 0 {
