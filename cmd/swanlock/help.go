@@ -154,7 +154,7 @@ const demoHelp = `Usage: swanlock demo
 Starts a PostgreSQL server of its own and shows, with real processes on a real
 file, that only one of them holds a lock at a time; that the lock of a killed
 process is free at once and that of a stopped one within its TTL; that fences
-rise; and what the audit says. Takes about 10 seconds. Every claim is checked from
+rise; and what the audit says. Takes about 20 seconds. Every claim is checked from
 outside, in the file or by another session. Exits with 0 only if all of them held.
 `
 

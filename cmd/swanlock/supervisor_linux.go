@@ -30,11 +30,11 @@ const typedWait = 2 * time.Second
 
 // A supervisor is the process between swanlock run, which holds the lock, and
 // the command. It is the parent of the command and, as the subreaper, of all
-// that loses its own parent there. So whichever of swanlock and the supervisor
-// is killed, the other one knows all that is left, and kills it; and the lock's
+// descendants that lose their own parent. So if swanlock or the supervisor is killed,
+// the other one knows all processes that are left, and kills them. The lock's
 // connection, which both have open, lasts until then.
 //
-// It takes orders from swanlock, a line each, and reports what happens:
+// It takes orders from swanlock, one a line, and reports what happens:
 //
 //	run             start the command
 //	signal N        swanlock got a signal
@@ -205,7 +205,7 @@ func (sv *supervisor) obey(order string) {
 	case "stop":
 		sv.stopping = true
 		if !sv.over {
-			sv.child.stop() // first: to look for the others takes a moment
+			sv.child.stop() // The command first: to find the others takes longer.
 		}
 		if !sv.detach {
 			sv.signalAll(syscall.SIGTERM, func(p procStat) bool { return !sv.hasFrom(p) })
