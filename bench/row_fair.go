@@ -76,7 +76,7 @@ func fairRow(h *harness) {
 	}
 }
 
-// A line is a contender of the race: those who want its one lock.
+// A line is a contender of the race: several goroutines that want its one lock.
 type line struct {
 	name      string
 	acquirers []acquirer

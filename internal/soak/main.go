@@ -69,7 +69,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return conclude(report, stdout, stderr)
 }
 
-// conclude says whether all was flat.
+// conclude reports whether all was flat.
 func conclude(r *report, stdout, stderr io.Writer) int {
 	findings, err := r.judge()
 	if err != nil {

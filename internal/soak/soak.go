@@ -219,7 +219,7 @@ func (s *soaking) sample(ctx context.Context) (taken sample, err error) {
 			}
 		}
 	}
-	// Who soaks for hours has no use for the rows.
+	// The rows are of no use after a soak of hours.
 	res, err := s.watch.ExecContext(ctx, "DELETE FROM lock_audit")
 	if err != nil {
 		return taken, err

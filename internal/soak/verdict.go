@@ -15,7 +15,7 @@ const (
 	inUse             // connections that are out of the *sql.DBs
 	backends          // of ours, by the server
 	locks             // advisory locks of ours, objsubid 1
-	tickets           // places in lines and gates, objsubid 2
+	tickets           // places in lines, and shares of a line's number 0; objsubid 2
 	statements        // prepared, of the Session that has most
 	nFigures
 )

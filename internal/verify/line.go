@@ -20,10 +20,9 @@ func gapAfter(first *Hold) time.Duration {
 	return poolGap
 }
 
-// lineTry is for how long a waiter must have waited before it counts as one that
-// was served in its turn. A Session's Acquire tries once before it takes a ticket,
-// and whoever comes just when the lock is free and the first in line has not taken
-// it yet gets it: he has not waited.
+// lineTry is how long a waiter must have waited for its place to count. A Session's
+// Acquire tries once before it takes a ticket, and so may get a lock that is free
+// before the first in line has taken it: then it has not waited.
 const lineTry = 500 * time.Millisecond
 
 // lineCalm is how long a session may need to come to itself after a fault.

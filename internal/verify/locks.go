@@ -23,7 +23,7 @@ type lockOp struct {
 	action byte // 'a'cquire, 'r'elease, 'e'nd
 }
 
-// A lockState is who holds the lock; the fence is the last one granted.
+// A lockState has the holders of the lock, and the fence that was granted last.
 type lockState struct {
 	writer  string
 	readers string // ids, sorted, each with a space after it

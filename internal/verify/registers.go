@@ -105,7 +105,7 @@ func checkRegister(hist *History) Result {
 
 // guarded checks that the lock kept others from the register: nobody wrote
 // between a holder's claim and its write, and nobody had raised the fence above
-// that of a holder who held the lock for certain.
+// that of a holder that held the lock for certain.
 func guarded(r *Result, hist *History, target Target, h *Hold) {
 	claimed := ""
 	certain := hist.certain(h)

@@ -9,7 +9,8 @@ import (
 // nothing: while they last verify's own bystanders hold locks that they must not
 // lose.
 
-// begin says whether such a fault may begin, one at a time, and how long it lasts.
+// begin reports whether such a fault may begin, of which there is one at a time, and
+// returns how long it is to last.
 func (in *injector) begin(most time.Duration) (length time.Duration, ok bool) {
 	if in.slow.Swap(true) {
 		return 0, false
