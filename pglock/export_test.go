@@ -23,7 +23,7 @@ func LedgerID(conn *sql.Conn) (id weak.Pointer[byte]) {
 	return id
 }
 
-// HasLedger says whether there is one.
+// HasLedger reports whether the connection with that identity has a ledger.
 func HasLedger(id weak.Pointer[byte]) bool {
 	return ledgers.Has(id)
 }

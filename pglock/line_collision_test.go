@@ -62,10 +62,9 @@ func acquiredIn(t *testing.T, l swanlock.Locker, target string) swanlock.Distrib
 	return held
 }
 
-// TestLineShared: what is left of it, and documented: two targets whose keys are alike
-// in the upper 46 bits stand in one line. Nothing but order and time is lost: a lock
-// that is free is had by a try, and by who waits as soon as the other's waiters are
-// served.
+// TestLineShared: two targets whose keys are alike in the upper 46 bits share a line,
+// as documented. Nothing but order and time is lost: a try gets a lock that is free,
+// and a waiter gets it as soon as the other target's waiters are served.
 func TestLineShared(t *testing.T) {
 	const held, free = "tenant-6072144", "tenant-9397561"
 	if pglock.TicketSpace(held) != pglock.TicketSpace(free) || pglock.KeyOf(held) == pglock.KeyOf(free) {
@@ -97,8 +96,8 @@ func TestLineShared(t *testing.T) {
 	}
 }
 
-// TestLineOutOfNumbers: whoever comes when a line's last number is taken gives up its
-// wait in time, leaves nothing, and does not take the lock out of turn.
+// TestLineOutOfNumbers: a caller that comes when a line's last number is taken gives up
+// its wait in time, leaves nothing, and does not overtake the line.
 func TestLineOutOfNumbers(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for name, l := range waiters(t, driver) {

@@ -46,8 +46,8 @@ func TestLineBeginsAnywhere(t *testing.T) {
 	})
 }
 
-// Those who come at the same moment, when nobody waits yet, stand in one line: a
-// second one would know nothing of the first.
+// Callers that come at the same time, when nobody waits yet, stand in one line: a
+// second line would know nothing of the first.
 func TestLineBeginsOnce(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)
@@ -77,8 +77,8 @@ func TestLineBeginsOnce(t *testing.T) {
 	})
 }
 
-// Who waits finds whoever is ahead of him, however far, when the place just
-// before his is given up: one by one, or by a look at all of them.
+// A waiter finds the ticket ahead, however far, when the place just before its own is
+// given up: by trying the numbers, or by a look at all of them.
 func TestLineWithGaps(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, gap := range []int{1, 10, 256, 257, 5000} {
@@ -88,7 +88,7 @@ func TestLineWithGaps(t *testing.T) {
 					o, target := observe(t), newTarget(t)
 					holder, _ := newSession(t, driver)
 					held := acquired(t, holder, target)
-					// He is next, but not in the server's queue, which would keep the order.
+					// It is next, but not in the server's queue, which would keep the order.
 					next := waitsFor(t, o, shortly(t), pglock.NewSession(dial(t, driver), pglock.WithPolling()), target)
 					leaver := dial(t, driver)
 					class, slot := pglock.Slots(target, o.numbers(target)[0]+gap)
@@ -101,7 +101,7 @@ func TestLineWithGaps(t *testing.T) {
 					}
 					after := waitsFor(t, o, shortly(t), late, target)
 					run(t, leaver, "SELECT pg_advisory_unlock_all()")
-					time.Sleep(300 * time.Millisecond) // until he is the one who is told, if he has found nobody
+					time.Sleep(300 * time.Millisecond) // until it waits for the lock, if it has found no ticket
 					must(t, held.Release(bg))
 					inOrder(t, next, after)
 				})
@@ -110,7 +110,7 @@ func TestLineWithGaps(t *testing.T) {
 	})
 }
 
-// Two who wait for one key on one session, whose places the session cannot try,
+// Two waiters for one key on one session, which cannot find its own tickets by trying,
 // are served in their order.
 func TestLineOfOneSession(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
@@ -129,17 +129,17 @@ func TestLineOfOneSession(t *testing.T) {
 	})
 }
 
-// The only one of a pool who waits for a key has his place on the session that
-// he waits on, and leaves both at once.
-func TestPoolSeat(t *testing.T) {
+// The only waiter of a pool for a key has its ticket on the session that it waits on,
+// and leaves both at once.
+func TestPoolFirstWaiterHasASession(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p, target := observe(t), newPool(t, openDB(t, driver), pglock.WithHeartbeat(time.Hour)), newTarget(t)
 		holder, _ := newSession(t, driver)
-		waits := func(inSeat bool) bool {
+		waits := func(onOwn bool) bool {
 			return one[bool](t, o.db, `SELECT EXISTS (SELECT FROM pg_locks t JOIN pg_locks k ON t.pid = k.pid OR NOT $2
 				WHERE t.locktype = 'advisory' AND t.objsubid = 2 AND t.granted AND t.mode = 'ExclusiveLock' AND (t.classid::bigint << 32 | t.objid::bigint) & -262144 = $1::bigint
 				AND k.locktype = 'advisory' AND NOT k.granted AND k.objid = ($3::bigint & 4294967295)::oid)`,
-				pglock.TicketSpace(target), inSeat, int64(pglock.KeyOf(target)))
+				pglock.TicketSpace(target), onOwn, int64(pglock.KeyOf(target)))
 		}
 		for i := range 4 {
 			eventually(t, "it has nothing", func() bool { return p.Reserved() == 0 })
@@ -170,9 +170,9 @@ func TestPoolSeat(t *testing.T) {
 
 // A pool keeps a session to end a wait with, and if that dies, the wait ends by
 // itself.
-func TestPoolSeatAlone(t *testing.T) {
+func TestPoolFirstWaiterAlone(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		name := "seat-alone-" + driver
+		name := "waiter-alone-" + driver
 		o, p, target := observe(t), newPool(t, openDB(t, driver, "application_name="+name), pglock.WithHeartbeat(50*time.Millisecond)), newTarget(t)
 		holder, _ := newSession(t, driver)
 		for range 2 { // the first has not a session for it yet
@@ -232,9 +232,9 @@ func TestPoolLineOfTwoSessions(t *testing.T) {
 	})
 }
 
-// A waiter does not take the only session from those who do not wait, also when
+// A waiter does not take the only session from callers that do not wait, also when
 // the pool has others that are of no use to them.
-func TestPoolSeatLeavesASession(t *testing.T) {
+func TestPoolWaiterLeavesASession(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		db := openDB(t, driver)
 		db.SetMaxOpenConns(2)
@@ -253,8 +253,8 @@ func TestPoolSeatLeavesASession(t *testing.T) {
 	})
 }
 
-// Of those who come for one key at once, one waits on a session of his own.
-func TestPoolSeatsOne(t *testing.T) {
+// Of several callers that come for one key at once, one waits on a session of its own.
+func TestPoolOneWaiterHasASession(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p := observe(t), newPool(t, openDB(t, driver))
 		holder, _ := newSession(t, driver)
@@ -349,7 +349,7 @@ func TestPlans(t *testing.T) {
 			wantPlans(conn, c.names...)
 		}
 
-		// Somebody who waits again and again.
+		// A caller that waits again and again.
 		target := newTarget(t)
 		holder, _ := newSession(t, driver)
 		s, conn := newSession(t, driver)

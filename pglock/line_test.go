@@ -273,7 +273,7 @@ func TestLineWithOptions(t *testing.T) {
 }
 
 // TestLineOfReadersAndWriters: readers one after the other have the lock
-// together, and a writer among them is not starved by readers who come later.
+// together, and a writer among them is not starved by readers that come later.
 func TestLineOfReadersAndWriters(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
@@ -316,8 +316,8 @@ func TestLineOfReadersAndWriters(t *testing.T) {
 	})
 }
 
-// TestLineRunsOutOfNumbers: when the numbers are used up, those who come wait
-// until the line is empty, and it starts again.
+// TestLineRunsOutOfNumbers: when the numbers are used up, newcomers wait until the
+// line is empty, and it starts again.
 func TestLineRunsOutOfNumbers(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)

@@ -22,7 +22,7 @@ var leasedWaiters = map[string]func(t *testing.T, db *sql.DB) swanlock.Locker{
 	},
 }
 
-// TestLineWaiterCutOff: who is cut off while in line, without a word to the server,
+// TestLineWaiterCutOff: a waiter that is cut off while in line, without a word to the server,
 // stops those behind for as long as the TTL and no longer, whether or not the server
 // grants the lock meanwhile.
 func TestLineWaiterCutOff(t *testing.T) {
@@ -171,8 +171,8 @@ func TestPlaceLeaseEndsNoLock(t *testing.T) {
 	})
 }
 
-// TestWaitsInTheLog: a waiter who is next costs three lines of the server's log a second
-// at most, one who is not, fewer.
+// TestWaitsInTheLog: a waiter that is next costs three lines of the server's log a
+// second at most, and one that is not next fewer.
 func TestWaitsInTheLog(t *testing.T) {
 	const long = 6 * time.Second
 	eachDriver(t, func(t *testing.T, driver string) {

@@ -92,7 +92,8 @@ func TestPoolBatchFails(t *testing.T) {
 	}
 }
 
-// Of those who share a statement each is told what the server said of him.
+// Of the callers that share a statement each is told the server's answer to its own
+// request.
 func TestPoolBatchAnswersEach(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		p, proxy := slowPool(t, driver)
@@ -190,8 +191,8 @@ func TestPoolLeavesTheQueue(t *testing.T) {
 	})
 }
 
-// Who comes second is refused before anything is sent, and does not stand in the
-// way of who came first.
+// The second caller is refused before anything is sent, and does not stand in the way
+// of the first.
 func TestPoolClaims(t *testing.T) {
 	p, target := newPool(t, openDB(t, "pgx")), newTarget(t)
 	rest, err := p.SplitTry(bg, target)

@@ -169,7 +169,7 @@ func TestPoolReaders(t *testing.T) {
 	})
 }
 
-// A reader does not overtake a writer who waits in the server's queue, as
+// A reader does not overtake a writer that waits in the server's queue, as
 // SwanLake's servers do, though the session has the lock already.
 func TestPoolReadersDoNotOvertake(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
@@ -228,7 +228,7 @@ func TestPoolReturnsIdleConnections(t *testing.T) {
 	})
 }
 
-// A try does not overtake callers of the same pool who wait, also where none of
+// A try does not overtake callers of the same pool that wait, also where none of
 // them is in the server's queue.
 func TestPoolTryDoesNotOvertake(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {

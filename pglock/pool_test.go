@@ -60,7 +60,7 @@ func TestPoolConformance(t *testing.T) {
 	})
 }
 
-// One round trip serves all who came while the last was under way.
+// One round trip serves all calls that came while the last was under way.
 func TestPoolSharesRoundTrips(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		proxy := newProxy(t)
@@ -145,7 +145,7 @@ func TestPoolSessionKilled(t *testing.T) {
 	})
 }
 
-// Somebody who unlocks behind our back is found out, and only his victim is lost.
+// An unlock behind the pool's back is found out, and only that lock is lost.
 func TestPoolFindsWhichLockIsGone(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		db := openDB(t, driver)
@@ -230,7 +230,7 @@ func TestPoolClose(t *testing.T) {
 	})
 }
 
-// Callers who wait for the same target get it in the order in which they came.
+// Callers that wait for the same target get it in the order in which they came.
 func TestPoolWaitersInOrder(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		p := newPool(t, openDB(t, driver))

@@ -53,7 +53,7 @@ func TestPoolSettlesWhatItFinds(t *testing.T) {
 	})
 }
 
-// A writer who polls on the session of the pool's own reader is not let in.
+// A writer that polls on the session of the pool's own reader is not let in.
 func TestPoolWriterPollsAmongReaders(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		p, target := newPool(t, openDB(t, driver), pglock.WithPolling()), newTarget(t)
@@ -68,7 +68,7 @@ func TestPoolWriterPollsAmongReaders(t *testing.T) {
 	})
 }
 
-// A reader in line does not overtake a writer who waits in the server's queue,
+// A reader in line does not overtake a writer that waits in the server's queue,
 // though the session has the lock already.
 func TestPoolReaderInLineDoesNotOvertake(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
@@ -95,7 +95,7 @@ func TestPoolReaderInLineDoesNotOvertake(t *testing.T) {
 	})
 }
 
-// When the first of the pool's waiters gives up, the next looks for himself.
+// When the first of the pool's waiters gives up, the next looks for itself.
 func TestPoolLeaverWakesTheNext(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p, target := observe(t), newPool(t, openDB(t, driver)), newTarget(t)

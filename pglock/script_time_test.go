@@ -213,7 +213,7 @@ func TestScriptedSessionLease(t *testing.T) {
 	})
 }
 
-// A lock that has expired is still owed an unlock: whoever comes next pays.
+// A lock that has expired must still be unlocked, which the next call does.
 func TestScriptedExpiredIsUnlocked(t *testing.T) {
 	inTime(t, func(s *scripted) {
 		lock := s.take("t", swanlock.WithTTL(time.Second))

@@ -178,7 +178,7 @@ func TestScriptedAutoRefresh(t *testing.T) {
 }
 
 // A handle that was dropped: with auto-refresh, where we may use the connection
-// at any time, its lock is released. Otherwise whoever uses the session next
+// at any time, its lock is released. Otherwise the next call on the session
 // unlocks it.
 func TestScriptedDropped(t *testing.T) {
 	gc := func(until func() bool) {

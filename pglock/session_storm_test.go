@@ -82,7 +82,7 @@ type storm struct {
 	mu      sync.Mutex
 	alive   []int                   // the workers' backends
 	killed  map[int]bool            // noted before the signal is sent
-	holding map[string]map[int]bool // who believes to hold what, and whether shared
+	holding map[string]map[int]bool // by target, the workers that believe to hold it; true: shared
 }
 
 // kill ends one of the workers' backends after a while.
@@ -141,7 +141,7 @@ type stormWorker struct {
 	hasty bool // its statements are cut short by the server
 }
 
-// mayFail says whether the session has a reason to.
+// mayFail reports whether the session has a reason to fail.
 func (w *stormWorker) mayFail() bool { return w.hasty || w.wasKilled(w.pid) }
 
 // dial makes a new session. It fails when its backend is killed too soon.

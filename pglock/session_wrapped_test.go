@@ -56,7 +56,7 @@ func TestWrappedWithRowsOpen(t *testing.T) {
 }
 
 // TestWrappedOnASilentNetwork: nobody waits for ever, with whatever is around the
-// driver, and who held a lock knows that it is lost.
+// driver, and the holder of a lock learns that it is lost.
 func TestWrappedOnASilentNetwork(t *testing.T) {
 	for _, driver := range anyDriver {
 		t.Run(driver, func(t *testing.T) {
