@@ -13,7 +13,7 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// TestAuditClosesDeadRows: what is closed, by whom, and where it ends. The times are
+// TestAuditClosesDeadRows: which rows a grant closes, and where they end. The times are
 // seconds; what is to be closed was written before the grant's own row, at 100.
 func TestAuditClosesDeadRows(t *testing.T) {
 	type row struct {

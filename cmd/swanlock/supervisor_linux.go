@@ -241,7 +241,7 @@ func (sv *supervisor) step(now time.Time) {
 		sv.note()
 	}
 	if !sv.over {
-		// A command that became another user is told of before it matters.
+		// The warning about a command that became another user comes before it matters.
 		sv.check(syscall.Kill(sv.child.cmd.Process.Pid, 0))
 	}
 }
@@ -260,7 +260,7 @@ func (sv *supervisor) pass(sig syscall.Signal) {
 	}
 }
 
-// check tells if the command may not be signalled.
+// check reports the command if it may not be signalled.
 func (sv *supervisor) check(err error) {
 	if !errors.Is(err, syscall.EPERM) {
 		return
@@ -326,7 +326,7 @@ func (sv *supervisor) signalAll(sig syscall.Signal, wanted func(procStat) bool) 
 	}
 }
 
-// note tells that the command has ended and something goes on.
+// note reports that the command has ended and something that it started has not.
 func (sv *supervisor) note() {
 	sv.noteAt = time.Time{}
 	all, _ := descendants(sv.family.root)

@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// An account is whom the server runs as when this process is root, which PostgreSQL refuses to run as.
+// An account is the user that the server runs as when this process is root, which PostgreSQL refuses to run as.
 // Nil is this process's own.
 type account struct {
 	name     string

@@ -220,8 +220,8 @@ type station struct {
 	opened
 }
 
-// opened is a locker, the connection that it is on, if it is one, and how it is
-// closed.
+// opened is a locker, its connection if it uses a single one, and the function that
+// closes it.
 type opened struct {
 	swanlock.Locker
 	conn *sql.Conn

@@ -1,6 +1,5 @@
-// Command soak puts a steady load on swanlock, for minutes or hours, and tells
-// whether what that costs stays flat: memory, goroutines, connections, and what
-// the server keeps for it.
+// Command soak puts a steady load on swanlock, for minutes or hours, and reports
+// whether memory, goroutines, connections, and what the server keeps stay flat.
 //
 //	go run ./internal/soak -duration 10m
 //

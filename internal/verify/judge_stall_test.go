@@ -173,7 +173,7 @@ var soundStalls = []sane{
 		s.inVain(150, past(300))
 		s.hold(mutex, past(400), past(500))
 	}},
-	{"a lock that is waited for is held by whom the server shows", func(s *story) {
+	{"a lock that is waited for is held by the session that the server shows", func(s *story) {
 		h := s.hold(mutex, 100, past(300))
 		h.Outcome, h.Release = Pending, Span{}
 		for at := int64(200); at < past(300); at += 1000 {

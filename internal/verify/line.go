@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// lineGap is by how much a waiter must have come before another, for their order
-// to be judged: from outside nobody sees when a ticket is taken, only when
-// Acquire is called.
+// lineGap is how much earlier a waiter must have come than another for their order to
+// be judged: from outside it can be seen when Acquire is called, and not when a ticket
+// is taken.
 const lineGap = 250 * time.Millisecond
 
 // poolGap is the same for a Pool's, which may first have to open a session for it.
@@ -25,7 +25,7 @@ func gapAfter(first *Hold) time.Duration {
 // before the first in line has taken it: then it has not waited.
 const lineTry = 500 * time.Millisecond
 
-// lineCalm is how long a session may need to come to itself after a fault.
+// lineCalm is how long a session may need to recover from a fault.
 const lineCalm = time.Second
 
 // checkLine checks that waiters are served in the order in which they came. Two
@@ -63,8 +63,8 @@ func checkLine(hist *History) Result {
 	return r
 }
 
-// disturbed says that something was done, while h waited, to its process, its
-// session or the server, or had been just before.
+// disturbed reports whether a fault was done to h's process, its session or the server
+// while h waited, or just before.
 func (hist *History) disturbed(h *Hold) bool {
 	return slices.ContainsFunc(hist.Faults, func(f Fault) bool {
 		f.Pid = 0 // a pool's ticket may be on another session than the lock

@@ -10,8 +10,8 @@ import (
 
 // A proxy stands between the locks' sessions and the server. Each of its links
 // can be closed, or held up in one direction or both, or slowed down. All of them
-// can be silent, and new connections with them. Nothing is reordered or changed but
-// time.
+// can be silent, and new connections too. It delays bytes, and does not change or
+// reorder them.
 type proxy struct {
 	listener net.Listener
 	dial     func(ctx context.Context) (net.Conn, error)
@@ -23,7 +23,7 @@ type proxy struct {
 	shut  bool
 }
 
-// newProxy starts one that leads to where dial leads.
+// newProxy starts a proxy in front of the server that dial connects to.
 func newProxy(dial func(ctx context.Context) (net.Conn, error)) (*proxy, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -74,7 +74,7 @@ func (hist *History) settled(target int) (ops []porcupine.Operation) {
 	return ops
 }
 
-// restarting says that the server went down about then.
+// restarting reports whether the server went down about then.
 func (hist *History) restarting(s Span) bool {
 	return slices.ContainsFunc(hist.look().ends, func(f Fault) bool {
 		return f.Call <= s.Return+int64(margin) && s.Call <= f.Return
