@@ -133,9 +133,9 @@ func explain(err error, audited bool) error {
 	case audited && state == insufficientPrivilege:
 		return fmt.Errorf("%w: grant SELECT, INSERT and UPDATE on lock_audit: %w", ErrAudit, err)
 	case audited && (state == serializationFailure || state == deadlockDetected):
-		return fmt.Errorf("%w: others got in its way again and again: %w", ErrAudit, err)
+		return fmt.Errorf("%w: other sessions made it fail again and again: %w", ErrAudit, err)
 	case audited && (state == lockNotAvailable || state == queryCanceled):
-		return fmt.Errorf("%w in the time that the role has for it: %w", ErrAudit, err)
+		return fmt.Errorf("%w within the role's lock_timeout or statement_timeout: %w", ErrAudit, err)
 	case audited && (state == diskFull || len(state) == 5 && state[:2] == "23"):
 		return fmt.Errorf("%w: %w", ErrAudit, err)
 	case state == insufficientPrivilege:

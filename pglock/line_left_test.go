@@ -43,7 +43,7 @@ func TestLineIsLeft(t *testing.T) {
 				stay := waitsFor(t, o, shortly(t), stays, target)
 				how.leave(o, leaver, conn, cancel)
 				if out := <-left; out.err == nil {
-					t.Error("who left got the lock")
+					t.Error("the waiter that left got the lock")
 				}
 				o.wantTickets(target, 1)
 				must(t, held.Release(bg))

@@ -194,7 +194,7 @@ func inOrder(t *testing.T, next, after <-chan outcome) {
 	case out := <-next:
 		must(t, out.get(t).Release(bg))
 	case out := <-after:
-		t.Error("who came last was served first")
+		t.Error("the last waiter was served first")
 		must(t, out.get(t).Release(bg))
 		must(t, (<-next).get(t).Release(bg))
 		return

@@ -47,7 +47,7 @@ func TestLineWaiterCutOff(t *testing.T) {
 				cancel()
 				p.CloseAll()
 				if out := <-left; out.err == nil {
-					t.Error("who was cut off got the lock")
+					t.Error("the waiter that was cut off got the lock")
 				}
 			})
 		}
@@ -193,7 +193,7 @@ func TestWaitsInTheLog(t *testing.T) {
 				next := waiter(t, openURL(t, driver, srv.URL()))
 				alone := len(log.Lines())
 				if most := int(3 * time.Since(begin).Seconds()); alone == 0 || alone > most {
-					t.Errorf("who is next: %d lines in %v, want %d at most, and some", alone, time.Since(begin), most)
+					t.Errorf("the next waiter: %d lines in %v, want %d at most, and some", alone, time.Since(begin), most)
 				}
 				begin = time.Now()
 				go func() { got <- outcomeOf(next.Acquire(bg, target)) }()

@@ -84,7 +84,7 @@ func NewPool(db *sql.DB, opts ...PoolOption) (*Pool, error) {
 		}
 	}
 	if c.maxWaiters < 0 || c.maxSessions < 0 || c.heartbeat < time.Millisecond {
-		return nil, fmt.Errorf("pglock: a pool has 0 waiters and sessions or more, and a heartbeat of a millisecond or more (have %d, %d, %v)",
+		return nil, fmt.Errorf("pglock: WithMaxWaiters and WithMaxSessions must be 0 or more, and WithHeartbeat a millisecond or more (have %d, %d, %v)",
 			c.maxWaiters, c.maxSessions, c.heartbeat)
 	}
 	life, end := context.WithCancel(context.Background())

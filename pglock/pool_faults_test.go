@@ -303,7 +303,7 @@ func TestPoolNewcomersDoNotOvertake(t *testing.T) {
 		select {
 		case err := <-got:
 			if overtaken > 1 || err != nil {
-				t.Errorf("who came first was overtaken %d times: %v", overtaken, err)
+				t.Errorf("the first waiter was overtaken %d times: %v", overtaken, err)
 			}
 			return
 		default:

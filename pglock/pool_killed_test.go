@@ -88,7 +88,7 @@ func TestPoolWaiterSurvivesKill(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		run(t, other, "SELECT pg_advisory_unlock($1)", int64(pglock.KeyOf(target)))
 		if err := <-got; err != nil {
-			t.Errorf("who waited: %v", err)
+			t.Errorf("the waiter: %v", err)
 		}
 	})
 }

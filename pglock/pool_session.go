@@ -314,7 +314,7 @@ func (b batcher) giveBack() bool {
 		return false
 	}
 	if err := b.s.close(b.turn); err != nil {
-		b.log.Warn("pglock: closing an idle session", "err", err)
+		b.log.Warn("pglock: an idle session could not be closed in good order", "err", err)
 	}
 	return true
 }

@@ -194,7 +194,7 @@ func TestPoolClose(t *testing.T) {
 			t.Errorf("with a lock held: got %v, want the deadline", err)
 		}
 		if err := <-waiter; err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
-			t.Errorf("who waited: got %v, want that the pool is closed", err)
+			t.Errorf("the waiter: got %v, want that the pool is closed", err)
 		}
 		if err := held.Err(); !errors.Is(err, swanlock.ErrReleased) {
 			t.Errorf("the lock that was held: got %v, want ErrReleased", err)

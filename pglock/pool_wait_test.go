@@ -106,7 +106,7 @@ func TestPoolLeaverWakesTheNext(t *testing.T) {
 		next := waitsFor(t, o, shortly(t), p, target)
 		cancel()
 		if out := <-leaver; out.err == nil {
-			t.Error("who left got the lock")
+			t.Error("the waiter that left got the lock")
 		}
 		must(t, held.Release(bg))
 		must(t, (<-next).get(t).Release(bg))
@@ -140,7 +140,7 @@ func TestPoolCloseLeavesNoTicket(t *testing.T) {
 			got := waitsFor(t, o, bg, p, target)
 			must(t, p.Close(bg))
 			if out := <-got; out.err == nil {
-				t.Error("who waited got the lock")
+				t.Error("the waiter got the lock")
 			}
 			if n := o.tickets(target); n != 0 {
 				t.Fatalf("got %d tickets after Close, want none", n)

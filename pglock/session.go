@@ -156,7 +156,7 @@ func (a *access) acquire(ctx context.Context, target string, opts []swanlock.Opt
 		return nil, err
 	}
 	if a.heartbeat != 0 && a.heartbeat < time.Millisecond {
-		return nil, fmt.Errorf("pglock: acquire %s: the heartbeat is a millisecond or more (have %v)", quote(target), a.heartbeat)
+		return nil, fmt.Errorf("pglock: acquire %s: WithHeartbeat must be a millisecond or more (have %v)", quote(target), a.heartbeat)
 	}
 	how := a.tryAcquire
 	if wait {

@@ -148,7 +148,7 @@ func (a *access) leave(ctx context.Context, t *ticket) {
 	}
 	err := turn{a, t.led}.soon(ctx, func(tn turn) error { return tn.drop(t) })
 	if err != nil && !errors.Is(err, errLeft) {
-		a.log.Warn("pglock: the place in line was given up with the session", "err", err)
+		a.log.Warn("pglock: the session was destroyed, to give up its place in line", "err", err)
 	}
 }
 

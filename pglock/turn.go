@@ -251,7 +251,7 @@ func (tn turn) destroy(cause error) {
 		tn.led.abandon(tn.sql(), fmt.Errorf("%w: %w", cause, err))
 		return
 	case errors.Is(err, ErrBusy):
-		tn.log.Error("pglock: the connection is in use and could not be closed: its locks live until it is", "cause", cause)
+		tn.log.Error("pglock: the connection is in use and could not be closed: its locks live until it is closed", "cause", cause)
 	}
 	tn.led.lose(cause)
 	if !confirmed.Load() && tn.endElsewhere != nil {
@@ -286,7 +286,7 @@ const (
 )
 
 // errLeft says that a caller stopped waiting for a call that goes on.
-var errLeft = errors.New("what was begun is finished in the background")
+var errLeft = errors.New("the call is finished in the background")
 
 // run calls f with the turn, in a goroutine that gives the turn afterwards, and
 // returns the error of f. It waits until ctx ends or the server is silent, and for

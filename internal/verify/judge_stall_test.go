@@ -132,7 +132,7 @@ var soundStalls = []sane{
 	{"a hold had been granted too late, and was given back", func(s *story) {
 		s.earlier(*s.row(s.hold(mutex, 200, 300)), "expired")
 	}},
-	{"who came second is served before a pool that has to open a session", func(s *story) {
+	{"the second to come is served before a pool that has to open a session", func(s *story) {
 		a, b := s.hold(mutex, 1700, 1800), s.hold(mutex, 1500, 1600)
 		a.Acquire.Call, b.Acquire.Call, a.Single = 100*ms, 800*ms, false
 		a.Fence, b.Fence = 2, 1

@@ -179,7 +179,7 @@ var planted = []plant{
 		h := s.hold(mutex, 100, 0)
 		h.Outcome, h.Release = Already, Span{}
 	}},
-	{"who came second is served first", KindLine, func(s *story) {
+	{"the second to come is served first", KindLine, func(s *story) {
 		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
 		a.Acquire.Call, b.Acquire.Call = 100*ms, 400*ms
 		a.Fence, b.Fence = 2, 1
@@ -329,13 +329,13 @@ var sound = []sane{
 		s.fault(Fault{Kind: FaultCut, Detail: detailHalfOpen, Label: h.Label}, 110, 3000)
 		s.seen(h, 3000+900+margin.Milliseconds())
 	}},
-	{"who came second is served first after a fault", func(s *story) {
+	{"the second to come is served first after a fault", func(s *story) {
 		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
 		a.Acquire.Call, b.Acquire.Call = 100*ms, 400*ms
 		a.Fence, b.Fence = 2, 1
 		s.fault(Fault{Kind: FaultTerminate, Label: a.Label}, 500, 501)
 	}},
-	{"who came second is served first after a fault of the pool's session with the ticket", func(s *story) {
+	{"the second to come is served first after a fault of the pool's session with the ticket", func(s *story) {
 		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
 		a.Acquire.Call, b.Acquire.Call = 100*ms, 400*ms
 		a.Fence, b.Fence, a.Single = 2, 1, false
@@ -351,7 +351,7 @@ var sound = []sane{
 		s.row(s.reader(150, 250))
 		s.row(s.hold(shared, 400, 500))
 	}},
-	{"who came second found the lock free before the first in line had taken it", func(s *story) {
+	{"the second to come found the lock free before the first in line had taken it", func(s *story) {
 		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
 		a.Acquire.Call, b.Acquire.Call = 100*ms, 900*ms
 		a.Fence, b.Fence = 2, 1
