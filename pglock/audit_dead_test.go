@@ -114,8 +114,9 @@ func TestAuditClosesDeadRows(t *testing.T) {
 	})
 }
 
-// TestAuditClosingDeadRowsIsSlow: what takes too long costs the call alone. Its
-// caller leaves with its context, and the lock is given back in the background.
+// TestAuditClosingDeadRowsIsSlow: if the rows take too long to close, only that call
+// fails. Its caller leaves when its context ends, and the lock is given back in the
+// background.
 func TestAuditClosingDeadRowsIsSlow(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		dbname := newDatabase(t)
@@ -239,8 +240,8 @@ func TestAuditClosesDeadRowsAfterWait(t *testing.T) {
 	})
 }
 
-// TestAuditRowHasBackendStart: the row has the very backend's start, and no other
-// backend is granted anything in its name.
+// TestAuditRowHasBackendStart: the row has the start of the backend that has the lock,
+// and another backend that answers is granted nothing.
 func TestAuditRowHasBackendStart(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)

@@ -21,9 +21,9 @@ func waiters(t *testing.T, driver string) map[string]swanlock.Locker {
 	return all
 }
 
-// TestLinesApart: targets whose keys are alike in 32 bits, as 117 pairs of a million
-// are, have a line each: a free one is had at once while somebody waits for the other,
-// by the holder of that one too.
+// TestLinesApart: targets whose keys are alike in 32 bits, as 117 pairs among a million
+// are, have a line each. While a caller waits for one of the two, the other, which is
+// free, is granted at once, also to the holder of the first.
 func TestLinesApart(t *testing.T) {
 	const held, free = "tenant-82771", "tenant-134384" // alike in the 32 bits that were the hash once
 	fold := func(target string) int32 { k := pglock.KeyOf(target); return int32(k ^ k>>32) }

@@ -22,8 +22,8 @@ func (o observer) numbers(target string) []int {
 		ORDER BY 1`, pglock.TicketSpace(target))
 }
 
-// A line that was empty begins anywhere, so that a number of the one before is
-// not taken for one of this.
+// A line that was empty starts at a random number, so that a number of the line before
+// is not mistaken for one of this line.
 func TestLineBeginsAnywhere(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
@@ -214,8 +214,8 @@ func TestPoolFirstWaiterAlone(t *testing.T) {
 	})
 }
 
-// A pool that has places on two sessions, and hears of them in another order than
-// they were taken, gives none twice: a session does not see its own.
+// A pool that takes tickets on two sessions, and gets the answers in another order, takes
+// no number twice: a session cannot find its own tickets by trying.
 func TestPoolLineOfTwoSessions(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p, target := observe(t), newPool(t, openDB(t, driver), pglock.WithMaxWaiters(0)), newTarget(t)
@@ -289,7 +289,7 @@ func TestPoolOneWaiterHasASession(t *testing.T) {
 	})
 }
 
-// A pool with one connection keeps it for everybody while somebody waits.
+// A pool with one connection goes on using it for all callers while one waits.
 func TestPoolOfOneConnectionWaits(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		db := openDB(t, driver)
@@ -317,8 +317,8 @@ var queries = map[string]string{"TryAcquire": db.TryAcquire, "TryAcquireWith": d
 	"Refresh": db.Refresh, "RefreshAudited": db.RefreshAudited, "Release": db.Release, "ReleaseWith": db.ReleaseWith,
 	"ReleaseAudited": db.ReleaseAudited, "Turn": db.Turn, "TakeNext": db.TakeNext, "Batch": db.Batch, "Heartbeat": db.Heartbeat}
 
-// A statement that is sent often is not planned each time: the server thinks of
-// a plan for all values, after five.
+// A statement that is sent often is not planned each time: after five executions the
+// server keeps one plan for all values.
 func TestPlans(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)

@@ -71,7 +71,7 @@ func TestLineWaitsAlone(t *testing.T) {
 	})
 }
 
-// TestLineDropFails: a place that cannot be given up goes with its session.
+// TestLineDropFails: if a ticket cannot be given up, its session is destroyed.
 func TestLineDropFails(t *testing.T) {
 	o, target := observe(t), newTarget(t)
 	holder, _ := newSession(t, "pgx")
@@ -87,8 +87,8 @@ func TestLineDropFails(t *testing.T) {
 	must(t, held.Release(bg))
 }
 
-// TestLineFenceFails: a wait that was served but cannot have its fence holds
-// nothing, neither once nor twice, and the session lives.
+// TestLineFenceFails: a waiter that was granted the lock, but cannot get its fence,
+// leaves the lock held neither once nor twice, and the session lives.
 func TestLineFenceFails(t *testing.T) {
 	o, target := observe(t), newTarget(t)
 	holder, _ := newSession(t, "pgx")

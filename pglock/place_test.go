@@ -54,9 +54,9 @@ func TestLineWaiterCutOff(t *testing.T) {
 	})
 }
 
-// TestPlaceLease: the lease of a place in line is put back when the waiter leaves,
-// and when the lock that it got is released; a transaction of the caller's keeps
-// what it has set.
+// TestPlaceLease: the settings are put back when a waiter with a lease leaves, and when
+// the lock that it got is released. In a transaction of the caller's, the caller's own
+// settings stay.
 func TestPlaceLease(t *testing.T) {
 	const setting = "idle_session_timeout"
 	show := func(t *testing.T, conn *sql.Conn) string { t.Helper(); return one[string](t, conn, "SHOW "+setting) }
@@ -108,8 +108,8 @@ func TestPlaceLease(t *testing.T) {
 	})
 }
 
-// TestLineOfClosedConnectionEnds: a place that was left on a connection in the
-// *sql.DB's pool, where it idles, goes with its lease, which one without a TTL has too.
+// TestLineOfClosedConnectionEnds: a place that was left on an idle connection of the
+// *sql.DB ends with its lease, which a waiter without a TTL has too.
 func TestLineOfClosedConnectionEnds(t *testing.T) {
 	for name, opts := range map[string][]swanlock.Option{"TTL": {swanlock.WithTTL(time.Second)}, "no TTL": nil} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); lineOfClosedConnectionEnds(t, opts) })
@@ -210,8 +210,7 @@ func TestWaitsInTheLog(t *testing.T) {
 	})
 }
 
-// TestWaitOfAShortDeadlockTimeout: the wait is shorter than what makes the server look
-// for a deadlock.
+// TestWaitOfAShortDeadlockTimeout: the wait ends before the server looks for a deadlock.
 func TestWaitOfAShortDeadlockTimeout(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		srv, target := ownServer(t, pgserver.WithSetting("deadlock_timeout", "200ms"), pgserver.WithSetting("log_lock_waits", "on")), newTarget(t)
@@ -232,7 +231,7 @@ func TestWaitOfAShortDeadlockTimeout(t *testing.T) {
 	})
 }
 
-// TestAcquiredAtIsNoLaterThanTheGrant: also of a wait whose answer is late.
+// TestAcquiredAtIsNoLaterThanTheGrant: that also holds for a wait whose answer is late.
 func TestAcquiredAtIsNoLaterThanTheGrant(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for name, waiter := range map[string]func(t *testing.T, db *sql.DB) swanlock.Locker{

@@ -90,7 +90,7 @@ func TestPoolWaiterTakesTheLastConnection(t *testing.T) {
 	<-done
 }
 
-// Locks that were waited for use up the sessions.
+// Locks that were granted after a wait fill the sessions.
 func TestPoolWaitersUseUpTheSessions(t *testing.T) {
 	o := openDB(t, "pgx")
 	other := connOf(t, o)
@@ -163,8 +163,7 @@ func TestPoolLongerTTLOnOneConnection(t *testing.T) {
 	a.Release(bg)
 }
 
-// A driver that panics, in a goroutine that recovers: what do the others of
-// its batch get?
+// A panicky connector is of a driver that panics when it is armed.
 type panicky struct {
 	driver.Connector
 	armed *atomic.Bool

@@ -93,7 +93,7 @@ func TestPoolWaiterSurvivesKill(t *testing.T) {
 	})
 }
 
-// A *sql.DB whose idle connection was killed a moment ago.
+// A *sql.DB whose idle connection has just been killed.
 func TestPoolOpenOnAKilledConnection(t *testing.T) {
 	eachDriver(t, func(t *testing.T, drv string) {
 		o := observe(t)

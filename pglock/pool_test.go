@@ -99,8 +99,8 @@ func TestPoolSharesRoundTrips(t *testing.T) {
 	})
 }
 
-// When a session dies, each of its locks is told within a heartbeat, no other is,
-// nothing is taken again, and the next acquire gets another session.
+// When a session dies, the Done of each of its locks is closed within a heartbeat, and
+// of no other lock. No lock is taken again, and the next acquire gets another session.
 func TestPoolSessionKilled(t *testing.T) {
 	const heartbeat = 500 * time.Millisecond
 	eachDriver(t, func(t *testing.T, driver string) {
@@ -274,8 +274,8 @@ func TestPoolWaitersInOrder(t *testing.T) {
 	})
 }
 
-// Readers of a pool share a lock without end to neither each other nor a writer
-// elsewhere.
+// Readers that come again and again keep neither each other nor a writer elsewhere from
+// the lock.
 func TestPoolReadersLetAWriterIn(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		p := newPool(t, openDB(t, driver))
@@ -309,7 +309,7 @@ func TestPoolReadersLetAWriterIn(t *testing.T) {
 	})
 }
 
-// A TTL that nobody refreshes ends on the server too, though the session lives.
+// A lock whose TTL is not refreshed is unlocked on the server, though the session lives.
 func TestPoolFreesWhatExpired(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)

@@ -24,7 +24,7 @@ func TestPoolHearsOfWhatExpired(t *testing.T) {
 	})
 }
 
-// A lock whose handle nobody has any more is released: the session is the pool's.
+// A lock whose handle was dropped is released, since the pool may use its session.
 func TestPoolDropped(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
@@ -37,8 +37,8 @@ func TestPoolDropped(t *testing.T) {
 	})
 }
 
-// A connection that somebody gave back to the *sql.DB with a lock on it is freed
-// of it before it is used.
+// A lock on a connection that was given back to the *sql.DB is unlocked before the pool
+// uses the connection.
 func TestPoolSettlesWhatItFinds(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target, db := observe(t), newTarget(t), openDB(t, driver)
@@ -113,7 +113,7 @@ func TestPoolLeaverWakesTheNext(t *testing.T) {
 	})
 }
 
-// A waiter whose ticket went with its session takes another.
+// A waiter whose ticket was lost with its session takes another.
 func TestPoolTicketGoesWithItsSession(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p, target := observe(t), newPool(t, openDB(t, driver), pglock.WithHeartbeat(100*time.Millisecond)), newTarget(t)

@@ -57,7 +57,7 @@ func TestScriptedSettings(t *testing.T) {
 	})
 }
 
-// What ends a lock otherwise puts the settings back too.
+// The settings are also put back when a lock ends in another way than by Release.
 func TestScriptedSettingsAfterALoss(t *testing.T) {
 	for name, lose := range map[string]func(s *scripted, lock swanlock.DistributedLock){
 		"refresh": func(s *scripted, lock swanlock.DistributedLock) {
@@ -175,8 +175,8 @@ func TestScriptedShortestTTLEndsAll(t *testing.T) {
 	})
 }
 
-// Whatever is answered restarts the server's count, and with the shortest lock
-// goes its TTL.
+// Every statement that is answered restarts the lease on the server. When the lock with
+// the shortest TTL is released, the lease gets longer.
 func TestScriptedSessionLease(t *testing.T) {
 	inTime(t, func(s *scripted) {
 		long := s.take("long", swanlock.WithTTL(time.Hour))
@@ -227,7 +227,7 @@ func TestScriptedExpiredIsUnlocked(t *testing.T) {
 	})
 }
 
-// The audit knows why.
+// The audit's row says why the lock ended.
 func TestScriptedExpiredInTheAudit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScripted(t, "audited")
@@ -241,7 +241,7 @@ func TestScriptedExpiredInTheAudit(t *testing.T) {
 	})
 }
 
-// What is granted too late is given back: the caller has gone, or its lease has.
+// A lock that is granted after its context or its lease has ended is given back.
 func TestScriptedLateGrant(t *testing.T) {
 	inTime(t, func(s *scripted) {
 		gone := errors.New("the caller has gone")

@@ -293,7 +293,7 @@ func (w *stormWorker) holdsNothing(after string) bool {
 	}
 }
 
-// badContext ends at some bad moment, or not at all.
+// badContext returns a context that ends at a random time, or not at all.
 func badContext() (context.Context, context.CancelFunc) {
 	switch rand.IntN(5) {
 	case 0:
