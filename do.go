@@ -8,16 +8,17 @@ import (
 // Do waits for target, runs f while it is held, and releases it.
 //
 // The context that f gets is WithLock's. It ends when the lock is lost, and
-// context.Cause then returns the loss; f should stop at once. It also ends, with
-// ErrReleased as the cause, if f releases the lock itself, and when f has ended.
-// Then the lock is released in every case: when f returns, panics, or calls
-// runtime.Goexit. Do returns the errors of f and of the release, joined if there
-// are two (errors.Is finds either). An error that matches ErrLost says that f may
-// have run, for a while, without the lock.
+// context.Cause then returns the loss; f should stop at once. It also ends,
+// with ErrReleased as the cause, if f releases the lock itself, and when f has
+// ended. Then the lock is released in every case: when f returns, panics, or
+// calls runtime.Goexit. Do returns the errors of f and of the release, joined
+// if there are two (errors.Is finds either). An error that matches ErrLost says
+// that f may have run, for a while, without the lock.
 //
-// The context tells f that the lock has ended. Before a step that must not be cut
-// short, f should look at held.Deadline, which says until when the lock is held for
-// certain. It is not the deadline of the context, since each refresh moves it on.
+// The context tells f that the lock has ended. Before a step that must not be
+// cut short, f should look at held.Deadline, which says until when the lock is
+// held for certain. It is not the deadline of the context, since each refresh
+// moves it on.
 func Do(ctx context.Context, l Locker, target string, f func(ctx context.Context, held DistributedLock) error, opts ...Option) (err error) {
 	held, err := l.Acquire(ctx, target, opts...)
 	if err != nil {
@@ -37,16 +38,17 @@ func Do(ctx context.Context, l Locker, target string, f func(ctx context.Context
 }
 
 // WithLock returns a copy of ctx that ends as soon as held is no longer held.
-// Its cause is then what held.Err returns: ErrReleased, or an error that matches
-// ErrLost and says how the lock was lost. The copy also ends when ctx ends, with the
-// cause of ctx, and at once if held is over already.
+// Its cause is then what held.Err returns: ErrReleased, or an error that
+// matches ErrLost and says how the lock was lost. The copy also ends when ctx
+// ends, with the cause of ctx, and at once if held is over already.
 //
-// WithLock is for work that does not fit into a function for Do, such as a server that
-// runs for as long as its process leads. The lock is not released when ctx ends:
-// the caller must do that, after what the lock guarded has stopped. The cancel
-// function ends the context alone. Call it when the work is done, even if the
-// lock is held for longer: until then, or until ctx ends, a goroutine waits for
-// held.Done. Once cancel has returned, WithLock does not use held any more.
+// WithLock is for work that does not fit into a function for Do, such as a
+// server that runs for as long as its process leads. The lock is not released
+// when ctx ends: the caller must do that, after what the lock guarded has
+// stopped. The cancel function ends the context alone. Call it when the work is
+// done, even if the lock is held for longer: until then, or until ctx ends, a
+// goroutine waits for held.Done. Once cancel has returned, WithLock does not
+// use held any more.
 func WithLock(ctx context.Context, held DistributedLock) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	select {

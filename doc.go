@@ -17,7 +17,8 @@
 // it was not refreshed for that long. Then Done is closed, and Err says why.
 //
 // No lock can stop a holder that was paused for longer than its TTL from going
-// on, for a short time, before it finds out. Err looks at the clock, so a holder
-// that calls it before each step shortens that time. Only a fence, checked by the
-// storage that is written to, closes the gap. See https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html
+// on, for a short time, before it finds out. Err looks at the clock, so a
+// holder that calls it before each step shortens that time. Only a fence,
+// checked by the storage that is written to, closes the gap. See
+// https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html
 package swanlock

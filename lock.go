@@ -14,9 +14,9 @@ var (
 	// for it was cut short; then the error matches context.Cause(ctx) too.
 	// The caller holds nothing.
 	//
-	// So a caller looks at its own context first. Otherwise a job that is skipped
-	// when another host does it would be skipped at a shutdown too, as if it
-	// were done:
+	// So a caller looks at its own context first. Otherwise a job that is
+	// skipped when another host does it would be skipped at a shutdown too, as
+	// if it were done:
 	//
 	//	held, err := locker.TryAcquire(ctx, target)
 	//	switch {
@@ -65,16 +65,16 @@ type DistributedLock interface {
 	Info() Info
 
 	// Refresh proves that the lock is still held and restarts its TTL. It
-	// returns nil only if it has done both. After a loss it returns an error that
-	// matches ErrLost, after Release one that matches ErrReleased. Any other
-	// error leaves the lock as it was: held, with its old deadline; if ctx has
-	// ended, it matches context.Cause(ctx).
+	// returns nil only if it has done both. After a loss it returns an error
+	// that matches ErrLost, after Release one that matches ErrReleased. Any
+	// other error leaves the lock as it was: held, with its old deadline; if
+	// ctx has ended, it matches context.Cause(ctx).
 	Refresh(ctx context.Context) error
 
 	// Release frees the lock, also when ctx has ended. If the lock was lost
 	// before, or if it is not certain that it was held until now, the first
-	// call's error matches ErrLost, as does that of Err from then on; the lock is
-	// free even then. Any later call returns nil.
+	// call's error matches ErrLost, as does that of Err from then on; the lock
+	// is free even then. Any later call returns nil.
 	Release(ctx context.Context) error
 
 	// Done returns a channel that is closed once the lock is no longer held: by
@@ -87,12 +87,13 @@ type DistributedLock interface {
 	Err() error
 
 	// Deadline returns when the holder must have stopped what the lock guards,
-	// unless the lock is refreshed before. ok is false if there is no such time, as
-	// without a TTL. The deadline is by this machine's clock, and never later than
-	// the time at which the lock is free for others, since it counts from before the
-	// last refresh was sent. Each refresh moves it on, also one in the background.
-	// The lock may be lost sooner, for another reason than its TTL; once it is no
-	// longer held, its deadline means nothing.
+	// unless the lock is refreshed before. ok is false if there is no such
+	// time, as without a TTL. The deadline is by this machine's clock, and
+	// never later than the time at which the lock is free for others, since it
+	// counts from before the last refresh was sent. Each refresh moves it on,
+	// also one in the background. The lock may be lost sooner, for another
+	// reason than its TTL; once it is no longer held, its deadline means
+	// nothing.
 	Deadline() (deadline time.Time, ok bool)
 }
 
@@ -112,6 +113,7 @@ type Locker interface {
 
 	// Acquire waits for the lock until ctx ends. The error then matches both
 	// ErrNotAcquired and context.Cause(ctx). A target that this very session
-	// holds is refused at once with ErrAlreadyHeld, since the wait would never end.
+	// holds is refused at once with ErrAlreadyHeld, since the wait would never
+	// end.
 	Acquire(ctx context.Context, target string, opts ...Option) (DistributedLock, error)
 }

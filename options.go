@@ -24,8 +24,8 @@ type Options struct {
 }
 
 // WithTTL makes the lock end by itself when it was not refreshed for ttl, so
-// that a holder that hangs, or that the network cut off, does not keep it.
-// It is a millisecond or more; fractions of one count on the holder's side only.
+// that a holder that hangs, or that the network cut off, does not keep it. It
+// is a millisecond or more; fractions of one count on the holder's side only.
 func WithTTL(ttl time.Duration) Option { return func(o *Options) { o.TTL = ttl } }
 
 // WithOwner names the holder, for Info and the audit. The default is host/pid.

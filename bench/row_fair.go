@@ -76,7 +76,8 @@ func fairRow(h *harness) {
 	}
 }
 
-// A contest is a contender of the race: several goroutines that want its one lock.
+// A contest is a contender of the race: several goroutines that want its one
+// lock.
 type contest struct {
 	name      string
 	acquirers []acquirer

@@ -33,8 +33,8 @@ type AheadRow struct {
 	Lowest int32
 }
 
-// Finds the ticket ahead: the highest number below the ticket, or 0. lowest is the
-// lowest number of all.
+// Finds the ticket ahead: the highest number below the ticket, or 0. lowest is
+// the lowest number of all.
 func (q *Queries) Ahead(ctx context.Context, arg AheadParams) (AheadRow, error) {
 	row := q.db.QueryRowContext(ctx, Ahead, arg.Ticket, arg.Hash)
 	var i AheadRow
@@ -72,8 +72,8 @@ type DropTicketRow struct {
 	Dropped bool
 }
 
-// Gives up a ticket. If this runs on another backend than pid, which has the ticket, it
-// ends that one, which cannot be reached any more.
+// Gives up a ticket. If this runs on another backend than pid, which has the
+// ticket, it ends that one, which cannot be reached any more.
 func (q *Queries) DropTicket(ctx context.Context, arg DropTicketParams) (DropTicketRow, error) {
 	row := q.db.QueryRowContext(ctx, DropTicket, arg.Pid, arg.Ticket, arg.Hash)
 	var i DropTicketRow
@@ -127,12 +127,12 @@ type PrepareWaitRow struct {
 	Lease             string
 }
 
-// Returns what a waiter must know of its session: its transaction, how long the server
-// lets a wait last before it looks for a deadlock (deadlock_ms), and the settings of the
-// lease. It then sets those that are not ”, and sets says so, but only on the backend
-// pid, and only if its transaction is not xact, that of an earlier call. So it sets
-// nothing in a transaction of the caller's, whose rollback would take the settings back,
-// or whose SET LOCAL they would replace.
+// Returns what a waiter must know of its session: its transaction, how long the
+// server lets a wait last before it looks for a deadlock (deadlock_ms), and the
+// settings of the lease. It then sets those that are not ”, and sets says so,
+// but only on the backend pid, and only if its transaction is not xact, that of
+// an earlier call. So it sets nothing in a transaction of the caller's, whose
+// rollback would take the settings back, or whose SET LOCAL they would replace.
 func (q *Queries) PrepareWait(ctx context.Context, arg PrepareWaitParams) (PrepareWaitRow, error) {
 	row := q.db.QueryRowContext(ctx, PrepareWait,
 		arg.SetIdle,
@@ -198,11 +198,12 @@ type TakeNextRow struct {
 	Ticket int32
 }
 
-// TakeTicket for a caller that has joined this line just before, and knows a number of
-// it, hint. It tries the numbers from hint on: the highest that is taken is the highest
-// of all, unless more than eight numbers in a row were given up since. own says that
-// hint is still this session's own ticket, which the session cannot see by trying.
-// ticket is also 0 if no number was found taken.
+// TakeTicket for a caller that has joined this line just before, and knows a
+// number of it, hint. It tries the numbers from hint on: the highest that is
+// taken is the highest of all, unless more than eight numbers in a row were
+// given up since. own says that hint is still this session's own ticket, which
+// the session cannot see by trying. ticket is also 0 if no number was found
+// taken.
 func (q *Queries) TakeNext(ctx context.Context, arg TakeNextParams) (TakeNextRow, error) {
 	row := q.db.QueryRowContext(ctx, TakeNext, arg.Hint, arg.Own, arg.Hash)
 	var i TakeNextRow
@@ -273,37 +274,41 @@ type TakeTicketRow struct {
 	Lowest int32
 }
 
-// The line in which callers on all hosts wait for a lock, first come, first served. It is
-// a queue lock like CLH's: each waiter waits for its predecessor's lock.
+// The line in which callers on all hosts wait for a lock, first come, first
+// served. It is a queue lock like CLH's: each waiter waits for its
+// predecessor's lock.
 //
-// A place in the line is a ticket: an exclusive advisory lock in the space of two
-// integers. Of their 64 bits the upper 46 are those of the target's key, and the lower
-// 18 are a number above those of all live tickets. hash is the 64 bits with zeros for
-// the number. class is the first integer, and slot the second, again with zeros for the
-// number. Two targets with the same hash share a line, and their waiters wait for each
-// other: among n targets there are n²/2^47 such pairs (0.007 among a million).
+// A place in the line is a ticket: an exclusive advisory lock in the space of
+// two integers. Of their 64 bits the upper 46 are those of the target's key,
+// and the lower 18 are a number above those of all live tickets. hash is the 64
+// bits with zeros for the number. class is the first integer, and slot the
+// second, again with zeros for the number. Two targets with the same hash share
+// a line, and their waiters wait for each other: among n targets there are
+// n²/2^47 such pairs (0.007 among a million).
 //
-// A ticket ends with its session. A number below that of a live ticket is never given
-// again, so a ticket that is first stays first. With each ticket the session takes a
-// share of the number 0. By that a newcomer sees at once, without a look at pg_locks,
-// whether there is a line: if there is none, it can lock the number 0 exclusively. Only
-// a session that has done so starts a line. It starts at a random number in the lower
-// half, so that numbers remembered from an earlier line are not mistaken for this one's.
-// So a line that is never empty has room for at least 131,000 tickets, one after the
-// other. When the numbers have run out, a newcomer gets no ticket, and tries again from
-// time to time, until all tickets are gone and a new line can start.
+// A ticket ends with its session. A number below that of a live ticket is never
+// given again, so a ticket that is first stays first. With each ticket the
+// session takes a share of the number 0. By that a newcomer sees at once,
+// without a look at pg_locks, whether there is a line: if there is none, it can
+// lock the number 0 exclusively. Only a session that has done so starts a line.
+// It starts at a random number in the lower half, so that numbers remembered
+// from an earlier line are not mistaken for this one's. So a line that is never
+// empty has room for at least 131,000 tickets, one after the other. When the
+// numbers have run out, a newcomer gets no ticket, and tries again from time to
+// time, until all tickets are gone and a new line can start.
 //
-// A look at pg_locks blocks all other lockers meanwhile. So a waiter that knows between
-// which numbers the live tickets are tries each number instead, which takes 0.25 µs: a
-// number that cannot be share-locked is taken.
-// Takes a ticket. ticket is the first number of a new line, if there is none, or
-// otherwise the number after the highest, or one of the next three if others take
-// theirs at the same time. It is 0 if all of these were taken, and -1 if the numbers
-// have run out. own says that the session is in this line already: then its own shares
-// would not keep it from locking the number 0 exclusively. lowest is the lowest live
-// number before, or 0 if there was none. The setting swanlock.waits marks the
-// transaction: see Turn. alone is true if the session has the number 0 exclusively,
-// false if it has a share, and null if it has neither.
+// A look at pg_locks blocks all other lockers meanwhile. So a waiter that knows
+// between which numbers the live tickets are tries each number instead, which
+// takes 0.25 µs: a number that cannot be share-locked is taken.
+// Takes a ticket. ticket is the first number of a new line, if there is none,
+// or otherwise the number after the highest, or one of the next three if others
+// take theirs at the same time. It is 0 if all of these were taken, and -1 if
+// the numbers have run out. own says that the session is in this line already:
+// then its own shares would not keep it from locking the number 0 exclusively.
+// lowest is the lowest live number before, or 0 if there was none. The setting
+// swanlock.waits marks the transaction: see Turn. alone is true if the session
+// has the number 0 exclusively, false if it has a share, and null if it has
+// neither.
 func (q *Queries) TakeTicket(ctx context.Context, arg TakeTicketParams) (TakeTicketRow, error) {
 	row := q.db.QueryRowContext(ctx, TakeTicket, arg.Own, arg.Hash)
 	var i TakeTicketRow
@@ -373,8 +378,9 @@ type TurnRow struct {
 	Answer int64
 }
 
-// Waits until the ticket ahead is gone and then, if no other ticket is ahead, for the
-// lock; both together for slice at most (milliseconds). The answer is one of
+// Waits until the ticket ahead is gone and then, if no other ticket is ahead,
+// for the lock; both together for slice at most (milliseconds). The answer is
+// one of
 //
 //	 0: the lock was taken
 //	-1: not yet
@@ -383,11 +389,11 @@ type TurnRow struct {
 //	the number of the ticket that is ahead now, found by trying the numbers from
 //	lowest on, if lowest is not 0
 //
-// It does not wait, but only looks, if slice is ”, or inside a transaction of the
-// caller's, which a wait that times out would abort: such a transaction has the
-// setting swanlock.waits, which TakeTicket has set in it. mine says that the ticket is
-// this session's: it is given up when the lock is taken. CASE and COALESCE fix the order
-// of the calls.
+// It does not wait, but only looks, if slice is ”, or inside a transaction of
+// the caller's, which a wait that times out would abort: such a transaction has
+// the setting swanlock.waits, which TakeTicket has set in it. mine says that
+// the ticket is this session's: it is given up when the lock is taken. CASE and
+// COALESCE fix the order of the calls.
 func (q *Queries) Turn(ctx context.Context, arg TurnParams) (TurnRow, error) {
 	row := q.db.QueryRowContext(ctx, Turn,
 		arg.Ahead,
@@ -432,9 +438,9 @@ type UndoTicketParams struct {
 	Known  string
 }
 
-// Gives up what a TakeTicket or TakeNext that failed may have taken: every ticket of
-// this session and hash except those that are known, and the number 0 except for one
-// share for each known ticket, of which there are shares.
+// Gives up what a TakeTicket or TakeNext that failed may have taken: every
+// ticket of this session and hash except those that are known, and the number 0
+// except for one share for each known ticket, of which there are shares.
 func (q *Queries) UndoTicket(ctx context.Context, arg UndoTicketParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, UndoTicket, arg.Shares, arg.Hash, arg.Known)
 	var undone int64

@@ -30,8 +30,8 @@ type AwaitedParams struct {
 	Below int64
 }
 
-// Says whether another session waits for the lock in the server's queue, or has a ticket
-// with a number lower than below.
+// Says whether another session waits for the lock in the server's queue, or has
+// a ticket with a number lower than below.
 func (q *Queries) Awaited(ctx context.Context, arg AwaitedParams) (bool, error) {
 	row := q.db.QueryRowContext(ctx, Awaited, arg.Key, arg.Hash, arg.Below)
 	var awaited bool
@@ -44,9 +44,9 @@ const Backend = `-- name: Backend :one
 SELECT pg_catalog.pg_backend_pid()::integer AS pid
 `
 
-// The statements of a pool's session, for many callers at once. The pool has the session
-// to itself, so no transaction is open. Each statement that changes something checks
-// first that the backend is still the same.
+// The statements of a pool's session, for many callers at once. The pool has
+// the session to itself, so no transaction is open. Each statement that changes
+// something checks first that the backend is still the same.
 func (q *Queries) Backend(ctx context.Context) (int32, error) {
 	row := q.db.QueryRowContext(ctx, Backend)
 	var pid int32
@@ -89,10 +89,11 @@ type BatchRow struct {
 	Acquired string
 }
 
-// Unlocks the keys of release, then tries to lock those of acquire, and answers with a
-// '1' or '0' for each, in order. lines has, for each try, the hash of the line that it
-// does not overtake, or 0: see TryAcquireWith. The second part reads the first one's row
-// before it locks anything, so that the unlocks come first.
+// Unlocks the keys of release, then tries to lock those of acquire, and answers
+// with a '1' or '0' for each, in order. lines has, for each try, the hash of
+// the line that it does not overtake, or 0: see TryAcquireWith. The second part
+// reads the first one's row before it locks anything, so that the unlocks come
+// first.
 func (q *Queries) Batch(ctx context.Context, arg BatchParams) (BatchRow, error) {
 	row := q.db.QueryRowContext(ctx, Batch,
 		arg.Pid,
@@ -116,7 +117,8 @@ type CancelBackendParams struct {
 	Started int64
 }
 
-// Cancels the statement of another of this client's sessions. See EndBackend for started.
+// Cancels the statement of another of this client's sessions. See EndBackend
+// for started.
 func (q *Queries) CancelBackend(ctx context.Context, arg CancelBackendParams) (bool, error) {
 	row := q.db.QueryRowContext(ctx, CancelBackend, arg.Pid, arg.Started)
 	var cancelled bool
@@ -246,11 +248,11 @@ type PoolOpenRow struct {
 	Lease             string
 }
 
-// Sets the session's lease and some other settings, and returns what must be known
-// before locks are taken on it. idle_ms is the lease that it had, perhaps its role's.
-// room is the number of locks for which the whole server has memory. deadlock_ms is as
-// in PrepareWait. The isolation is read committed, under which other sessions cannot
-// make the audit's rows fail.
+// Sets the session's lease and some other settings, and returns what must be
+// known before locks are taken on it. idle_ms is the lease that it had, perhaps
+// its role's. room is the number of locks for which the whole server has
+// memory. deadlock_ms is as in PrepareWait. The isolation is read committed,
+// under which other sessions cannot make the audit's rows fail.
 func (q *Queries) PoolOpen(ctx context.Context, lease string) (PoolOpenRow, error) {
 	row := q.db.QueryRowContext(ctx, PoolOpen, lease)
 	var i PoolOpenRow
@@ -298,8 +300,8 @@ type PoolShutRow struct {
 	Lease    string
 }
 
-// Puts back what PoolOpen has set: the lease and the isolation to the values given, and
-// the other settings to those that the connection began with.
+// Puts back what PoolOpen has set: the lease and the isolation to the values
+// given, and the other settings to those that the connection began with.
 func (q *Queries) PoolShut(ctx context.Context, arg PoolShutParams) (PoolShutRow, error) {
 	row := q.db.QueryRowContext(ctx, PoolShut,
 		arg.Pid,

@@ -52,9 +52,10 @@ func Pooled(reason string) Option { return func(c *config) { c.pooled = &reason 
 // came, and that a writer does not wait for readers that came after it.
 func Fair() Option { return func(c *config) { c.fair = true } }
 
-// ShortTTL sets the TTL of the locks that the suite lets expire; the default is a
-// second. It should be far longer than the backend's round trip, and than a delay by
-// the machine's scheduler. The whole run takes about twelve times that TTL.
+// ShortTTL sets the TTL of the locks that the suite lets expire; the default is
+// a second. It should be far longer than the backend's round trip, and than a
+// delay by the machine's scheduler. The whole run takes about twelve times that
+// TTL.
 func ShortTTL(d time.Duration) Option { return func(c *config) { c.ttl = d } }
 
 // Lose gives the suite a way to take a lock from its holder behind its back:

@@ -17,16 +17,18 @@ type space struct {
 	fence uint64                 // the last one given
 }
 
-// A line has one target's holders, and its waiters in the order in which they came.
+// A line has one target's holders, and its waiters in the order in which they
+// came.
 type line struct {
 	key     swanlock.Key
 	holders []*lock
 	waiters []*lock
 }
 
-// settle ends the holders whose TTL ran out, and grants the lock to the waiters that
-// are next. It must be called after each change of ln, with s.mu held, and never with
-// a line that s has dropped: a lock that is held or waits keeps its line there.
+// settle ends the holders whose TTL ran out, and grants the lock to the waiters
+// that are next. It must be called after each change of ln, with s.mu held, and
+// never with a line that s has dropped: a lock that is held or waits keeps its
+// line there.
 func (s *space) settle(ln *line) {
 	now := time.Now()
 	for _, k := range slices.Clone(ln.holders) {
@@ -126,8 +128,8 @@ func (k *lock) end(err error) {
 	close(k.done)
 }
 
-// tick is called by the timer. Refresh does not touch the timer, so a tick that finds
-// time left sets it again.
+// tick is called by the timer. Refresh does not touch the timer, so a tick that
+// finds time left sets it again.
 func (k *lock) tick() {
 	k.space.mu.Lock()
 	defer k.space.mu.Unlock()

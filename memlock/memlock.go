@@ -24,8 +24,8 @@ import (
 // server: "/lake/t1" and "lake//t1" are one.
 //
 // A Locker is like a pool: each of its locks has a session of its own, so that
-// a second acquire of a target waits, or fails with swanlock.ErrNotAcquired, also
-// one by the same caller. See Session for the other kind.
+// a second acquire of a target waits, or fails with swanlock.ErrNotAcquired,
+// also one by the same caller. See Session for the other kind.
 type Locker struct {
 	space *space
 	one   bool // a single session
@@ -92,7 +92,8 @@ func (l *Locker) acquire(ctx context.Context, target string, wait bool, opts []s
 		return nil, cutShort(ctx, target)
 	}
 
-	// A try joins the line too, and leaves it if the lock is not granted at once.
+	// A try joins the line too, and leaves it if the lock is not granted at
+	// once.
 	s := l.space
 	s.mu.Lock()
 	key := swanlock.KeyOf(target)

@@ -266,8 +266,9 @@ func TestTTL(t *testing.T) {
 	})
 }
 
-// Err, Refresh, Release and a rival's try look at the clock themselves: a caller that
-// wakes at the deadline, before the timer does, must see it all the same.
+// Err, Refresh, Release and a rival's try look at the clock themselves: a
+// caller that wakes at the deadline, before the timer does, must see it all the
+// same.
 func TestClockDecides(t *testing.T) {
 	asks := map[string]func(l *Locker, held swanlock.DistributedLock) error{
 		"Err":     func(_ *Locker, held swanlock.DistributedLock) error { return held.Err() },

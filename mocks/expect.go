@@ -107,8 +107,9 @@ func (e *ExpectedTryAcquire) Standby() *ExpectedTryAcquire { return e.answer(onS
 // (pglock.ErrFenceInTransaction).
 func (e *ExpectedTryAcquire) FenceInTransaction() *ExpectedTryAcquire { return e.answer(fenceTooOld) }
 
-// Fails answers with err. It is the server's error if err is an SQLState. Any other err
-// is one of the connection, which pglock then destroys. Nothing is granted.
+// Fails answers with err. It is the server's error if err is an SQLState. Any
+// other err is one of the connection, which pglock then destroys. Nothing is
+// granted.
 func (e *ExpectedTryAcquire) Fails(err error) *ExpectedTryAcquire {
 	e.s.pg.t.Helper()
 	e.s.fails(fails, err)
@@ -228,8 +229,8 @@ func (e *Expected) answer(o outcome) *Expected {
 // Lost says that the session does not hold the lock any more.
 func (e *Expected) Lost() *Expected { return e.answer(lost) }
 
-// ByAnotherBackend makes another backend answer than the one that granted the lock, as
-// behind a pooler in transaction mode (pglock.ErrPooler).
+// ByAnotherBackend makes another backend answer than the one that granted the
+// lock, as behind a pooler in transaction mode (pglock.ErrPooler).
 func (e *Expected) ByAnotherBackend() *Expected { return e.answer(otherBackend) }
 
 // Fails answers with err, and changes nothing. See ExpectedTryAcquire.Fails.

@@ -17,13 +17,13 @@ type session struct {
 	config config
 	held   map[pglock.Key]grant
 	ended  bool
-	// trouble is the last question about a key, if it went wrong: pglock may then
-	// ask more that is not in the script.
+	// trouble is the last question about a key, if it went wrong: pglock may
+	// then ask more that is not in the script.
 	trouble   map[pglock.Key]trouble
 	auditOwed bool // a release failed, or found an audited lock gone: its row is wrong
-	// turned is the step that a wait in line has used. pglock may take the lock a
-	// second time, for a fence or an audit's row; the session then has it twice,
-	// until the next unlock.
+	// turned is the step that a wait in line has used. pglock may take the lock
+	// a second time, for a fence or an audit's row; the session then has it
+	// twice, until the next unlock.
 	turned  map[pglock.Key]*step
 	stacked map[pglock.Key]bool
 
@@ -231,7 +231,8 @@ func (s *session) judge(q *question) {
 	}
 }
 
-// ownAccord reports whether pglock may ask q without an expectation in the script.
+// ownAccord reports whether pglock may ask q without an expectation in the
+// script.
 func (s *session) ownAccord(q *question) bool {
 	trouble := s.trouble[q.key()]
 	after := trouble.verb

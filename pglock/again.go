@@ -9,15 +9,15 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// This file repeats audited statements whose row could not be written because of what
-// other sessions did meanwhile. The failure rolls back the row, but not what the
-// statement did to the session's locks.
+// This file repeats audited statements whose row could not be written because
+// of what other sessions did meanwhile. The failure rolls back the row, but not
+// what the statement did to the session's locks.
 
 // auditTries is how often a row is written, at most, until it succeeds.
 const auditTries = 10
 
-// inTheWay reports whether err says that a transaction has failed because of what other
-// sessions did meanwhile, and may succeed if it is repeated.
+// inTheWay reports whether err says that a transaction has failed because of
+// what other sessions did meanwhile, and may succeed if it is repeated.
 func inTheWay(err error) bool {
 	state := sqlState(err)
 	return state == serializationFailure || state == deadlockDetected
@@ -33,8 +33,8 @@ func (tn turn) again(ctx context.Context, err error, n int) bool {
 	return true
 }
 
-// writeAgain calls f, which writes a row, and repeats that while other sessions make it
-// fail.
+// writeAgain calls f, which writes a row, and repeats that while other sessions
+// make it fail.
 func (tn turn) writeAgain(f func(ctx context.Context) error) (err error) {
 	for n := 1; ; n++ {
 		if err = tn.do(context.Background(), f); err == nil || !tn.again(context.Background(), err, n) {
@@ -43,9 +43,9 @@ func (tn turn) writeAgain(f func(ctx context.Context) error) (err error) {
 	}
 }
 
-// auditReleased closes the row of a lock whose ReleaseAudited has failed, and which
-// another statement has unlocked then. That statement began at the time at, in
-// microseconds since 1970.
+// auditReleased closes the row of a lock whose ReleaseAudited has failed, and
+// which another statement has unlocked then. That statement began at the time
+// at, in microseconds since 1970.
 func (tn turn) auditReleased(h *hold, at int64, reason string) error {
 	return tn.writeAgain(func(ctx context.Context) error {
 		return tn.auditIn(h.schema).AuditReleased(ctx, db.AuditReleasedParams{AuditID: h.audit, At: at, EndReason: reason})

@@ -13,8 +13,9 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// TestAuditClosesDeadRows: which rows a grant closes, and where they end. The times are
-// seconds; what is to be closed was written before the grant's own row, at 100.
+// TestAuditClosesDeadRows: which rows a grant closes, and where they end. The
+// times are seconds; what is to be closed was written before the grant's own
+// row, at 100.
 func TestAuditClosesDeadRows(t *testing.T) {
 	type row struct {
 		name                        string
@@ -41,7 +42,8 @@ func TestAuditClosesDeadRows(t *testing.T) {
 			wantWriter: 200, writersReason: "killed", wantReader: 201, readersCause: "killed"},
 		{name: "a writer that came after us", mode: "exclusive", acquired: 90, refreshed: 90, after: true},
 	}
-	// Rows that overlap would each end where the next began, so each is tested alone.
+	// Rows that overlap would each end where the next began, so each is tested
+	// alone.
 	at := func(s int) time.Time { return time.Unix(1_700_000_000+int64(s), 0) }
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, conn := observe(t), dial(t, driver)
@@ -114,9 +116,9 @@ func TestAuditClosesDeadRows(t *testing.T) {
 	})
 }
 
-// TestAuditClosingDeadRowsIsSlow: if the rows take too long to close, only that call
-// fails. Its caller leaves when its context ends, and the lock is given back in the
-// background.
+// TestAuditClosingDeadRowsIsSlow: if the rows take too long to close, only that
+// call fails. Its caller leaves when its context ends, and the lock is given
+// back in the background.
 func TestAuditClosingDeadRowsIsSlow(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		dbname := newDatabase(t)
@@ -224,8 +226,8 @@ func TestAuditClosingDeadRowsFails(t *testing.T) {
 	})
 }
 
-// TestAuditClosesDeadRowsAfterWait: a waiter closes the row of the dead holder that it
-// waited for.
+// TestAuditClosesDeadRowsAfterWait: a waiter closes the row of the dead holder
+// that it waited for.
 func TestAuditClosesDeadRowsAfterWait(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
@@ -240,8 +242,8 @@ func TestAuditClosesDeadRowsAfterWait(t *testing.T) {
 	})
 }
 
-// TestAuditRowHasBackendStart: the row has the start of the backend that has the lock,
-// and another backend that answers is granted nothing.
+// TestAuditRowHasBackendStart: the row has the start of the backend that has
+// the lock, and another backend that answers is granted nothing.
 func TestAuditRowHasBackendStart(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)

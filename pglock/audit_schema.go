@@ -12,9 +12,9 @@ import (
 // defaultSchema is the schema of the audit's table in queries/audit.sql.
 const defaultSchema = "public"
 
-// auditIn returns the statements of the audit, for a table in schema, which is quoted
-// where it must be. They name the table's schema, since the search_path would find a
-// temporary table of that name first.
+// auditIn returns the statements of the audit, for a table in schema, which is
+// quoted where it must be. They name the table's schema, since the search_path
+// would find a temporary table of that name first.
 func (a *access) auditIn(schema string) *db.Queries {
 	if schema == defaultSchema {
 		return a.q
@@ -39,8 +39,8 @@ func (s inSchema) ExecContext(ctx context.Context, query string, args ...any) (s
 // A location is a statement and the schema of its table.
 type location struct{ query, schema string }
 
-// locatedAt has the text for each location, map[location]string. It stays small, since
-// few schemas have an audit.
+// locatedAt has the text for each location, map[location]string. It stays
+// small, since few schemas have an audit.
 var locatedAt sync.Map
 
 func (s inSchema) located(query string) string {

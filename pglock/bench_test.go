@@ -13,8 +13,8 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// These benchmarks show where time and memory go. An op is an acquire and a release.
-// Other libraries are compared in bench/.
+// These benchmarks show where time and memory go. An op is an acquire and a
+// release. Other libraries are compared in bench/.
 
 // BenchmarkPrepared is the floor: the driver's own prepared statements.
 func BenchmarkPrepared(b *testing.B) {

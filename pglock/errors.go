@@ -11,8 +11,8 @@ import (
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
-// Errors that say what is wrong with the server or the connection. An acquire that
-// fails with one of them holds nothing.
+// Errors that say what is wrong with the server or the connection. An acquire
+// that fails with one of them holds nothing.
 var (
 	// ErrStandby says that the server is read-only. A standby has advisory
 	// locks of its own, which exclude nobody on the primary.
@@ -35,8 +35,8 @@ var (
 	ErrLockTableFull = errors.New("the server's lock table is full: hold fewer locks, or raise max_locks_per_transaction")
 
 	// ErrPoolFull says that a Pool holds as many locks as it may: its sessions
-	// are full, or its locks fill half of the server's lock table. If that table
-	// were full, no client could connect to the server any more.
+	// are full, or its locks fill half of the server's lock table. If that
+	// table were full, no client could connect to the server any more.
 	ErrPoolFull = errors.New("the pool holds all the locks that it may: release some, or raise max_locks_per_transaction")
 
 	// ErrAudit says that the audit's row could not be written to lock_audit.
@@ -45,9 +45,9 @@ var (
 	// ErrDenied says that the role may not do what the lock needs.
 	ErrDenied = errors.New("the role is not allowed to take advisory locks")
 
-	// ErrBusy says that the connection's owner is reading rows from it. Nothing was
-	// sent, and what was held is still held: close the Rows first, or take locks on
-	// a connection that is used for nothing else.
+	// ErrBusy says that the connection's owner is reading rows from it. Nothing
+	// was sent, and what was held is still held: close the Rows first, or take
+	// locks on a connection that is used for nothing else.
 	ErrBusy = oneconn.ErrBusy
 
 	// errPretends is the error of an engine that speaks PostgreSQL's protocol, and
@@ -55,9 +55,9 @@ var (
 	errPretends = fmt.Errorf("this server grants each advisory lock to everybody (CockroachDB, or YugabyteDB with "+
 		"yb_silence_advisory_locks_not_supported_error): use PostgreSQL: %w", errors.ErrUnsupported)
 
-	// errUnflushed is the error of a grant with a fence that was cancelled while it
-	// waited for its commit to be flushed: after a failover the server might give the
-	// same fence again.
+	// errUnflushed is the error of a grant with a fence that was cancelled
+	// while it waited for its commit to be flushed: after a failover the server
+	// might give the same fence again.
 	errUnflushed error = unflushed{}
 
 	errPoolClosed  = errors.New("the pool is closed")
@@ -102,8 +102,8 @@ func (unflushed) Error() string {
 }
 func (unflushed) SQLState() string { return queryCanceled }
 
-// sqlState returns the SQLSTATE of err, or "" if err is not an error of the server.
-// The errors of both drivers have the method.
+// sqlState returns the SQLSTATE of err, or "" if err is not an error of the
+// server. The errors of both drivers have the method.
 func sqlState(err error) string {
 	if err == nil {
 		return ""
@@ -160,7 +160,8 @@ func notAcquired(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, context.Cause(ctx))
 }
 
-// quote returns target as errors and logs show it: on one line, and cut if it is long.
+// quote returns target as errors and logs show it: on one line, and cut if it
+// is long.
 func quote(target string) string {
 	const most = 128
 	if len(target) > most {

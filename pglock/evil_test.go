@@ -9,9 +9,10 @@ import (
 	"testing"
 )
 
-// evilDB is a *sql.DB on which functions of PostgreSQL's are replaced by those that
-// functions creates in the schema, so that they can fail. Our statements name the schema
-// of each function, so the statements are changed when they are sent.
+// evilDB is a *sql.DB on which functions of PostgreSQL's are replaced by those
+// that functions creates in the schema, so that they can fail. Our statements
+// name the schema of each function, so the statements are changed when they are
+// sent.
 func evilDB(t *testing.T, drv, schema, functions string) *sql.DB {
 	t.Helper()
 	admin := openDB(t, drv)
@@ -38,8 +39,8 @@ func evilDB(t *testing.T, drv, schema, functions string) *sql.DB {
 	return changedDB(t, drv, server(t).URL(), pairs...)
 }
 
-// changedDB is a *sql.DB that changes the statements that are sent: the first text of
-// each pair becomes the second.
+// changedDB is a *sql.DB that changes the statements that are sent: the first
+// text of each pair becomes the second.
 func changedDB(t *testing.T, drv, url string, pairs ...string) *sql.DB {
 	t.Helper()
 	honest := openDB(t, drv)

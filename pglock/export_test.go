@@ -118,9 +118,9 @@ func Expire(held swanlock.DistributedLock) {
 	h.led.mu.Unlock()
 }
 
-// QueueRelease returns the second half of Release, after it has found that the lock is
-// held. Before the release is sent, the lock may have expired, been freed, and been
-// granted to another caller.
+// QueueRelease returns the second half of Release, after it has found that the
+// lock is held. Before the release is sent, the lock may have expired, been
+// freed, and been granted to another caller.
 func QueueRelease(held swanlock.DistributedLock) func() error {
 	h := held.(*PostgresLock).h
 	k, _ := h.state()
@@ -142,8 +142,8 @@ func (p *Pool) SplitTry(ctx context.Context, target string, opts ...swanlock.Opt
 	return func() (*PostgresLock, error) { return p.acquireOn(ctx, s, h) }, nil
 }
 
-// ExpireAndForget does what Err and then drop do to a lock whose TTL has ended and whose
-// handle was dropped.
+// ExpireAndForget does what Err and then drop do to a lock whose TTL has ended
+// and whose handle was dropped.
 func ExpireAndForget(l swanlock.DistributedLock) {
 	h := l.(*PostgresLock).h
 	h.led.mu.Lock()

@@ -54,8 +54,8 @@ func TestFenceOffset(t *testing.T) {
 	})
 }
 
-// TestFenceOffsetIsNoNumber: an acquire that wants a fence fails then, says why, and
-// holds nothing; locks without a fence can still be taken.
+// TestFenceOffsetIsNoNumber: an acquire that wants a fence fails then, says
+// why, and holds nothing; locks without a fence can still be taken.
 func TestFenceOffsetIsNoNumber(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, c := range []struct {

@@ -15,11 +15,11 @@ import (
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
-// This file finds the ledger of a session. The driver's connection is only a cache for
-// that: on a pgxpool each checkout makes a new one for the same session, and some
-// drivers' connections have no identity. The server decides: a session is marked with
-// the token of its ledger, and the process id and start of its backend say that it is
-// still the same session.
+// This file finds the ledger of a session. The driver's connection is only a
+// cache for that: on a pgxpool each checkout makes a new one for the same
+// session, and some drivers' connections have no identity. The server decides:
+// a session is marked with the token of its ledger, and the process id and
+// start of its backend say that it is still the same session.
 
 // process is the prefix of all tokens of this process.
 var process = rand.Text() + "/"
@@ -28,8 +28,9 @@ var tokens atomic.Int64
 
 func newToken() string { return process + strconv.FormatInt(tokens.Add(1), 36) }
 
-// byToken has a weak.Pointer[ledger] for each token. byBackend has one for each backend
-// that was marked, because a rollback may take the mark away and leave the locks.
+// byToken has a weak.Pointer[ledger] for each token. byBackend has one for each
+// backend that was marked, because a rollback may take the mark away and leave
+// the locks.
 var byToken, byBackend sync.Map
 
 // A backend is a server process: its process id, and when it was started.
@@ -38,9 +39,9 @@ type backend struct {
 	started int64
 }
 
-// orphans are the ledgers that have no driver's connection any more, but locks, tickets
-// or a lease to be settled when the session is found again. The map keeps them from
-// being collected until then.
+// orphans are the ledgers that have no driver's connection any more, but locks,
+// tickets or a lease to be settled when the session is found again. The map
+// keeps them from being collected until then.
 var orphans sync.Map
 
 func (led *ledger) register() {
@@ -48,7 +49,8 @@ func (led *ledger) register() {
 	runtime.AddCleanup(led, func(token string) { byToken.Delete(token) }, led.token)
 }
 
-// ledgerIn returns the ledger that m, which is byToken or byBackend, has for key, or nil.
+// ledgerIn returns the ledger that m, which is byToken or byBackend, has for
+// key, or nil.
 func ledgerIn(m *sync.Map, key any) *ledger {
 	if found, ok := m.Load(key); ok {
 		return found.(weak.Pointer[ledger]).Value()
@@ -56,8 +58,8 @@ func ledgerIn(m *sync.Map, key any) *ledger {
 	return nil
 }
 
-// orphaned keeps a ledger whose driver's connection was collected, if there is something
-// to settle.
+// orphaned keeps a ledger whose driver's connection was collected, if there is
+// something to settle.
 func orphaned(led *ledger) {
 	led = led.current()
 	led.mu.Lock()
@@ -68,7 +70,8 @@ func orphaned(led *ledger) {
 	}
 }
 
-// letGoLocked removes the ledger from orphans if there is nothing to settle any more.
+// letGoLocked removes the ledger from orphans if there is nothing to settle any
+// more.
 func (led *ledger) letGoLocked() {
 	if led.kept && !led.hasStateLocked() {
 		led.kept = false
@@ -76,13 +79,15 @@ func (led *ledger) letGoLocked() {
 	}
 }
 
-// hasStateLocked reports whether the session may have locks, tickets or a lease.
+// hasStateLocked reports whether the session may have locks, tickets or a
+// lease.
 func (led *ledger) hasStateLocked() bool {
 	return len(led.locks)+len(led.tickets) > 0 || led.lease.ttl > 0
 }
 
-// current returns the ledger of the session. That is led, unless led was made for a
-// connection whose session turned out to have another ledger already: see adopt.
+// current returns the ledger of the session. That is led, unless led was made
+// for a connection whose session turned out to have another ledger already: see
+// adopt.
 func (led *ledger) current() *ledger {
 	if next := led.next.Load(); next != nil {
 		return next
@@ -100,7 +105,8 @@ func (led *ledger) cameThrough(conn *sql.Conn) {
 	led.mu.Unlock()
 }
 
-// marks notes which backend was marked, or is to be ended in place of being marked.
+// marks notes which backend was marked, or is to be ended in place of being
+// marked.
 func (led *ledger) marks(row db.MarkRow) {
 	at := backend{row.Pid, row.Started}
 	led.mu.Lock()
@@ -127,8 +133,8 @@ const (
 	endedSession                   // ours; it was to be destroyed, but is alive
 )
 
-// formerOf returns what is known of the session that had the mark of row, and its
-// ledger, if there is one.
+// formerOf returns what is known of the session that had the mark of row, and
+// its ledger, if there is one.
 func formerOf(led *ledger, row db.MarkRow, instead string) (former, *ledger) {
 	if led.backend != 0 || row.Before == led.token || row.Before == instead && instead != "" {
 		return foreignSession, nil
@@ -165,9 +171,9 @@ func formerOf(led *ledger, row db.MarkRow, instead string) (former, *ledger) {
 	return emptySession, other
 }
 
-// adopt makes other, the session's ledger, the ledger of this connection too. From then
-// on only other is used. The caller must still take the turn of other; before that
-// nothing was locked.
+// adopt makes other, the session's ledger, the ledger of this connection too.
+// From then on only other is used. The caller must still take the turn of
+// other; before that nothing was locked.
 func (tn turn) adopt(ctx context.Context, other *ledger, row db.MarkRow) error {
 	if row.Answer != notOurs { // Mark has replaced the mark of other, since that had no locks.
 		_, err := ask(ctx, tn, (*db.Queries).Mark, db.MarkParams{Session: other.token, Instead: tn.led.token})
@@ -183,8 +189,8 @@ func (tn turn) adopt(ctx context.Context, other *ledger, row db.MarkRow) error {
 	return nil
 }
 
-// endsItself asks a session to end, and reports whether the server has confirmed it. A
-// session whose transaction has failed cannot be asked.
+// endsItself asks a session to end, and reports whether the server has
+// confirmed it. A session whose transaction has failed cannot be asked.
 func endsItself(ctx context.Context, c *oneconn.Conn, session db.EndBackendParams) bool {
 	_, err := db.New(c).EndBackend(ctx, session)
 	if state := sqlState(err); state != "" && state != adminShutdown {

@@ -15,25 +15,25 @@ import (
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
-// A ledger is what this process knows of one PostgreSQL session: the locks and the
-// places in line that it has, and what is still to be settled with the server.
-// PostgreSQL lets a session take a lock that it holds already, and then wants as many
-// unlocks. So all lockers that use a session must find the same ledger: two on one
-// *sql.Conn, or one on a connection that the *sql.DB hands out again with a lock on
-// it. They find it by the driver's connection, or else by the mark that the server
-// has: see identity.go.
+// A ledger is what this process knows of one PostgreSQL session: the locks and
+// the places in line that it has, and what is still to be settled with the
+// server. PostgreSQL lets a session take a lock that it holds already, and then
+// wants as many unlocks. So all lockers that use a session must find the same
+// ledger: two on one *sql.Conn, or one on a connection that the *sql.DB hands
+// out again with a lock on it. They find it by the driver's connection, or else
+// by the mark that the server has: see identity.go.
 type ledger struct {
 	turns oneconn.Turns // only the holder of the turn uses the session
 	token string        // the mark by which the server knows the session
 	gone  chan struct{} // closed when the session was destroyed
-	// While a statement takes longer than callers wait for it, silence is closed and
-	// stalled is true.
+	// While a statement takes longer than callers wait for it, silence is
+	// closed and stalled is true.
 	silence atomic.Pointer[chan struct{}]
 	stalled atomic.Bool
 	spoke   atomic.Bool             // the server has answered a statement of ours
 	callers atomic.Pointer[callers] // those that wait for the first answer
-	// cancels counts the cancels that are under way on the server. cancelled says
-	// that one of them was sent during the last statement.
+	// cancels counts the cancels that are under way on the server. cancelled
+	// says that one of them was sent during the last statement.
 	cancels   sync.WaitGroup
 	cancelled atomic.Bool
 
@@ -71,20 +71,22 @@ type owner interface {
 	freed(h *hold)
 	// overdue is called when locks have expired, and are to be unlocked.
 	overdue()
-	// slow is called when a statement of the session takes long. The owner may have
-	// it cancelled; it calls done when no cancel of its own is under way any more.
+	// slow is called when a statement of the session takes long. The owner may
+	// have it cancelled; it calls done when no cancel of its own is under way
+	// any more.
 	slow(session db.CancelBackendParams, done func())
 }
 
-// A lockID tells the locks of a session apart. A session has one lock on a key; only
-// the readers of a pool share a key on one session, and are numbered from 1.
+// A lockID tells the locks of a session apart. A session has one lock on a key;
+// only the readers of a pool share a key on one session, and are numbered from
+// 1.
 type lockID struct {
 	key    Key
 	reader int
 }
 
-// ledgers has a ledger for each driver's connection on which a lock was taken. A
-// ledger must not keep its connection alive, so a lock that is over drops its
+// ledgers has a ledger for each driver's connection on which a lock was taken.
+// A ledger must not keep its connection alive, so a lock that is over drops its
 // reference to it.
 var ledgers = oneconn.Map[*ledger]{Gone: orphaned}
 
@@ -106,7 +108,8 @@ func newLedger() *ledger {
 	return led
 }
 
-// An entry is what an acquire must know of its session before it sends anything.
+// An entry is what an acquire must know of its session before it sends
+// anything.
 type entry struct {
 	unsettled bool   // settle must be called first
 	held      *hold  // the lock on the same key that the session has by the ledger, or nil
@@ -114,8 +117,8 @@ type entry struct {
 }
 
 // enter begins an acquire of r through conn. Locks and tickets that were taken
-// through other connections are given up: those connections were closed, since the
-// *sql.DB has handed the session out again.
+// through other connections are given up: those connections were closed, since
+// the *sql.DB has handed the session out again.
 func (led *ledger) enter(conn *sql.Conn, r request) (e entry, err error) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -235,8 +238,8 @@ func (led *ledger) nextUnsettled() (*hold, *ticket) {
 	return nil, nil
 }
 
-// settled notes the server's answer to an unlock: held says that the session held h
-// until then. It returns why h is over.
+// settled notes the server's answer to an unlock: held says that the session
+// held h until then. It returns why h is over.
 func (led *ledger) settled(h *hold, held bool) error {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -267,8 +270,9 @@ func (led *ledger) removeLocked(h *hold) {
 	led.letGoLocked()
 }
 
-// takenThrough returns the locks and the tickets that were taken through a, for a
-// caller that frees them. The Release of these locks then has nothing left to do.
+// takenThrough returns the locks and the tickets that were taken through a, for
+// a caller that frees them. The Release of these locks then has nothing left to
+// do.
 func (led *ledger) takenThrough(a *access) (holds []*hold, tickets []*ticket) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -298,8 +302,8 @@ func (led *ledger) hasFrom(a *access) bool {
 	return false
 }
 
-// own makes o the owner of the session, which has set its lease to l. If o is nil, the
-// session has no owner any more.
+// own makes o the owner of the session, which has set its lease to l. If o is
+// nil, the session has no owner any more.
 func (led *ledger) own(o owner, l lease) {
 	led.mu.Lock()
 	led.owner, led.lease = o, l
@@ -307,8 +311,8 @@ func (led *ledger) own(o owner, l lease) {
 	led.mu.Unlock()
 }
 
-// shorten notes that a statement sent at the time given has set the lease of an owned
-// session to ttl.
+// shorten notes that a statement sent at the time given has set the lease of an
+// owned session to ttl.
 func (led *ledger) shorten(ttl time.Duration, sent time.Time) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -339,8 +343,8 @@ func (led *ledger) deadLocked() error {
 	return fmt.Errorf("the session was destroyed (%w): take another connection: %w", led.dead, sql.ErrConnDone)
 }
 
-// touch notes that a statement sent at the time given was answered. It has restarted
-// the lease on the server.
+// touch notes that a statement sent at the time given was answered. It has
+// restarted the lease on the server.
 func (led *ledger) touch(sent time.Time) {
 	led.mu.Lock()
 	led.touchLocked(sent)
@@ -369,8 +373,8 @@ func (led *ledger) renewed(sent time.Time, proven func(*hold) bool) {
 	}
 }
 
-// expected returns the number of the session's locks and the sum of the halves of
-// their keys, as the statement Heartbeat should answer.
+// expected returns the number of the session's locks and the sum of the halves
+// of their keys, as the statement Heartbeat should answer.
 func (led *ledger) expected() (locks, sum int64) {
 	led.mu.Lock()
 	defer led.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// lose ends every lock of a session that is gone, and wakes all that wait for the
-// session.
+// lose ends every lock of a session that is gone, and wakes all that wait for
+// the session.
 func (led *ledger) lose(cause error) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -40,17 +40,17 @@ func (led *ledger) loseLocked(cause error) {
 	led.letGoLocked()
 }
 
-// abandon ends the locks that were taken through conn, whose owner has closed it.
-// The session may be alive, in the *sql.DB, with the locks on it. The next call that
-// uses the session unlocks them.
+// abandon ends the locks that were taken through conn, whose owner has closed
+// it. The session may be alive, in the *sql.DB, with the locks on it. The next
+// call that uses the session unlocks them.
 func (led *ledger) abandon(conn *sql.Conn, cause error) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	led.abandonLocked(conn, false, cause)
 }
 
-// abandonLocked ends the locks that were taken through conn or, if others is true,
-// those that were taken through any other connection.
+// abandonLocked ends the locks that were taken through conn or, if others is
+// true, those that were taken through any other connection.
 func (led *ledger) abandonLocked(conn *sql.Conn, others bool, cause error) {
 	for _, h := range led.locks {
 		if h.a != nil && (h.a.sql() != conn) == others {

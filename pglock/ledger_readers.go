@@ -14,9 +14,9 @@ func (led *ledger) hasOtherReader(key Key, except *hold) bool {
 	return false
 }
 
-// doubt notes that the server may have given the session one more share of key than
-// the ledger has readers. The server does not show how often a session has a lock, so
-// the extra share is released after the last reader has gone.
+// doubt notes that the server may have given the session one more share of key
+// than the ledger has readers. The server does not show how often a session has
+// a lock, so the extra share is released after the last reader has gone.
 func (led *ledger) doubt(key Key) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -26,8 +26,8 @@ func (led *ledger) doubt(key Key) {
 	led.doubts[key] = true
 }
 
-// doubted reports whether the extra share of key is to be released now, and strikes
-// it out if so.
+// doubted reports whether the extra share of key is to be released now, and
+// strikes it out if so.
 func (led *ledger) doubted(key Key) bool {
 	led.mu.Lock()
 	defer led.mu.Unlock()

@@ -9,9 +9,9 @@ import (
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
-// maxSilence is how long a session that holds a lock without a TTL waits for the
-// answer to a statement. The wait is long because it is safe: the server gives the
-// lock to nobody else while the session lives.
+// maxSilence is how long a session that holds a lock without a TTL waits for
+// the answer to a statement. The wait is long because it is safe: the server
+// gives the lock to nobody else while the session lives.
 var maxSilence = time.Minute
 
 // Silent returns how much longer the locks of the session can wait for a statement

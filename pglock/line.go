@@ -14,17 +14,17 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// A line is the queue in which callers on all hosts wait for a lock, first come, first
-// served. It works like a CLH queue lock: each waiter has a ticket, an advisory lock
-// of its session, and waits for the ticket of its predecessor. queries/line.sql says
-// how that is made.
+// A line is the queue in which callers on all hosts wait for a lock, first
+// come, first served. It works like a CLH queue lock: each waiter has a ticket,
+// an advisory lock of its session, and waits for the ticket of its predecessor.
+// queries/line.sql says how that is made.
 
-// goneAhead is what Turn answers when the ticket ahead is gone, and Turn has not found
-// out which ticket is ahead now.
+// goneAhead is what Turn answers when the ticket ahead is gone, and Turn has
+// not found out which ticket is ahead now.
 const goneAhead = -3
 
-// maxProbes is how many numbers Turn tries one by one, at most. To try that many costs
-// as much as a look at pg_locks that meets no other locker.
+// maxProbes is how many numbers Turn tries one by one, at most. To try that
+// many costs as much as a look at pg_locks that meets no other locker.
 const maxProbes = 256
 
 // A ticket is a place in a line.
@@ -43,8 +43,8 @@ type ticket struct {
 // numberBits is how many of a ticket's 64 bits are its number: see queries/line.sql.
 const numberBits = 18
 
-// lineHash returns the hash of the key's line: the key, with zeros in the bits of the
-// tickets' numbers.
+// lineHash returns the hash of the key's line: the key, with zeros in the bits
+// of the tickets' numbers.
 func lineHash(k Key) int64 { return int64(k) &^ (1<<numberBits - 1) }
 
 // A lineHint remembers the line that was last joined here, so that a caller that
@@ -64,17 +64,17 @@ type lineHint struct {
 // hintLifetime is how long a hint is used.
 const hintLifetime = 100 * time.Millisecond
 
-// at reports whether the line that was last joined is that of key, and had other
-// waiters.
+// at reports whether the line that was last joined is that of key, and had
+// other waiters.
 func (c *lineHint) at(key Key) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.contended && c.key == key
 }
 
-// numbers returns the number that was last taken in key's line, and the number below
-// which none is live. Both are 0 if the hint is too old: all tickets behind that
-// number may be gone.
+// numbers returns the number that was last taken in key's line, and the number
+// below which none is live. Both are 0 if the hint is too old: all tickets
+// behind that number may be gone.
 func (c *lineHint) numbers(key Key) (last, lowest int32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -84,8 +84,8 @@ func (c *lineHint) numbers(key Key) (last, lowest int32) {
 	return c.lastTicket, c.lowestTicket
 }
 
-// joined notes the ticket t that was taken for key. tried says that a try had failed
-// before, so that there is another caller even if t is first in line.
+// joined notes the ticket t that was taken for key. tried says that a try had
+// failed before, so that there is another caller even if t is first in line.
 func (c *lineHint) joined(key Key, t *ticket, tried bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -101,8 +101,8 @@ func (c *lineHint) joined(key Key, t *ticket, tried bool) {
 	c.key, c.lastTicket, c.lowestTicket, c.joinedAt = key, t.number, t.lowest.Load(), now
 }
 
-// passed notes that no number below lowest is live in t's line. The hint may be of a
-// later line for the same key: then lowest is not between its two numbers.
+// passed notes that no number below lowest is live in t's line. The hint may be
+// of a later line for the same key: then lowest is not between its two numbers.
 func (c *lineHint) passed(t *ticket, lowest int32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -111,9 +111,9 @@ func (c *lineHint) passed(t *ticket, lowest int32) {
 	}
 }
 
-// takeTicket joins the line of key. It returns nil, without an error, if several
-// attempts met too many others that joined at the same time, or if the line has no
-// number left until it is empty.
+// takeTicket joins the line of key. It returns nil, without an error, if
+// several attempts met too many others that joined at the same time, or if the
+// line has no number left until it is empty.
 func (tn turn) takeTicket(ctx context.Context, key Key, c *lineHint) (*ticket, error) {
 	t := &ticket{led: tn.led, a: tn.access, hint: c, hash: lineHash(key)}
 	var err error
@@ -172,8 +172,9 @@ func (tn turn) undoTicket(hash int64, err error) {
 // live reports whether t still has its place.
 func (t *ticket) live() bool { return t.led.has(t) }
 
-// drop gives up the ticket t of this session. A ticket that stayed would stop the whole
-// line, so the session is destroyed if it is not certain that the ticket is gone.
+// drop gives up the ticket t of this session. A ticket that stayed would stop
+// the whole line, so the session is destroyed if it is not certain that the
+// ticket is gone.
 func (tn turn) drop(t *ticket) error {
 	if !t.live() {
 		return nil
@@ -200,10 +201,10 @@ type advanced struct {
 	timedOut bool // the server ended that wait, and has logged so
 }
 
-// advance asks whether t has reached the front of its line, and takes the lock then. If
-// wait is not 0, the statement waits in the server for that long at most, first for
-// the ticket ahead and then for the lock, unless it is in a transaction of the
-// caller's.
+// advance asks whether t has reached the front of its line, and takes the lock
+// then. If wait is not 0, the statement waits in the server for that long at
+// most, first for the ticket ahead and then for the lock, unless it is in a
+// transaction of the caller's.
 func (tn turn) advance(ctx context.Context, h *hold, t *ticket, wait time.Duration) (advanced, error) {
 	pid := t.pid
 	if t.led != tn.led {
@@ -215,8 +216,8 @@ func (tn turn) advance(ctx context.Context, h *hold, t *ticket, wait time.Durati
 	case params.Ahead == 0:
 		params.Lowest = t.number // No number is tried.
 	case slices.Min(append(tn.led.numbers(t.hash), t.number)) < t.number:
-		// A ticket of this same session is ahead, which the session can neither wait
-		// for nor find by trying.
+		// A ticket of this same session is ahead, which the session can neither
+		// wait for nor find by trying.
 		wait, params.Lowest = 0, 0
 	case params.Lowest < t.number-maxProbes:
 		params.Lowest = 0
@@ -291,7 +292,8 @@ func (tn turn) waitedOut(h *hold, pid int32, began time.Time) (advanced, error) 
 	return advanced{granted: held.Held, waited: true, timedOut: !held.Held}, nil
 }
 
-// lookAhead finds the ticket that is ahead of t, however far, by a look at pg_locks.
+// lookAhead finds the ticket that is ahead of t, however far, by a look at
+// pg_locks.
 func (tn turn) lookAhead(ctx context.Context, t *ticket) error {
 	row, err := look(ctx, tn, (*db.Queries).Ahead, db.AheadParams{Hash: t.hash, Ticket: t.number})
 	if err == nil {
@@ -302,9 +304,9 @@ func (tn turn) lookAhead(ctx context.Context, t *ticket) error {
 	return explain(err, false)
 }
 
-// complete gives the bare lock that the line granted its fence, audit row and lease.
-// It takes the lock a second time, in the statement that does these, and then unlocks
-// it once. If it fails, nothing is held.
+// complete gives the bare lock that the line granted its fence, audit row and
+// lease. It takes the lock a second time, in the statement that does these, and
+// then unlocks it once. If it fails, nothing is held.
 func (tn turn) complete(ctx context.Context, h *hold) error {
 	granted := h.info.AcquiredAt
 	if !h.Fence && !tn.audit && (h.TTL == 0 || tn.led.owned()) {

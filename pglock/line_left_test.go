@@ -15,8 +15,8 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// TestLineIsLeft: a waiter that leaves the line, in any way, leaves no ticket behind,
-// and those after it move up.
+// TestLineIsLeft: a waiter that leaves the line, in any way, leaves no ticket
+// behind, and those after it move up.
 func TestLineIsLeft(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, how := range []struct {
@@ -77,9 +77,9 @@ func TestLineOfClosedConnection(t *testing.T) {
 	})
 }
 
-// TestLineIsLeftAtOnce: a caller of a pool that gives up does not stay until its wait
-// in the server ends: one of five leaves in less than half of that time, even on a
-// busy machine.
+// TestLineIsLeftAtOnce: a caller of a pool that gives up does not stay until
+// its wait in the server ends: one of five leaves in less than half of that
+// time, even on a busy machine.
 func TestLineIsLeftAtOnce(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p, target := observe(t), newPool(t, openDB(t, driver)), newTarget(t)

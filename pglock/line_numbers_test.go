@@ -22,8 +22,8 @@ func (o observer) numbers(target string) []int {
 		ORDER BY 1`, pglock.TicketSpace(target))
 }
 
-// A line that was empty starts at a random number, so that a number of the line before
-// is not mistaken for one of this line.
+// A line that was empty starts at a random number, so that a number of the line
+// before is not mistaken for one of this line.
 func TestLineBeginsAnywhere(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
@@ -46,8 +46,8 @@ func TestLineBeginsAnywhere(t *testing.T) {
 	})
 }
 
-// Callers that come at the same time, when nobody waits yet, stand in one line: a
-// second line would know nothing of the first.
+// Callers that come at the same time, when nobody waits yet, stand in one line:
+// a second line would know nothing of the first.
 func TestLineBeginsOnce(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)
@@ -77,8 +77,8 @@ func TestLineBeginsOnce(t *testing.T) {
 	})
 }
 
-// A waiter finds the ticket ahead, however far, when the place just before its own is
-// given up: by trying the numbers, or by a look at all of them.
+// A waiter finds the ticket ahead, however far, when the place just before its
+// own is given up: by trying the numbers, or by a look at all of them.
 func TestLineWithGaps(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, gap := range []int{1, 10, 256, 257, 5000} {
@@ -88,7 +88,8 @@ func TestLineWithGaps(t *testing.T) {
 					o, target := observe(t), newTarget(t)
 					holder, _ := newSession(t, driver)
 					held := acquired(t, holder, target)
-					// It is next, but not in the server's queue, which would keep the order.
+					// It is next, but not in the server's queue, which would
+					// keep the order.
 					next := waitsFor(t, o, shortly(t), pglock.NewSession(dial(t, driver), pglock.WithPolling()), target)
 					leaver := dial(t, driver)
 					class, slot := pglock.Slots(target, o.numbers(target)[0]+gap)
@@ -110,8 +111,8 @@ func TestLineWithGaps(t *testing.T) {
 	})
 }
 
-// Two waiters for one key on one session, which cannot find its own tickets by trying,
-// are served in their order.
+// Two waiters for one key on one session, which cannot find its own tickets by
+// trying, are served in their order.
 func TestLineOfOneSession(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)
@@ -129,8 +130,8 @@ func TestLineOfOneSession(t *testing.T) {
 	})
 }
 
-// The only waiter of a pool for a key has its ticket on the session that it waits on,
-// and leaves both at once.
+// The only waiter of a pool for a key has its ticket on the session that it
+// waits on, and leaves both at once.
 func TestPoolFirstWaiterHasASession(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p, target := observe(t), newPool(t, openDB(t, driver), pglock.WithHeartbeat(time.Hour)), newTarget(t)
@@ -214,8 +215,9 @@ func TestPoolFirstWaiterAlone(t *testing.T) {
 	})
 }
 
-// A pool that takes tickets on two sessions, and gets the answers in another order, takes
-// no number twice: a session cannot find its own tickets by trying.
+// A pool that takes tickets on two sessions, and gets the answers in another
+// order, takes no number twice: a session cannot find its own tickets by
+// trying.
 func TestPoolLineOfTwoSessions(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p, target := observe(t), newPool(t, openDB(t, driver), pglock.WithMaxWaiters(0)), newTarget(t)
@@ -232,8 +234,8 @@ func TestPoolLineOfTwoSessions(t *testing.T) {
 	})
 }
 
-// A waiter does not take the only session from callers that do not wait, also when
-// the pool has others that are of no use to them.
+// A waiter does not take the only session from callers that do not wait, also
+// when the pool has others that are of no use to them.
 func TestPoolWaiterLeavesASession(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		db := openDB(t, driver)
@@ -253,7 +255,8 @@ func TestPoolWaiterLeavesASession(t *testing.T) {
 	})
 }
 
-// Of several callers that come for one key at once, one waits on a session of its own.
+// Of several callers that come for one key at once, one waits on a session of
+// its own.
 func TestPoolOneWaiterHasASession(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p := observe(t), newPool(t, openDB(t, driver))
@@ -317,8 +320,8 @@ var queries = map[string]string{"TryAcquire": db.TryAcquire, "TryAcquireWith": d
 	"Refresh": db.Refresh, "RefreshAudited": db.RefreshAudited, "Release": db.Release, "ReleaseWith": db.ReleaseWith,
 	"ReleaseAudited": db.ReleaseAudited, "Turn": db.Turn, "TakeNext": db.TakeNext, "Batch": db.Batch, "Heartbeat": db.Heartbeat}
 
-// A statement that is sent often is not planned each time: after five executions the
-// server keeps one plan for all values.
+// A statement that is sent often is not planned each time: after five
+// executions the server keeps one plan for all values.
 func TestPlans(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)

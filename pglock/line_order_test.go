@@ -15,9 +15,9 @@ import (
 	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
 
-// TestLineIsNotJumped: a caller that has waited for a lock and wants it again goes to
-// the end of the line, also when the lock is free just then because the next waiter,
-// a poller here, has not looked yet.
+// TestLineIsNotJumped: a caller that has waited for a lock and wants it again
+// goes to the end of the line, also when the lock is free just then because the
+// next waiter, a poller here, has not looked yet.
 func TestLineIsNotJumped(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, kind := range []string{"session", "pool"} {
@@ -87,8 +87,8 @@ func TestLineDropFails(t *testing.T) {
 	must(t, held.Release(bg))
 }
 
-// TestLineFenceFails: a waiter that was granted the lock, but cannot get its fence,
-// leaves the lock held neither once nor twice, and the session lives.
+// TestLineFenceFails: a waiter that was granted the lock, but cannot get its
+// fence, leaves the lock held neither once nor twice, and the session lives.
 func TestLineFenceFails(t *testing.T) {
 	o, target := observe(t), newTarget(t)
 	holder, _ := newSession(t, "pgx")
@@ -105,8 +105,9 @@ func TestLineFenceFails(t *testing.T) {
 	must(t, conn.PingContext(bg))
 }
 
-// TestLineBehindAPooler: a waiter that looks, gets the lock or leaves, and meets
-// another backend than the one that has its ticket, holds nothing on either.
+// TestLineBehindAPooler: a waiter that looks, gets the lock or leaves, and
+// meets another backend than the one that has its ticket, holds nothing on
+// either.
 func TestLineBehindAPooler(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, then := range []string{"looks", "gets the lock", "leaves"} {

@@ -239,9 +239,9 @@ func TestLineInTransaction(t *testing.T) {
 	})
 }
 
-// TestLineWithOptions: the options work after a wait too: the fence is newer than the
-// grant, the TTL starts after the wait, the row is written, and the session holds the
-// lock once.
+// TestLineWithOptions: the options work after a wait too: the fence is newer
+// than the grant, the TTL starts after the wait, the row is written, and the
+// session holds the lock once.
 func TestLineWithOptions(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for name, locker := range map[string]func(t *testing.T) swanlock.Locker{
@@ -316,8 +316,8 @@ func TestLineOfReadersAndWriters(t *testing.T) {
 	})
 }
 
-// TestLineRunsOutOfNumbers: when the numbers are used up, newcomers wait until the
-// line is empty, and it starts again.
+// TestLineRunsOutOfNumbers: when the numbers are used up, newcomers wait until
+// the line is empty, and it starts again.
 func TestLineRunsOutOfNumbers(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)

@@ -16,17 +16,18 @@ import (
 // once.
 //
 // If it is dropped without Release, the garbage collector finds out and a
-// warning is logged. With WithAutoRefresh, and in a Pool, the lock is then released.
-// Otherwise nothing is sent on the caller's connection, and the lock ends with the
-// TTL, with the session, or with the next call of this package on that session.
+// warning is logged. With WithAutoRefresh, and in a Pool, the lock is then
+// released. Otherwise nothing is sent on the caller's connection, and the lock
+// ends with the TTL, with the session, or with the next call of this package on
+// that session.
 type PostgresLock struct {
 	h       *hold
 	dropped runtime.Cleanup
 }
 
-// A hold is the state of a lock. The ledger and timers refer to it, and not to the
-// handle, the PostgresLock: so the garbage collector can find a handle that was
-// dropped.
+// A hold is the state of a lock. The ledger and timers refer to it, and not to
+// the handle, the PostgresLock: so the garbage collector can find a handle that
+// was dropped.
 type hold struct {
 	request
 	led  *ledger
@@ -34,7 +35,8 @@ type hold struct {
 	id   lockID
 	log  *slog.Logger
 
-	// Set by the grant, before the caller gets the handle, and fixed from then on.
+	// Set by the grant, before the caller gets the handle, and fixed from then
+	// on.
 	pid       int32  // the backend that granted it
 	audit     int64  // the id of the audit's row; 0: none
 	schema    string // the schema of the audit's table
@@ -49,8 +51,8 @@ type hold struct {
 	lease    lease         // its own TTL; the end of the session's lease ends it too
 	auto     *time.Timer   // the next background refresh; nil: none
 
-	// The session for which the lock is counted in Pool.claims, or nil. It is guarded
-	// by Pool.mu, not by led.mu.
+	// The session for which the lock is counted in Pool.claims, or nil. It is
+	// guarded by Pool.mu, not by led.mu.
 	pool *poolSession
 }
 
@@ -60,7 +62,8 @@ type keeper interface {
 	release(ctx context.Context, h *hold) error
 }
 
-// newHold returns the hold of a lock that r asks for, and that is not granted yet.
+// newHold returns the hold of a lock that r asks for, and that is not granted
+// yet.
 func newHold(r request) *hold {
 	h := &hold{request: r, id: lockID{key: r.key}}
 	h.info = swanlock.Info{Target: r.target, Owner: r.Owner, TTL: r.TTL, Shared: r.Shared}
@@ -74,8 +77,8 @@ func (h *hold) on(tn turn, k keeper) *hold {
 	return h
 }
 
-// began notes that the lock was granted after the time at, when its statement was
-// sent.
+// began notes that the lock was granted after the time at, when its statement
+// was sent.
 func (h *hold) began(at time.Time) { h.info.AcquiredAt, h.lease.start = at, at }
 
 // handle returns what the caller gets.
@@ -85,7 +88,8 @@ func (h *hold) handle() *PostgresLock {
 	return l
 }
 
-// autoRefreshEvery starts the background refresh, the first of which is due in d.
+// autoRefreshEvery starts the background refresh, the first of which is due in
+// d.
 func (h *hold) autoRefreshEvery(d time.Duration) {
 	h.led.mu.Lock()
 	h.auto = time.AfterFunc(d, h.autoRefresh)
@@ -93,7 +97,8 @@ func (h *hold) autoRefreshEvery(d time.Duration) {
 }
 
 // tooLate returns the error for a lock that was granted too late to be used,
-// because ctx or its lease has ended, or nil. over says why the lock is over, if it is.
+// because ctx or its lease has ended, or nil. over says why the lock is over,
+// if it is.
 func (h *hold) tooLate(ctx context.Context, over error) error {
 	switch {
 	case ctx.Err() != nil:
@@ -117,8 +122,8 @@ func (l *PostgresLock) Key() Key { return l.h.id.key }
 // pg_locks and pg_stat_activity.
 func (l *PostgresLock) BackendPID() int { return int(l.h.pid) }
 
-// Done returns a channel that is closed when the lock is released, when its TTL ends,
-// and when a call finds it lost.
+// Done returns a channel that is closed when the lock is released, when its TTL
+// ends, and when a call finds it lost.
 func (l *PostgresLock) Done() <-chan struct{} {
 	h := l.h
 	h.led.mu.Lock()
@@ -132,19 +137,20 @@ func (l *PostgresLock) Done() <-chan struct{} {
 	return h.done
 }
 
-// Err returns nil while the lock is held, then swanlock.ErrReleased or an error that
-// matches swanlock.ErrLost. It looks at the clocks, and sends nothing.
+// Err returns nil while the lock is held, then swanlock.ErrReleased or an error
+// that matches swanlock.ErrLost. It looks at the clocks, and sends nothing.
 func (l *PostgresLock) Err() error {
 	return l.h.over()
 }
 
-// Deadline returns when the lock ends unless it is refreshed: when its own TTL ends
-// or, if that is sooner, when the server is free to end its session. So it may be
-// sooner than the TTL says, and a lock without a TTL has a deadline too if its
-// session has one: by another lock on a Session, or by the role's
-// idle_session_timeout in a Pool. Every statement on the session, such as a Pool's
-// heartbeat, moves the session's deadline on. Deadline goes by the monotonic or the
-// wall clock of this machine, whichever has gone further, and sends nothing.
+// Deadline returns when the lock ends unless it is refreshed: when its own TTL
+// ends or, if that is sooner, when the server is free to end its session. So it
+// may be sooner than the TTL says, and a lock without a TTL has a deadline too
+// if its session has one: by another lock on a Session, or by the role's
+// idle_session_timeout in a Pool. Every statement on the session, such as a
+// Pool's heartbeat, moves the session's deadline on. Deadline goes by the
+// monotonic or the wall clock of this machine, whichever has gone further, and
+// sends nothing.
 func (l *PostgresLock) Deadline() (deadline time.Time, ok bool) {
 	h := l.h
 	h.led.mu.Lock()
@@ -213,7 +219,8 @@ func (h *hold) abandonLocked(cause error) {
 	h.letGoLocked()
 }
 
-// letGoLocked drops the references to the connection, so that it can be collected.
+// letGoLocked drops the references to the connection, so that it can be
+// collected.
 func (h *hold) letGoLocked() { h.keeper, h.a = nil, nil }
 
 // state returns the lock's keeper, and why the lock is over, or nil.

@@ -61,7 +61,8 @@ func (c *config) complete() *config {
 // count. From then on the table is named by its schema, whatever the search_path.
 func WithAudit() CommonOption { return commonOption(func(c *config) { c.audit = true }) }
 
-// WithLogger sets where warnings go. The default is slog.Default(); nil discards them.
+// WithLogger sets where warnings go. The default is slog.Default(); nil
+// discards them.
 func WithLogger(l *slog.Logger) CommonOption {
 	return commonOption(func(c *config) { c.log = l })
 }
@@ -85,13 +86,14 @@ func WithMaxWaiters(n int) PoolOption { return poolOption(func(c *config) { c.ma
 // for that long loses all of them. A warning says so once.
 func WithMaxSessions(n int) PoolOption { return poolOption(func(c *config) { c.maxSessions = n }) }
 
-// WithHeartbeat sets how often the locks of a session are proven in the background,
-// and so how soon their Done is closed when it is dead. It costs one statement for
-// each session that has locks. A Pool's default is a second, or a third of a session's
-// lease, if that is shorter. A Session has no heartbeat without this option. Its
-// statement waits for the caller's own on the connection, is left out where Rows are
-// open, and runs in the caller's transaction if there is one. A Session's heartbeat
-// restarts no lock's TTL. The interval is a millisecond or more.
+// WithHeartbeat sets how often the locks of a session are proven in the
+// background, and so how soon their Done is closed when it is dead. It costs
+// one statement for each session that has locks. A Pool's default is a second,
+// or a third of a session's lease, if that is shorter. A Session has no
+// heartbeat without this option. Its statement waits for the caller's own on
+// the connection, is left out where Rows are open, and runs in the caller's
+// transaction if there is one. A Session's heartbeat restarts no lock's TTL.
+// The interval is a millisecond or more.
 func WithHeartbeat(every time.Duration) CommonOption {
 	return commonOption(func(c *config) { c.heartbeat = every })
 }

@@ -7,9 +7,10 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// This file gives a caller's session a lease while it has a place in line, and no lock
-// with a lease yet. Without it a waiter that is cut off would stop the line for as
-// long as TCP takes to notice, and keep the lock if that was granted meanwhile.
+// This file gives a caller's session a lease while it has a place in line, and
+// no lock with a lease yet. Without it a waiter that is cut off would stop the
+// line for as long as TCP takes to notice, and keep the lock if that was
+// granted meanwhile.
 
 // A placeLease is the lease that one waiter wants for its session.
 type placeLease struct {
@@ -24,13 +25,13 @@ const (
 	// minPlaceTTL is the shortest lease of a place. A waiter pauses between two
 	// statements, and must not lose its session meanwhile.
 	minPlaceTTL = time.Second
-	// placeTTL is the lease of the place of a waiter without a TTL, which sends a
-	// statement every few seconds.
+	// placeTTL is the lease of the place of a waiter without a TTL, which sends
+	// a statement every few seconds.
 	placeTTL = 10 * time.Second
 )
 
-// placeTTLOf returns the lease of a place for r. It is 0 if there is to be none, since
-// the session has locks without a TTL, which a lease would end.
+// placeTTLOf returns the lease of a place for r. It is 0 if there is to be
+// none, since the session has locks without a TTL, which a lease would end.
 func (led *ledger) placeTTLOf(r request) time.Duration {
 	if r.TTL > 0 {
 		return max(r.TTL, minPlaceTTL)
@@ -45,9 +46,10 @@ func (led *ledger) placeTTLOf(r request) time.Duration {
 	return placeTTL
 }
 
-// leasePlace gives the session a lease, before it takes a ticket for r. It returns nil
-// if there is to be none: see placeTTLOf. There is none either if the connection is in
-// a transaction of the caller's, whose rollback would take the lease back.
+// leasePlace gives the session a lease, before it takes a ticket for r. It
+// returns nil if there is to be none: see placeTTLOf. There is none either if
+// the connection is in a transaction of the caller's, whose rollback would take
+// the lease back.
 func (tn turn) leasePlace(r request) (*placeLease, error) {
 	p := &placeLease{ttl: tn.led.placeTTLOf(r), unasked: r.TTL == 0}
 	leased := p.ttl == 0 || tn.led.leasedWithin(p.ttl)
@@ -98,8 +100,8 @@ func (tn turn) leavePlace(p *placeLease) error {
 	return nil
 }
 
-// served strikes out p when its waiter has got the lock h, whose TTL is the lease from
-// now on.
+// served strikes out p when its waiter has got the lock h, whose TTL is the
+// lease from now on.
 func (tn turn) served(p *placeLease, h *hold) error {
 	if p != nil && !p.unasked {
 		tn.led.removePlace(p)
@@ -107,8 +109,8 @@ func (tn turn) served(p *placeLease, h *hold) error {
 	return tn.makeLasting(h.request)
 }
 
-// makeLasting takes away the leases that waiters without a TTL have, before r takes a
-// lock without a TTL: they would end that lock.
+// makeLasting takes away the leases that waiters without a TTL have, before r
+// takes a lock without a TTL: they would end that lock.
 func (tn turn) makeLasting(r request) error {
 	for r.TTL == 0 {
 		p := tn.led.unaskedPlace()
@@ -122,9 +124,9 @@ func (tn turn) makeLasting(r request) error {
 	return nil
 }
 
-// maxWait returns how long one statement may wait in the server. That is shorter than
-// deadlock, the deadlock_timeout: when that is over, the server looks for a deadlock,
-// which stops all other lockers, and is logged.
+// maxWait returns how long one statement may wait in the server. That is
+// shorter than deadlock, the deadlock_timeout: when that is over, the server
+// looks for a deadlock, which stops all other lockers, and is logged.
 func maxWait(deadlock time.Duration) time.Duration {
 	if deadlock <= 0 {
 		deadlock = time.Second
@@ -133,10 +135,11 @@ func maxWait(deadlock time.Duration) time.Duration {
 }
 
 const (
-	// maxServerWait is the longest that one statement waits in the server, since it
-	// holds back vacuum meanwhile.
+	// maxServerWait is the longest that one statement waits in the server,
+	// since it holds back vacuum meanwhile.
 	maxServerWait = 3 * time.Second
-	// minServerWait is the shortest, even if the server looks for deadlocks sooner.
+	// minServerWait is the shortest, even if the server looks for deadlocks
+	// sooner.
 	minServerWait = 50 * time.Millisecond
 )
 
@@ -150,9 +153,9 @@ func (led *ledger) leasedWithin(ttl time.Duration) bool {
 	return led.owner != nil || want > 0 && want <= ttl && !led.settings.temporary
 }
 
-// addPlace enters p, and returns it. It returns nil, and enters nothing, if p is to have
-// no lease. If sent is not zero, a statement sent then has set the lease, and saved is
-// what the settings were before.
+// addPlace enters p, and returns it. It returns nil, and enters nothing, if p
+// is to have no lease. If sent is not zero, a statement sent then has set the
+// lease, and saved is what the settings were before.
 func (led *ledger) addPlace(p *placeLease, saved timeouts, sent time.Time) *placeLease {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -180,8 +183,8 @@ func (led *ledger) addPlace(p *placeLease, saved timeouts, sent time.Time) *plac
 	return p
 }
 
-// placesLocked returns the shortest lease that a place other than except wants, or best
-// if that is shorter. 0 stands for no lease.
+// placesLocked returns the shortest lease that a place other than except wants,
+// or best if that is shorter. 0 stands for no lease.
 func (led *ledger) placesLocked(except *placeLease, best time.Duration) time.Duration {
 	for p := range led.places {
 		if p != except && (best == 0 || p.ttl < best) {
@@ -191,8 +194,8 @@ func (led *ledger) placesLocked(except *placeLease, best time.Duration) time.Dur
 	return best
 }
 
-// leaseWithoutPlace marks p as left, and returns the change of the settings that its
-// removal makes. ok is false if p is not in the ledger.
+// leaseWithoutPlace marks p as left, and returns the change of the settings
+// that its removal makes. ok is false if p is not in the ledger.
 func (led *ledger) leaseWithoutPlace(p *placeLease) (c change, ok bool) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -215,8 +218,8 @@ func (led *ledger) removePlace(p *placeLease) {
 	led.countLocked()
 }
 
-// leftPlaceLocked returns a place that was left and whose settings are to be put back,
-// or nil.
+// leftPlaceLocked returns a place that was left and whose settings are to be
+// put back, or nil.
 func (led *ledger) leftPlaceLocked() *placeLease {
 	for p := range led.places {
 		if p.left {
@@ -244,10 +247,10 @@ func (led *ledger) leftPlace() *placeLease {
 	return led.leftPlaceLocked()
 }
 
-// A rhythm decides when a waiter waits in the server, looks, or pauses. A waiter waits
-// in the server while it is next, or while the line moves. The server logs each wait
-// that it has to end, so a waiter that is still not next after such a wait pauses
-// before the following one, longer each time.
+// A rhythm decides when a waiter waits in the server, looks, or pauses. A
+// waiter waits in the server while it is next, or while the line moves. The
+// server logs each wait that it has to end, so a waiter that is still not next
+// after such a wait pauses before the following one, longer each time.
 type rhythm struct {
 	pause pause
 	rest  time.Duration
@@ -259,8 +262,8 @@ func newRhythm() *rhythm { return &rhythm{pause: *newPause()} }
 // maxRest is the longest pause of a waiter that is not next.
 const maxRest = 2 * time.Second
 
-// next returns how long to pause after a step of the waiter with the ticket t, which is
-// most at most.
+// next returns how long to pause after a step of the waiter with the ticket t,
+// which is most at most.
 func (r *rhythm) next(t *ticket, s advanced, most time.Duration) time.Duration {
 	ahead := t != nil && t.ahead.Load() != 0
 	looked := r.looks

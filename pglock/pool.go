@@ -16,24 +16,26 @@ import (
 // any number of goroutines and targets. It is a swanlock.Locker, and its
 // methods may be called by several goroutines at once.
 //
-// Many locks share one session. Calls that come while a statement is under way are
-// sent together in the next one, so that one round trip serves many callers; a call
-// that comes alone is sent at once. Each session proves all its locks at every
-// heartbeat. When a session is gone, the Done of each of its locks is closed, and the
-// pool takes another session for new locks. It never takes a lost lock again by
-// itself.
+// Many locks share one session. Calls that come while a statement is under way
+// are sent together in the next one, so that one round trip serves many
+// callers; a call that comes alone is sent at once. Each session proves all its
+// locks at every heartbeat. When a session is gone, the Done of each of its
+// locks is closed, and the pool takes another session for new locks. It never
+// takes a lost lock again by itself.
 //
 // A pool wants few connections: one for locks without a TTL, one for each range
-// of TTLs (there are two ranges from a TTL to its double), one more for every 450
-// locks held, and those that it waits on (see WithMaxWaiters). It does with fewer (see
-// WithMaxSessions). It gives a connection back to the *sql.DB when it has held nothing
-// for a minute, at once if all connections of the *sql.DB are in use, and at Close.
+// of TTLs (there are two ranges from a TTL to its double), one more for every
+// 450 locks held, and those that it waits on (see WithMaxWaiters). It does with
+// fewer (see WithMaxSessions). It gives a connection back to the *sql.DB when
+// it has held nothing for a minute, at once if all connections of the *sql.DB
+// are in use, and at Close.
 //
 // The server's lease of a session is at most the TTL of its locks, and at least
 // two thirds of it: a process that is cut off for that long loses them.
 //
-// Two callers of one pool exclude each other as two processes do: while one holds a
-// target, TryAcquire of the other returns swanlock.ErrNotAcquired, and Acquire waits.
+// Two callers of one pool exclude each other as two processes do: while one
+// holds a target, TryAcquire of the other returns swanlock.ErrNotAcquired, and
+// Acquire waits.
 type Pool struct {
 	db *sql.DB
 	*config
@@ -100,20 +102,20 @@ func (p *Pool) TryAcquire(ctx context.Context, target string, opts ...swanlock.O
 
 // Acquire waits for the lock until ctx ends. See swanlock.Locker. Waiters are
 // served in the order in which they came, on all hosts; readers that come one
-// after the other may have the lock together. A caller that gives up leaves the line
-// at once, and so does a process that dies.
+// after the other may have the lock together. A caller that gives up leaves the
+// line at once, and so does a process that dies.
 //
 // The pool waits in the server on connections of its own, 0.9 s at a time (nine
-// tenths of deadlock_timeout, or a third of the lease, if that is less); PostgreSQL
-// logs each such wait as a lock timeout, in two lines. A waiter that is not next
-// pauses between two waits, for up to 2 s.
+// tenths of deadlock_timeout, or a third of the lease, if that is less);
+// PostgreSQL logs each such wait as a lock timeout, in two lines. A waiter that
+// is not next pauses between two waits, for up to 2 s.
 //
-// Acquire also waits while the server cannot be used: it restarts, fails over, or has
-// no connection left, or all connections of the *sql.DB are in use. A waiter may lose
-// its place in line by that, and then takes a new one at the end. When ctx ends, the
-// error says what was wrong with the server, and matches swanlock.ErrNotAcquired.
-// Acquire does not wait if the server refuses the user, the database or the role, or
-// is a standby.
+// Acquire also waits while the server cannot be used: it restarts, fails over,
+// or has no connection left, or all connections of the *sql.DB are in use. A
+// waiter may lose its place in line by that, and then takes a new one at the
+// end. When ctx ends, the error says what was wrong with the server, and
+// matches swanlock.ErrNotAcquired. Acquire does not wait if the server refuses
+// the user, the database or the role, or is a standby.
 func (p *Pool) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	return locked(p.acquire(ctx, target, opts, true))
 }
@@ -144,8 +146,9 @@ func (p *Pool) waitThrough(ctx context.Context, r request) (*PostgresLock, error
 	}
 }
 
-// tryThenWait tries to take the lock and, where that fails, waits in line. It joins the
-// line at once, without a try, if this pool knows that there is a line.
+// tryThenWait tries to take the lock and, where that fails, waits in line. It
+// joins the line at once, without a try, if this pool knows that there is a
+// line.
 func (p *Pool) tryThenWait(ctx context.Context, r request, s *spell) (*PostgresLock, error) {
 	tryFirst := !p.hasWaiters(r.key) && !p.hint.at(r.key)
 	if tryFirst {
@@ -161,9 +164,9 @@ func (p *Pool) tryThenWait(ctx context.Context, r request, s *spell) (*PostgresL
 	return p.wait(ctx, r, tryFirst, s)
 }
 
-// try makes one attempt, and another if the session turns out to be dead: what the
-// first attempt may have taken has ended with the session. After a restart of the
-// server all sessions are dead.
+// try makes one attempt, and another if the session turns out to be dead: what
+// the first attempt may have taken has ended with the session. After a restart
+// of the server all sessions are dead.
 func (p *Pool) try(ctx context.Context, r request) (l *PostgresLock, err error) {
 	for range maxSessions {
 		if l, err = p.tryOnce(ctx, r); !errors.Is(err, errSessionGone) {
@@ -205,8 +208,8 @@ func (p *Pool) acquireOn(ctx context.Context, s *poolSession, h *hold) (*Postgre
 	return h.beginInPool(), nil
 }
 
-// beginInPool returns the handle of a lock that was granted. The heartbeat refreshes
-// the locks that have no audit row, so only the others need a timer.
+// beginInPool returns the handle of a lock that was granted. The heartbeat
+// refreshes the locks that have no audit row, so only the others need a timer.
 func (h *hold) beginInPool() *PostgresLock {
 	if h.audit != 0 {
 		return h.begin()

@@ -13,14 +13,15 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// A batcher sends the ops that are queued for a pool's session. It has the session's
-// turn.
+// A batcher sends the ops that are queued for a pool's session. It has the
+// session's turn.
 type batcher struct {
 	turn
 	s *poolSession
 }
 
-// run sends the proofs, then the ops that can share a statement, and then the others.
+// run sends the proofs, then the ops that can share a statement, and then the
+// others.
 func (b batcher) run(proofs, batch []*op) {
 	s := b.s
 	defer func() {
@@ -139,8 +140,8 @@ func (s *poolSession) stillWanted(o *op) bool {
 	return false
 }
 
-// taken reports whether a waiter of this pool was granted the key of o after o had
-// claimed it. The server would grant it to this session once more.
+// taken reports whether a waiter of this pool was granted the key of o after o
+// had claimed it. The server would grant it to this session once more.
 func (s *poolSession) taken(o *op) bool {
 	return s.led.held(o.h.key) != nil || !o.h.Shared && s.p.claimants(o.h.key) > 1
 }
@@ -163,8 +164,8 @@ func (b batcher) sendOne(o *op) {
 	}
 }
 
-// grantOne asks for a lock that the session does not have, or has only for other
-// readers.
+// grantOne asks for a lock that the session does not have, or has only for
+// other readers.
 func (b batcher) grantOne(ctx context.Context, h *hold) error {
 	if h.Shared {
 		switch awaited, err := b.awaited(h, math.MaxInt64); {
@@ -184,9 +185,10 @@ func (b batcher) grantOne(ctx context.Context, h *hold) error {
 	return nil
 }
 
-// awaited reports whether the reader h would overtake a waiter that is in the server's
-// queue, or has a ticket with a number lower than below. To a session that has the
-// lock for another reader the server grants it once more, even if others wait.
+// awaited reports whether the reader h would overtake a waiter that is in the
+// server's queue, or has a ticket with a number lower than below. To a session
+// that has the lock for another reader the server grants it once more, even if
+// others wait.
 func (b batcher) awaited(h *hold, below int64) (bool, error) {
 	if !b.led.hasOtherReader(h.key, h) {
 		return false, nil
@@ -251,8 +253,8 @@ func (s *poolSession) array(ops []*op, number func(*op) int64) string {
 	return string(s.combiner.keys)
 }
 
-// released notes the server's answer to the unlock of h, and returns the error of its
-// Release.
+// released notes the server's answer to the unlock of h, and returns the error
+// of its Release.
 func (b batcher) released(h *hold, held bool) error {
 	if err := b.led.settled(h, held); !errors.Is(err, swanlock.ErrReleased) {
 		return err
@@ -260,8 +262,9 @@ func (b batcher) released(h *hold, held bool) error {
 	return nil
 }
 
-// untangle settles a batch that failed with err, of which some locks and unlocks may
-// have been made: it gives the locks back, and finishes the unlocks.
+// untangle settles a batch that failed with err, of which some locks and
+// unlocks may have been made: it gives the locks back, and finishes the
+// unlocks.
 func (b batcher) untangle(releases, acquires []*op, err error) {
 	var held map[Key]bool
 	unknown := err

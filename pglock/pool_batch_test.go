@@ -35,9 +35,9 @@ func together(first func(), calls ...func()) {
 	wg.Wait()
 }
 
-// A batch that fails may have been done in part: the locks that it granted are given
-// back, those that it did not unlock are unlocked, and the session and its other locks
-// live.
+// A batch that fails may have been done in part: the locks that it granted are
+// given back, those that it did not unlock are unlocked, and the session and
+// its other locks live.
 func TestPoolBatchFails(t *testing.T) {
 	for _, where := range []string{"while it locks", "while it unlocks"} {
 		t.Run(where, func(t *testing.T) {
@@ -93,8 +93,8 @@ func TestPoolBatchFails(t *testing.T) {
 	}
 }
 
-// Of the callers that share a statement each is told the server's answer to its own
-// request.
+// Of the callers that share a statement each is told the server's answer to its
+// own request.
 func TestPoolBatchAnswersEach(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		p, proxy := slowPool(t, driver)
@@ -128,8 +128,8 @@ func TestPoolBatchAnswersEach(t *testing.T) {
 	})
 }
 
-// A heartbeat finds a lock that was exchanged for another, though their number is the
-// same, and unlocks the one that is not in the ledger.
+// A heartbeat finds a lock that was exchanged for another, though their number
+// is the same, and unlocks the one that is not in the ledger.
 func TestPoolFindsAnExchange(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p := observe(t), newPool(t, openDB(t, driver), pglock.WithHeartbeat(time.Hour))
@@ -192,8 +192,8 @@ func TestPoolLeavesTheQueue(t *testing.T) {
 	})
 }
 
-// The second caller is refused before anything is sent, and does not stand in the way
-// of the first.
+// The second caller is refused before anything is sent, and does not stand in
+// the way of the first.
 func TestPoolClaims(t *testing.T) {
 	p, target := newPool(t, openDB(t, "pgx")), newTarget(t)
 	rest, err := p.SplitTry(bg, target)

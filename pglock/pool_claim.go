@@ -8,9 +8,9 @@ import (
 	"github.com/swanlake-io/swanlock"
 )
 
-// A claim says that callers of the pool hold a key, or are asking for it. It saves
-// round trips, and keeps apart callers that share a session, which the server
-// cannot tell from one another.
+// A claim says that callers of the pool hold a key, or are asking for it. It
+// saves round trips, and keeps apart callers that share a session, which the
+// server cannot tell from one another.
 type claim struct {
 	shared bool
 	n      int          // how many callers
@@ -44,8 +44,8 @@ func (p *Pool) claim(h *hold) (*poolSession, error) {
 	return s, err
 }
 
-// claimLocked notes that h is held, or asked for, on s. Room on s must be reserved
-// before.
+// claimLocked notes that h is held, or asked for, on s. Room on s must be
+// reserved before.
 func (p *Pool) claimLocked(h *hold, s *poolSession) {
 	c := p.claims[h.key]
 	if c == nil {
@@ -93,8 +93,8 @@ func (p *Pool) unclaim(h *hold) {
 	}
 }
 
-// chooseLocked picks a session that has room for a lock of that lease, or opens one.
-// It reserves the room.
+// chooseLocked picks a session that has room for a lock of that lease, or opens
+// one. It reserves the room.
 func (p *Pool) chooseLocked(lease time.Duration) (*poolSession, error) {
 	if p.locks >= p.maxLocks {
 		return nil, fmt.Errorf("%w (%d, half of the server's lock table)", ErrPoolFull, p.locks)
@@ -146,17 +146,18 @@ func (p *Pool) drainedLocked() {
 	}
 }
 
-// measured notes that the server has memory for room locks. The pool takes half of
-// them at most: when the server's lock table is full, no client can connect any more.
+// measured notes that the server has memory for room locks. The pool takes half
+// of them at most: when the server's lock table is full, no client can connect
+// any more.
 func (p *Pool) measured(room int64) {
 	p.mu.Lock()
 	p.maxLocks = int(room / 2)
 	p.mu.Unlock()
 }
 
-// forget removes a session from the pool, because it is dead, to be closed, or could not
-// be opened. If unused is true, it does so only if the session is not used, and reports
-// whether it did.
+// forget removes a session from the pool, because it is dead, to be closed, or
+// could not be opened. If unused is true, it does so only if the session is not
+// used, and reports whether it did.
 func (p *Pool) forget(s *poolSession, unused bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

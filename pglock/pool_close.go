@@ -13,9 +13,10 @@ import (
 
 // Close refuses new work at once, waits until every lock is released or ctx
 // ends, and releases what is still held. It gives the connections back to the
-// *sql.DB, which stays open. If ctx ended first, the error says so, joined with the
-// errors of the releases. If the server does not answer soon after that, Close returns,
-// and the sessions are ended in the background. A second call does the same.
+// *sql.DB, which stays open. If ctx ended first, the error says so, joined with
+// the errors of the releases. If the server does not answer soon after that,
+// Close returns, and the sessions are ended in the background. A second call
+// does the same.
 func (p *Pool) Close(ctx context.Context) error {
 	long := cleanupGrace(ctx)
 	p.mu.Lock()

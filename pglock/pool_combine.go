@@ -10,11 +10,11 @@ import (
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
-// A combiner lets the callers of a pool's session share statements (flat combining):
-// the ops that they queue while a statement is under way are sent together in the next
-// one. A goroutine sends them, so that a caller can leave before it has an answer, and
-// a driver that never returns blocks that goroutine alone. The goroutine runs only
-// while ops are queued.
+// A combiner lets the callers of a pool's session share statements (flat
+// combining): the ops that they queue while a statement is under way are sent
+// together in the next one. A goroutine sends them, so that a caller can leave
+// before it has an answer, and a driver that never returns blocks that
+// goroutine alone. The goroutine runs only while ops are queued.
 type combiner struct {
 	mu     sync.Mutex
 	busy   bool  // the goroutine runs
@@ -56,9 +56,9 @@ type op struct {
 	done  chan struct{}
 }
 
-// batched reports whether o can share a statement with others. Locks with a fence or an
-// audit's row need a statement of their own, and so do readers, of which several may
-// have one key.
+// batched reports whether o can share a statement with others. Locks with a
+// fence or an audit's row need a statement of their own, and so do readers, of
+// which several may have one key.
 func (o *op) batched(audit bool) bool {
 	switch o.kind {
 	case acquiring:
@@ -69,10 +69,10 @@ func (o *op) batched(audit bool) bool {
 	return false
 }
 
-// do queues o and waits until it is done. An acquire or refresh that was not sent when
-// its context ends, or when the server is silent, is taken back. A caller whose op was
-// sent waits for grace longer, and then leaves: the error is errLeft, o is finished in
-// the background, and an acquire is undone.
+// do queues o and waits until it is done. An acquire or refresh that was not
+// sent when its context ends, or when the server is silent, is taken back. A
+// caller whose op was sent waits for grace longer, and then leaves: the error
+// is errLeft, o is finished in the background, and an acquire is undone.
 func (s *poolSession) do(ctx context.Context, o *op) error {
 	c := &s.combiner
 	o.done = make(chan struct{})
@@ -122,8 +122,8 @@ func (s *poolSession) leaving(ctx context.Context, o *op) error {
 	return oneconn.ErrSilent
 }
 
-// withdraw takes o back if it is an acquire or refresh that was not sent, and reports
-// whether it did.
+// withdraw takes o back if it is an acquire or refresh that was not sent, and
+// reports whether it did.
 func (c *combiner) withdraw(o *op) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -147,8 +147,8 @@ func (s *poolSession) solo(ctx context.Context, f func(context.Context, turn) er
 	return s.do(ctx, &op{kind: running, f: f})
 }
 
-// take returns the ops that are to be sent next. If there are none, the combiner is not
-// busy any more.
+// take returns the ops that are to be sent next. If there are none, the
+// combiner is not busy any more.
 func (c *combiner) take(audit bool) (proofs, batch []*op) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -9,12 +9,13 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// This file is for what a pool does on a connection of the *sql.DB that is none of its
-// own sessions: it looks for a pooler, cancels a session's statement, or ends a session.
+// This file is for what a pool does on a connection of the *sql.DB that is none
+// of its own sessions: it looks for a pooler, cancels a session's statement, or
+// ends a session.
 
-// anotherBackend returns the backend of one more connection, or 0 if the *sql.DB has
-// none to give. ok is false if there was no answer within d. A connection that answers
-// later is closed, since others may be waiting for one.
+// anotherBackend returns the backend of one more connection, or 0 if the
+// *sql.DB has none to give. ok is false if there was no answer within d. A
+// connection that answers later is closed, since others may be waiting for one.
 func (p *Pool) anotherBackend(ctx context.Context, d time.Duration) (pid int32, ok bool) {
 	if !p.spare(0) {
 		return 0, true // The *sql.DB has no other connection.
@@ -41,8 +42,8 @@ func (p *Pool) anotherBackend(ctx context.Context, d time.Duration) (pid int32, 
 	}
 }
 
-// askAnother returns the backend of a connection of the *sql.DB. The connection goes
-// back if it answers before ctx ends, and is closed otherwise.
+// askAnother returns the backend of a connection of the *sql.DB. The connection
+// goes back if it answers before ctx ends, and is closed otherwise.
 func (p *Pool) askAnother(ctx context.Context) (pid int32, err error) {
 	conn, err := p.conn(ctx)
 	if err != nil {
@@ -60,7 +61,8 @@ func (p *Pool) askAnother(ctx context.Context) (pid int32, err error) {
 	return pid, err
 }
 
-// askBackend returns the backend of the connection, and leaves no prepared statement.
+// askBackend returns the backend of the connection, and leaves no prepared
+// statement.
 func (tn turn) askBackend(ctx context.Context) (pid int32, err error) {
 	other := tn
 	other.access = plain(tn.sql())
@@ -71,8 +73,9 @@ func (tn turn) askBackend(ctx context.Context) (pid int32, err error) {
 	return pid, err
 }
 
-// conn takes a connection of the *sql.DB. lib/pq does not look at ctx while it connects,
-// so conn may return before it; a connection that comes later goes back.
+// conn takes a connection of the *sql.DB. lib/pq does not look at ctx while it
+// connects, so conn may return before it; a connection that comes later goes
+// back.
 func (p *Pool) conn(ctx context.Context) (*sql.Conn, error) {
 	type opened struct {
 		conn *sql.Conn
@@ -101,8 +104,9 @@ func (p *Pool) conn(ctx context.Context) (*sql.Conn, error) {
 	return nil, fmt.Errorf("the server did not accept it in time: %w", context.Cause(ctx))
 }
 
-// endBackend ends, in the background, a session of the pool that has not confirmed its
-// end. Its connection may have been cut off without the server's knowledge.
+// endBackend ends, in the background, a session of the pool that has not
+// confirmed its end. Its connection may have been cut off without the server's
+// knowledge.
 func (p *Pool) endBackend(session db.EndBackendParams) {
 	p.spawn(func() {
 		bound := connecting / 2
@@ -119,9 +123,9 @@ func (p *Pool) endBackend(session db.EndBackendParams) {
 	})
 }
 
-// slow has the statement cancelled that the session waits for. That fails one call, and
-// saves the session's locks. done is called when the cancel cannot hit a later
-// statement any more.
+// slow has the statement cancelled that the session waits for. That fails one
+// call, and saves the session's locks. done is called when the cancel cannot
+// hit a later statement any more.
 func (s *poolSession) slow(session db.CancelBackendParams, done func()) {
 	cancel := func() {
 		defer done()
@@ -142,8 +146,8 @@ func (s *poolSession) slow(session db.CancelBackendParams, done func()) {
 // cancelling is how long the cancel of a statement may take.
 const cancelling = 2 * time.Second
 
-// elsewhere runs f on a connection of the *sql.DB that is no session of the pool, for
-// bound at most.
+// elsewhere runs f on a connection of the *sql.DB that is no session of the
+// pool, for bound at most.
 func (p *Pool) elsewhere(bound time.Duration, f func(context.Context, turn) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()

@@ -276,8 +276,8 @@ func TestPoolCloseLeavesALock(t *testing.T) {
 	}
 }
 
-// Newcomers do not overtake a waiter with a ticket, even if it only looks from time
-// to time, and is not in the server's queue.
+// Newcomers do not overtake a waiter with a ticket, even if it only looks from
+// time to time, and is not in the server's queue.
 func TestPoolNewcomersDoNotOvertake(t *testing.T) {
 	first := newPool(t, openDB(t, "pgx"), pglock.WithPolling())
 	second := newPool(t, openDB(t, "pgx"))

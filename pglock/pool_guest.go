@@ -10,8 +10,8 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// This file keeps a pool from taking too many connections of the *sql.DB, which the
-// application needs for itself.
+// This file keeps a pool from taking too many connections of the *sql.DB, which
+// the application needs for itself.
 
 // scarceFor is how long a pool takes no more connections after one came late.
 const scarceFor = time.Minute
@@ -35,9 +35,9 @@ func (p *Pool) mayOpenLocked() bool {
 	return len(p.sessions) == 0 || len(p.sessions) < p.limitLocked() && p.spare(0)
 }
 
-// shareLocked returns the session with the fewest locks, if one has room, for a lock
-// that would have a session of its own if there were connections enough. The session's
-// lease becomes the lock's, if that is shorter.
+// shareLocked returns the session with the fewest locks, if one has room, for a
+// lock that would have a session of its own if there were connections enough.
+// The session's lease becomes the lock's, if that is shorter.
 func (p *Pool) shareLocked(lease time.Duration) (best *poolSession) {
 	for _, s := range p.sessions {
 		if s.gone || s.waits || s.locks >= locksPerSession || s.silent() {

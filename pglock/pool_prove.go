@@ -7,10 +7,11 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// prove asks the server for the number of the session's locks and the sum of their
-// keys. If both are as expected, so is every lock, since no other program uses the
-// session. It then renews the session's lease, the TTL of each lock whose refresh is
-// among the proofs, and the TTL of those that refresh themselves.
+// prove asks the server for the number of the session's locks and the sum of
+// their keys. If both are as expected, so is every lock, since no other program
+// uses the session. It then renews the session's lease, the TTL of each lock
+// whose refresh is among the proofs, and the TTL of those that refresh
+// themselves.
 func (b batcher) prove(proofs []*op) {
 	s := b.s
 	locks, sum := b.led.expected()
@@ -55,8 +56,8 @@ func (b batcher) prove(proofs []*op) {
 	b.rest()
 }
 
-// reconcile ends the locks that the session has lost, and unlocks those that it has and
-// that are not in the ledger.
+// reconcile ends the locks that the session has lost, and unlocks those that it
+// has and that are not in the ledger.
 func (b batcher) reconcile() error {
 	held, err := b.held(context.Background())
 	if err != nil {
@@ -89,8 +90,8 @@ func (b batcher) unlockOverdue() {
 	}
 }
 
-// endBehindPooler ends the session, because the backend pid answered, which is not the
-// one that has its locks: a pooler is in between.
+// endBehindPooler ends the session, because the backend pid answered, which is
+// not the one that has its locks: a pooler is in between.
 func (b batcher) endBehindPooler(pid int32) {
 	if h := b.led.any(); h != nil {
 		b.wrongBackend(h, pid)

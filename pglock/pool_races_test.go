@@ -141,8 +141,9 @@ func TestPoolTicketLeftBehind(t *testing.T) {
 	<-done
 }
 
-// A TakeTicket that failed leaves the session's share of the number 0 to those of its
-// callers that are in that line already, whether it had taken one itself or not.
+// A TakeTicket that failed leaves the session's share of the number 0 to those
+// of its callers that are in that line already, whether it had taken one itself
+// or not.
 func TestPoolTicketFailsAtZero(t *testing.T) {
 	for schema, before := range map[string]bool{"zero_before": true, "zero_after": false} {
 		t.Run(schema, func(t *testing.T) {

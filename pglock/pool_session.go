@@ -45,8 +45,9 @@ type poolSession struct {
 // connecting is how long a new session may take, if no caller has a later deadline.
 const connecting = 10 * time.Second
 
-// leaseOf returns the lease of the sessions for locks with that TTL: its milliseconds,
-// rounded down to their two highest bits, so that a few sessions do for all TTLs.
+// leaseOf returns the lease of the sessions for locks with that TTL: its
+// milliseconds, rounded down to their two highest bits, so that a few sessions
+// do for all TTLs.
 func leaseOf(ttl time.Duration) time.Duration {
 	if ttl == 0 {
 		return 0
@@ -56,24 +57,26 @@ func leaseOf(ttl time.Duration) time.Duration {
 	return time.Duration(ms>>low<<low) * time.Millisecond
 }
 
-// fitsLocked reports whether s can take one more lock of that lease. The session's own
-// may be shorter, which is as safe, but a lock without a lease needs a session without
-// one.
+// fitsLocked reports whether s can take one more lock of that lease. The
+// session's own may be shorter, which is as safe, but a lock without a lease
+// needs a session without one.
 func (s *poolSession) fitsLocked(lease time.Duration) bool {
 	return !s.gone && !s.waits && s.locks < locksPerSession && s.lease <= lease && (s.lease == 0) == (lease == 0) && !s.silent()
 }
 
-// silent reports whether the server leaves a statement of the session unanswered.
+// silent reports whether the server leaves a statement of the session
+// unanswered.
 func (s *poolSession) silent() bool { return s.isOpen() && s.led.stalled.Load() }
 
-// open takes a connection of the *sql.DB and makes it a session of the pool. Many
-// callers may wait for that, so it is bound to no caller's context.
+// open takes a connection of the *sql.DB and makes it a session of the pool.
+// Many callers may wait for that, so it is bound to no caller's context.
 func (s *poolSession) open() {
 	defer close(s.ready)
 	ctx, cancel := s.callers.whileAwaited(s.p.life, connecting)
 	defer cancel()
-	// A server that was restarted leaves dead connections in the *sql.DB, which are
-	// tried one after the other. A *sql.DB on a pgxpool does not say how many it has.
+	// A server that was restarted leaves dead connections in the *sql.DB, which
+	// are tried one after the other. A *sql.DB on a pgxpool does not say how
+	// many it has.
 	for range s.p.db.Stats().Idle + 4 {
 		if s.failed = s.connect(ctx); s.failed == nil || !cutOff(s.failed) || ctx.Err() != nil {
 			break
@@ -119,7 +122,8 @@ func (s *poolSession) connect(ctx context.Context) (err error) {
 	return nil
 }
 
-// identify finds out which session the connection has, and returns that session's turn.
+// identify finds out which session the connection has, and returns that
+// session's turn.
 func (s *poolSession) identify(ctx context.Context, began time.Time) (turn, error) {
 	tn, err := s.a.takeAlways()
 	if err != nil {
@@ -171,11 +175,11 @@ func (s *poolSession) begin(ctx context.Context, tn turn) error {
 	return nil
 }
 
-// direct returns ErrPooler if a pooler in transaction mode is in between. It looks once
-// for each pool, before anything is set or prepared: such a pooler shows when two
-// connections share one backend, or when one connection has two. began is when the
-// first connection was asked for. The second is not waited for much longer than that
-// one took, since the *sql.DB may have no other.
+// direct returns ErrPooler if a pooler in transaction mode is in between. It
+// looks once for each pool, before anything is set or prepared: such a pooler
+// shows when two connections share one backend, or when one connection has two.
+// began is when the first connection was asked for. The second is not waited
+// for much longer than that one took, since the *sql.DB may have no other.
 func (p *Pool) direct(ctx context.Context, tn turn, began time.Time) error {
 	p.mu.Lock()
 	checked := p.poolerChecked
@@ -213,7 +217,8 @@ func (s *poolSession) every() time.Duration {
 	return s.p.heartbeat
 }
 
-// opened waits until the session is open, or returns why it could not be opened.
+// opened waits until the session is open, or returns why it could not be
+// opened.
 func (s *poolSession) opened(ctx context.Context) error {
 	defer s.callers.add(ctx)()
 	select {
@@ -233,13 +238,15 @@ func (s *poolSession) isOpen() bool {
 	}
 }
 
-// spare reports whether the *sql.DB can give a connection, and still has keep more.
+// spare reports whether the *sql.DB can give a connection, and still has keep
+// more.
 func (p *Pool) spare(keep int) bool {
 	st := p.db.Stats()
 	return st.MaxOpenConnections == 0 || st.InUse+keep < st.MaxOpenConnections
 }
 
-// scarce adds to err that all connections of the *sql.DB are in use, if they are.
+// scarce adds to err that all connections of the *sql.DB are in use, if they
+// are.
 func (p *Pool) scarce(err error) error {
 	if p.spare(0) {
 		return err
@@ -289,8 +296,8 @@ func (s *poolSession) stopBeating() {
 	}
 }
 
-// rest ends a heartbeat: it sets the timer for the next, or gives the connection back if
-// the session has held nothing for long.
+// rest ends a heartbeat: it sets the timer for the next, or gives the
+// connection back if the session has held nothing for long.
 func (b batcher) rest() {
 	const long = time.Minute
 	s := b.s
@@ -307,8 +314,8 @@ func (b batcher) rest() {
 	s.heartbeatTimer.Reset(s.every())
 }
 
-// giveBack gives the connection back if the session is not used, and reports whether it
-// did.
+// giveBack gives the connection back if the session is not used, and reports
+// whether it did.
 func (b batcher) giveBack() bool {
 	if !b.led.empty() || !b.s.p.forget(b.s, true) {
 		return false
@@ -319,8 +326,8 @@ func (b batcher) giveBack() bool {
 	return true
 }
 
-// close releases what the session still has, puts back its settings, and gives the
-// connection back.
+// close releases what the session still has, puts back its settings, and gives
+// the connection back.
 func (s *poolSession) close(tn turn) error {
 	s.stopBeating()
 	s.closed = true

@@ -34,9 +34,9 @@ func releaseAll(t *testing.T, locks []swanlock.DistributedLock) {
 	}
 }
 
-// TestPoolBehindALockedTable: while another session locks the audit's table, audited
-// calls fail after a second, and no lock is lost; the locks are still proven and
-// refreshed.
+// TestPoolBehindALockedTable: while another session locks the audit's table,
+// audited calls fail after a second, and no lock is lost; the locks are still
+// proven and refreshed.
 func TestPoolBehindALockedTable(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		dbname := newDatabase(t)
@@ -80,8 +80,8 @@ func TestPoolBehindALockedTable(t *testing.T) {
 	})
 }
 
-// TestPoolWithoutItsStandby: an acquire whose fence is not confirmed by the synchronous
-// standby fails, and says so; no other lock of the session is lost.
+// TestPoolWithoutItsStandby: an acquire whose fence is not confirmed by the
+// synchronous standby fails, and says so; no other lock of the session is lost.
 func TestPoolWithoutItsStandby(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		srv := ownServer(t)
@@ -129,8 +129,8 @@ func TestPoolThroughAPause(t *testing.T) {
 	})
 }
 
-// TestPoolSettings: a connection that a Pool gives back has the settings that it had
-// before.
+// TestPoolSettings: a connection that a Pool gives back has the settings that
+// it had before.
 func TestPoolSettings(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		db := openDB(t, driver)

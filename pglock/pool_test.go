@@ -99,8 +99,9 @@ func TestPoolSharesRoundTrips(t *testing.T) {
 	})
 }
 
-// When a session dies, the Done of each of its locks is closed within a heartbeat, and
-// of no other lock. No lock is taken again, and the next acquire gets another session.
+// When a session dies, the Done of each of its locks is closed within a
+// heartbeat, and of no other lock. No lock is taken again, and the next acquire
+// gets another session.
 func TestPoolSessionKilled(t *testing.T) {
 	const heartbeat = 500 * time.Millisecond
 	eachDriver(t, func(t *testing.T, driver string) {
@@ -274,8 +275,8 @@ func TestPoolWaitersInOrder(t *testing.T) {
 	})
 }
 
-// Readers that come again and again keep neither each other nor a writer elsewhere from
-// the lock.
+// Readers that come again and again keep neither each other nor a writer
+// elsewhere from the lock.
 func TestPoolReadersLetAWriterIn(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		p := newPool(t, openDB(t, driver))
@@ -309,7 +310,8 @@ func TestPoolReadersLetAWriterIn(t *testing.T) {
 	})
 }
 
-// A lock whose TTL is not refreshed is unlocked on the server, though the session lives.
+// A lock whose TTL is not refreshed is unlocked on the server, though the
+// session lives.
 func TestPoolFreesWhatExpired(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)

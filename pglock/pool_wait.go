@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// A queue has the callers of a pool that wait for one key, in the order of their
-// tickets. Only the first looks what is ahead of it in the line of all hosts, since the
-// first is ahead of the others. A queue is guarded by the pool's mutex, and never
-// empty.
+// A queue has the callers of a pool that wait for one key, in the order of
+// their tickets. Only the first looks what is ahead of it in the line of all
+// hosts, since the first is ahead of the others. A queue is guarded by the
+// pool's mutex, and never empty.
 type queue struct{ waiters []*waiter }
 
 // A waiter is a caller in a queue.
@@ -38,8 +38,8 @@ func (p *Pool) hasWaiters(key Key) bool {
 	return p.queues[key] != nil
 }
 
-// wait waits in line until the lock is granted or ctx ends. tried says that a try has
-// failed before.
+// wait waits in line until the lock is granted or ctx ends. tried says that a
+// try has failed before.
 func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*PostgresLock, error) {
 	me, err := p.join(ctx, r, tried)
 	if err != nil {
@@ -78,8 +78,8 @@ func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*Post
 	}
 }
 
-// sleep returns when the waiter is woken or a context ends, or after d, if d is not
-// negative.
+// sleep returns when the waiter is woken or a context ends, or after d, if d is
+// not negative.
 func (me *waiter) sleep(ctx, life context.Context, d time.Duration) {
 	if d == 0 {
 		return
@@ -98,8 +98,8 @@ func (me *waiter) sleep(ctx, life context.Context, d time.Duration) {
 	}
 }
 
-// join takes a ticket, and a place in the pool's queue. If a session turns out to be
-// dead, it uses another.
+// join takes a ticket, and a place in the pool's queue. If a session turns out
+// to be dead, it uses another.
 func (p *Pool) join(ctx context.Context, r request, tried bool) (me *waiter, err error) {
 	for range maxSessions {
 		if me, err = p.joinOnce(ctx, r, tried); !errors.Is(err, errSessionGone) {
@@ -188,8 +188,8 @@ func (p *Pool) releaseFromWaitLocked(me *waiter) {
 	}
 }
 
-// enqueue puts me into the queue by the number of its ticket. The order of the calls may
-// be another, if the tickets were taken on different sessions.
+// enqueue puts me into the queue by the number of its ticket. The order of the
+// calls may be another, if the tickets were taken on different sessions.
 func (p *Pool) enqueue(me *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -242,9 +242,9 @@ func (p *Pool) leave(me *waiter) {
 	}
 }
 
-// step waits once for me, which is first in its queue, to be first in line and to get
-// the lock. It waits on a session that is used for nothing else meanwhile. If there is
-// no such session, or if looks is true, it only looks.
+// step waits once for me, which is first in its queue, to be first in line and
+// to get the lock. It waits on a session that is used for nothing else
+// meanwhile. If there is no such session, or if looks is true, it only looks.
 func (p *Pool) step(ctx context.Context, me *waiter, looks bool) (*PostgresLock, advanced, error) {
 	var s *poolSession
 	if !looks {
@@ -268,8 +268,8 @@ type attempted struct {
 	advanced
 }
 
-// attempt asks on s whether me is first in line, and takes the lock then. It waits for
-// that for up to wait.
+// attempt asks on s whether me is first in line, and takes the lock then. It
+// waits for that for up to wait.
 func (p *Pool) attempt(ctx context.Context, me *waiter, s *poolSession, wait time.Duration) (*PostgresLock, advanced, error) {
 	h := newHold(me.r).on(turn{s.a, s.led}, s)
 	var a attempted

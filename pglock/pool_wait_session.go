@@ -7,9 +7,10 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// cancel ends the wait on s through another session, so that a caller that has left does
-// not stay in the server's queue. It tries for grace at most. If there is no other
-// session, the wait ends by itself, after maxServerWait at the latest.
+// cancel ends the wait on s through another session, so that a caller that has
+// left does not stay in the server's queue. It tries for grace at most. If
+// there is no other session, the wait ends by itself, after maxServerWait at
+// the latest.
 func (p *Pool) cancel(s *poolSession, ended <-chan struct{}) {
 	soon, stop := context.WithTimeout(context.Background(), grace)
 	defer stop()
@@ -38,8 +39,8 @@ func (p *Pool) mayWaitLocked() bool {
 	return !p.polling && !p.closed && p.waitingSessions < p.maxWaiters
 }
 
-// openSessionOtherThanLocked returns an open session other than s that does not wait in
-// the server, or nil.
+// openSessionOtherThanLocked returns an open session other than s that does not
+// wait in the server, or nil.
 func (p *Pool) openSessionOtherThanLocked(s *poolSession) *poolSession {
 	for _, other := range p.sessions {
 		if other != s && !other.waits && other.isOpen() && !other.silent() {
@@ -49,8 +50,8 @@ func (p *Pool) openSessionOtherThanLocked(s *poolSession) *poolSession {
 	return nil
 }
 
-// emptySessionLocked returns a session of that lease, other than except, that has no
-// locks and no tickets, or nil. It prefers one that is open.
+// emptySessionLocked returns a session of that lease, other than except, that
+// has no locks and no tickets, or nil. It prefers one that is open.
 func (p *Pool) emptySessionLocked(lease time.Duration, except *poolSession) (s *poolSession) {
 	for _, other := range p.sessions {
 		if other.locks == 0 && !other.waits && other.lease == lease && other != except && !other.silent() {
@@ -73,7 +74,8 @@ func (p *Pool) vacateLocked(s *poolSession) {
 	p.waitingSessions--
 }
 
-// sessionToWaitOn returns a session for the wait of me, or nil if no more may wait.
+// sessionToWaitOn returns a session for the wait of me, or nil if no more may
+// wait.
 func (p *Pool) sessionToWaitOn(me *waiter) *poolSession {
 	if me.own {
 		return me.s

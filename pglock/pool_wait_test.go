@@ -24,7 +24,8 @@ func TestPoolHearsOfWhatExpired(t *testing.T) {
 	})
 }
 
-// A lock whose handle was dropped is released, since the pool may use its session.
+// A lock whose handle was dropped is released, since the pool may use its
+// session.
 func TestPoolDropped(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
@@ -37,8 +38,8 @@ func TestPoolDropped(t *testing.T) {
 	})
 }
 
-// A lock on a connection that was given back to the *sql.DB is unlocked before the pool
-// uses the connection.
+// A lock on a connection that was given back to the *sql.DB is unlocked before
+// the pool uses the connection.
 func TestPoolSettlesWhatItFinds(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target, db := observe(t), newTarget(t), openDB(t, driver)

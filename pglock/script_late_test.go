@@ -112,8 +112,8 @@ func TestScriptedReleaseAfterTheDeadline(t *testing.T) {
 	})
 }
 
-// A handle that becomes unreachable while its Release is under way is not logged as
-// dropped.
+// A handle that becomes unreachable while its Release is under way is not
+// logged as dropped.
 func TestScriptedReleasedIsNotDropped(t *testing.T) {
 	s := newScripted(t, "session")
 	released := make(chan error, 1)

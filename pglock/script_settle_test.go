@@ -250,8 +250,9 @@ func TestScriptedRefresh(t *testing.T) {
 	}
 }
 
-// Behind a pooler in transaction mode the lock stays on a backend that the connection
-// does not reach any more: that backend is ended, and so is the session.
+// Behind a pooler in transaction mode the lock stays on a backend that the
+// connection does not reach any more: that backend is ended, and so is the
+// session.
 func TestScriptedPooler(t *testing.T) {
 	for name, call := range map[string]func(s *scripted, lock swanlock.DistributedLock) error{
 		"refresh": func(s *scripted, lock swanlock.DistributedLock) error {
@@ -305,8 +306,8 @@ func TestScriptedTerminateFails(t *testing.T) {
 	})
 }
 
-// DISCARD ALL and DEALLOCATE remove prepared statements: a statement that was not run
-// because of that is sent again, once.
+// DISCARD ALL and DEALLOCATE remove prepared statements: a statement that was
+// not run because of that is sent again, once.
 func TestScriptedForgottenStatement(t *testing.T) {
 	onScript(t, func(s *scripted) {
 		s.pg.ExpectTryAcquire("t").Fails(forgotten)

@@ -57,7 +57,8 @@ func TestScriptedSettings(t *testing.T) {
 	})
 }
 
-// The settings are also put back when a lock ends in another way than by Release.
+// The settings are also put back when a lock ends in another way than by
+// Release.
 func TestScriptedSettingsAfterALoss(t *testing.T) {
 	for name, lose := range map[string]func(s *scripted, lock swanlock.DistributedLock){
 		"refresh": func(s *scripted, lock swanlock.DistributedLock) {
@@ -175,8 +176,8 @@ func TestScriptedShortestTTLEndsAll(t *testing.T) {
 	})
 }
 
-// Every statement that is answered restarts the lease on the server. When the lock with
-// the shortest TTL is released, the lease gets longer.
+// Every statement that is answered restarts the lease on the server. When the
+// lock with the shortest TTL is released, the lease gets longer.
 func TestScriptedSessionLease(t *testing.T) {
 	inTime(t, func(s *scripted) {
 		long := s.take("long", swanlock.WithTTL(time.Hour))
@@ -241,7 +242,8 @@ func TestScriptedExpiredInTheAudit(t *testing.T) {
 	})
 }
 
-// A lock that is granted after its context or its lease has ended is given back.
+// A lock that is granted after its context or its lease has ended is given
+// back.
 func TestScriptedLateGrant(t *testing.T) {
 	inTime(t, func(s *scripted) {
 		gone := errors.New("the caller has gone")

@@ -12,7 +12,8 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// If the server does not answer, the call returns in time, and the session is destroyed.
+// If the server does not answer, the call returns in time, and the session is
+// destroyed.
 func TestScriptedSilence(t *testing.T) {
 	for name, c := range map[string]struct{ deadline, want time.Duration }{
 		"no deadline":   {0, 5 * time.Second},
@@ -43,8 +44,8 @@ func TestScriptedSilence(t *testing.T) {
 	}
 }
 
-// If a release is not answered, the session is destroyed as soon as none of its other
-// locks can wait any longer.
+// If a release is not answered, the session is destroyed as soon as none of its
+// other locks can wait any longer.
 func TestScriptedSilentRelease(t *testing.T) {
 	inTime(t, func(s *scripted) {
 		lock := s.take("t")

@@ -21,8 +21,8 @@ import (
 // A Session prepares its statements on the connection, so that each call is one
 // round trip when warm. Close it before the connection goes back to the pool.
 //
-// That the server's session has ended is found out by the next call, or at the end
-// of a TTL; WithHeartbeat looks in the background.
+// That the server's session has ended is found out by the next call, or at the
+// end of a TTL; WithHeartbeat looks in the background.
 type Session struct{ a *access }
 
 // NewSession makes a Session on conn. It sends nothing: what is wrong with the
@@ -50,20 +50,22 @@ func (s *Session) TryAcquire(ctx context.Context, target string, opts ...swanloc
 // keeps its lock.
 //
 // The session waits in the server for 0.9 s at a time (nine tenths of its
-// deadlock_timeout), and other calls on it wait as long; PostgreSQL logs each such
-// wait as a lock timeout, in two lines. When ctx ends, Acquire returns soon, and the
-// place in line is given up when that wait has ended. A waiter that is not next
-// pauses between two waits, for up to a third of its TTL (of a second, if the TTL is
-// shorter or there is none), and never for more than 2 s. If the session has other
-// locks, or is in a transaction, it looks from time to time instead (see
-// WithPolling), and keeps its place all the same.
+// deadlock_timeout), and other calls on it wait as long; PostgreSQL logs each
+// such wait as a lock timeout, in two lines. When ctx ends, Acquire returns
+// soon, and the place in line is given up when that wait has ended. A waiter
+// that is not next pauses between two waits, for up to a third of its TTL (of a
+// second, if the TTL is shorter or there is none), and never for more than 2 s.
+// If the session has other locks, or is in a transaction, it looks from time to
+// time instead (see WithPolling), and keeps its place all the same.
 //
-// The place in line has a lease too: the TTL, but a second at least, or 10 s without
-// a TTL. So a waiter that is cut off does not stop those behind it for longer. In a
-// transaction, and on a session with locks that have no TTL, it has no lease.
+// The place in line has a lease too: the TTL, but a second at least, or 10 s
+// without a TTL. So a waiter that is cut off does not stop those behind it for
+// longer. In a transaction, and on a session with locks that have no TTL, it
+// has no lease.
 //
-// If the connection is closed meanwhile, Acquire fails. The place then stays on the
-// session until its lease ends, or until this package next uses that session.
+// If the connection is closed meanwhile, Acquire fails. The place then stays on
+// the session until its lease ends, or until this package next uses that
+// session.
 func (s *Session) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	return locked(s.a.acquire(ctx, target, opts, true))
 }
@@ -78,10 +80,10 @@ func locked(l *PostgresLock, err error) (swanlock.DistributedLock, error) {
 
 // Close releases the locks that this Session took and lets go of its prepared
 // statements. The connection stays open and as it was before, but for settings
-// named swanlock, which nothing else reads, and for what the caller's own transaction
-// may still bring back (see the package's documentation). A second call does nothing.
-// If ctx ends first, the rest is done in the background, and the error names each
-// lock whose unlock the server has not confirmed.
+// named swanlock, which nothing else reads, and for what the caller's own
+// transaction may still bring back (see the package's documentation). A second
+// call does nothing. If ctx ends first, the rest is done in the background, and
+// the error names each lock whose unlock the server has not confirmed.
 func (s *Session) Close(ctx context.Context) error {
 	a := s.a
 	if a.closed.Swap(true) {
@@ -148,8 +150,8 @@ func check(target string, opts []swanlock.Option) (request, error) {
 	return request{Options: o, target: target, key: KeyOf(target)}, err
 }
 
-// acquire takes the lock, or waits for it. It checks the request before anything is
-// sent.
+// acquire takes the lock, or waits for it. It checks the request before
+// anything is sent.
 func (a *access) acquire(ctx context.Context, target string, opts []swanlock.Option, wait bool) (*PostgresLock, error) {
 	r, err := check(target, opts)
 	if err != nil {
@@ -197,9 +199,9 @@ func (a *access) tryAcquire(ctx context.Context, r request) (*PostgresLock, erro
 	return h.begin(), nil
 }
 
-// unanswered returns the error of an acquire whose context has ended, if that is
-// why err says that no answer came in time, or that nothing was sent. Otherwise it
-// returns err.
+// unanswered returns the error of an acquire whose context has ended, if that
+// is why err says that no answer came in time, or that nothing was sent.
+// Otherwise it returns err.
 func unanswered(ctx context.Context, err error) error {
 	if ctx.Err() != nil && (errors.Is(err, errLeft) || errors.Is(err, oneconn.ErrNotSent)) {
 		return notAcquired(ctx)
@@ -207,8 +209,8 @@ func unanswered(ctx context.Context, err error) error {
 	return err
 }
 
-// ready settles what is open on the session, so that r can be sent. It returns the
-// lease that the session is to have with r's lock.
+// ready settles what is open on the session, so that r can be sent. It returns
+// the lease that the session is to have with r's lock.
 func (tn turn) ready(r request) (lease string, err error) {
 	if tn.closed.Load() {
 		return "", errors.New("the session is closed")
@@ -262,9 +264,9 @@ func (a *access) renew(ctx context.Context, h *hold) error {
 	return err
 }
 
-// release frees a lock on a caller's connection. If the server does not confirm in
-// time that the lock was held until then, the lock counts as lost; the unlock goes on
-// in the background.
+// release frees a lock on a caller's connection. If the server does not confirm
+// in time that the lock was held until then, the lock counts as lost; the
+// unlock goes on in the background.
 func (a *access) release(ctx context.Context, h *hold) error {
 	err := turn{a, h.led}.soon(ctx, func(tn turn) error {
 		err := tn.release(h)

@@ -137,8 +137,8 @@ func TestIdentityByMark(t *testing.T) {
 	}
 }
 
-// TestIdentityWithoutLocks: a session whose locks were unlocked behind our back still
-// has a lease or tickets, which are settled as well.
+// TestIdentityWithoutLocks: a session whose locks were unlocked behind our back
+// still has a lease or tickets, which are settled as well.
 func TestIdentityWithoutLocks(t *testing.T) {
 	o := observe(t)
 	db := openDB(t, "pgxpool")
@@ -222,8 +222,8 @@ func TestIdentityOfManyAtOnce(t *testing.T) {
 	}
 }
 
-// TestIdentityOfLeftTicket: the ticket of a caller that closed its connection is dropped
-// when the session is used again.
+// TestIdentityOfLeftTicket: the ticket of a caller that closed its connection
+// is dropped when the session is used again.
 func TestIdentityOfLeftTicket(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)

@@ -43,8 +43,9 @@ func (a *access) queue(ctx context.Context, r request) (*PostgresLock, error) {
 	}
 }
 
-// waitGrace is how long after the end of its context a caller waits for a step. It is
-// shorter than grace, since a wait in the server goes on when the context ends.
+// waitGrace is how long after the end of its context a caller waits for a step.
+// It is shorter than grace, since a wait in the server goes on when the context
+// ends.
 const waitGrace = grace / 5
 
 // A step is the result of one wait in line, or of one look at it.
@@ -54,8 +55,8 @@ type step struct {
 	advanced
 }
 
-// step takes a ticket, if t is nil, and then waits once for the lock. If looks is true,
-// it does not wait, but only looks whether the lock is granted.
+// step takes a ticket, if t is nil, and then waits once for the lock. If looks
+// is true, it does not wait, but only looks whether the lock is granted.
 func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bool) (step, error) {
 	tn, err := a.take(ctx)
 	if err != nil {
@@ -123,8 +124,8 @@ func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bo
 	return s, err
 }
 
-// serverWait returns how long a statement may wait on a caller's session. It is 0 where
-// the session has locks, whose calls would have to wait as well.
+// serverWait returns how long a statement may wait on a caller's session. It is
+// 0 where the session has locks, whose calls would have to wait as well.
 func (a *access) serverWait(ctx context.Context, led *ledger) time.Duration {
 	if !led.empty() || a.polling {
 		return 0
@@ -141,7 +142,8 @@ func before(ctx context.Context, d time.Duration) time.Duration {
 	return max(d, time.Millisecond)
 }
 
-// leave gives up the place of a caller that has the lock, or does not wait any longer.
+// leave gives up the place of a caller that has the lock, or does not wait any
+// longer.
 func (a *access) leave(ctx context.Context, t *ticket) {
 	if !t.live() {
 		return

@@ -11,17 +11,18 @@ import (
 // This file keeps track of the two settings that make the server's lease, on a
 // session whose owner may begin a transaction, roll it back, and use SET LOCAL.
 //
-// A rollback takes back what a statement of ours has set. That matters where the
-// lease was made longer, because the shorter one is there again. So until a statement
-// has shown that the change has lasted, the locks count on the shorter lease.
+// A rollback takes back what a statement of ours has set. That matters where
+// the lease was made longer, because the shorter one is there again. So until a
+// statement has shown that the change has lasted, the locks count on the
+// shorter lease.
 
-// settings is what is known of the two. All fields but floor are used by the holder of
-// the turn.
+// settings is what is known of the two. All fields but floor are used by the
+// holder of the turn.
 type settings struct {
 	home  timeouts // the caller's own values, which are put back
 	known bool     // home was read outside of a transaction, so no SET LOCAL is in it
-	// marked is the transaction in which Mark has read home. If the next statement is
-	// in another transaction, home is known.
+	// marked is the transaction in which Mark has read home. If the next
+	// statement is in another transaction, home is known.
 	marked int64
 
 	gen  int64 // the witness of the last change that made the lease longer
@@ -30,8 +31,9 @@ type settings struct {
 	// guarded by the ledger's mutex.
 	floor time.Duration
 
-	// temporary says that the lease ends with a transaction, whose number is local.
-	// Before it was set there, the settings were here, perhaps by the caller's SET LOCAL.
+	// temporary says that the lease ends with a transaction, whose number is
+	// local. Before it was set there, the settings were here, perhaps by the
+	// caller's SET LOCAL.
 	temporary bool
 	local     int64
 	here      timeouts
@@ -44,8 +46,8 @@ type change struct {
 	gen  string        // the witness of a change that makes it longer; otherwise empty
 }
 
-// witness returns the value of swanlock.lease on the server if the last change has
-// lasted.
+// witness returns the value of swanlock.lease on the server if the last change
+// has lasted.
 func (s *settings) witness() string {
 	if s.gen == 0 {
 		return ""
@@ -60,8 +62,9 @@ func (led *ledger) pending() bool {
 	return led.settings.floor > 0 && led.dead == nil
 }
 
-// wantLocked returns the lease that the session is to have: the shortest TTL of the
-// locks other than except, and of the places in line. It is 0 if none has a TTL.
+// wantLocked returns the lease that the session is to have: the shortest TTL of
+// the locks other than except, and of the places in line. It is 0 if none has a
+// TTL.
 func (led *ledger) wantLocked(except *hold) (ttl time.Duration) {
 	for _, h := range led.locks {
 		if t := h.info.TTL; h != except && t > 0 && (ttl == 0 || t < ttl) {
@@ -120,8 +123,8 @@ func (led *ledger) changed(c change, xact int64) {
 	}
 }
 
-// wanted returns the settings that a refresh is to set for the session. They are empty
-// if the session has no lease, or one that ends with the transaction.
+// wanted returns the settings that a refresh is to set for the session. They
+// are empty if the session has no lease, or one that ends with the transaction.
 func (led *ledger) wanted() timeouts {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -132,8 +135,8 @@ func (led *ledger) wanted() timeouts {
 	return led.settings.home.of(ttl)
 }
 
-// saw notes in which transaction a statement was, and which witness it has read. It
-// reports whether the last change was rolled back.
+// saw notes in which transaction a statement was, and which witness it has
+// read. It reports whether the last change was rolled back.
 func (led *ledger) saw(xact int64, witness string) (reverted bool) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -181,8 +184,8 @@ func (led *ledger) premise() (p premise) {
 	return p
 }
 
-// tried notes what a try has shown of the settings. It returns what is left to be done
-// about them, once a lock that was granted is in the ledger.
+// tried notes what a try has shown of the settings. It returns what is left to
+// be done about them, once a lock that was granted is in the ledger.
 func (led *ledger) tried(row tried, lease string) (todo func(turn) error) {
 	s := &led.settings
 	marked := s.marked
@@ -210,16 +213,16 @@ func (led *ledger) tried(row tried, lease string) (todo func(turn) error) {
 	return func(turn) error { return nil }
 }
 
-// set sets those of t that are not empty, for the transaction alone if temporary is
-// true, and returns what the settings were before.
+// set sets those of t that are not empty, for the transaction alone if
+// temporary is true, and returns what the settings were before.
 func (tn turn) set(t timeouts, temporary bool, gen string) (db.LeaseRow, error) {
 	return look(context.Background(), tn, (*db.Queries).Lease, db.LeaseParams{Pid: tn.led.backend,
 		SetIdle: t.idle, SetIdleInTransaction: t.idleInTransaction, Temporary: temporary, Gen: gen})
 }
 
-// confirm finds out whether the last change has lasted, and makes it again if not. If
-// the server refuses to say, the change stays unconfirmed. The error is that of a
-// session that is over.
+// confirm finds out whether the last change has lasted, and makes it again if
+// not. If the server refuses to say, the change stays unconfirmed. The error is
+// that of a session that is over.
 func (tn turn) confirm() error {
 	if !tn.led.pending() {
 		return nil
@@ -231,8 +234,9 @@ func (tn turn) confirm() error {
 	return tn.led.alive()
 }
 
-// putAgain sets the settings again after a rollback has taken the last change back. It
-// then looks whether that lasts, which cannot be known yet in a transaction.
+// putAgain sets the settings again after a rollback has taken the last change
+// back. It then looks whether that lasts, which cannot be known yet in a
+// transaction.
 func (tn turn) putAgain() error {
 	s := &tn.led.settings
 	if !s.known {
@@ -252,7 +256,8 @@ func (tn turn) putAgain() error {
 	return err
 }
 
-// target returns what the settings are to be, which is own if there is no lease.
+// target returns what the settings are to be, which is own if there is no
+// lease.
 func (led *ledger) target(own timeouts) timeouts {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -263,10 +268,10 @@ func (led *ledger) target(own timeouts) timeouts {
 }
 
 // learn finds out what the caller's own settings are. Two statements whose
-// transactions differ were in no transaction of the caller's, so the second has read
-// them. In a transaction they cannot be known, since a SET LOCAL may hide them. The
-// lease then ends with the transaction, and our first statement after it sets the
-// session's.
+// transactions differ were in no transaction of the caller's, so the second has
+// read them. In a transaction they cannot be known, since a SET LOCAL may hide
+// them. The lease then ends with the transaction, and our first statement after
+// it sets the session's.
 func (tn turn) learn() error {
 	var first, then db.LeaseRow
 	err := tn.do(context.Background(), func(ctx context.Context) (err error) {
@@ -298,8 +303,8 @@ func (tn turn) learn() error {
 	return err
 }
 
-// ease sets the lease that is left after the release of h, if the lease may be one that
-// ends with the transaction.
+// ease sets the lease that is left after the release of h, if the lease may be
+// one that ends with the transaction.
 func (tn turn) ease(h *hold) error {
 	s := &tn.led.settings
 	if !s.temporary || h.info.TTL == 0 {
@@ -314,7 +319,8 @@ func (tn turn) ease(h *hold) error {
 	return err
 }
 
-// lower notes that a rollback of the transaction xact may bring back a lease of ttl.
+// lower notes that a rollback of the transaction xact may bring back a lease of
+// ttl.
 func (led *ledger) lower(ttl time.Duration, xact int64) {
 	led.mu.Lock()
 	defer led.mu.Unlock()

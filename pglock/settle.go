@@ -12,10 +12,12 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// This file decides what the server's answers mean: a grant, a proof, an unlock, an
-// error. Where the state of a lock cannot be found out, the session is destroyed.
+// This file decides what the server's answers mean: a grant, a proof, an
+// unlock, an error. Where the state of a lock cannot be found out, the session
+// is destroyed.
 
-// grant asks for the lock, and enters it in the ledger. If it fails, nothing is held.
+// grant asks for the lock, and enters it in the ledger. If it fails, nothing is
+// held.
 func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
 	// The audit's table may have been created since it was last looked for.
 	if !tn.led.marked || tn.audit && tn.led.schema == "" {
@@ -92,12 +94,13 @@ func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
 	return nil
 }
 
-// undo makes sure that a try that failed with err has left nothing: in spite of the
-// error the lock may have been granted. If the error is the server's, the session is
-// asked to unlock; otherwise, or if it cannot, the session is destroyed.
+// undo makes sure that a try that failed with err has left nothing: in spite of
+// the error the lock may have been granted. If the error is the server's, the
+// session is asked to unlock; otherwise, or if it cannot, the session is
+// destroyed.
 //
-// It returns err, joined with ErrAbortedTransaction if the caller's transaction has
-// failed.
+// It returns err, joined with ErrAbortedTransaction if the caller's transaction
+// has failed.
 func (tn turn) undo(h *hold, err error) error {
 	switch state := sqlState(err); {
 	case notSent(err), state == inFailedTransaction, state == noPreparedStatement, state == duplicatePreparedStatement:
@@ -123,9 +126,10 @@ func (tn turn) undo(h *hold, err error) error {
 	return err
 }
 
-// checkHeld asks the server whether the session still holds h, when a caller asks for
-// the same key again. It returns swanlock.ErrAlreadyHeld if so, and nil if that lock
-// is lost and another may be asked for. It does not restart the TTL of h.
+// checkHeld asks the server whether the session still holds h, when a caller
+// asks for the same key again. It returns swanlock.ErrAlreadyHeld if so, and
+// nil if that lock is lost and another may be asked for. It does not restart
+// the TTL of h.
 func (tn turn) checkHeld(h *hold) error {
 	row, err := tn.probe(h)
 	if err != nil {
@@ -136,8 +140,8 @@ func (tn turn) checkHeld(h *hold) error {
 	if h.over() == nil {
 		return err
 	}
-	// That lock is lost, and its holder was told. The caller may have the new one if
-	// the session lives.
+	// That lock is lost, and its holder was told. The caller may have the new
+	// one if the session lives.
 	if errors.Is(err, ErrPooler) {
 		return ErrPooler
 	}
@@ -148,9 +152,9 @@ func (tn turn) checkHeld(h *hold) error {
 	return err
 }
 
-// settle unlocks the locks that have ended here but that the server may still hold,
-// drops the tickets of callers that have left, and takes back the leases of their
-// places.
+// settle unlocks the locks that have ended here but that the server may still
+// hold, drops the tickets of callers that have left, and takes back the leases
+// of their places.
 func (tn turn) settle() error {
 	for {
 		h, t := tn.led.nextUnsettled()
@@ -219,7 +223,8 @@ func (tn turn) renew(ctx context.Context, h *hold) error {
 	return unaudited
 }
 
-// proven returns an error if row says that the lock is lost, and ends the lock then.
+// proven returns an error if row says that the lock is lost, and ends the lock
+// then.
 func (tn turn) proven(h *hold, row db.RefreshRow) error {
 	switch {
 	case row.Pid != h.pid:
@@ -257,9 +262,9 @@ func (tn turn) examine(h *hold, err error) error {
 	return h.over()
 }
 
-// wrongBackend ends the lock when the backend pid answered, and not the one that
-// granted it. That one cannot be sent anything any more, so it is ended, and with it
-// all locks of the session.
+// wrongBackend ends the lock when the backend pid answered, and not the one
+// that granted it. That one cannot be sent anything any more, so it is ended,
+// and with it all locks of the session.
 func (tn turn) wrongBackend(h *hold, pid int32) error {
 	err := h.lose(fmt.Errorf("%w (process %d granted the lock, %d answered)", ErrPooler, h.pid, pid))
 	held := tn.led.holds()
@@ -271,8 +276,8 @@ func (tn turn) wrongBackend(h *hold, pid int32) error {
 	return err
 }
 
-// release frees the lock on the server and ends it. It returns nil if the server says
-// that the lock was held until then.
+// release frees the lock on the server and ends it. It returns nil if the
+// server says that the lock was held until then.
 func (tn turn) release(h *hold) error {
 	if !tn.led.contains(h) { // The session is gone, or h was settled meanwhile.
 		return h.over()
@@ -283,7 +288,8 @@ func (tn turn) release(h *hold) error {
 	row, err := tn.unlock(h, c, h.audit != 0, expired)
 	var unaudited error
 	if sqlState(err) != "" {
-		// The error is the server's, so the session lives: ask it to unlock, and no more.
+		// The error is the server's, so the session lives: ask it to unlock,
+		// and no more.
 		failed := err
 		unaudited = explain(err, h.audit != 0)
 		if shares := h.Shared && tn.led.hasOtherReader(h.key, h); shares {
@@ -292,8 +298,8 @@ func (tn turn) release(h *hold) error {
 			row, err = tn.unlock(h, c, false, expired)
 		}
 		if err == nil && row.Pid == h.pid && h.audit != 0 {
-			// If the session does not hold the lock any more, the first statement has
-			// unlocked it, unless it was refused before it ran.
+			// If the session does not hold the lock any more, the first
+			// statement has unlocked it, unless it was refused before it ran.
 			row.Released = row.Released || !strings.HasPrefix(sqlState(failed), "42")
 			if inTheWay(failed) {
 				unaudited = explain(tn.auditReleased(h, row.Xact, endReason(expired)), true)
@@ -333,10 +339,10 @@ func (tn turn) release(h *hold) error {
 	return nil
 }
 
-// leaveShare ends the lock of a reader whose unlock has failed, on a session with other
-// readers of the key. Whether the unlock was done cannot be seen, since all shares of
-// a session look like one. So one share may be too many: it is released with the last
-// reader (see doubt).
+// leaveShare ends the lock of a reader whose unlock has failed, on a session
+// with other readers of the key. Whether the unlock was done cannot be seen,
+// since all shares of a session look like one. So one share may be too many: it
+// is released with the last reader (see doubt).
 func (tn turn) leaveShare(h *hold) (released, error) {
 	row, err := tn.probe(h)
 	if err == nil {
@@ -345,8 +351,8 @@ func (tn turn) leaveShare(h *hold) (released, error) {
 	return released{Pid: row.Pid, Released: row.Held, Xact: row.Xact}, err
 }
 
-// releaseAll releases the locks that were taken through the access of tn, and drops
-// its tickets. Its errors are those of locks whose holders were not told.
+// releaseAll releases the locks that were taken through the access of tn, and
+// drops its tickets. Its errors are those of locks whose holders were not told.
 func (tn turn) releaseAll() (errs []error) {
 	holds, tickets := tn.led.takenThrough(tn.access)
 	for _, t := range tickets {

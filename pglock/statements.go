@@ -6,8 +6,8 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// This file sends the statements of a lock's life. What their answers mean is in
-// settle.go.
+// This file sends the statements of a lock's life. What their answers mean is
+// in settle.go.
 
 // What TryAcquire, Mark and Turn answer when they have taken or marked nothing.
 const (
@@ -30,8 +30,8 @@ type tried struct {
 	temporary bool   // the lease ends with the transaction
 }
 
-// try asks for the lock, and sets the lease that the session is to have if the lock is
-// granted.
+// try asks for the lock, and sets the lease that the session is to have if the
+// lock is granted.
 func (tn turn) try(ctx context.Context, h *hold, lease string) (tried, error) {
 	p := tn.led.premise()
 	switch {
@@ -56,7 +56,8 @@ func (tn turn) try(ctx context.Context, h *hold, lease string) (tried, error) {
 	}
 }
 
-// refresh asks whether the session still holds the lock, and sets the lease again.
+// refresh asks whether the session still holds the lock, and sets the lease
+// again.
 func (tn turn) refresh(ctx context.Context, h *hold, audited bool) (db.RefreshRow, error) {
 	t := tn.led.wanted()
 	if !audited {
@@ -107,8 +108,8 @@ func endReason(expired bool) string {
 	return "released"
 }
 
-// unlockIfHeld unlocks key once, if the session has it. It is for locks that are not
-// in the ledger.
+// unlockIfHeld unlocks key once, if the session has it. It is for locks that
+// are not in the ledger.
 func (tn turn) unlockIfHeld(key Key, shared bool) error {
 	_, err := ask(context.Background(), tn, (*db.Queries).Undo, db.UndoParams{Key: int64(key), Shared: shared})
 	return err
@@ -122,8 +123,8 @@ func (tn turn) terminate(h *hold) {
 	}
 }
 
-// closeStaleRows closes the audit's rows of holders that are dead, as the grant of h
-// has proven. If it fails, nothing is held.
+// closeStaleRows closes the audit's rows of holders that are dead, as the grant
+// of h has proven. If it fails, nothing is held.
 func (tn turn) closeStaleRows(h *hold) error {
 	err := tn.writeAgain(func(ctx context.Context) error { return tn.auditIn(h.schema).CloseDead(ctx, h.audit) })
 	switch {
@@ -137,8 +138,8 @@ func (tn turn) closeStaleRows(h *hold) error {
 	return explain(err, true)
 }
 
-// auditLost corrects the row of a lock that the session did not hold any more when it
-// was released.
+// auditLost corrects the row of a lock that the session did not hold any more
+// when it was released.
 func (tn turn) auditLost(h *hold) error {
 	return tn.writeAgain(func(ctx context.Context) error { return tn.auditIn(h.schema).AuditLost(ctx, h.audit) })
 }

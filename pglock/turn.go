@@ -35,8 +35,9 @@ func newAccess(c *config, conn *oneconn.Conn) *access {
 // sql returns the connection.
 func (a *access) sql() *sql.Conn { return a.conn.SQL() }
 
-// ledger returns the ledger of the session. The first call waits until no statement
-// of the connection's owner is under way, as sql.Conn.Raw does; later ones do not.
+// ledger returns the ledger of the session. The first call waits until no
+// statement of the connection's owner is under way, as sql.Conn.Raw does; later
+// ones do not.
 func (a *access) ledger() (*ledger, error) {
 	if led := a.led.Load(); led != nil {
 		return led.current(), nil
@@ -48,8 +49,8 @@ func (a *access) ledger() (*ledger, error) {
 	return led, err
 }
 
-// take waits for the turn until ctx ends. It marks the session if that was not done
-// yet, so that the turn it returns is that of a session which is known.
+// take waits for the turn until ctx ends. It marks the session if that was not
+// done yet, so that the turn it returns is that of a session which is known.
 func (a *access) take(ctx context.Context) (turn, error) {
 	for {
 		tn, err := a.takeOnce(ctx)
@@ -90,7 +91,8 @@ func (a *access) takeAlways() (turn, error) {
 	return turn{a, led}.takeAlways()
 }
 
-// takeAlways takes the turn of the session of tn, which may have been given since.
+// takeAlways takes the turn of the session of tn, which may have been given
+// since.
 func (tn turn) takeAlways() (turn, error) {
 	for {
 		tn.led = tn.led.current()
@@ -113,8 +115,9 @@ func (a *access) warnLeaseless(saved timeouts) {
 	}
 }
 
-// A turn is the exclusive use of a session. Only a turn has the methods that send
-// statements, so code that can send has the session. It must not be used after give.
+// A turn is the exclusive use of a session. Only a turn has the methods that
+// send statements, so code that can send has the session. It must not be used
+// after give.
 type turn struct {
 	*access         // of the locker that has the turn
 	led     *ledger // what the session holds
@@ -130,7 +133,8 @@ func (tn turn) do(ctx context.Context, f func(context.Context) error) error {
 	tn.led.cancelled.Store(false)
 	err := tn.conn.Do(ctx, tn.led, f)
 	if sqlState(err) == noPreparedStatement {
-		// DISCARD ALL or DEALLOCATE took the prepared statement, so it did not run.
+		// DISCARD ALL or DEALLOCATE took the prepared statement, so it did not
+		// run.
 		if gone := tn.unprepare(); gone != nil {
 			return gone
 		}
@@ -157,8 +161,9 @@ func askAs[P, R any](ctx context.Context, tn turn, q *db.Queries, statement func
 	return row, err
 }
 
-// look is ask for a statement whose loss does no harm. If the server has refused it,
-// the session lives on; if the server has not answered, the session is destroyed.
+// look is ask for a statement whose loss does no harm. If the server has
+// refused it, the session lives on; if the server has not answered, the session
+// is destroyed.
 func look[P, R any](ctx context.Context, tn turn, statement func(*db.Queries, context.Context, P) (R, error), params P) (row R, err error) {
 	row, err = ask(ctx, tn, statement, params)
 	if err != nil && sqlState(err) == "" && !notSent(err) {
@@ -187,10 +192,11 @@ func (tn turn) unprepare() error {
 	return err
 }
 
-// mark writes the session's token to its backend, as the setting swanlock.session:
-// the statements that take locks work on no other backend. Whatever its error, no
-// lock was taken. If the session turns out to be one that has a ledger already, this
-// turn is not the turn of that ledger: see current.
+// mark writes the session's token to its backend, as the setting
+// swanlock.session: the statements that take locks work on no other backend.
+// Whatever its error, no lock was taken. If the session turns out to be one
+// that has a ledger already, this turn is not the turn of that ledger: see
+// current.
 func (tn turn) mark(ctx context.Context) error { return tn.markInstead(ctx, "") }
 
 // markInstead is mark for a session whose present mark may be replaced if it is
@@ -231,8 +237,8 @@ func (tn turn) markInstead(ctx context.Context, instead string) error {
 	return nil
 }
 
-// destroy ends the session, which frees its locks for certain. The holders of its
-// locks are told before that.
+// destroy ends the session, which frees its locks for certain. The holders of
+// its locks are told before that.
 func (tn turn) destroy(cause error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -289,15 +295,15 @@ const (
 var errLeft = errors.New("the call is finished in the background")
 
 // run calls f with the turn, in a goroutine that gives the turn afterwards, and
-// returns the error of f. It waits until ctx ends or the server is silent, and for
-// grace after that; then it returns errLeft. If f returns later, undo is called with
-// its error.
+// returns the error of f. It waits until ctx ends or the server is silent, and
+// for grace after that; then it returns errLeft. If f returns later, undo is
+// called with its error.
 func (tn turn) run(ctx context.Context, grace time.Duration, f func(context.Context, turn) error, undo func(turn, error)) error {
 	return tn.wait(ctx, grace, func() error { return f(ctx, tn) }, func(err error) { undo(tn, err) }, tn.give)
 }
 
-// soon is run for work that must be done even if the caller leaves. It takes the turn
-// itself, in the goroutine.
+// soon is run for work that must be done even if the caller leaves. It takes
+// the turn itself, in the goroutine.
 func (tn turn) soon(ctx context.Context, f func(turn) error) error {
 	return tn.wait(ctx, cleanupGrace(ctx), func() error {
 		tn, err := tn.takeAlways()
@@ -361,8 +367,8 @@ func (c *call) result() error {
 	return c.err
 }
 
-// cleanupGrace returns for how long after the end of ctx a caller waits for a call
-// that frees something.
+// cleanupGrace returns for how long after the end of ctx a caller waits for a
+// call that frees something.
 func cleanupGrace(ctx context.Context) time.Duration {
 	if ctx.Err() != nil {
 		return tidying
@@ -370,8 +376,8 @@ func cleanupGrace(ctx context.Context) time.Duration {
 	return grace
 }
 
-// sleepUntil waits until done is closed, for d at most, and reports whether it was
-// closed.
+// sleepUntil waits until done is closed, for d at most, and reports whether it
+// was closed.
 func sleepUntil(done <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -1,15 +1,16 @@
--- The statements of a lock's life that also write a row of lock_audit. The exclusive
--- intervals of a key never overlap: acquired_at is read after the grant, and
--- released_at before the unlock.
+-- The statements of a lock's life that also write a row of lock_audit. The
+-- exclusive intervals of a key never overlap: acquired_at is read after the
+-- grant, and released_at before the unlock.
 
 -- name: TryAcquireAudited :one
--- TryAcquireWith with a row. An exclusive lock has a fence even if none was asked for,
--- except in a transaction that has its id already. backend and started (here in seconds
--- since 1970) are those of the backend that Mark has marked; the answer is -4 from any
--- other. dead says that the key has open rows of holders that must be dead, since this
--- lock was granted: CloseDead is to close them. A reader's grant proves that of writers
--- only. The answer -6 says that the texts are not ASCII, and that the session's encoding
--- is not the UTF-8 that we send.
+-- TryAcquireWith with a row. An exclusive lock has a fence even if none was
+-- asked for, except in a transaction that has its id already. backend and
+-- started (here in seconds since 1970) are those of the backend that Mark has
+-- marked; the answer is -4 from any other. dead says that the key has open rows
+-- of holders that must be dead, since this lock was granted: CloseDead is to
+-- close them. A reader's grant proves that of writers only. The answer -6 says
+-- that the texts are not ASCII, and that the session's encoding is not the
+-- UTF-8 that we send.
 WITH t AS MATERIALIZED (
     SELECT
         pg_catalog.pg_backend_pid()::integer AS pid,
@@ -70,14 +71,15 @@ SELECT
 FROM l LEFT JOIN row ON true;
 
 -- name: CloseDead :exec
--- Closes the rows that a grant has proven to be over. The grant's own row is audit_id,
--- and its lock is still held. The rows are the open ones of the same key that are older;
--- if a reader was granted, only the exclusive ones. Each interval ends at this grant at
--- the latest, and where the next interval began, if that was sooner (a row may have been
--- written too late for the snapshot of that next grant). If a reader was granted, it
--- ends at the last proof, since another reader may have been granted before. A row that
--- another session is closing, perhaps in a long transaction, is not waited for. No
--- interval ends before it began, even if the clock was set back.
+-- Closes the rows that a grant has proven to be over. The grant's own row is
+-- audit_id, and its lock is still held. The rows are the open ones of the same
+-- key that are older; if a reader was granted, only the exclusive ones. Each
+-- interval ends at this grant at the latest, and where the next interval began,
+-- if that was sooner (a row may have been written too late for the snapshot of
+-- that next grant). If a reader was granted, it ends at the last proof, since
+-- another reader may have been granted before. A row that another session is
+-- closing, perhaps in a long transaction, is not waited for. No interval ends
+-- before it began, even if the clock was set back.
 UPDATE public.lock_audit a SET
     released_at = GREATEST(a.acquired_at, CASE WHEN g.mode OPERATOR(pg_catalog.=) 'shared' THEN a.refreshed_at ELSE LEAST(g.acquired_at, (
         SELECT pg_catalog.min(n.acquired_at) FROM public.lock_audit n
@@ -97,8 +99,8 @@ FROM public.lock_audit g, LATERAL (
 WHERE g.id OPERATOR(pg_catalog.=) @audit_id::bigint AND a.id OPERATOR(pg_catalog.=) o.id;
 
 -- name: RefreshAudited :one
--- Refresh with a row. If the lock is found lost, its interval ends at refreshed_at, when
--- it was last proven.
+-- Refresh with a row. If the lock is found lost, its interval ends at
+-- refreshed_at, when it was last proven.
 WITH h AS MATERIALIZED (
     SELECT
         pg_catalog.pg_backend_pid()::integer AS pid,
@@ -129,8 +131,8 @@ SELECT
 FROM h;
 
 -- name: ReleaseAudited :one
--- Release with a row, which is closed first, so that the interval ends before the next
--- begins.
+-- Release with a row, which is closed first, so that the interval ends before
+-- the next begins.
 WITH row AS (
     UPDATE public.lock_audit SET released_at = GREATEST(refreshed_at, pg_catalog.clock_timestamp()), end_reason = @end_reason::varchar
     WHERE id OPERATOR(pg_catalog.=) @audit_id::bigint AND released_at IS NULL
@@ -165,10 +167,10 @@ UPDATE public.lock_audit SET released_at = refreshed_at, end_reason = 'lost'
 WHERE id OPERATOR(pg_catalog.=) @audit_id::bigint AND end_reason OPERATOR(pg_catalog.=) 'released';
 
 -- name: AuditReleased :exec
--- Closes the row of a lock whose ReleaseAudited has failed, and that was unlocked
--- without its row then. at is when that unlock began, in microseconds since 1970. The
--- interval ends where the next begins, at the latest. The row may be closed already, by
--- the next holder's CloseDead, and is corrected then.
+-- Closes the row of a lock whose ReleaseAudited has failed, and that was
+-- unlocked without its row then. at is when that unlock began, in microseconds
+-- since 1970. The interval ends where the next begins, at the latest. The row
+-- may be closed already, by the next holder's CloseDead, and is corrected then.
 UPDATE public.lock_audit a SET
     released_at = GREATEST(a.refreshed_at, LEAST(a.released_at,
         pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) (@at::bigint OPERATOR(pg_catalog.*) interval '1 microsecond'), (

@@ -1,16 +1,16 @@
--- The statements of a pool's session, for many callers at once. The pool has the session
--- to itself, so no transaction is open. Each statement that changes something checks
--- first that the backend is still the same.
+-- The statements of a pool's session, for many callers at once. The pool has
+-- the session to itself, so no transaction is open. Each statement that changes
+-- something checks first that the backend is still the same.
 
 -- name: Backend :one
 SELECT pg_catalog.pg_backend_pid()::integer AS pid;
 
 -- name: PoolOpen :one
--- Sets the session's lease and some other settings, and returns what must be known
--- before locks are taken on it. idle_ms is the lease that it had, perhaps its role's.
--- room is the number of locks for which the whole server has memory. deadlock_ms is as
--- in PrepareWait. The isolation is read committed, under which other sessions cannot
--- make the audit's rows fail.
+-- Sets the session's lease and some other settings, and returns what must be
+-- known before locks are taken on it. idle_ms is the lease that it had, perhaps
+-- its role's. room is the number of locks for which the whole server has
+-- memory. deadlock_ms is as in PrepareWait. The isolation is read committed,
+-- under which other sessions cannot make the audit's rows fail.
 SELECT
     o.pid,
     o.idle_ms,
@@ -44,8 +44,8 @@ FROM (
 ) o;
 
 -- name: PoolShut :one
--- Puts back what PoolOpen has set: the lease and the isolation to the values given, and
--- the other settings to those that the connection began with.
+-- Puts back what PoolOpen has set: the lease and the isolation to the values
+-- given, and the other settings to those that the connection began with.
 SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
     (
@@ -62,10 +62,11 @@ SELECT
     END)::varchar AS lease;
 
 -- name: Batch :one
--- Unlocks the keys of release, then tries to lock those of acquire, and answers with a
--- '1' or '0' for each, in order. lines has, for each try, the hash of the line that it
--- does not overtake, or 0: see TryAcquireWith. The second part reads the first one's row
--- before it locks anything, so that the unlocks come first.
+-- Unlocks the keys of release, then tries to lock those of acquire, and answers
+-- with a '1' or '0' for each, in order. lines has, for each try, the hash of
+-- the line that it does not overtake, or 0: see TryAcquireWith. The second part
+-- reads the first one's row before it locks anything, so that the unlocks come
+-- first.
 WITH s AS MATERIALIZED (
     SELECT pg_catalog.pg_backend_pid()::integer AS pid, pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid::integer AS ours
 ), r AS MATERIALIZED (
@@ -105,8 +106,8 @@ FROM pg_catalog.pg_locks k
 WHERE (k.pid, k.locktype, k.objsubid) OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 1) AND k.granted;
 
 -- name: Awaited :one
--- Says whether another session waits for the lock in the server's queue, or has a ticket
--- with a number lower than below.
+-- Says whether another session waits for the lock in the server's queue, or has
+-- a ticket with a number lower than below.
 SELECT EXISTS (
     SELECT
     FROM pg_catalog.pg_locks k
@@ -121,7 +122,8 @@ SELECT EXISTS (
 )::boolean AS awaited;
 
 -- name: CancelBackend :one
--- Cancels the statement of another of this client's sessions. See EndBackend for started.
+-- Cancels the statement of another of this client's sessions. See EndBackend
+-- for started.
 SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_cancel_backend(b.pid)), false)::boolean AS cancelled
 FROM pg_catalog.pg_stat_get_activity(@pid::integer) b
 WHERE (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM b.backend_start))::bigint OPERATOR(pg_catalog.=) @started::bigint;

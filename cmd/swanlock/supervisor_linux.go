@@ -30,9 +30,9 @@ const typedWait = 2 * time.Second
 
 // A supervisor is the process between swanlock run, which holds the lock, and
 // the command. It is the parent of the command and, as the subreaper, of all
-// descendants that lose their own parent. So if swanlock or the supervisor is killed,
-// the other one knows all processes that are left, and kills them. The lock's
-// connection, which both have open, lasts until then.
+// descendants that lose their own parent. So if swanlock or the supervisor is
+// killed, the other one knows all processes that are left, and kills them. The
+// lock's connection, which both have open, lasts until then.
 //
 // It takes orders from swanlock, one a line, and reports what happens:
 //
@@ -241,7 +241,8 @@ func (sv *supervisor) step(now time.Time) {
 		sv.note()
 	}
 	if !sv.over {
-		// The warning about a command that became another user comes before it matters.
+		// The warning about a command that became another user comes before it
+		// matters.
 		sv.check(syscall.Kill(sv.child.cmd.Process.Pid, 0))
 	}
 }
@@ -326,7 +327,8 @@ func (sv *supervisor) signalAll(sig syscall.Signal, wanted func(procStat) bool) 
 	}
 }
 
-// note reports that the command has ended and something that it started has not.
+// note reports that the command has ended and something that it started has
+// not.
 func (sv *supervisor) note() {
 	sv.noteAt = time.Time{}
 	all, _ := descendants(sv.family.root)

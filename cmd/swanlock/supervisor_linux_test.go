@@ -83,8 +83,8 @@ func supervisorOf(t *testing.T, pid int) int {
 	return found
 }
 
-// Nothing that the command started outlives the lock, wherever it hides and whichever
-// process is killed.
+// Nothing that the command started outlives the lock, wherever it hides and
+// whichever process is killed.
 func TestNothingGoesOnWithoutTheLock(t *testing.T) {
 	slow(t)
 	t.Parallel()

@@ -182,7 +182,8 @@ func expired(ctx context.Context, w *worker) error {
 	return err
 }
 
-// acquireContended waits for the target that all contend for, as a writer or as a reader.
+// acquireContended waits for the target that all contend for, as a writer or as
+// a reader.
 func (w *worker) acquireContended(ctx context.Context) (swanlock.DistributedLock, error) {
 	var reader swanlock.Option
 	if rand.IntN(3) == 0 {
@@ -220,8 +221,8 @@ type station struct {
 	opened
 }
 
-// opened is a locker, its connection if it uses a single one, and the function that
-// closes it.
+// opened is a locker, its connection if it uses a single one, and the function
+// that closes it.
 type opened struct {
 	swanlock.Locker
 	conn *sql.Conn

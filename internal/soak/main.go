@@ -1,5 +1,6 @@
-// Command soak puts a steady load on swanlock, for minutes or hours, and reports
-// whether memory, goroutines, connections, and what the server keeps stay flat.
+// Command soak puts a steady load on swanlock, for minutes or hours, and
+// reports whether memory, goroutines, connections, and what the server keeps
+// stay flat.
 //
 //	go run ./internal/soak -duration 10m
 //

@@ -191,9 +191,9 @@ func (s *soaking) reopen(ctx context.Context, st *station) {
 	s.note(reopening, errors.Join(st.close(ctx), st.ready(ctx)))
 }
 
-// settling is how long the work may take that the load has left to the background: a
-// waiter that was cancelled leaves the server within half a second, and a session that
-// was destroyed ends when the server notices.
+// settling is how long the work may take that the load has left to the
+// background: a waiter that was cancelled leaves the server within half a
+// second, and a session that was destroyed ends when the server notices.
 const settling = 5 * time.Second
 
 func (s *soaking) sample(ctx context.Context) (taken sample, err error) {

@@ -45,10 +45,11 @@ func two(int64) int64 { return 2 }
 // fewest is how many samples can be judged: one in each quarter.
 const fewest = 4
 
-// judge returns what is not flat. The first quarter of the samples is the warm-up. For
-// each figure, the median of the last quarter must not exceed that of the second by more
-// than the figure's slack. A figure without slack must be 0 in every sample; that is
-// judged even if there are too few samples for the rest, which the error says then.
+// judge returns what is not flat. The first quarter of the samples is the
+// warm-up. For each figure, the median of the last quarter must not exceed that
+// of the second by more than the figure's slack. A figure without slack must be
+// 0 in every sample; that is judged even if there are too few samples for the
+// rest, which the error says then.
 func judge(samples []sample) (findings []string, err error) {
 	n := len(samples)
 	if n < fewest {

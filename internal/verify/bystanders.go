@@ -34,9 +34,9 @@ type bystanders struct {
 // history's.
 const bystanderOwner = "bystander-"
 
-// watch calls f, which does a fault of a kind, while bystanders hold locks, and notes
-// which they still hold after it. If they cannot get their locks, f is called without
-// them.
+// watch calls f, which does a fault of a kind, while bystanders hold locks, and
+// notes which they still hold after it. If they cannot get their locks, f is
+// called without them.
 func (in *injector) watch(ctx context.Context, kind string, f func(*bystanders)) {
 	ctx = context.WithoutCancel(ctx)
 	b, err := in.bystanders(ctx, kind)
@@ -53,8 +53,8 @@ func (in *injector) watch(ctx context.Context, kind string, f func(*bystanders))
 	in.bystood = append(in.bystood, seen...)
 }
 
-// bystanders takes two locks with each audited kind of locker, one with a TTL and one
-// without. A statement that must wait might lose them.
+// bystanders takes two locks with each audited kind of locker, one with a TTL
+// and one without. A statement that must wait might lose them.
 func (in *injector) bystanders(ctx context.Context, kind string) (*bystanders, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -88,8 +88,8 @@ func (b *bystanders) owner() swanlock.Option {
 	return swanlock.WithOwner(fmt.Sprintf("%s%d", bystanderOwner, len(b.locks)))
 }
 
-// call makes a call on each of the lockers. If one takes too long, only that call may
-// fail.
+// call makes a call on each of the lockers. If one takes too long, only that
+// call may fail.
 func (b *bystanders) call(ctx context.Context) {
 	if b == nil {
 		return
@@ -105,8 +105,8 @@ func (b *bystanders) call(ctx context.Context) {
 	}
 }
 
-// look notes what has become of the locks. A refresh may fail at a bad time; what counts
-// is whether the lock is held.
+// look notes what has become of the locks. A refresh may fail at a bad time;
+// what counts is whether the lock is held.
 func (b *bystanders) look(ctx context.Context) []Bystander {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -136,8 +136,8 @@ func (b *bystanders) close(ctx context.Context) {
 	}
 }
 
-// checkSpared checks that slowness has lost no bystander its lock. It looks at the
-// bystanders to which nothing else was done.
+// checkSpared checks that slowness has lost no bystander its lock. It looks at
+// the bystanders to which nothing else was done.
 func checkSpared(hist *History) Result {
 	r := Result{Kind: KindSpared}
 	for _, b := range hist.Bystanders {
@@ -153,8 +153,9 @@ func checkSpared(hist *History) Result {
 	return r
 }
 
-// troubled reports whether another fault may have ended b's session, or two faults that
-// stop it came together and lasted for longer than a lock without a TTL can wait.
+// troubled reports whether another fault may have ended b's session, or two
+// faults that stop it came together and lasted for longer than a lock without a
+// TTL can wait.
 func (hist *History) troubled(b Bystander) bool {
 	var stalls []Fault
 	for _, f := range hist.Faults {

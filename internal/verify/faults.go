@@ -135,7 +135,8 @@ func (in *injector) done(f Fault) {
 	in.faults = append(in.faults, f)
 }
 
-// inject does one fault, or begins it. It may find no process or session to do it to.
+// inject does one fault, or begins it. It may find no process or session to do
+// it to.
 func (in *injector) inject(ctx context.Context, kind string) (done bool, err error) {
 	switch kind {
 	case FaultKill:
@@ -165,8 +166,8 @@ const (
 	aWaiter // for a lock with a TTL
 )
 
-// free returns a slot that no other fault uses, locked. It prefers a slot whose process
-// is what is wanted, and waits a while for one.
+// free returns a slot that no other fault uses, locked. It prefers a slot whose
+// process is what is wanted, and waits a while for one.
 func (in *injector) free(want int) *slot {
 	first := in.rnd.IntN(len(in.procs.slots))
 	tries := 40
@@ -210,9 +211,10 @@ func (in *injector) kill() (bool, error) {
 	return true, err
 }
 
-// stop pauses a worker: shortly, or for longer than any TTL, or for so long that a lock
-// which it still has must be found as held by nobody, or for so long that a lock which
-// it is first in line for must be found as waited for in vain.
+// stop pauses a worker: shortly, or for longer than any TTL, or for so long
+// that a lock which it still has must be found as held by nobody, or for so
+// long that a lock which it is first in line for must be found as waited for in
+// vain.
 func (in *injector) stop(ctx context.Context) bool {
 	length, want := time.Duration(20+in.rnd.IntN(300))*time.Millisecond, aHolder
 	switch n := in.rnd.IntN(10); {
@@ -345,8 +347,9 @@ func (in *injector) restartServer(ctx context.Context) (bool, error) {
 	return true, err
 }
 
-// grants takes some fenced locks just before a crash, while nothing else writes that
-// would flush their ids to the disk, and one just after it: the fences must still rise.
+// grants takes some fenced locks just before a crash, while nothing else writes
+// that would flush their ids to the disk, and one just after it: the fences
+// must still rise.
 func (in *injector) grants(ctx context.Context, n int) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

@@ -14,9 +14,9 @@ import (
 // The model of a lock is a readers-writer lock; one that readers do not take is
 // a mutex. It has three operations. A grant is somewhere between the call of an
 // acquire and its return. A release that the server confirmed is somewhere
-// between its call and its return. Every other hold ends by itself, at any time after
-// its holder last had reason to say that it held the lock, or never: what is not known
-// is no violation.
+// between its call and its return. Every other hold ends by itself, at any time
+// after its holder last had reason to say that it held the lock, or never: what
+// is not known is no violation.
 
 type lockOp struct {
 	hold   *Hold

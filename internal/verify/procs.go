@@ -135,8 +135,8 @@ func (ps *procs) kill(s *slot) error {
 
 func (p *proc) signal(sig syscall.Signal) { _ = p.cmd.Process.Signal(sig) }
 
-// finish asks all processes to finish. It returns those that did not within the time
-// given, after it made them print where they hang, and killed them.
+// finish asks all processes to finish. It returns those that did not within the
+// time given, after it made them print where they hang, and killed them.
 func (ps *procs) finish(within time.Duration) (stuck []string) {
 	ps.mu.Lock()
 	ps.ended = true

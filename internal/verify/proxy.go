@@ -9,9 +9,9 @@ import (
 )
 
 // A proxy stands between the locks' sessions and the server. Each of its links
-// can be closed, or held up in one direction or both, or slowed down. All of them
-// can be silent, and new connections too. It delays bytes, and does not change or
-// reorder them.
+// can be closed, or held up in one direction or both, or slowed down. All of
+// them can be silent, and new connections too. It delays bytes, and does not
+// change or reorder them.
 type proxy struct {
 	listener net.Listener
 	dial     func(ctx context.Context) (net.Conn, error)

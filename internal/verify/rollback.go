@@ -20,8 +20,8 @@ type deal struct {
 	rolledBack         bool
 }
 
-// deal draws what to do in transactions around the next lock. The rows of the audit
-// would be rolled back too, so audited locks are left out.
+// deal draws what to do in transactions around the next lock. The rows of the
+// audit would be rolled back too, so audited locks are left out.
 func (c *client) deal() (d deal) {
 	if c.locker.conn == nil || c.kind.audited || !c.chance(c.cfg.Rollback) {
 		return d

@@ -22,8 +22,9 @@ import (
 const (
 	// longestTTL bounds the TTLs that workers ask for.
 	longestTTL = 1200 * time.Millisecond
-	// margin is how much too long the server may show a lock whose holder is gone:
-	// machines are busy, and a server looks at its connections only now and then.
+	// margin is how much too long the server may show a lock whose holder is
+	// gone: machines are busy, and a server looks at its connections only now
+	// and then.
 	margin = 4 * time.Second
 	// oneWait is how long a waiter's session may wait in the server at a time.
 	oneWait = time.Second
@@ -48,8 +49,8 @@ type Config struct {
 	Progress io.Writer
 }
 
-// Run starts the workers, injects the faults, and judges what happened. Its error says
-// that it could not do so; the report has what was found.
+// Run starts the workers, injects the faults, and judges what happened. Its
+// error says that it could not do so; the report has what was found.
 func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	rnd := rand.New(rand.NewPCG(cfg.Seed, 0))
 	name := fmt.Sprintf("%08x", rand.Uint32()) // not the seed's: two runs may share a server

@@ -1,5 +1,5 @@
-// Package dsn makes one connection string of the environment's variables, which lib/pq
-// and pgx read alike.
+// Package dsn makes one connection string of the environment's variables, which
+// lib/pq and pgx read alike.
 package dsn
 
 import (
@@ -100,7 +100,8 @@ func fromVars(getenv func(string) string) (string, error) {
 	return strings.Join(dsn, " "), nil
 }
 
-// fillIn adds the settings that the result must name, and checks those that depend on others.
+// fillIn adds the settings that the result must name, and checks those that
+// depend on others.
 func fillIn(settings map[string]setting) error {
 	fill := func(key, value string) string {
 		s := settings[key]
@@ -141,8 +142,8 @@ func fillIn(settings map[string]setting) error {
 	if s := settings["sslrootcert"]; s.value == "system" {
 		usual, least, asked = "verify-full", "verify-full", s.from
 	}
-	// lib/pq cannot bind to the channel. The binding would prove that nobody is in
-	// between, which the certificate proves too.
+	// lib/pq cannot bind to the channel. The binding would prove that nobody is
+	// in between, which the certificate proves too.
 	binding := settings["channel_binding"]
 	if binding.value == "require" {
 		asked = binding.from
@@ -164,8 +165,8 @@ func fillIn(settings map[string]setting) error {
 	return nil
 }
 
-// atLeast sets max_protocol_version as pgx does. lib/pq's own default is always 3.0,
-// and it then refuses a higher min_protocol_version.
+// atLeast sets max_protocol_version as pgx does. lib/pq's own default is always
+// 3.0, and it then refuses a higher min_protocol_version.
 func atLeast(settings map[string]setting) {
 	least, most := settings["min_protocol_version"].value, settings["max_protocol_version"].value
 	if most == "" && slices.Index(protocols, least) > 0 {

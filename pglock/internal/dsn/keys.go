@@ -47,11 +47,11 @@ var keys = []key{
 // protocols are the versions of the protocol, in order.
 var protocols = []string{"3.0", "3.2", "latest"}
 
-// runTimeParameters are the settings of the server that connection strings are seen
-// with. libpq takes them in options alone. The drivers send every key that they do not
-// know as such a setting, and an error of the server would quote an unknown one, which
-// may be a piece of a password that lacks its quotes: so any other key is refused here.
-// The server ignores the case of the names.
+// runTimeParameters are the settings of the server that connection strings are
+// seen with. libpq takes them in options alone. The drivers send every key that
+// they do not know as such a setting, and an error of the server would quote an
+// unknown one, which may be a piece of a password that lacks its quotes: so any
+// other key is refused here. The server ignores the case of the names.
 var runTimeParameters = []string{
 	"search_path", "role", "timezone", "intervalstyle", "extra_float_digits",
 	"statement_timeout", "lock_timeout", "transaction_timeout",
@@ -122,15 +122,15 @@ var extras = []extra{
 	// itself, and pglock asks the server at intervals of its own.
 	{"keepalives", "", nil, ""}, {"keepalives_idle", "", nil, ""}, {"keepalives_interval", "", nil, ""}, {"keepalives_count", "", nil, ""},
 	{"tcp_user_timeout", "", nil, ""},
-	// This says in which order hosts are tried. Only target_session_attrs says which
-	// of them will do.
+	// This says in which order hosts are tried. Only target_session_attrs says
+	// which of them will do.
 	{"load_balance_hosts", "", []string{"disable", "random"}, "must be one of disable, random"},
 	{"fallback_application_name", "", nil, ""}, // see parseConnection
 	{"ssl_max_protocol_version", "", nil, ""}, {"sslcompression", "", nil, ""}, {"sslkeylogfile", "", nil, ""}, {"gsslib", "", nil, ""},
 	{"authtype", "", nil, ""}, {"tty", "", nil, ""},
 	{"geqo", "", nil, ""}, // how to plan large joins; lib/pq takes it and does not send it
-	// These say how one client works: pgx, pgxpool, lib/pq, Prisma, and the mark that
-	// Vercel puts on Supabase's strings.
+	// These say how one client works: pgx, pgxpool, lib/pq, Prisma, and the
+	// mark that Vercel puts on Supabase's strings.
 	{"statement_cache_capacity", "", nil, ""}, {"description_cache_capacity", "", nil, ""}, {"default_query_exec_mode", "", nil, ""},
 	{"pool_max_conns", "", nil, ""}, {"pool_min_conns", "", nil, ""}, {"pool_min_idle_conns", "", nil, ""},
 	{"pool_max_conn_lifetime", "", nil, ""}, {"pool_max_conn_lifetime_jitter", "", nil, ""}, {"pool_max_conn_idle_time", "", nil, ""},

@@ -12,19 +12,20 @@ import (
 const lastWords = 2 * time.Second
 
 // End ends the session behind c. sql.Conn.Close would only give it back to the
-// *sql.DB, and a driver's Close may do the same: stdlib.OpenDBFromPool's gives it back
-// to a pgxpool.
+// *sql.DB, and a driver's Close may do the same: stdlib.OpenDBFromPool's gives
+// it back to a pgxpool.
 //
-// So End first calls told, which tells the holders of the session's locks: they must
-// know before another session can have what it held. Then it calls last, to send the
-// statement that makes the server end the session, if the connection still answers;
-// last may be cut short, or fail. Then it closes the driver's connection. All this
-// happens in Raw, where nothing else can use the connection. The *sql.Conn is closed
-// when its owner's own Rows and transaction on it have ended.
+// So End first calls told, which tells the holders of the session's locks: they
+// must know before another session can have what it held. Then it calls last,
+// to send the statement that makes the server end the session, if the
+// connection still answers; last may be cut short, or fail. Then it closes the
+// driver's connection. All this happens in Raw, where nothing else can use the
+// connection. The *sql.Conn is closed when its owner's own Rows and transaction
+// on it have ended.
 //
-// The error matches sql.ErrConnDone if the owner had closed the *sql.Conn: then the
-// session may be alive, and told was not called. It is ErrBusy if the connection
-// was in use until ctx ended; then End goes on in the background.
+// The error matches sql.ErrConnDone if the owner had closed the *sql.Conn: then
+// the session may be alive, and told was not called. It is ErrBusy if the
+// connection was in use until ctx ended; then End goes on in the background.
 func (c *Conn) End(ctx context.Context, told func(), last func(context.Context, *Conn)) error {
 	begun, closed := make(chan struct{}), make(chan error, 2)
 	go func() {
@@ -61,8 +62,8 @@ func (c *Conn) End(ctx context.Context, told func(), last func(context.Context, 
 	return nil
 }
 
-// speakLast calls last, and returns after lastWords and grace even if last has not
-// returned. The driver's Close then ends what is under way.
+// speakLast calls last, and returns after lastWords and grace even if last has
+// not returned. The driver's Close then ends what is under way.
 func speakLast(c *Conn, last func(context.Context, *Conn)) {
 	if last == nil {
 		return

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Programs wrap their driver to log, trace or count what it does. The connections of a
-// wrapper may be struct values, which have no identity, and they hide the connection of
-// the driver inside.
+// Programs wrap their driver to log, trace or count what it does. The
+// connections of a wrapper may be struct values, which have no identity, and
+// they hide the connection of the driver inside.
 
 var connType = reflect.TypeFor[driver.Conn]()
 
@@ -45,7 +45,8 @@ func inside(v reflect.Value) reflect.Value {
 	return reflect.Value{}
 }
 
-// packageOf returns the import path of the driver of on, which may be in a wrapper.
+// packageOf returns the import path of the driver of on, which may be in a
+// wrapper.
 func packageOf(on driver.Conn) string {
 	t := innermost(on).Type()
 	if t.Kind() == reflect.Pointer {
@@ -54,9 +55,10 @@ func packageOf(on driver.Conn) string {
 	return t.PkgPath()
 }
 
-// identity returns a pointer that identifies the driver's connection behind conn: the
-// connection itself or, if that is a value, the first pointer inside. If there is none,
-// it is conn, which has the connection to itself while it is open.
+// identity returns a pointer that identifies the driver's connection behind
+// conn: the connection itself or, if that is a value, the first pointer inside.
+// If there is none, it is conn, which has the connection to itself while it is
+// open.
 func identity(conn *sql.Conn, driverConn any) *byte {
 	v := reflect.ValueOf(driverConn)
 	for range maxWrappers {
@@ -70,8 +72,9 @@ func identity(conn *sql.Conn, driverConn any) *byte {
 	return (*byte)(reflect.ValueOf(conn).UnsafePointer())
 }
 
-// Closed reports whether the owner has closed conn, and so given its session back. It
-// waits while conn is in use; a connection that is in use for Patience is not closed.
+// Closed reports whether the owner has closed conn, and so given its session
+// back. It waits while conn is in use; a connection that is in use for Patience
+// is not closed.
 func Closed(conn *sql.Conn) bool {
 	closed := make(chan bool, 1)
 	go func() {

@@ -38,8 +38,8 @@ func (r *rows) Scan(dest ...any) error {
 	return nil
 }
 
-// scan stores value in the variable that dest points to. It knows the types of package
-// db, and the types that drivers return for them.
+// scan stores value in the variable that dest points to. It knows the types of
+// package db, and the types that drivers return for them.
 func scan(dest any, value driver.Value) (err error) {
 	switch d := dest.(type) {
 	case *int64:

@@ -2,15 +2,15 @@ package oneconn
 
 import "context"
 
-// Turns is a mutex whose Lock can be given up: one caller at a time has the turn, which
-// is the exclusive use of a connection.
+// Turns is a mutex whose Lock can be given up: one caller at a time has the
+// turn, which is the exclusive use of a connection.
 type Turns struct{ taken chan struct{} }
 
 // NewTurns returns Turns of which no caller has the turn.
 func NewTurns() Turns { return Turns{make(chan struct{}, 1)} }
 
-// Take waits for the turn, and reports whether it was taken. It was not if ctx has
-// ended, or over or quiet was closed, before the turn was free.
+// Take waits for the turn, and reports whether it was taken. It was not if ctx
+// has ended, or over or quiet was closed, before the turn was free.
 func (t Turns) Take(ctx context.Context, over, quiet <-chan struct{}) bool {
 	if t.TryTake() {
 		return true

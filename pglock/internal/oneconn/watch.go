@@ -10,12 +10,13 @@ import (
 // grace is how long a driver may take to return once it was told to.
 const grace = 500 * time.Millisecond
 
-// A watch bounds how long the statements of a connection take, of which one runs at a
-// time. It does what context.WithTimeout would do, without the cost of a context for
-// each statement.
+// A watch bounds how long the statements of a connection take, of which one
+// runs at a time. It does what context.WithTimeout would do, without the cost
+// of a context for each statement.
 type watch struct{ life *life }
 
-// A life is the context of all statements of a connection, until one takes too long.
+// A life is the context of all statements of a connection, until one takes too
+// long.
 type life struct {
 	context.Context
 	end   context.CancelFunc
@@ -50,8 +51,8 @@ func (w *watch) start(on driver.Conn, waiter Waiter) *life {
 	return l
 }
 
-// stop ends the watch over a statement that has returned, and reports whether it was in
-// time. If it was not, what it did is not known.
+// stop ends the watch over a statement that has returned, and reports whether
+// it was in time. If it was not, what it did is not known.
 func (w *watch) stop(l *life) bool {
 	stopped := l.timer.Stop()
 	l.mu.Lock()
@@ -69,8 +70,9 @@ func (w *watch) stop(l *life) bool {
 	return !l.cut
 }
 
-// late is called when a statement takes long. It asks the waiter how much longer to wait
-// for the answer, and ends the statement if there is no more time.
+// late is called when a statement takes long. It asks the waiter how much
+// longer to wait for the answer, and ends the statement if there is no more
+// time.
 func (l *life) late() {
 	l.mu.Lock()
 	if l.over || l.waiter == nil {
@@ -88,12 +90,13 @@ func (l *life) late() {
 	l.cutOff(on)
 }
 
-// cutOff ends a statement that takes too long. pgx returns when the context ends, and
-// its connection must not be closed before that. lib/pq, when a context ends, asks the
-// server on one more connection to cancel the query, and waits for that without a
-// bound. So a statement of lib/pq has a context that never ends, and its connection is
-// closed, which lib/pq allows at any time. With another driver, which may be a wrapper
-// of either, the context is ended first, and the connection closed if that did not help.
+// cutOff ends a statement that takes too long. pgx returns when the context
+// ends, and its connection must not be closed before that. lib/pq, when a
+// context ends, asks the server on one more connection to cancel the query, and
+// waits for that without a bound. So a statement of lib/pq has a context that
+// never ends, and its connection is closed, which lib/pq allows at any time.
+// With another driver, which may be a wrapper of either, the context is ended
+// first, and the connection closed if that did not help.
 func (l *life) cutOff(on driver.Conn) {
 	l.end()
 	if !fromPq(on) {
