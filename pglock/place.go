@@ -262,8 +262,8 @@ func newRhythm() *rhythm { return &rhythm{pause: *newPause()} }
 // maxRest is the longest pause of a waiter that is not next.
 const maxRest = 2 * time.Second
 
-// next returns how long to pause after a step of the waiter with the ticket t,
-// which is most at most.
+// next returns how long to pause after a step of the waiter with the ticket t.
+// It is never longer than most.
 func (r *rhythm) next(t *ticket, s advanced, most time.Duration) time.Duration {
 	ahead := t != nil && t.ahead.Load() != 0
 	looked := r.looks

@@ -91,8 +91,8 @@ func (a *access) takeAlways() (turn, error) {
 	return turn{a, led}.takeAlways()
 }
 
-// takeAlways takes the turn of the session of tn, which may have been given
-// since.
+// takeAlways waits for the turn of tn's session, for as long as the session
+// lives, and returns it. tn itself may have been given before.
 func (tn turn) takeAlways() (turn, error) {
 	for {
 		tn.led = tn.led.current()
