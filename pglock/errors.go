@@ -135,7 +135,7 @@ func explain(err error, audited bool) error {
 	case audited && (state == serializationFailure || state == deadlockDetected):
 		return fmt.Errorf("%w: other sessions made it fail again and again: %w", ErrAudit, err)
 	case audited && (state == lockNotAvailable || state == queryCanceled):
-		return fmt.Errorf("%w within the role's lock_timeout or statement_timeout: %w", ErrAudit, err)
+		return fmt.Errorf("%w in time: somebody has locked the table, or a timeout of the role is too short: %w", ErrAudit, err)
 	case audited && (state == diskFull || len(state) == 5 && state[:2] == "23"):
 		return fmt.Errorf("%w: %w", ErrAudit, err)
 	case state == insufficientPrivilege:

@@ -13,6 +13,7 @@ import (
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/locktest"
 	"github.com/swanlake-io/swanlock/pglock"
+	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
 
 // newPool is a Pool that is closed with the test, and found empty.
@@ -49,7 +50,7 @@ func TestPoolConformance(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				locktest.Run(t, func(t *testing.T) swanlock.Locker {
-					p := newPool(t, openDB(t, driver), opts...)
+					p := newPool(t, pgtest.UsedDB(t, driver), opts...)
 					must(t, acquired(t, p, newTarget(t)).Release(bg)) // so that none is late in line for connecting
 					return p
 				},

@@ -222,7 +222,7 @@ func (in *injector) stop(ctx context.Context) bool {
 		length = time.Duration(1200+in.rnd.IntN(1500)) * time.Millisecond
 	case n < 6:
 		length, want = longestTTL+margin+time.Second, aLease
-	case n < 7:
+	case n < 8:
 		length, want = stallBound+2*time.Second, aWaiter
 	}
 	s := in.free(want)

@@ -37,15 +37,11 @@ func Cancelled() (context.Context, error) {
 // NewTarget returns a target of t's own.
 func NewTarget(t testing.TB) string { return t.Name() + "/" + rand.Text() }
 
-// OpenDB opens a *sql.DB on the shared server for the time of the test. Each of
+// OpenDB opens a *sql.DB on the shared server, closed with the test. Each of
 // params, a "name=value", is added to the server's address; dbname and user
-// replace what is there. Without any the *sql.DB may have been an earlier test's,
-// which has left nothing on it.
+// replace what is there.
 func OpenDB(t testing.TB, driver string, params ...string) *sql.DB {
 	t.Helper()
-	if len(params) == 0 {
-		return used.open(t, driver)
-	}
 	return OpenURL(t, driver, WithParams(t, Server(t).URL(), params...))
 }
 

@@ -11,7 +11,8 @@ import (
 )
 
 // A usedDBs keeps the *sql.DBs of tests that have ended for those that begin: a new
-// connection costs more than most of what is tested on it.
+// connection costs more than most of what is tested on it. It is for many small
+// tests that do nothing to their connections but to lock on them.
 type usedDBs struct {
 	mu   sync.Mutex
 	free map[string][]*sql.DB // by driver
@@ -19,7 +20,13 @@ type usedDBs struct {
 
 var used usedDBs
 
-// open returns a *sql.DB that nobody else has until t ends.
+// UsedDB is OpenDB for a *sql.DB that may have been an earlier test's, which has left
+// nothing on it. Nobody else has it until t ends.
+func UsedDB(t testing.TB, driver string) *sql.DB {
+	t.Helper()
+	return used.open(t, driver)
+}
+
 func (u *usedDBs) open(t testing.TB, driver string) *sql.DB {
 	t.Helper()
 	if slices.Contains(OnRequest, driver) {
