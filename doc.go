@@ -12,12 +12,13 @@
 //
 // # What a lock promises, and what it does not
 //
-// Of all who ask for a target, one holds it, or several readers do. A lock ends
+// At any time one caller holds a target, or several readers do. A lock ends
 // when it is released, when its holder's session ends, and, with WithTTL, when
-// it was not refreshed for that long; Done is closed then, and Err says why.
+// it was not refreshed for that long. Then Done is closed, and Err says why.
 //
 // No lock can stop a holder that was paused for longer than its TTL from going
-// on for a moment before it looks. Err looks at the clock, so asking it before
-// each step narrows that moment; only a fence, checked by what is written to,
-// closes it. See https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html
+// on, for a short time, before it finds out. Err looks at the clock, so a
+// holder that calls it before each step shortens that time. Only a fence,
+// checked by the storage that is written to, closes the gap. See
+// https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html
 package swanlock

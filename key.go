@@ -27,7 +27,7 @@ type Key int64
 // A target need not be a path: "job:nightly" is a path of one component. Any
 // bytes are allowed, whatever their length, and nothing is allocated.
 //
-// The hash guards against accidents, not against an adversary, who can choose
+// The hash guards against accidents, not against an adversary, which can choose
 // targets that collide.
 func KeyOf(target string) Key {
 	h := newSip13()

@@ -14,7 +14,7 @@ import (
 type Option func(*Options)
 
 // Options is what the options of one acquire add up to. Callers use the With
-// functions; those who write a Locker call NewOptions.
+// functions; a Locker calls NewOptions.
 type Options struct {
 	TTL         time.Duration // 0: none
 	Owner       string        // never empty
@@ -24,8 +24,8 @@ type Options struct {
 }
 
 // WithTTL makes the lock end by itself when it was not refreshed for ttl, so
-// that a holder that hangs, or that the network cut off, does not keep it.
-// At least a millisecond; fractions of one count on the holder's side only.
+// that a holder that hangs, or that the network cut off, does not keep it. It
+// is a millisecond or more; fractions of one count on the holder's side only.
 func WithTTL(ttl time.Duration) Option { return func(o *Options) { o.TTL = ttl } }
 
 // WithOwner names the holder, for Info and the audit. The default is host/pid.
@@ -37,15 +37,15 @@ func WithShared() Option { return func(o *Options) { o.Shared = true } }
 
 // WithFence gives the lock a fencing token (Info.Fence): a number that is
 // higher than that of any earlier exclusive grant of the target. Pass it with
-// every write, and let the written-to refuse a lower one than it has seen:
-// that keeps out a holder who was paused past its TTL and does not know yet.
+// every write, and let the storage refuse a lower one than it has seen: that
+// keeps out a holder that was paused past its TTL and does not know it yet.
 // See Kleppmann, "How to do distributed locking" (2016).
 //
 // Fences rise through a crash of the server, since the grant is flushed to disk
 // first, unless synchronous_commit is off or the grant is in a transaction that
 // is not committed yet. A failover keeps them rising if replication is
-// synchronous; a standby that was behind gives out again those that it has not
-// heard of. https://www.postgresql.org/docs/current/warm-standby.html
+// synchronous; a standby that was behind gives out again the fences that it has
+// not received. https://www.postgresql.org/docs/current/warm-standby.html
 func WithFence() Option { return func(o *Options) { o.Fence = true } }
 
 // WithAutoRefresh refreshes the lock in the background, every third of its

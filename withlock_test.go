@@ -122,7 +122,8 @@ func TestWithLockCancel(t *testing.T) {
 	})
 }
 
-// A slowLock takes its time to say why it ended, and counts those who asked.
+// A slowLock takes its time to say why it ended, and counts the calls that
+// asked.
 type slowLock struct {
 	swanlock.DistributedLock
 	asked, told atomic.Int32

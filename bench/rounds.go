@@ -35,8 +35,8 @@ type series struct {
 }
 
 // race gives each contender a turn of length d in every round, so that whatever
-// else the machine does meets them all, after a turn to warm up. Who begins
-// changes. Each turn is a line for benchstat.
+// else the machine does meets them all, after a turn to warm up. The contenders
+// begin a round by turns. Each turn is a line for benchstat.
 func (h *harness) race(row, unit string, d time.Duration, contenders []contender) map[string]series {
 	for _, c := range contenders {
 		c.turn(d / 5)

@@ -25,7 +25,7 @@ func fairRow(h *harness) {
 	session, closeSessions := sessions(own)
 	pool, closePool := pools(db, 1)
 	many, closePools := pools(db, n)
-	lines := []*line{
+	lines := []*contest{
 		{name: "swanlock-sessions", acquirers: waits(h.ctx, session, key("sessions"))},
 		{name: "swanlock-pool", acquirers: waits(h.ctx, shared(pool[0], n), key("pool"))},
 		{name: "swanlock-8-pools", acquirers: waits(h.ctx, many, key("pools"))},
@@ -41,15 +41,15 @@ func fairRow(h *harness) {
 		everyMs := redsync.WithRetryDelay(time.Millisecond)
 		patient := redsync.WithTries(1_000_000) // it has no other way to wait
 		lines = append(lines,
-			&line{name: "redislock-100ms", acquirers: redislocks(h.ctx, client, key("slow"), backoff(100*time.Millisecond))},
-			&line{name: "redislock-1ms", acquirers: redislocks(h.ctx, client, key("fast"), backoff(time.Millisecond))},
-			&line{name: "redsync", acquirers: redsyncs(h.ctx, client, key("redsync"), patient)},
-			&line{name: "redsync-1ms", acquirers: redsyncs(h.ctx, client, key("redsync-fast"), patient, everyMs)})
+			&contest{name: "redislock-100ms", acquirers: redislocks(h.ctx, client, key("slow"), backoff(100*time.Millisecond))},
+			&contest{name: "redislock-1ms", acquirers: redislocks(h.ctx, client, key("fast"), backoff(time.Millisecond))},
+			&contest{name: "redsync", acquirers: redsyncs(h.ctx, client, key("redsync"), patient)},
+			&contest{name: "redsync-1ms", acquirers: redsyncs(h.ctx, client, key("redsync-fast"), patient, everyMs)})
 	}
 	if h.etcd != "" {
 		client := h.dialEtcd()
 		defer client.Close()
-		lines = append(lines, &line{name: "etcd", acquirers: etcds(h.ctx, etcdSessions(client, n), key("fair"))})
+		lines = append(lines, &contest{name: "etcd", acquirers: etcds(h.ctx, etcdSessions(client, n), key("fair"))})
 	}
 
 	var contenders []contender
@@ -76,8 +76,9 @@ func fairRow(h *harness) {
 	}
 }
 
-// A line is a contender of the race: those who want its one lock.
-type line struct {
+// A contest is a contender of the race: several goroutines that want its one
+// lock.
+type contest struct {
 	name      string
 	acquirers []acquirer
 	grants    [][]int // of each, turn by turn; the first is to warm up
@@ -85,7 +86,7 @@ type line struct {
 
 // turn measures how often the lock went from one to another in a second. When
 // the time is over, each gets it once more, so that nobody is cut short.
-func (l *line) turn(d time.Duration) float64 {
+func (l *contest) turn(d time.Duration) float64 {
 	var wg sync.WaitGroup
 	grants := make([]int, len(l.acquirers))
 	l.grants = append(l.grants, grants)
@@ -124,7 +125,7 @@ func (l *line) turn(d time.Duration) float64 {
 
 // spreads are how often, in each turn, the luckiest got the lock for once that the
 // unluckiest did.
-func (l *line) spreads() (spreads []float64) {
+func (l *contest) spreads() (spreads []float64) {
 	for _, grants := range l.grants[1:] {
 		spreads = append(spreads, float64(slices.Max(grants))/float64(slices.Min(grants)))
 	}

@@ -20,9 +20,9 @@ type EndBackendParams struct {
 	Started int64
 }
 
-// Ends a session: its own, or another of this client's that cannot be spoken to
-// any more. The process that has its number by now is another one's if it was not
-// started then.
+// Ends a session: the one that sends this, or another one of this client's that
+// does not answer any more. The process id may belong to another session by
+// now: then its process was started at another time, and is left alone.
 func (q *Queries) EndBackend(ctx context.Context, arg EndBackendParams) (bool, error) {
 	row := q.db.QueryRowContext(ctx, EndBackend, arg.Pid, arg.Started)
 	var ended bool
@@ -36,8 +36,8 @@ SELECT pg_catalog.textcat(
     pg_catalog.set_config('idle_in_transaction_session_timeout', '1', false))::varchar AS lease
 `
 
-// Has the server end this session at once when it is idle, for a role that may not
-// call pg_terminate_backend (PostgreSQL 14+).
+// Makes the server end this session as soon as it is idle. It is for a role
+// that may not call pg_terminate_backend (PostgreSQL 14+).
 func (q *Queries) EndWhenIdle(ctx context.Context) (string, error) {
 	row := q.db.QueryRowContext(ctx, EndWhenIdle)
 	var lease string
@@ -86,8 +86,8 @@ type LeaseRow struct {
 	Lease             string
 }
 
-// Says what the settings are and whose, and then sets those that are not ”, for the
-// session or for the transaction, and gen as the witness.
+// Returns the settings, and then sets those that are not ”, for the
+// transaction alone if temporary is true, and gen as the witness.
 func (q *Queries) Lease(ctx context.Context, arg LeaseParams) (LeaseRow, error) {
 	row := q.db.QueryRowContext(ctx, Lease,
 		arg.Pid,
@@ -166,36 +166,45 @@ type MarkRow struct {
 }
 
 // The statements of a lock's life. Each is one round trip, and returns one row
-// that says which backend answered: behind a transaction-mode pooler that may
-// be another one than granted the lock.
+// that says which backend answered: behind a pooler in transaction mode that
+// may not be the one that granted the lock.
 //
-// In all of these files every function, operator, relation and type is named by its
-// schema, since search_path may put somebody else's before PostgreSQL's own
-// (CVE-2018-1058). What the grammar itself looks up in pg_catalog may stand alone:
-// types that are keywords (bigint, integer, boolean, varchar: so none is text),
-// EXTRACT, COALESCE, GREATEST, LEAST. IN, NULLIF, BETWEEN, LIKE, IS DISTINCT FROM
-// and CASE with an operand look their operators up in search_path and cannot be
-// told another, so none is used. To compare, there is OPERATOR(pg_catalog.=), of
-// whole rows where there is much to compare, and to reckon, there are the functions
-// behind the operators (int8and): all of OPERATOR() binds equally strongly.
-// internal/sqlnames checks all that. The audit's table is public.lock_audit here; the
-// schema is changed to the one that has it before the statement is sent.
+// In all of these files every function, operator, relation and type is named
+// with its schema, since search_path may put an object of another user before
+// PostgreSQL's own (CVE-2018-1058). Names that the grammar itself looks up in
+// pg_catalog need no schema: types that are keywords (bigint, integer, boolean,
+// varchar; text is none), EXTRACT, COALESCE, GREATEST, LEAST. IN, NULLIF,
+// BETWEEN, LIKE, IS DISTINCT FROM and CASE with an operand are not used,
+// because they look up their operators in search_path, and no other schema can
+// be given. Values are compared with OPERATOR(pg_catalog.=), as whole rows
+// where there are many. Arithmetic uses the functions behind the operators,
+// such as int8and, because all operators written as OPERATOR() have the same
+// precedence. internal/sqlnames checks all that. The audit's table is
+// public.lock_audit here; the schema is replaced by that of the actual table
+// before a statement is sent.
 //
-// xact tells transactions apart: it is when the statement's own began, in
-// microseconds. Of two statements that follow each other, the second is in no
-// transaction of the first's if they differ, and if nobody else could send in
-// between, then neither is in one that lasts longer than itself. PostgreSQL has no
-// function that says so of one statement. witness is the setting swanlock.lease, the
-// number of the last change that made the lease longer: a rollback of that change
-// takes it along, and unlike the lease's own settings no SET LOCAL hides it.
-// Makes this backend the session's, which the statements that take locks ask for:
-// a setting says whose it is. The answer is 0, or -2: a standby, which a backend
-// does not become later, -4: it has locks and the mark of another session, before,
-// which is left there (instead says which may be replaced all the same), -5: an
-// engine that grants every advisory lock to everybody: CockroachDB, and YugabyteDB
-// if told to. before is ” if there was no mark. started is when the backend was, in
-// microseconds since 1970, and schema, quoted, the first of the search_path that
-// has a lock_audit which is not temporary, or ”.
+// xact tells transactions apart: it is the time when the statement's
+// transaction began, in microseconds since 1970. If it differs between two
+// statements, they were in different transactions. If nothing else could be
+// sent between the two, then neither was in a transaction of the caller's.
+// PostgreSQL has no function that says so of one statement. witness is the
+// setting swanlock.lease, the number of the last change that made the lease
+// longer. A rollback of that change takes the number back too, and no SET LOCAL
+// hides it, as one may hide the lease's own settings.
+// Marks this backend with the session's token, in the setting swanlock.session.
+// The statements that take locks look for that mark. The answer is one of
+//
+//	 0: the backend is marked
+//	-2: the server is a standby (a backend of a primary never becomes one of a standby)
+//	-4: the backend has locks, and the mark of another session, which is left there
+//	    unless it is the parameter instead
+//	-5: the engine grants every advisory lock to everybody: CockroachDB, and YugabyteDB
+//	    with a setting
+//
+// before is the mark that was found, or ”. started is when the backend was
+// started, in microseconds since 1970, or 0 if it is not known. schema is the
+// first schema of the search_path that has a lock_audit that is not temporary,
+// quoted, or ”.
 func (q *Queries) Mark(ctx context.Context, arg MarkParams) (MarkRow, error) {
 	row := q.db.QueryRowContext(ctx, Mark, arg.Session, arg.Instead)
 	var i MarkRow
@@ -250,8 +259,8 @@ type RefreshRow struct {
 	Lease   string
 }
 
-// Asks the server whether this session still holds the lock, and sets the
-// lease again: a rollback since may have taken it back.
+// Says whether this session still holds the lock, and sets the lease again,
+// since a rollback may have taken it back.
 func (q *Queries) Refresh(ctx context.Context, arg RefreshParams) (RefreshRow, error) {
 	row := q.db.QueryRowContext(ctx, Refresh,
 		arg.Idle,
@@ -283,8 +292,8 @@ type ReleaseParams struct {
 	Key int64
 }
 
-// Frees the lock on the backend that granted it, and on no other. The answer is
-// the backend, negative if it has freed nothing.
+// Unlocks the lock on the backend that granted it, and on no other. The answer
+// is the process id of the backend, negative if it has unlocked nothing.
 func (q *Queries) Release(ctx context.Context, arg ReleaseParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, Release, arg.Pid, arg.Key)
 	var pid int64
@@ -324,8 +333,9 @@ type ReleaseWithRow struct {
 	Lease    string
 }
 
-// As Release, of a reader's lock too, and puts back the settings that the lease
-// had changed. gen is the witness of that, ” if the lease does not get longer.
+// Release with more: of a reader's lock too, and with the settings that the
+// session is to have then. gen is the new witness, or ” if the lease does not
+// get longer.
 func (q *Queries) ReleaseWith(ctx context.Context, arg ReleaseWithParams) (ReleaseWithRow, error) {
 	row := q.db.QueryRowContext(ctx, ReleaseWith,
 		arg.Pid,
@@ -364,9 +374,10 @@ type TerminateParams struct {
 	Pid    int32
 }
 
-// Ends the backend that granted a lock and cannot be spoken to any more, if it
-// still holds the lock. Should it be the one that gets this, it unlocks: its end
-// would take the way to the others with it.
+// Ends the backend that granted a lock, if it still holds it, when a pooler is
+// in between and the backend may not get another statement of ours. If this
+// statement happens to reach that backend, it unlocks instead: to end the
+// backend would also end the connection through which the others are ended.
 func (q *Queries) Terminate(ctx context.Context, arg TerminateParams) (bool, error) {
 	row := q.db.QueryRowContext(ctx, Terminate, arg.Shared, arg.Key, arg.Pid)
 	var terminated bool
@@ -387,11 +398,12 @@ type TryAcquireParams struct {
 	Key     int64
 }
 
-// Takes the lock if it is free: the common case, and the fewest arguments and
-// columns. The answer is the backend, or -1: held elsewhere, -4: the backend is
-// not marked as this session's. It has no sub-select, which would cost its share
-// even where it is not run. All numbers are as wide as database/sql's, which would
-// write out any other, and read it again.
+// Takes the lock if it is free. This is the fast path, with the fewest
+// arguments and columns. The answer is the process id of the backend, or -1 if
+// the lock is held elsewhere, or -4 if the backend is not marked with this
+// session's token. There is no sub-select, since one costs time even where it
+// is not run. All numbers have 64 bits, as those of database/sql, which would
+// convert others to text and back.
 func (q *Queries) TryAcquire(ctx context.Context, arg TryAcquireParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, TryAcquire, arg.Session, arg.Key)
 	var pid int64
@@ -453,7 +465,7 @@ type TryAcquireWithParams struct {
 	Gen     string
 	Fence   bool
 	Session string
-	Gate    int64
+	Line    int64
 	Shared  bool
 	Key     int64
 }
@@ -469,22 +481,34 @@ type TryAcquireWithRow struct {
 	Lease             string
 }
 
-// As TryAcquire, as a reader, with a fence, with a lease. The answer is 0, or the
-// fence if one was asked for, and -3 if it was asked for in a transaction that
-// has its id already, older than this grant. CASE fixes the order of the calls:
-// no lock is taken but by the last, no fence before it. A transaction that has
-// an id but wrote nothing is not flushed at its commit, and a crash would let its
-// id be given again: so it writes a message. To each fence swanlock.fence_offset is
-// added, a setting of the database's (docs/fences.md): -7 if it is no number. The inner select is a step of its
-// own, and first, because it calls volatile functions. gate is the hash of
-// the line that this try does not overtake (see line.sql), or 0; it is locked until the
-// transaction ends, so it is for sessions without one. idle is ”
-// where the server has no idle_session_timeout (before PostgreSQL 14). temporary
-// says that the lease ends with the transaction, as what the settings are now may be
-// a SET LOCAL: the caller's own are not known to be the ones that it would replace. They
-// are, if that is sure, or they are the ones of home (idle/idle_in_transaction) in
-// another transaction than marked, or a lease of ours that a rollback has
-// brought back, as the witness is not gen.
+// TryAcquire with more: as a reader, with a fence, with a lease. The answer is
+// 0, or the fence if one was asked for, or one of
+//
+//	-1: the lock is held elsewhere
+//	-3: a fence was asked for in a transaction that has its id already, which is older
+//	    than this grant
+//	-4: the backend is not marked with this session's token
+//	-7: swanlock.fence_offset is no number
+//
+// CASE fixes the order of the calls: the lock is taken last, and the fence
+// after it. The fence is the transaction's id, plus swanlock.fence_offset, a
+// setting of the database's (docs/fences.md). A transaction that has an id and
+// has written nothing is not flushed at its commit, so that a crash could let
+// the id be given again: so it writes a message. The inner select runs first,
+// as a step of its own, because it calls volatile functions.
+//
+// line is the hash of the line that this try does not overtake, or 0: if the
+// line's number 0 cannot be locked, there is a line (see line.sql). That lock
+// lasts until the transaction ends, so line is for sessions that are in no
+// transaction of the caller's.
+//
+// idle is ” where the server has no idle_session_timeout (before PostgreSQL
+// 14). temporary says that the lease ends with the transaction. It does so if
+// the settings that the lease replaces may come from a SET LOCAL of the
+// caller's. They do not if sure says so, or if they are home
+// ('idle/idle_in_transaction') and this is another transaction than marked, or
+// if gen is not ” and not the witness: then they are a lease of ours that a
+// rollback has brought back.
 func (q *Queries) TryAcquireWith(ctx context.Context, arg TryAcquireWithParams) (TryAcquireWithRow, error) {
 	row := q.db.QueryRowContext(ctx, TryAcquireWith,
 		arg.Lease,
@@ -494,7 +518,7 @@ func (q *Queries) TryAcquireWith(ctx context.Context, arg TryAcquireWithParams) 
 		arg.Gen,
 		arg.Fence,
 		arg.Session,
-		arg.Gate,
+		arg.Line,
 		arg.Shared,
 		arg.Key,
 	)
@@ -530,7 +554,7 @@ type UndoParams struct {
 	Shared bool
 }
 
-// Unlocks what a try that failed may have taken all the same. It asks first,
+// Unlocks a lock that a try may have taken although it failed. It looks first,
 // so that the server does not warn of a lock that is not there.
 func (q *Queries) Undo(ctx context.Context, arg UndoParams) (bool, error) {
 	row := q.db.QueryRowContext(ctx, Undo, arg.Key, arg.Shared)

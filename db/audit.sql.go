@@ -37,10 +37,10 @@ type AuditReleasedParams struct {
 	AuditID   int64
 }
 
-// Closes the row of a lock whose release could not, and was repeated without the
-// row: at is when that began, in microseconds since 1970. The interval ends where
-// the next begins, at the latest; who had that next lock may have taken this one's
-// holder for dead.
+// Closes the row of a lock whose ReleaseAudited has failed, and that was
+// unlocked without its row then. at is when that unlock began, in microseconds
+// since 1970. The interval ends where the next begins, at the latest. The row
+// may be closed already, by the next holder's CloseDead, and is corrected then.
 func (q *Queries) AuditReleased(ctx context.Context, arg AuditReleasedParams) error {
 	_, err := q.db.ExecContext(ctx, AuditReleased, arg.At, arg.EndReason, arg.AuditID)
 	return err
@@ -66,13 +66,15 @@ FROM public.lock_audit g, LATERAL (
 WHERE g.id OPERATOR(pg_catalog.=) $1::bigint AND a.id OPERATOR(pg_catalog.=) o.id
 `
 
-// Closes what the grant of a row, which is still held, has proven to be over: the
-// open rows of its key that are older than it; by a reader, the exclusive ones.
-// They end at most at this grant, and at most where the next interval began (a row
-// may have come too late for that grant's snapshot), and by a reader at their last
-// proof: another reader may have been granted before. A row that somebody is
-// closing, perhaps in a long transaction, is not waited for. A clock that was set
-// back may not make an interval end before it began.
+// Closes the rows that a grant has proven to be over. The grant's own row is
+// audit_id, and its lock is still held. The rows are the open ones of the same
+// key that are older; if a reader was granted, only the exclusive ones. Each
+// interval ends at this grant at the latest, and where the next interval began,
+// if that was sooner (a row may have been written too late for the snapshot of
+// that next grant). If a reader was granted, it ends at the last proof, since
+// another reader may have been granted before. A row that another session is
+// closing, perhaps in a long transaction, is not waited for. No interval ends
+// before it began, even if the clock was set back.
 func (q *Queries) CloseDead(ctx context.Context, auditID int64) error {
 	_, err := q.db.ExecContext(ctx, CloseDead, auditID)
 	return err
@@ -125,8 +127,8 @@ type RefreshAuditedRow struct {
 	Lease   string
 }
 
-// As Refresh. A lock that is found lost was proven for the last time at
-// refreshed_at: there its interval ends.
+// Refresh with a row. If the lock is found lost, its interval ends at
+// refreshed_at, when it was last proven.
 func (q *Queries) RefreshAudited(ctx context.Context, arg RefreshAuditedParams) (RefreshAuditedRow, error) {
 	row := q.db.QueryRowContext(ctx, RefreshAudited,
 		arg.Idle,
@@ -194,8 +196,8 @@ type ReleaseAuditedRow struct {
 	Lease    string
 }
 
-// As Release, and the row is closed first, so that the interval ends before the
-// next begins.
+// Release with a row, which is closed first, so that the interval ends before
+// the next begins.
 func (q *Queries) ReleaseAudited(ctx context.Context, arg ReleaseAuditedParams) (ReleaseAuditedRow, error) {
 	row := q.db.QueryRowContext(ctx, ReleaseAudited,
 		arg.Idle,
@@ -288,7 +290,7 @@ type TryAcquireAuditedParams struct {
 	Session string
 	Target  string
 	Owner   string
-	Gate    int64
+	Line    int64
 	Sure    bool
 	Marked  int64
 	Home    string
@@ -310,15 +312,17 @@ type TryAcquireAuditedRow struct {
 	Lease             string
 }
 
-// The same life with a row of lock_audit written by the same statement. A
-// key's exclusive intervals never overlap: acquired_at is read after the grant
-// and released_at before the unlock.
-// As TryAcquireWith, and an exclusive lock has a fence, asked for or not, but in a
-// transaction that has its id already. backend is what Mark answered, and started
-// (seconds since 1970) is that one's: no other may answer. dead says that the
-// grant has proven somebody gone who has an open row for this key, which CloseDead
-// is to close; a reader's grant proves that of no other reader. -6: the texts are not
-// ASCII, and the session takes the UTF-8 that we send for something else.
+// The statements of a lock's life that also write a row of lock_audit. The
+// exclusive intervals of a key never overlap: acquired_at is read after the
+// grant, and released_at before the unlock.
+// TryAcquireWith with a row. An exclusive lock has a fence even if none was
+// asked for, except in a transaction that has its id already. backend and
+// started (here in seconds since 1970) are those of the backend that Mark has
+// marked; the answer is -4 from any other. dead says that the key has open rows
+// of holders that must be dead, since this lock was granted: CloseDead is to
+// close them. A reader's grant proves that of writers only. The answer -6 says
+// that the texts are not ASCII, and that the session's encoding is not the
+// UTF-8 that we send.
 func (q *Queries) TryAcquireAudited(ctx context.Context, arg TryAcquireAuditedParams) (TryAcquireAuditedRow, error) {
 	row := q.db.QueryRowContext(ctx, TryAcquireAudited,
 		arg.Key,
@@ -329,7 +333,7 @@ func (q *Queries) TryAcquireAudited(ctx context.Context, arg TryAcquireAuditedPa
 		arg.Session,
 		arg.Target,
 		arg.Owner,
-		arg.Gate,
+		arg.Line,
 		arg.Sure,
 		arg.Marked,
 		arg.Home,

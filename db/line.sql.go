@@ -33,8 +33,8 @@ type AheadRow struct {
 	Lowest int32
 }
 
-// Who is ahead in the line: the highest below the ticket, or 0, and the lowest
-// of all.
+// Finds the ticket ahead: the highest number below the ticket, or 0. lowest is
+// the lowest number of all.
 func (q *Queries) Ahead(ctx context.Context, arg AheadParams) (AheadRow, error) {
 	row := q.db.QueryRowContext(ctx, Ahead, arg.Ticket, arg.Hash)
 	var i AheadRow
@@ -72,8 +72,8 @@ type DropTicketRow struct {
 	Dropped bool
 }
 
-// Leaves the line. If the answer comes from another backend than the one that
-// gave the ticket, that one is ended: it cannot be spoken to any more.
+// Gives up a ticket. If this runs on another backend than pid, which has the
+// ticket, it ends that one, which cannot be reached any more.
 func (q *Queries) DropTicket(ctx context.Context, arg DropTicketParams) (DropTicketRow, error) {
 	row := q.db.QueryRowContext(ctx, DropTicket, arg.Pid, arg.Ticket, arg.Hash)
 	var i DropTicketRow
@@ -127,12 +127,12 @@ type PrepareWaitRow struct {
 	Lease             string
 }
 
-// Says what a waiter must know of its session: which transaction this is, by when it
-// began, how long the server lets a wait last before it looks for a deadlock
-// (milliseconds), and what the lease's settings are. It then sets those, if they
-// are not ”, on that backend and in another transaction than xact, which an earlier
-// call has told: what is set in a transaction of the caller's is not to outlive its
-// rollback, nor to make a SET LOCAL last.
+// Returns what a waiter must know of its session: its transaction, how long the
+// server lets a wait last before it looks for a deadlock (deadlock_ms), and the
+// settings of the lease. It then sets those that are not ”, and sets says so,
+// but only on the backend pid, and only if its transaction is not xact, that of
+// an earlier call. So it sets nothing in a transaction of the caller's, whose
+// rollback would take the settings back, or whose SET LOCAL they would replace.
 func (q *Queries) PrepareWait(ctx context.Context, arg PrepareWaitParams) (PrepareWaitRow, error) {
 	row := q.db.QueryRowContext(ctx, PrepareWait,
 		arg.SetIdle,
@@ -198,10 +198,12 @@ type TakeNextRow struct {
 	Ticket int32
 }
 
-// As TakeTicket, for who was in this line a moment ago, and knows a number of
-// it: the highest that is taken from there on is the highest of all, unless eight
-// in a row have gone in that moment. The number itself counts if it is still the
-// session's own, whose locks it cannot see so. 0 also if nothing was found.
+// TakeTicket for a caller that has joined this line just before, and knows a
+// number of it, hint. It tries the numbers from hint on: the highest that is
+// taken is the highest of all, unless more than eight numbers in a row were
+// given up since. own says that hint is still this session's own ticket, which
+// the session cannot see by trying. ticket is also 0 if no number was found
+// taken.
 func (q *Queries) TakeNext(ctx context.Context, arg TakeNextParams) (TakeNextRow, error) {
 	row := q.db.QueryRowContext(ctx, TakeNext, arg.Hint, arg.Own, arg.Hash)
 	var i TakeNextRow
@@ -272,32 +274,41 @@ type TakeTicketRow struct {
 	Lowest int32
 }
 
-// The line of those who wait for a lock, first come first served, across all
-// hosts. A place in it is a ticket: an exclusive advisory lock in the space of
-// two integers, whose 64 bits are the upper 46 of the target's key, the hash, and a
-// number above those of all live tickets in the lower 18 (so here hash has zeros
-// there, class is the first integer, and slot, with a number added, the second). Two
-// targets with the same hash stand in one line, and wait for each other's waiters: of
-// a million targets that is one pair in 140 cases (the odds are n²/2^47).
-// A ticket goes with its session. Numbers below a live ticket's are
-// never given again, so who has nobody ahead of him never will. With each ticket
-// goes a share of the number 0, the gate, by which a newcomer sees at once, and
-// without a look at pg_locks, whether there is a line. Only who has the gate for
-// himself begins a line, and at a random number in the lower half, so that those of
-// the one before say nothing of it. A line that is never empty has room for 131,000
-// tickets at least, one after the other; when the numbers have run out, who comes is
-// not in line, and looks again from time to time, until those who are have gone.
+// The line in which callers on all hosts wait for a lock, first come, first
+// served. It is a queue lock like CLH's: each waiter waits for its
+// predecessor's lock.
 //
-// A look at pg_locks stops everybody else who locks. So who knows between which
-// numbers the live ones are tries each of them instead (0.25 µs): one that cannot
-// be shared is taken.
-// Takes the first number of a line, if there is none, or the one after the highest,
-// or one of the next if others take theirs at the same time; 0 if that failed too,
-// -1 if the numbers have run out until the line is empty. own says that the session
-// is in this line already: its own shares would not keep it from the gate. lowest
-// is the lowest live number, 0 if there was none. The setting marks the
-// transaction: see Turn. alone says that the gate is the session's own, and is null
-// if it has not even a share.
+// A place in the line is a ticket: an exclusive advisory lock in the space of
+// two integers. Of their 64 bits the upper 46 are those of the target's key,
+// and the lower 18 are a number above those of all live tickets. hash is the 64
+// bits with zeros for the number. class is the first integer, and slot the
+// second, again with zeros for the number. Two targets with the same hash share
+// a line, and their waiters wait for each other: among n targets there are
+// n²/2^47 such pairs (0.007 among a million).
+//
+// A ticket ends with its session. A number below that of a live ticket is never
+// given again, so a ticket that is first stays first. With each ticket the
+// session takes a share of the number 0. By that a newcomer sees at once,
+// without a look at pg_locks, whether there is a line: if there is none, it can
+// lock the number 0 exclusively. Only a session that has done so starts a line.
+// It starts at a random number in the lower half, so that numbers remembered
+// from an earlier line are not mistaken for this one's. So a line that is never
+// empty has room for at least 131,000 tickets, one after the other. When the
+// numbers have run out, a newcomer gets no ticket, and tries again from time to
+// time, until all tickets are gone and a new line can start.
+//
+// A look at pg_locks blocks all other lockers meanwhile. So a waiter that knows
+// between which numbers the live tickets are tries each number instead, which
+// takes 0.25 µs: a number that cannot be share-locked is taken.
+// Takes a ticket. ticket is the first number of a new line, if there is none,
+// or otherwise the number after the highest, or one of the next three if others
+// take theirs at the same time. It is 0 if all of these were taken, and -1 if
+// the numbers have run out. own says that the session is in this line already:
+// then its own shares would not keep it from locking the number 0 exclusively.
+// lowest is the lowest live number before, or 0 if there was none. The setting
+// swanlock.waits marks the transaction: see Turn. alone is true if the session
+// has the number 0 exclusively, false if it has a share, and null if it has
+// neither.
 func (q *Queries) TakeTicket(ctx context.Context, arg TakeTicketParams) (TakeTicketRow, error) {
 	row := q.db.QueryRowContext(ctx, TakeTicket, arg.Own, arg.Hash)
 	var i TakeTicketRow
@@ -367,13 +378,22 @@ type TurnRow struct {
 	Answer int64
 }
 
-// Waits, no longer than the slice in all (milliseconds), until the ticket ahead
-// is gone, and then, if nobody else is ahead, for the lock. The answer is 0:
-// acquired, -1: not yet, -2: a standby, -3: see Ahead, or the number of the ticket
-// that is ahead now: the numbers from the lowest on are tried, unless that is 0.
-// It does not wait, but only looks, if the slice is ”, or inside a transaction of
-// the caller's, which a wait that fails would abort: there the mark of TakeTicket
-// is still set. CASE and COALESCE fix the order of the calls.
+// Waits until the ticket ahead is gone and then, if no other ticket is ahead,
+// for the lock; both together for slice at most (milliseconds). The answer is
+// one of
+//
+//	 0: the lock was taken
+//	-1: not yet
+//	-2: the server is a standby
+//	-3: the ticket ahead is gone, and Ahead must say which one is ahead now
+//	the number of the ticket that is ahead now, found by trying the numbers from
+//	lowest on, if lowest is not 0
+//
+// It does not wait, but only looks, if slice is ”, or inside a transaction of
+// the caller's, which a wait that times out would abort: such a transaction has
+// the setting swanlock.waits, which TakeTicket has set in it. mine says that
+// the ticket is this session's: it is given up when the lock is taken. CASE and
+// COALESCE fix the order of the calls.
 func (q *Queries) Turn(ctx context.Context, arg TurnParams) (TurnRow, error) {
 	row := q.db.QueryRowContext(ctx, Turn,
 		arg.Ahead,
@@ -418,9 +438,9 @@ type UndoTicketParams struct {
 	Known  string
 }
 
-// Leaves the line after a TakeTicket that failed, nobody knows where: every ticket
-// of this session and hash goes but those that are known, and the gate, but for
-// a share for each of these.
+// Gives up what a TakeTicket or TakeNext that failed may have taken: every
+// ticket of this session and hash except those that are known, and the number 0
+// except for one share for each known ticket, of which there are shares.
 func (q *Queries) UndoTicket(ctx context.Context, arg UndoTicketParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, UndoTicket, arg.Shares, arg.Hash, arg.Known)
 	var undone int64

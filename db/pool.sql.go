@@ -30,8 +30,8 @@ type AwaitedParams struct {
 	Below int64
 }
 
-// Whether anybody waits for the lock in the server's queue, or has a ticket below
-// the limit.
+// Says whether another session waits for the lock in the server's queue, or has
+// a ticket with a number lower than below.
 func (q *Queries) Awaited(ctx context.Context, arg AwaitedParams) (bool, error) {
 	row := q.db.QueryRowContext(ctx, Awaited, arg.Key, arg.Hash, arg.Below)
 	var awaited bool
@@ -44,9 +44,9 @@ const Backend = `-- name: Backend :one
 SELECT pg_catalog.pg_backend_pid()::integer AS pid
 `
 
-// What a pool's session sends on behalf of many callers at once. The pool has
-// the session to itself: no transaction is open, and the backend is the same,
-// which each statement checks before it does anything.
+// The statements of a pool's session, for many callers at once. The pool has
+// the session to itself, so no transaction is open. Each statement that changes
+// something checks first that the backend is still the same.
 func (q *Queries) Backend(ctx context.Context) (int32, error) {
 	row := q.db.QueryRowContext(ctx, Backend)
 	var pid int32
@@ -62,14 +62,14 @@ WITH s AS MATERIALIZED (
     FROM (SELECT s.ours, pg_catalog.unnest(CAST($2::varchar AS bigint[]))::bigint AS key FROM s) k
 ), a AS MATERIALIZED (
     SELECT COALESCE(pg_catalog.string_agg(CASE
-        WHEN k.ours AND (k.gate OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_try_advisory_xact_lock(
-                pg_catalog.int8shr(k.gate, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(k.gate, 32), 32)::integer))
+        WHEN k.ours AND (k.line OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_try_advisory_xact_lock(
+                pg_catalog.int8shr(k.line, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(k.line, 32), 32)::integer))
             AND pg_catalog.pg_try_advisory_lock(k.key) THEN '1'
         ELSE '0'
     END, ''), '')::varchar AS acquired
     FROM (
         SELECT s.ours AND r.released IS NOT NULL AS ours,
-            pg_catalog.unnest(CAST($3::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST($4::varchar AS bigint[]))::bigint AS gate
+            pg_catalog.unnest(CAST($3::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST($4::varchar AS bigint[]))::bigint AS line
         FROM s, r
     ) k
 )
@@ -80,7 +80,7 @@ type BatchParams struct {
 	Pid     int32
 	Release string
 	Acquire string
-	Gates   string
+	Lines   string
 }
 
 type BatchRow struct {
@@ -89,16 +89,17 @@ type BatchRow struct {
 	Acquired string
 }
 
-// Unlocks the keys of the first array, then tries those of the second, and
-// answers with a '1' or '0' for each, in order. Each try has a gate: 0, or where
-// the line is that it does not overtake. The second part reads the first one's row
-// before it calls anything.
+// Unlocks the keys of release, then tries to lock those of acquire, and answers
+// with a '1' or '0' for each, in order. lines has, for each try, the hash of
+// the line that it does not overtake, or 0: see TryAcquireWith. The second part
+// reads the first one's row before it locks anything, so that the unlocks come
+// first.
 func (q *Queries) Batch(ctx context.Context, arg BatchParams) (BatchRow, error) {
 	row := q.db.QueryRowContext(ctx, Batch,
 		arg.Pid,
 		arg.Release,
 		arg.Acquire,
-		arg.Gates,
+		arg.Lines,
 	)
 	var i BatchRow
 	err := row.Scan(&i.Pid, &i.Released, &i.Acquired)
@@ -116,7 +117,8 @@ type CancelBackendParams struct {
 	Started int64
 }
 
-// Cancels what another of this client's sessions is doing, as EndBackend ends one.
+// Cancels the statement of another of this client's sessions. See EndBackend
+// for started.
 func (q *Queries) CancelBackend(ctx context.Context, arg CancelBackendParams) (bool, error) {
 	row := q.db.QueryRowContext(ctx, CancelBackend, arg.Pid, arg.Started)
 	var cancelled bool
@@ -130,7 +132,7 @@ FROM pg_catalog.pg_locks k
 WHERE (k.pid, k.locktype) OPERATOR(pg_catalog.=) ($1::integer, 'advisory') AND NOT k.granted
 `
 
-// Ends the wait of another of our sessions, if it is waiting.
+// Cancels the wait for a lock of another of our sessions, if it is waiting.
 func (q *Queries) CancelWait(ctx context.Context, pid int32) (bool, error) {
 	row := q.db.QueryRowContext(ctx, CancelWait, pid)
 	var cancelled bool
@@ -153,7 +155,7 @@ type HeartbeatRow struct {
 	Sum   int64
 }
 
-// Counts the locks of this session and sums up their keys.
+// Counts the locks of this session, and adds up the two halves of their keys.
 func (q *Queries) Heartbeat(ctx context.Context) (HeartbeatRow, error) {
 	row := q.db.QueryRowContext(ctx, Heartbeat)
 	var i HeartbeatRow
@@ -176,7 +178,7 @@ type HeldKeysRow struct {
 	Shared bool
 }
 
-// The locks of this session, one by one.
+// Lists the locks of this session.
 func (q *Queries) HeldKeys(ctx context.Context) ([]HeldKeysRow, error) {
 	rows, err := q.db.QueryContext(ctx, HeldKeys)
 	if err != nil {
@@ -246,10 +248,11 @@ type PoolOpenRow struct {
 	Lease             string
 }
 
-// Sets the session's lease, and says what must be known before locks are put on
-// it: idle_ms is the lease that it had, of its role perhaps, and room is for how
-// many locks the whole server has memory; deadlock_ms is as in PrepareWait. The audit's
-// rows are written under read committed, so that no other session can make them fail.
+// Sets the session's lease and some other settings, and returns what must be
+// known before locks are taken on it. idle_ms is the lease that it had, perhaps
+// its role's. room is the number of locks for which the whole server has
+// memory. deadlock_ms is as in PrepareWait. The isolation is read committed,
+// under which other sessions cannot make the audit's rows fail.
 func (q *Queries) PoolOpen(ctx context.Context, lease string) (PoolOpenRow, error) {
 	row := q.db.QueryRowContext(ctx, PoolOpen, lease)
 	var i PoolOpenRow
@@ -297,8 +300,8 @@ type PoolShutRow struct {
 	Lease    string
 }
 
-// Puts back what PoolOpen has set; but for the lease and the isolation that is what
-// the connection began with.
+// Puts back what PoolOpen has set: the lease and the isolation to the values
+// given, and the other settings to those that the connection began with.
 func (q *Queries) PoolShut(ctx context.Context, arg PoolShutParams) (PoolShutRow, error) {
 	row := q.db.QueryRowContext(ctx, PoolShut,
 		arg.Pid,

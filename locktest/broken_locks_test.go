@@ -13,7 +13,7 @@ import (
 )
 
 var brokenLocks = []brokenLocker{
-	// Who is granted it.
+	// These grant it to the wrong callers.
 	{
 		name: "grants to everybody",
 		caughtBy: []string{"Exclusion", "TargetsAreApart", "FailedTryChangesNothing", "OddTargets", "OneLockerManyGoroutines",
@@ -128,7 +128,7 @@ var brokenLocks = []brokenLocker{
 				return held.Release(ctx)
 			}}
 		}))},
-	{name: "release frees whoever holds the target", caughtBy: []string{"ReleaseTwice", "LateHolder", "LossIsSeen", "LossIsSeenAtRelease", "NoUpgrade", "Shared"},
+	{name: "release frees the target from any holder", caughtBy: []string{"ReleaseTwice", "LateHolder", "LossIsSeen", "LossIsSeenAtRelease", "NoUpgrade", "Shared"},
 		backend: sessions(locks(func(held swanlock.DistributedLock, space *memlock.Locker) brokenLock {
 			return brokenLock{release: func(ctx context.Context) error {
 				err := held.Release(ctx)

@@ -123,7 +123,7 @@ var brokenWaits = []brokenLocker{
 				return next(ctx, wait, target, opts)
 			}
 		}))},
-	{name: "who polls fastest gets it", caughtBy: []string{"Fair"}, backend: sessions(
+	{name: "the fastest poller gets it", caughtBy: []string{"Fair"}, backend: sessions(
 		acquires(func(next funcLocker, _ *memlock.Locker) funcLocker {
 			return func(ctx context.Context, wait bool, target string, opts []swanlock.Option) (swanlock.DistributedLock, error) {
 				interval := 64 * time.Millisecond >> (arrivals.Add(1) % 7) // the last to come, nearly

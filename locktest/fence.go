@@ -35,7 +35,7 @@ var fenceCases = []testCase{
 	},
 	{
 		name: "UnsupportedIsRefused",
-		why:  "a caller who asked for a TTL, a fence or a reader's lock and silently got none relies on a protection that is not there",
+		why:  "a caller that asked for a TTL, a fence or a reader's lock and silently got none relies on a protection that is not there",
 		run: func(e *env) {
 			for f, opts := range map[feature][]swanlock.Option{
 				ttl:         {swanlock.WithTTL(e.ttl)},

@@ -49,13 +49,13 @@ func WithoutShared(reason string) Option { return func(c *config) { c.without[sh
 func Pooled(reason string) Option { return func(c *config) { c.pooled = &reason } }
 
 // Fair says that waiters are granted the lock in the order in which they
-// came, and that a writer waits no longer for readers who came after it.
+// came, and that a writer does not wait for readers that came after it.
 func Fair() Option { return func(c *config) { c.fair = true } }
 
-// ShortTTL sets the TTL of the locks that the suite lets expire, a second
-// unless told otherwise. It should be far longer than the backend's round trip
-// and than what the machine's scheduler may take. The whole run takes some
-// twelve of them.
+// ShortTTL sets the TTL of the locks that the suite lets expire; the default is
+// a second. It should be far longer than the backend's round trip, and than a
+// delay by the machine's scheduler. The whole run takes about twelve times that
+// TTL.
 func ShortTTL(d time.Duration) Option { return func(c *config) { c.ttl = d } }
 
 // Lose gives the suite a way to take a lock from its holder behind its back:

@@ -10,7 +10,7 @@ import (
 var sharedCases = []testCase{
 	{
 		name:  "Shared",
-		why:   "readers who exclude each other are slow; a writer among readers, or a reader beside a writer, reads or leaves half-written data",
+		why:   "readers that exclude each other are slow; a writer among readers, or a reader beside a writer, reads or leaves half-written data",
 		needs: []feature{shared},
 		run: func(e *env) {
 			a, b, c, target := e.locker(), e.locker(), e.locker(), e.target()
@@ -85,7 +85,7 @@ var sharedCases = []testCase{
 	},
 	{
 		name:  "NoUpgrade",
-		why:   "two readers who both wait to become writers wait for each other for ever",
+		why:   "two readers that both wait to become writers wait for each other for ever",
 		needs: []feature{shared},
 		run: func(e *env) {
 			a, b, target := e.locker(), e.locker(), e.target()
@@ -116,7 +116,7 @@ var sharedCases = []testCase{
 	},
 	{
 		name: "SharedFenceIsRefused",
-		why:  "readers hold together, so that no number could tell who came last; to ignore the option would let writes through unguarded",
+		why:  "readers hold together, so that no number could tell which came last; to ignore the option would let writes through unguarded",
 		run: func(e *env) {
 			a, b, target := e.locker(), e.locker(), e.target()
 			e.unsupported(a, target, swanlock.WithShared(), swanlock.WithFence())

@@ -13,7 +13,7 @@ import (
 var waitCases = []testCase{
 	{
 		name: "AcquireWaits",
-		why:  "Acquire is for those who need the lock however long it takes; one that gives up, or that sleeps through the release, is a try at best",
+		why:  "Acquire is for callers that need the lock however long it takes; one that gives up, or that sleeps through the release, is a try at best",
 		run: func(e *env) {
 			a, b, target := e.locker(), e.locker(), e.target()
 			held := e.mustTry(a, target)
@@ -31,7 +31,7 @@ var waitCases = []testCase{
 	},
 	{
 		name: "EveryWaiterIsServed",
-		why:  "one wake-up that goes astray leaves a free lock with a line of programs asleep in front of it",
+		why:  "one wake-up that is lost leaves a free lock with a line of programs asleep in front of it",
 		run: func(e *env) {
 			target := e.target()
 			held := e.mustTry(e.locker(), target)

@@ -17,16 +17,18 @@ type space struct {
 	fence uint64                 // the last one given
 }
 
-// A line is one target's holders and those who wait for it, in their order.
+// A line has one target's holders, and its waiters in the order in which they
+// came.
 type line struct {
 	key     swanlock.Key
 	holders []*lock
 	waiters []*lock
 }
 
-// settle ends the holders whose TTL ran out, and lets in whoever's turn it is.
-// It must be called after each change of ln, with s.mu held, and never with a
-// line that s has dropped: a lock that is held or waits keeps its line there.
+// settle ends the holders whose TTL ran out, and grants the lock to the waiters
+// that are next. It must be called after each change of ln, with s.mu held, and
+// never with a line that s has dropped: a lock that is held or waits keeps its
+// line there.
 func (s *space) settle(ln *line) {
 	now := time.Now()
 	for _, k := range slices.Clone(ln.holders) {
@@ -55,7 +57,7 @@ func (s *space) settle(ln *line) {
 // leave takes k, which waits, out of its line.
 func (s *space) leave(k *lock) {
 	k.line.waiters = slices.DeleteFunc(k.line.waiters, func(w *lock) bool { return w == k })
-	s.settle(k.line) // a writer that leaves may have kept out readers
+	s.settle(k.line) // A writer that leaves may have kept out readers.
 }
 
 func (ln *line) admits(k *lock) bool {
@@ -84,7 +86,7 @@ type lock struct {
 	released bool
 }
 
-// newLock returns what l is asked for, not in line yet.
+// newLock returns a lock that l is asked for, and that is not in line yet.
 func newLock(l *Locker, ln *line, target string, o swanlock.Options) *lock {
 	return &lock{space: l.space, line: ln, locker: l, opts: o,
 		info:     swanlock.Info{Target: target, Owner: o.Owner, TTL: o.TTL, Shared: o.Shared},
@@ -126,8 +128,8 @@ func (k *lock) end(err error) {
 	close(k.done)
 }
 
-// tick is what the timer runs. Refresh leaves the timer alone: a tick that
-// finds time left waits for the rest.
+// tick is called by the timer. Refresh does not touch the timer, so a tick that
+// finds time left sets it again.
 func (k *lock) tick() {
 	k.space.mu.Lock()
 	defer k.space.mu.Unlock()
@@ -148,7 +150,7 @@ func (k *lock) nextTick(now time.Time) time.Duration {
 	return k.deadline.Sub(now)
 }
 
-// ended says why k is no longer held, by the clock; nil while it is.
+// ended returns why k is no longer held, by the clock, or nil while it is.
 func (k *lock) ended() error {
 	if k.err == nil {
 		k.space.settle(k.line)

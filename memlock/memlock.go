@@ -24,8 +24,8 @@ import (
 // server: "/lake/t1" and "lake//t1" are one.
 //
 // A Locker is like a pool: each of its locks has a session of its own, so that
-// a second acquire of a target waits, or is not acquired, whoever asks. See
-// Session for the other kind.
+// a second acquire of a target waits, or fails with swanlock.ErrNotAcquired,
+// also one by the same caller. See Session for the other kind.
 type Locker struct {
 	space *space
 	one   bool // a single session
@@ -38,7 +38,7 @@ func New() *Locker {
 }
 
 // Session returns a Locker on the same locks that is one session, like one
-// PostgreSQL connection: a target that it holds itself it refuses with
+// PostgreSQL connection: it refuses a target that it holds itself with
 // swanlock.ErrAlreadyHeld. Sessions exclude each other, and l.
 func (l *Locker) Session() *Locker {
 	return &Locker{space: l.space, one: true}
@@ -92,7 +92,8 @@ func (l *Locker) acquire(ctx context.Context, target string, wait bool, opts []s
 		return nil, cutShort(ctx, target)
 	}
 
-	// A try joins the line too, and leaves it if it was not its turn at once.
+	// A try joins the line too, and leaves it if the lock is not granted at
+	// once.
 	s := l.space
 	s.mu.Lock()
 	key := swanlock.KeyOf(target)

@@ -107,7 +107,7 @@ func (q *queue) want(want ...string) {
 	synctest.Wait()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	slices.Sort(q.order) // those of one moment
+	slices.Sort(q.order) // Grants at the same time have no order.
 	if !slices.Equal(q.order, want) {
 		q.t.Errorf("granted now: got %q, want %q", q.order, want)
 	}
@@ -266,8 +266,9 @@ func TestTTL(t *testing.T) {
 	})
 }
 
-// Err, Refresh, Release and a rival's try look at the clock themselves: whoever
-// wakes at the deadline before the timer does must see it all the same.
+// Err, Refresh, Release and a rival's try look at the clock themselves: a
+// caller that wakes at the deadline, before the timer does, must see it all the
+// same.
 func TestClockDecides(t *testing.T) {
 	asks := map[string]func(l *Locker, held swanlock.DistributedLock) error{
 		"Err":     func(_ *Locker, held swanlock.DistributedLock) error { return held.Err() },

@@ -107,8 +107,9 @@ func (e *ExpectedTryAcquire) Standby() *ExpectedTryAcquire { return e.answer(onS
 // (pglock.ErrFenceInTransaction).
 func (e *ExpectedTryAcquire) FenceInTransaction() *ExpectedTryAcquire { return e.answer(fenceTooOld) }
 
-// Fails answers with err: the server's own word if err is an SQLState, and
-// otherwise the connection's, which pglock then destroys. Nothing is granted.
+// Fails answers with err. It is the server's error if err is an SQLState. Any
+// other err is one of the connection, which pglock then destroys. Nothing is
+// granted.
 func (e *ExpectedTryAcquire) Fails(err error) *ExpectedTryAcquire {
 	e.s.pg.t.Helper()
 	e.s.fails(fails, err)
@@ -129,7 +130,7 @@ func (e *ExpectedTryAcquire) After(d time.Duration) *ExpectedTryAcquire {
 	return e
 }
 
-// WithShared wants a reader, who asked with swanlock.WithShared.
+// WithShared wants a reader, which has asked with swanlock.WithShared.
 func (e *ExpectedTryAcquire) WithShared() *ExpectedTryAcquire {
 	return e.wants(func(q *question) string {
 		if !q.Shared {
@@ -139,7 +140,7 @@ func (e *ExpectedTryAcquire) WithShared() *ExpectedTryAcquire {
 	})
 }
 
-// WithExclusive wants a writer, who asked without swanlock.WithShared.
+// WithExclusive wants a writer, which has asked without swanlock.WithShared.
 func (e *ExpectedTryAcquire) WithExclusive() *ExpectedTryAcquire {
 	return e.wants(func(q *question) string {
 		if q.Shared {
@@ -228,8 +229,8 @@ func (e *Expected) answer(o outcome) *Expected {
 // Lost says that the session does not hold the lock any more.
 func (e *Expected) Lost() *Expected { return e.answer(lost) }
 
-// ByAnotherBackend has another backend answer than granted the lock, as behind a
-// pooler in transaction mode (pglock.ErrPooler).
+// ByAnotherBackend makes another backend answer than the one that granted the
+// lock, as behind a pooler in transaction mode (pglock.ErrPooler).
 func (e *Expected) ByAnotherBackend() *Expected { return e.answer(otherBackend) }
 
 // Fails answers with err, and changes nothing. See ExpectedTryAcquire.Fails.
@@ -263,7 +264,7 @@ func stateOf(err error) string {
 	return ""
 }
 
-// accepts says whether q is what s expects.
+// accepts reports whether q is what s expects.
 func (s *step) accepts(q *question) bool {
 	if pglock.KeyOf(s.target) != q.key() {
 		return false

@@ -15,8 +15,8 @@ var _ swanlock.Locker = (*Locker)(nil)
 // A Locker is a swanlock.Locker that a test makes do what it wants. The zero
 // Locker is ready for use: it refuses what every locker refuses (bad input, a
 // context that has ended) and grants everything else with a *DistributedLock,
-// to as many as ask, with fences that rise. Do not copy a Locker, and set its
-// functions before it is used.
+// even a target that is held, with fences that rise. Do not copy a Locker, and
+// set its functions before it is used.
 type Locker struct {
 	// TryAcquireFunc and AcquireFunc are called instead, if they are set.
 	TryAcquireFunc func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error)

@@ -25,13 +25,13 @@ import (
 //	pg.ExpectExec("UPDATE invoices").WillReturnResult(sqlmock.NewResult(0, 3))
 //	pg.ExpectRelease("billing")
 //
-// What pglock asks of its own accord after an error (is it held after all? then
-// undo it; and the unlock once more) is answered truthfully, unless the next
-// expectation is for that very question. Everything else that is not expected
-// fails the test, and so does an expectation that is not met by its end. So do
-// requests that a PostgreSQL would grant but a lock must not send: to take what
-// the session holds already, or to refresh or release another lock than was
-// granted.
+// After an error pglock asks more, that no test has to script: whether the lock
+// is held after all, to undo that, or to unlock once more. The answers are
+// true, unless the next expectation is for that very question. Everything else
+// that is not expected fails the test, and so does an expectation that is not
+// met by its end. So do requests that a PostgreSQL would grant but a lock must
+// not send: to take what the session holds already, or to refresh or release
+// another lock than was granted.
 //
 // Its methods may be called by several goroutines at once, but those of
 // sqlmock.Sqlmock only before the subject runs. What a driver does with a
@@ -113,8 +113,8 @@ const patience = time.Second
 // Each connection is a session of its own; they share the script.
 func (pg *Postgres) DB() *sql.DB { return pg.db }
 
-// Holds says whether some session holds the lock on target, by what the script
-// has granted and what was released since.
+// Holds reports whether some session holds the lock on target, by what the
+// script has granted and what was released since.
 func (pg *Postgres) Holds(target string) bool {
 	pg.mu.Lock()
 	defer pg.mu.Unlock()
@@ -126,8 +126,9 @@ func (pg *Postgres) Holds(target string) bool {
 	return false
 }
 
-// Ended says whether a session has ended: pglock destroys one that cannot say
-// whether it holds a lock, and an error that is driver.ErrBadConn is an end too.
+// Ended reports whether a session has ended: pglock destroys one that cannot
+// say whether it holds a lock, and an error that is driver.ErrBadConn is an end
+// too.
 func (pg *Postgres) Ended() bool {
 	pg.mu.Lock()
 	defer pg.mu.Unlock()

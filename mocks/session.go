@@ -17,12 +17,13 @@ type session struct {
 	config config
 	held   map[pglock.Key]grant
 	ended  bool
-	// trouble is what was last asked of a key, if it went wrong: pglock may ask
-	// more of its own accord.
+	// trouble is the last question about a key, if it went wrong: pglock may
+	// then ask more that is not in the script.
 	trouble   map[pglock.Key]trouble
 	auditOwed bool // a release failed, or found an audited lock gone: its row is wrong
-	// turned is the step that a wait in line met: pglock may take the lock once
-	// more, for what else was asked for. Then it is stacked, for a moment.
+	// turned is the step that a wait in line has used. pglock may take the lock
+	// a second time, for a fence or an audit's row; the session then has it
+	// twice, until the next unlock.
 	turned  map[pglock.Key]*step
 	stacked map[pglock.Key]bool
 
@@ -230,7 +231,8 @@ func (s *session) judge(q *question) {
 	}
 }
 
-// ownAccord says whether pglock may ask q without being scripted to.
+// ownAccord reports whether pglock may ask q without an expectation in the
+// script.
 func (s *session) ownAccord(q *question) bool {
 	trouble := s.trouble[q.key()]
 	after := trouble.verb

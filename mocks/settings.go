@@ -26,7 +26,8 @@ func (s *session) changed(q *question) {
 	}
 }
 
-// temporary says that the lease that q asks for is to end with the transaction.
+// temporary reports whether the lease that q asks for is to end with the
+// transaction.
 func (s *session) temporary(q *question) bool {
 	home := s.config.idle + "/" + s.config.idleInTransaction
 	return q.Lease != "" && !q.Sure && !(s.xact != q.Marked && home == q.Home) && (q.Gen == "" || s.witness == q.Gen)

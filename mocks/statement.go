@@ -23,7 +23,7 @@ const (
 	terminate  verb = "Terminate"
 	auditLost  verb = "AuditLost"
 	closeDead  verb = "CloseDead" // never sent: nobody dies here
-	line       verb = "line"      // the tickets of those who wait
+	line       verb = "line"      // the tickets of waiters
 	mark       verb = "Mark"      // before the first lock
 	end        verb = "End"       // of the session, before the driver's Close
 	lease      verb = "Lease"     // what became of the settings
@@ -119,7 +119,7 @@ type question struct {
 	Hash                  int64
 	Ticket                int32
 	Ahead, Lowest, Shares int32
-	Gate                  int64
+	Line                  int64
 	Hint                  int32
 	Session, Instead      string
 	Backend               int32

@@ -40,7 +40,7 @@ func TestStatementsAreRead(t *testing.T) {
 	pool := sql.OpenDB(r)
 	defer pool.Close()
 	q := db.New(db.On(pool))
-	try := question{Key: 1, Shared: true, Fence: true, Lease: "2", Target: "t", Owner: "o", TtlMs: 3, Session: "s", Instead: "i", Gate: 9, Backend: 10, Started: 11,
+	try := question{Key: 1, Shared: true, Fence: true, Lease: "2", Target: "t", Owner: "o", TtlMs: 3, Session: "s", Instead: "i", Line: 9, Backend: 10, Started: 11,
 		Sure: true, Marked: 12, Home: "h", Gen: "13"}
 	lock := question{Key: 1, Shared: true, Idle: "4", IdleInTransaction: "5", AuditID: 6, Pid: 7, EndReason: "r",
 		SetIdle: "8", SetIdleInTransaction: "9", Temporary: true, Gen: "10", At: 11}

@@ -9,15 +9,15 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// This file is what becomes of an audited statement whose row others have kept from
-// being written. With it goes its transaction, but not what it did to the session's
-// locks.
+// This file repeats audited statements whose row could not be written because
+// of what other sessions did meanwhile. The failure rolls back the row, but not
+// what the statement did to the session's locks.
 
-// auditTries is how often a row is tried to be written when others get in its way.
+// auditTries is how often a row is written, at most, until it succeeds.
 const auditTries = 10
 
-// inTheWay reports whether err says that a transaction has failed for what others
-// did meanwhile, and may succeed if it is repeated.
+// inTheWay reports whether err says that a transaction has failed because of
+// what other sessions did meanwhile, and may succeed if it is repeated.
 func inTheWay(err error) bool {
 	state := sqlState(err)
 	return state == serializationFailure || state == deadlockDetected
@@ -33,7 +33,8 @@ func (tn turn) again(ctx context.Context, err error, n int) bool {
 	return true
 }
 
-// writeAgain has f write a row until nobody is in its way.
+// writeAgain calls f, which writes a row, and repeats that while other sessions
+// make it fail.
 func (tn turn) writeAgain(f func(ctx context.Context) error) (err error) {
 	for n := 1; ; n++ {
 		if err = tn.do(context.Background(), f); err == nil || !tn.again(context.Background(), err, n) {
@@ -42,14 +43,14 @@ func (tn turn) writeAgain(f func(ctx context.Context) error) (err error) {
 	}
 }
 
-// auditReleased closes the row of a lock that was unlocked by a statement which
-// began at the time given, as the one that should have done both has failed.
+// auditReleased closes the row of a lock whose ReleaseAudited has failed, and
+// which another statement has unlocked then. That statement began at the time
+// at, in microseconds since 1970.
 func (tn turn) auditReleased(h *hold, at int64, reason string) error {
 	return tn.writeAgain(func(ctx context.Context) error {
 		return tn.auditIn(h.schema).AuditReleased(ctx, db.AuditReleasedParams{AuditID: h.audit, At: at, EndReason: reason})
 	})
 }
 
-// aborted adds to err, of a statement in the caller's transaction, that it has
-// made that fail.
+// aborted adds to err that it has made the caller's transaction fail.
 func aborted(err error) error { return fmt.Errorf("%w: %w", ErrAbortedTransaction, err) }

@@ -13,8 +13,9 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// TestAuditClosesDeadRows: what is closed, by whom, and where it ends. The times are
-// seconds; what is to be closed was written before the grant's own row, at 100.
+// TestAuditClosesDeadRows: which rows a grant closes, and where they end. The
+// times are seconds; what is to be closed was written before the grant's own
+// row, at 100.
 func TestAuditClosesDeadRows(t *testing.T) {
 	type row struct {
 		name                        string
@@ -26,11 +27,11 @@ func TestAuditClosesDeadRows(t *testing.T) {
 		after                       bool // written after the grant's own
 	}
 	rows := []row{
-		{name: "a dead writer whom nobody followed", mode: "exclusive", acquired: 60, refreshed: 70,
+		{name: "a dead writer that nobody followed", mode: "exclusive", acquired: 60, refreshed: 70,
 			wantWriter: 100, writersReason: "killed", wantReader: 70, readersCause: "killed"},
-		{name: "a dead writer whom a writer followed", mode: "exclusive", acquired: 20, refreshed: 22,
+		{name: "a dead writer that a writer followed", mode: "exclusive", acquired: 20, refreshed: 22,
 			wantWriter: 30, writersReason: "killed", wantReader: 22, readersCause: "killed"},
-		{name: "who followed him", mode: "exclusive", acquired: 30, refreshed: 31, released: 40},
+		{name: "the writer that followed it", mode: "exclusive", acquired: 30, refreshed: 31, released: 40},
 		{name: "a dead writer whose TTL was over", mode: "exclusive", acquired: 61, refreshed: 62, ttl: 5,
 			wantWriter: 100, writersReason: "expired", wantReader: 62, readersCause: "expired"},
 		{name: "a dead writer whose TTL was not over", mode: "exclusive", acquired: 62, refreshed: 63, ttl: 60,
@@ -39,9 +40,10 @@ func TestAuditClosesDeadRows(t *testing.T) {
 			wantWriter: 100, writersReason: "killed"},
 		{name: "a dead writer from the future", mode: "exclusive", acquired: 200, refreshed: 201,
 			wantWriter: 200, writersReason: "killed", wantReader: 201, readersCause: "killed"},
-		{name: "who came after us", mode: "exclusive", acquired: 90, refreshed: 90, after: true},
+		{name: "a writer that came after us", mode: "exclusive", acquired: 90, refreshed: 90, after: true},
 	}
-	// Of those who overlap, each would end where the next began: so one at a time.
+	// Rows that overlap would each end where the next began, so each is tested
+	// alone.
 	at := func(s int) time.Time { return time.Unix(1_700_000_000+int64(s), 0) }
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, conn := observe(t), dial(t, driver)
@@ -69,7 +71,7 @@ func TestAuditClosesDeadRows(t *testing.T) {
 					if !r.after {
 						id = insert(target, r.mode, r.acquired, r.refreshed, r.ttl, r.released)
 					}
-					if r.name == "a dead writer whom a writer followed" {
+					if r.name == "a dead writer that a writer followed" {
 						insert(target, "exclusive", 30, 31, 0, 40)
 					}
 					other := insert(elsewhere, "exclusive", 1, 2, 0, 0)
@@ -97,7 +99,7 @@ func TestAuditClosesDeadRows(t *testing.T) {
 				})
 			}
 		}
-		t.Run("what somebody is closing is left to him", func(t *testing.T) {
+		t.Run("a row that another session is closing is left to it", func(t *testing.T) {
 			target := newTarget(t)
 			id := insert(target, "exclusive", 1, 2, 0, 0)
 			tx, err := o.db.BeginTx(bg, nil)
@@ -114,8 +116,9 @@ func TestAuditClosesDeadRows(t *testing.T) {
 	})
 }
 
-// TestAuditClosingDeadRowsIsSlow: what takes too long costs the call alone. Its
-// caller leaves with its context, and the lock is given back in the background.
+// TestAuditClosingDeadRowsIsSlow: if the rows take too long to close, only that
+// call fails. Its caller leaves when its context ends, and the lock is given
+// back in the background.
 func TestAuditClosingDeadRowsIsSlow(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		dbname := newDatabase(t)
@@ -223,7 +226,8 @@ func TestAuditClosingDeadRowsFails(t *testing.T) {
 	})
 }
 
-// TestAuditClosesDeadRowsAfterWait: who waited closes what he waited for.
+// TestAuditClosesDeadRowsAfterWait: a waiter closes the row of the dead holder
+// that it waited for.
 func TestAuditClosesDeadRowsAfterWait(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
@@ -238,8 +242,8 @@ func TestAuditClosesDeadRowsAfterWait(t *testing.T) {
 	})
 }
 
-// TestAuditRowHasBackendStart: the row has the very backend's start, and no other
-// backend is granted anything in its name.
+// TestAuditRowHasBackendStart: the row has the start of the backend that has
+// the lock, and another backend that answers is granted nothing.
 func TestAuditRowHasBackendStart(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)

@@ -46,8 +46,9 @@ func rounds(t testing.TB, l swanlock.Locker, n int) {
 	}
 }
 
-// TestAuditUnderAnyIsolation: where transactions are serializable by default, audited
-// locks on different targets get in each other's way, and nobody notices.
+// TestAuditUnderAnyIsolation: where transactions are serializable by default,
+// audited locks on different targets make each other's statements fail, and no
+// caller notices.
 func TestAuditUnderAnyIsolation(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for isolation, param := range isolations {
@@ -83,8 +84,8 @@ func TestAuditUnderAnyIsolation(t *testing.T) {
 	})
 }
 
-// TestAuditRepeated: a row that somebody else changes while a statement of ours waits
-// for it makes that fail, under repeatable read. It is sent again.
+// TestAuditRepeated: under repeatable read a statement of ours fails if another
+// session changes the row that it waits for. It is sent again.
 func TestAuditRepeated(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		dbname, o := auditDatabase(t)

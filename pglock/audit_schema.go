@@ -12,9 +12,9 @@ import (
 // defaultSchema is the schema of the audit's table in queries/audit.sql.
 const defaultSchema = "public"
 
-// auditIn returns the statements of the audit whose table is in schema, which is
-// quoted where it must be. The table is named by its schema, and not found by the
-// session's search_path, which has the session's temporary tables first.
+// auditIn returns the statements of the audit, for a table in schema, which is
+// quoted where it must be. They name the table's schema, since the search_path
+// would find a temporary table of that name first.
 func (a *access) auditIn(schema string) *db.Queries {
 	if schema == defaultSchema {
 		return a.q
@@ -22,7 +22,7 @@ func (a *access) auditIn(schema string) *db.Queries {
 	return db.New(inSchema{a.conn, schema})
 }
 
-// An inSchema sends statements of the audit, whose table is in that schema.
+// An inSchema sends the statements of the audit, for the table in schema.
 type inSchema struct {
 	db.DBTX
 	schema string
@@ -36,15 +36,15 @@ func (s inSchema) ExecContext(ctx context.Context, query string, args ...any) (s
 	return s.DBTX.ExecContext(ctx, s.located(query), args...)
 }
 
-// A place is a statement and the schema that it is for.
-type place struct{ query, schema string }
+// A location is a statement and the schema of its table.
+type location struct{ query, schema string }
 
-// locatedAt has the text for each place: map[place]string. A program has few schemas
-// with an audit.
+// locatedAt has the text for each location, map[location]string. It stays
+// small, since few schemas have an audit.
 var locatedAt sync.Map
 
 func (s inSchema) located(query string) string {
-	key := place{query, s.schema}
+	key := location{query, s.schema}
 	if text, ok := locatedAt.Load(key); ok {
 		return text.(string)
 	}

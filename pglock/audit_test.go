@@ -104,7 +104,7 @@ func TestAuditRow(t *testing.T) {
 	})
 }
 
-// TestAuditEnds: however a lock ends, its row tells it, at the latest when the
+// TestAuditEnds: the row of a lock says how it ended, at the latest when the
 // next holder comes.
 func TestAuditEnds(t *testing.T) {
 	const ttl = 300 * time.Millisecond
@@ -195,8 +195,9 @@ func TestAuditShared(t *testing.T) {
 	})
 }
 
-// TestAuditInTransaction: the rows share the fate of the caller's transaction,
-// the lock does not, and nobody waits for the transaction's end.
+// TestAuditInTransaction: the rows are committed or rolled back with the
+// caller's transaction, the lock is not, and no other session waits for the
+// transaction's end.
 func TestAuditInTransaction(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, end := range []string{"COMMIT", "ROLLBACK"} {
@@ -239,7 +240,7 @@ func TestAuditInTransaction(t *testing.T) {
 }
 
 // TestAuditClockSetBack: a row from the future, left by a server clock that was
-// set back since, keeps nobody from the lock.
+// set back since, does not keep another holder from the lock.
 func TestAuditClockSetBack(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
@@ -261,8 +262,8 @@ func TestAuditClockSetBack(t *testing.T) {
 	})
 }
 
-// TestAuditTableDropped: when the table is lost on the way, a refresh and a release say
-// so, and do what they are for.
+// TestAuditTableDropped: when the table is dropped while a lock is held, a
+// refresh and a release say so, and still refresh and release the lock.
 func TestAuditTableDropped(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		db := newDatabase(t)

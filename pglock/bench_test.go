@@ -13,8 +13,8 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// These show where time and memory go. An op is an acquire and a release. How
-// fast that is beside others is measured in bench/, in turns.
+// These benchmarks show where time and memory go. An op is an acquire and a
+// release. Other libraries are compared in bench/.
 
 // BenchmarkPrepared is the floor: the driver's own prepared statements.
 func BenchmarkPrepared(b *testing.B) {
@@ -118,7 +118,7 @@ func pair(ctx context.Context, acquire acquire, target string) error {
 	return l.Release(ctx)
 }
 
-// measure spreads b.N calls of f over n goroutines, each of which says who it is.
+// measure spreads b.N calls of f over n goroutines, which are numbered.
 func measure(b *testing.B, n int, f func(i int) error) {
 	for i := range n { // warm up
 		if err := f(i); err != nil {

@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-// callers are those that wait for the first answer of a session. Before a pooler
-// has a connection to the server for it, a session is silent, as is a dead server:
-// nobody but a caller can say how long that is worth waiting for. One whose
-// context has no deadline does not wait for longer than others would.
+// callers are the calls that wait for the first answer of a session. A session
+// behind a pooler is silent until the pooler has a connection to the server for
+// it, and looks like one whose server is dead. Only the callers' deadlines say
+// how long that is worth waiting for. A caller without a deadline makes nothing
+// wait for longer.
 type callers struct {
 	mu      sync.Mutex
 	waiting []*waitingCaller
@@ -18,7 +19,7 @@ type callers struct {
 
 type waitingCaller struct{ ctx context.Context }
 
-// add notes that ctx waits until gone is called.
+// add notes that a caller with the context ctx waits, until gone is called.
 func (c *callers) add(ctx context.Context) (gone func()) {
 	if _, ok := ctx.Deadline(); !ok {
 		return func() {}
@@ -34,7 +35,8 @@ func (c *callers) add(ctx context.Context) (gone func()) {
 	}
 }
 
-// left returns how much longer one of them waits; 0 if none does.
+// left returns how much longer the most patient of them waits, and 0 if none
+// waits.
 func (c *callers) left() (left time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -46,11 +48,12 @@ func (c *callers) left() (left time.Duration) {
 	return left
 }
 
-// lookAgain is how often the callers of a silent session are looked at.
+// lookAgain is how often it is checked whether callers still wait for a silent
+// session.
 const lookAgain = 250 * time.Millisecond
 
-// whileAwaited returns a context that ends with life, or when d has passed and none
-// of the callers waits.
+// whileAwaited returns a context that ends with life, or when d has passed and
+// no caller waits any more.
 func (c *callers) whileAwaited(life context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(life)
 	var timer *time.Timer
@@ -71,8 +74,8 @@ func (c *callers) whileAwaited(life context.Context, d time.Duration) (context.C
 	return ctx, func() { cancel(nil); timer.Stop() }
 }
 
-// awaited returns how much longer callers wait for the session's first answer. There
-// are none once it has answered.
+// awaited returns how much longer callers wait for the session's first answer.
+// It is 0 once the session has answered.
 func (led *ledger) awaited() time.Duration {
 	c := led.callers.Load()
 	if c == nil || led.spoke.Load() {
@@ -81,8 +84,8 @@ func (led *ledger) awaited() time.Duration {
 	return c.left()
 }
 
-// awaitFirst notes that ctx waits for the session's first answer, if it has given
-// none, until gone is called.
+// awaitFirst notes that a caller with the context ctx waits for the session's
+// first answer, until gone is called.
 func (led *ledger) awaitFirst(ctx context.Context) (gone func()) {
 	if led.spoke.Load() {
 		return func() {}

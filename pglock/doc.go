@@ -6,12 +6,12 @@
 //
 // # What holds a lock
 //
-// A lock belongs to the PostgreSQL session behind the connection. It is free
-// as soon as that session ends, however it ends, and only the server is asked
-// whether it is still there: Refresh looks it up in pg_locks, Release believes
-// the unlock's own answer, and a session that cannot answer is destroyed,
-// since that frees its locks for certain. sql.Conn.Close is no such end: it
-// gives the session, with its locks, back to the pool. Release first.
+// A lock belongs to the PostgreSQL session behind the connection. It is free as
+// soon as that session ends, however it ends, and only the server decides
+// whether it is still held: Refresh looks it up in pg_locks, Release believes
+// the unlock's own answer, and a session that cannot answer is destroyed, since
+// that frees its locks for certain. sql.Conn.Close does not end the session: it
+// gives the session, with its locks, back to the *sql.DB. Release first.
 //
 // Two sessions exclude each other if they are in the same database, since
 // advisory locks are per database, and agree on the Key, which is KeyOf(target).
@@ -23,28 +23,32 @@
 // TTL: idle_session_timeout, and idle_in_transaction_session_timeout inside a
 // transaction, are set by the statement that takes the lock and put back by
 // the one that frees the last. Every statement of ours on the session restarts
-// it. Several locks on one session share the shortest TTL there: when nothing
+// that lease. Several locks on one session share the shortest TTL: when nothing
 // was sent for that long, all of them are lost. The holder counts from before
 // the last refresh was sent, so it knows before the server acts.
 //
 // Before PostgreSQL 14 there is no idle_session_timeout: then only the holder
-// keeps time, and a warning says so once.
+// keeps the time, and a warning says so once.
 // https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-IDLE-SESSION-TIMEOUT
 //
 // # The lease in a transaction
 //
-// The settings belong to the caller's transaction, if there is one, and a rollback
-// takes back what was set in it, though not the locks. After an acquire that is
-// rolled back the lock stays without the server's lease until the next Refresh.
-// After a release that is rolled back the lease of the released lock is there again.
-// So the other locks of the session, those without a TTL too, count on that lease
-// until a statement of ours shows that the transaction is over: refresh one of them
-// then, which sets the right lease. The next acquire on the session and Session.Close
-// do so as well. Where no such statement follows the rollback, the lease stays on the
-// connection and ends it, for its next user too, when it was idle for that long:
-// release outside of the transaction, or Close after it. What SET LOCAL has set is
-// never taken for the caller's own: a lease under it is one of the transaction alone,
-// and that of the session begins with the first Refresh after it.
+// The settings belong to the caller's transaction, if there is one. A rollback
+// takes back the settings that were changed in it, though not the locks.
+//
+// After an acquire that is rolled back, the lock has no lease on the server
+// until the next Refresh. After a release that is rolled back, the lease of the
+// released lock is there again. So the other locks of the session, even those
+// without a TTL, count on that lease until a statement of ours has shown that
+// the transaction is over, and has set the right lease: Refresh of one of them,
+// the next acquire on the session, or Session.Close. Without such a statement
+// the lease stays on the connection, and ends it, for its next user too, when
+// it was idle for that long. So release outside of the transaction, or Close
+// after it.
+//
+// What SET LOCAL has set is never taken for the caller's own settings. A lease
+// that is set under it ends with the transaction, and the session's lease
+// begins with the first Refresh after it.
 //
 // # The caller's connection
 //
@@ -54,7 +58,7 @@
 // (ErrBusy).
 //
 // A context that ends never cuts a statement of ours short, because both
-// drivers would pay for that with the session. The call returns, half a second
+// drivers may lose the session by that. The call returns, half a second
 // after its context at the latest (two seconds for a Release or Close whose
 // context had ended before it), and what it had begun is finished in the
 // background: a lock that is granted then is given back, and a lock whose release
@@ -65,23 +69,25 @@
 //
 // A Pool keeps many locks on few sessions, which are its own: it may use them
 // at any time, so it proves their locks at every heartbeat and unlocks what has
-// expired or was dropped. Calls that come while a statement is under way travel
-// together in the next one. A session's lease is set once, when it is opened, to
-// the TTL of its locks or somewhat less, and every statement restarts it; each
-// lock's own TTL is kept by the holder's process. Where connections are scarce,
-// locks share a session, and it has the shortest lease that they need.
+// expired or was dropped. Calls that come while a statement is under way are
+// sent together in the next one. A session's lease is set once, when it is
+// opened, to the TTL of its locks or somewhat less, and every statement
+// restarts it; each lock's own TTL is kept by the holder's process. Where
+// connections are scarce, locks with different TTLs share a session, which has
+// the shortest lease that they need.
 //
 // # The line
 //
-// Acquire takes a place in a line of all hosts, made of advisory locks too, which
-// goes with its session. A waiter waits in the server for the place ahead of its
-// own, for nine tenths of deadlock_timeout at a time, and for the lock when nobody
-// is ahead. TryAcquire does not stand in line, nor does the first try of a Session's
-// Acquire: each takes a lock that is free at that moment. A Pool's Acquire sees in
-// the same round trip that there is a line, and joins it.
+// Acquire takes a place in a line that all hosts share. The line is made of
+// advisory locks too, so a place ends with its session. A waiter waits in the
+// server for the place ahead of its own, for nine tenths of deadlock_timeout at
+// a time, and for the lock when no place is ahead. TryAcquire does not stand in
+// line, nor does the first try of a Session's Acquire: each takes a lock that
+// is free at that time. A Pool's Acquire sees in the same round trip that there
+// is a line, and joins it.
 //
-// A place in line is the session's. A Pool's Acquire that loses it with the session,
-// or cannot reach the server, takes another at the end when the server is back.
+// A Pool's Acquire that loses its place with the session, or cannot reach the
+// server, takes another place, at the end, when the server is back.
 //
 // # The driver
 //
@@ -94,19 +100,20 @@
 // ALL took the mark, in a statement of its own; the mark stays there, and with it
 // swanlock.lease, the number of the last change of the lease.
 //
-// What a *sql.Conn that is closed too early leaves on its session, the session
-// keeps in its pool: the lock, and with a TTL the two timeouts, by which the server
-// may end it while it idles or another part of the program uses it. It is settled
-// when this package next takes a lock on that session; nobody is refused for it.
+// If a *sql.Conn is closed before Release, its session goes back to the *sql.DB
+// with the lock on it, and with a TTL also with the two timeouts, by which the
+// server may end it while it is idle or another part of the program uses it.
+// When this package next takes a lock on that session, it first unlocks what
+// was left, and puts the settings back.
 //
-// That a session is destroyed means that its holders are told, that the server is
-// asked to end it, and that the driver's connection is closed; on a pgxpool the
-// last alone would give it back alive. A pgxpool closes by itself what is in a
-// transaction, or busy. A session that does not answer is ended by a Pool through
-// another connection of its *sql.DB (pg_terminate_backend, of that process id and
-// start), in the background and for five seconds at most. A Session has no other
-// connection: then its locks last until the server finds out, by their TTL or by
-// its TCP keepalives (tcp_keepalives_idle, client_connection_check_interval).
+// To destroy a session means to tell the holders of its locks, to ask the
+// server to end it, and to close the driver's connection. On a pgxpool the last
+// alone would give the session back alive, unless it is in a transaction or
+// busy. If a session does not answer, a Pool ends it through another connection
+// of its *sql.DB (pg_terminate_backend, of that process id and start), in the
+// background and for five seconds at most. A Session has no other connection:
+// then its locks last until the server finds out, by their TTL or by its TCP
+// keepalives (tcp_keepalives_idle, client_connection_check_interval).
 //
 // # Limits
 //
@@ -122,14 +129,15 @@
 // Keys: two targets whose 64-bit keys collide exclude each other, which is safe,
 // only slower.
 //
-// Lines: two targets whose keys are alike in their upper 46 bits stand in one line
-// (among n targets about n²/2^47 pairs do: 0.007 of a million). While somebody waits
-// for the one, an Acquire of the other may wait behind it, though that lock is free;
-// a try is not concerned. An application that takes advisory locks of two integers
-// itself may stand in a line by chance, for each pair of a target and a first integer
-// less than once in 2^32. A line that never empties has at least 131,000 places;
-// then newcomers look again every quarter of a second until all who have a place
-// were served, and begin the next line in any order.
+// Lines: two targets whose keys are alike in their upper 46 bits share one line
+// (of n targets about n²/2^47 pairs do: 0.007 pairs of a million targets).
+// While a caller waits for the one, an Acquire of the other may wait behind it,
+// though that lock is free; a try does not. An application that takes advisory
+// locks of two integers itself may stand in a line by chance, for each pair of
+// a target and a first integer less than once in 2^32. A line that is never
+// empty has at least 131,000 places. When they are used up, newcomers look
+// again every quarter of a second until all that have a place were served, and
+// begin the next line in any order.
 //
 // Places: a waiter that is cut off without a word stops those behind it for its TTL,
 // a second at least, or for 10 s without a TTL; on a Session in a transaction, or with
@@ -137,23 +145,26 @@
 // Session waits on it, the place stays on that session, in its pool, for the same time
 // after the session was last used, or until this package next takes a lock on it.
 //
-// Slow statements: a session does one statement at a time. A slow one makes every
-// other call on the session wait, a refresh too: locks with a TTL may expire
-// meanwhile. One of your own is waited for as long as it takes, or until the call's
-// context ends, and then nothing was sent. One of ours is taken for silence; a Pool
-// has it cancelled after five seconds, so that it costs that call alone.
+// Slow statements: a session does one statement at a time. A slow one makes
+// every other call on the session wait, a refresh too: locks with a TTL may
+// expire meanwhile. A call waits for a statement of your own as long as that
+// takes, or until the call's context ends, and then nothing was sent. A
+// statement of ours that takes five seconds is treated as silence; a Pool has
+// it cancelled then, so that only that call fails.
 //
-// Silence: a call without a deadline returns when the server has not answered for
-// five seconds. The session lives on for as long as one of its locks can wait for an
-// answer: for what is left of its TTL, and without a TTL for a minute from when the
-// statement was sent. Then its locks are lost, and its connection is closed; one
-// without locks is closed at once. A server that is cut off, and not dead, keeps a
-// lock without a TTL for as long as TCP takes.
+// Silence: a call without a deadline returns when the server has not answered
+// for five seconds. The session lives on for as long as one of its locks can
+// wait for an answer: for what is left of its TTL, and without a TTL for a
+// minute from when the statement was sent. Then its locks are lost, and its
+// connection is closed; a connection without locks is closed at once. A server
+// that is cut off, and not dead, keeps a lock without a TTL for as long as TCP
+// takes to notice.
 //
-// Wrappers in which the driver's own connection cannot be seen, neither as a field
-// nor behind one: a call of ours while your Rows are open may cost them, and the
-// session. On a silent network lib/pq is cancelled by a context there, and leaves a
-// goroutine, and a connection in use, until the network speaks again.
+// Wrappers of a driver: if the driver's own connection is not in a field of the
+// wrapper's, nor in one inside, a call of ours while your Rows are open may
+// lose them, and the session. On a silent network lib/pq is then cancelled by a
+// context, and leaves a goroutine and a connection in use until the network
+// works again.
 //
 // How it works inside is in docs/design.md of the repository, and what PostgreSQL and
 // the drivers do, with sources, in docs/postgresql.md.

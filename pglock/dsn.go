@@ -38,9 +38,9 @@ var ErrNoDSN = dsn.ErrNoDSN
 // The result is always key=value, and names host, port, user, dbname and
 // sslmode: the two drivers differ in what they take for granted and in how they
 // read a URL, and programs on either must end up at the same locks. The
-// defaults are libpq's (user is the system's name for who runs the program,
-// dbname is user, sslmode is prefer), but that host is localhost: only libpq
-// knows the folder of the socket that it was built for.
+// defaults are libpq's (user is the system's name of the user that runs the
+// program, dbname is user, sslmode is prefer), except that host is localhost:
+// only libpq knows the folder of the socket that it was built for.
 //
 // The drivers disagree on PGSERVICE next to a connection string, and on
 // PGHOSTADDR next to a host, so those are refused. With PGSERVICE the result
@@ -50,13 +50,13 @@ var ErrNoDSN = dsn.ErrNoDSN
 // are set, though empty, or that it does not support.
 //
 // A password that is not ASCII must be in Unicode's form NFKC: PostgreSQL
-// compares that form, which libpq makes of what it is given and the drivers do
+// compares that form, to which libpq converts a password and the drivers do
 // not.
 //
 // With nothing set the error is [ErrNoDSN]. Any other names the variable at
 // fault and what is wrong with it, and never quotes its value, which may hold a
-// password (only the name of an unknown service is quoted). So may the result:
-// it is not for logs.
+// password (only the name of an unknown service is quoted). The result may hold
+// a password too: do not log it.
 //
 // [libpq defines them]: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING
 func DSNFromEnv() (string, error) { return dsn.FromEnv() }

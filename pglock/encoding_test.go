@@ -10,9 +10,9 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// TestAuditEncoding: in a database that is not in UTF8 an audited name is stored as it
-// is, or refused by an error that says what to do, and nothing is held; locks without
-// the audit do not care.
+// TestAuditEncoding: in a database that is not in UTF8 an audited name is
+// stored as it is, or refused with an error that says what to do, and nothing
+// is held. Locks without the audit work as ever.
 func TestAuditEncoding(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, encoding := range []string{"LATIN1", "SQL_ASCII", "UTF8"} {

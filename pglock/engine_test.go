@@ -58,7 +58,8 @@ func TestPretendedLocks(t *testing.T) {
 	}
 }
 
-// TestNoAdvisoryLocks: so is one that says that it has none.
+// TestNoAdvisoryLocks: an engine that says that it has no advisory locks is
+// refused.
 func TestNoAdvisoryLocks(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		schema := "no_locks_" + driver

@@ -11,8 +11,8 @@ import (
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
-// What may be wrong with the server or the connection. After each of these an
-// acquire holds nothing.
+// Errors that say what is wrong with the server or the connection. An acquire
+// that fails with one of them holds nothing.
 var (
 	// ErrStandby says that the server is read-only. A standby has advisory
 	// locks of its own, which exclude nobody on the primary.
@@ -35,19 +35,19 @@ var (
 	ErrLockTableFull = errors.New("the server's lock table is full: hold fewer locks, or raise max_locks_per_transaction")
 
 	// ErrPoolFull says that a Pool holds as many locks as it may: its sessions
-	// are full, or half of the server's lock table is. When all of that is,
-	// nobody can connect to the server any more.
+	// are full, or its locks fill half of the server's lock table. If that
+	// table were full, no client could connect to the server any more.
 	ErrPoolFull = errors.New("the pool holds all the locks that it may: release some, or raise max_locks_per_transaction")
 
-	// ErrAudit says that lock_audit could not be written.
+	// ErrAudit says that the audit's row could not be written to lock_audit.
 	ErrAudit = errors.New("the audit could not be written")
 
 	// ErrDenied says that the role may not do what the lock needs.
 	ErrDenied = errors.New("the role is not allowed to take advisory locks")
 
-	// ErrBusy says that the connection's owner reads rows from it. Nothing was
-	// sent, and what was held is still held: close the Rows first, or lock on a
-	// connection of its own.
+	// ErrBusy says that the connection's owner is reading rows from it. Nothing
+	// was sent, and what was held is still held: close the Rows first, or take
+	// locks on a connection that is used for nothing else.
 	ErrBusy = oneconn.ErrBusy
 
 	// errPretends is the error of an engine that speaks PostgreSQL's protocol, and
@@ -55,8 +55,9 @@ var (
 	errPretends = fmt.Errorf("this server grants each advisory lock to everybody (CockroachDB, or YugabyteDB with "+
 		"yb_silence_advisory_locks_not_supported_error): use PostgreSQL: %w", errors.ErrUnsupported)
 
-	// errUnflushed is that of a grant with a fence that was cancelled while it waited
-	// for the commit: it was made, but a failover may give its fence again.
+	// errUnflushed is the error of a grant with a fence that was cancelled
+	// while it waited for its commit to be flushed: after a failover the server
+	// might give the same fence again.
 	errUnflushed error = unflushed{}
 
 	errPoolClosed  = errors.New("the pool is closed")
@@ -68,7 +69,7 @@ var (
 	errClosed  = fmt.Errorf("its connection was closed before Release: %w", sql.ErrConnDone)
 )
 
-// The server's codes that are looked at by themselves.
+// The SQLSTATEs that this package distinguishes.
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 const (
 	notInEncoding              = "22021"
@@ -91,7 +92,7 @@ const (
 	deadlockDetected           = "40P01"
 	lockNotAvailable           = "55P03"
 	queryCanceled              = "57014"
-	adminShutdown              = "57P01" // as pg_terminate_backend's
+	adminShutdown              = "57P01" // also that of pg_terminate_backend
 )
 
 type unflushed struct{}
@@ -101,8 +102,8 @@ func (unflushed) Error() string {
 }
 func (unflushed) SQLState() string { return queryCanceled }
 
-// sqlState is the server's own code for err, "" if the server did not speak.
-// Both drivers' errors have the method.
+// sqlState returns the SQLSTATE of err, or "" if err is not an error of the
+// server. The errors of both drivers have the method.
 func sqlState(err error) string {
 	if err == nil {
 		return ""
@@ -121,7 +122,7 @@ func explain(err error, audited bool) error {
 		return fmt.Errorf("%w: %w", ErrAbortedTransaction, err)
 	case state == readOnlyTransaction:
 		return fmt.Errorf("%w: %w", ErrStandby, err)
-	case state == noPreparedStatement, state == duplicatePreparedStatement: // preparing it again did not help
+	case state == noPreparedStatement, state == duplicatePreparedStatement: // To prepare it again did not help.
 		return fmt.Errorf("%w: %w", ErrPooler, err)
 	case state == outOfMemory:
 		return fmt.Errorf("%w: %w", ErrLockTableFull, err)
@@ -132,35 +133,35 @@ func explain(err error, audited bool) error {
 	case audited && state == insufficientPrivilege:
 		return fmt.Errorf("%w: grant SELECT, INSERT and UPDATE on lock_audit: %w", ErrAudit, err)
 	case audited && (state == serializationFailure || state == deadlockDetected):
-		return fmt.Errorf("%w: others got in its way again and again: %w", ErrAudit, err)
+		return fmt.Errorf("%w: other sessions made it fail again and again: %w", ErrAudit, err)
 	case audited && (state == lockNotAvailable || state == queryCanceled):
 		return fmt.Errorf("%w in time: somebody has locked the table, or a timeout of the role is too short: %w", ErrAudit, err)
 	case audited && (state == diskFull || len(state) == 5 && state[:2] == "23"):
 		return fmt.Errorf("%w: %w", ErrAudit, err)
 	case state == insufficientPrivilege:
 		return fmt.Errorf("%w: %w", ErrDenied, err)
-	case state == notSupported && !audited: // An audited statement may say so of its table.
+	case state == notSupported && !audited: // In an audited statement it may be about the table.
 		return fmt.Errorf("the server has no advisory locks: %w: %w", errors.ErrUnsupported, err)
 	}
 	return err
 }
 
-// lost is the error of a lock that ended without Release.
+// lost returns the error of a lock that ended without Release.
 func lost(cause error) error { return fmt.Errorf("%w: %w", swanlock.ErrLost, cause) }
 
-// cutOff reports whether err is the end of the connection, and says nothing else.
+// cutOff reports whether err says no more than that the connection has ended.
 func cutOff(err error) bool {
 	state := sqlState(err)
 	return state == "" || strings.HasPrefix(state, "57P") || strings.HasPrefix(state, "08")
 }
 
-// notAcquired is the error of a caller whose context has ended.
+// notAcquired returns the error of an acquire whose context has ended.
 func notAcquired(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, context.Cause(ctx))
 }
 
-// quote shows a target in an error or a log: on one line, and not all of a
-// megabyte.
+// quote returns target as errors and logs show it: on one line, and cut if it
+// is long.
 func quote(target string) string {
 	const most = 128
 	if len(target) > most {

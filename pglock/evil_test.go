@@ -9,9 +9,10 @@ import (
 	"testing"
 )
 
-// evilDB is a database some of whose own functions can be made to fail: those that
-// functions makes in the schema are called instead. Our statements name all functions
-// by their schema, so they are changed on their way.
+// evilDB is a *sql.DB on which functions of PostgreSQL's are replaced by those
+// that functions creates in the schema, so that they can fail. Our statements
+// name the schema of each function, so the statements are changed when they are
+// sent.
 func evilDB(t *testing.T, drv, schema, functions string) *sql.DB {
 	t.Helper()
 	admin := openDB(t, drv)
@@ -38,8 +39,8 @@ func evilDB(t *testing.T, drv, schema, functions string) *sql.DB {
 	return changedDB(t, drv, server(t).URL(), pairs...)
 }
 
-// changedDB is a database that gets other statements than were sent: of each pair the
-// first becomes the second.
+// changedDB is a *sql.DB that changes the statements that are sent: the first
+// text of each pair becomes the second.
 func changedDB(t *testing.T, drv, url string, pairs ...string) *sql.DB {
 	t.Helper()
 	honest := openDB(t, drv)

@@ -23,7 +23,7 @@ func LedgerID(conn *sql.Conn) (id weak.Pointer[byte]) {
 	return id
 }
 
-// HasLedger says whether there is one.
+// HasLedger reports whether the connection with that identity has a ledger.
 func HasLedger(id weak.Pointer[byte]) bool {
 	return ledgers.Has(id)
 }
@@ -118,8 +118,9 @@ func Expire(held swanlock.DistributedLock) {
 	h.led.mu.Unlock()
 }
 
-// QueueRelease returns Release from where it has found that the lock is held: until
-// it is its turn, the lock may have expired, and been freed, and be another's.
+// QueueRelease returns the second half of Release, after it has found that the
+// lock is held. Before the release is sent, the lock may have expired, been
+// freed, and been granted to another caller.
 func QueueRelease(held swanlock.DistributedLock) func() error {
 	h := held.(*PostgresLock).h
 	k, _ := h.state()
@@ -141,8 +142,8 @@ func (p *Pool) SplitTry(ctx context.Context, target string, opts ...swanlock.Opt
 	return func() (*PostgresLock, error) { return p.acquireOn(ctx, s, h) }, nil
 }
 
-// ExpireAndForget is what Err and then drop do to a lock whose time is up and
-// whose handle nobody has any more.
+// ExpireAndForget does what Err and then drop do to a lock whose TTL has ended
+// and whose handle was dropped.
 func ExpireAndForget(l swanlock.DistributedLock) {
 	h := l.(*PostgresLock).h
 	h.led.mu.Lock()
@@ -158,7 +159,7 @@ func (p *Pool) Sessions() int {
 	return len(p.sessions)
 }
 
-// Reserved is how many locks and tickets p has, or has room kept for.
+// Reserved returns how many locks and tickets p has, or has reserved room for.
 func (p *Pool) Reserved() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 
 // TestFenceOffset: after a restore into a new cluster, whose transaction ids are low,
 // the fences go on above those of the old one once the operator has raised them, in the
-// audit's rows too, for whoever asks for one.
+// audit's rows too, in every way to ask for one.
 func TestFenceOffset(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		old, target := openDB(t, driver), newTarget(t)
@@ -54,8 +54,8 @@ func TestFenceOffset(t *testing.T) {
 	})
 }
 
-// TestFenceOffsetIsNoNumber: then nobody gets a fence, or anything, and is told why;
-// locks without one go on.
+// TestFenceOffsetIsNoNumber: an acquire that wants a fence fails then, says
+// why, and holds nothing; locks without a fence can still be taken.
 func TestFenceOffsetIsNoNumber(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, c := range []struct {

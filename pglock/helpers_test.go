@@ -13,8 +13,8 @@ import (
 	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
 
-// The apparatus is in the package pgtest. Here are short names for what many
-// tests use of it, and what needs pglock.
+// The apparatus of the tests is in the package pgtest. This file has short
+// names for the parts that many tests use, and the helpers that need pglock.
 
 const soon = pgtest.Soon
 

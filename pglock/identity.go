@@ -15,32 +15,33 @@ import (
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
-// This file is how a session is known. The driver's connection is a cache of that:
-// on a pgxpool each checkout makes a new one of the same session, and some drivers'
-// connections have no identity. What holds is what the server says: the mark that a
-// session has is the token of its ledger, and the process id of the backend, and
-// when that was started, say that it is still the same.
+// This file finds the ledger of a session. The driver's connection is only a
+// cache for that: on a pgxpool each checkout makes a new one for the same
+// session, and some drivers' connections have no identity. The server decides:
+// a session is marked with the token of its ledger, and the process id and
+// start of its backend say that it is still the same session.
 
-// process is what the tokens of this process begin with.
+// process is the prefix of all tokens of this process.
 var process = rand.Text() + "/"
 
 var tokens atomic.Int64
 
 func newToken() string { return process + strconv.FormatInt(tokens.Add(1), 36) }
 
-// byToken has a weak.Pointer[ledger] for each token, and byBackend for each backend
-// that was marked: a rollback may take the mark, and leave the locks.
+// byToken has a weak.Pointer[ledger] for each token. byBackend has one for each
+// backend that was marked, because a rollback may take the mark away and leave
+// the locks.
 var byToken, byBackend sync.Map
 
-// A backend is a process of the server's.
+// A backend is a server process: its process id, and when it was started.
 type backend struct {
 	pid     int32
 	started int64
 }
 
-// orphans are the ledgers that have no driver's connection any more, and locks or
-// tickets that are to be settled when the session is met again. They must not be
-// collected before.
+// orphans are the ledgers that have no driver's connection any more, but locks,
+// tickets or a lease to be settled when the session is found again. The map
+// keeps them from being collected until then.
 var orphans sync.Map
 
 func (led *ledger) register() {
@@ -48,8 +49,8 @@ func (led *ledger) register() {
 	runtime.AddCleanup(led, func(token string) { byToken.Delete(token) }, led.token)
 }
 
-// ledgerIn returns the ledger that m, one of the above, has for key, or nil if
-// nothing is known of it.
+// ledgerIn returns the ledger that m, which is byToken or byBackend, has for
+// key, or nil.
 func ledgerIn(m *sync.Map, key any) *ledger {
 	if found, ok := m.Load(key); ok {
 		return found.(weak.Pointer[ledger]).Value()
@@ -57,29 +58,36 @@ func ledgerIn(m *sync.Map, key any) *ledger {
 	return nil
 }
 
-// orphaned keeps what a ledger owes, whose driver's connection is garbage.
+// orphaned keeps a ledger whose driver's connection was collected, if there is
+// something to settle.
 func orphaned(led *ledger) {
 	led = led.current()
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	if led.owesLocked() && led.dead == nil {
+	if led.hasStateLocked() && led.dead == nil {
 		led.kept = true
 		orphans.Store(led, nil)
 	}
 }
 
-// letGoLocked ends that when there is nothing to settle any more.
+// letGoLocked removes the ledger from orphans if there is nothing to settle any
+// more.
 func (led *ledger) letGoLocked() {
-	if led.kept && !led.owesLocked() {
+	if led.kept && !led.hasStateLocked() {
 		led.kept = false
 		orphans.Delete(led)
 	}
 }
 
-func (led *ledger) owesLocked() bool { return len(led.locks)+len(led.tickets) > 0 || led.lease.ttl > 0 }
+// hasStateLocked reports whether the session may have locks, tickets or a
+// lease.
+func (led *ledger) hasStateLocked() bool {
+	return len(led.locks)+len(led.tickets) > 0 || led.lease.ttl > 0
+}
 
-// current returns the ledger of the session, which is led unless led was made for a
-// connection that turned out to have the session of another.
+// current returns the ledger of the session. That is led, unless led was made
+// for a connection whose session turned out to have another ledger already: see
+// adopt.
 func (led *ledger) current() *ledger {
 	if next := led.next.Load(); next != nil {
 		return next
@@ -87,17 +95,18 @@ func (led *ledger) current() *ledger {
 	return led
 }
 
-// isKnown reports whether it was found out whose session this is.
+// isKnown reports whether the session was marked, and has no other ledger.
 func (tn turn) isKnown() bool { return tn.led.backend != 0 && tn.led.next.Load() == nil }
 
-// cameThrough notes that the session is behind conn now.
+// cameThrough notes that conn has the session now.
 func (led *ledger) cameThrough(conn *sql.Conn) {
 	led.mu.Lock()
 	led.last = weak.Make(conn)
 	led.mu.Unlock()
 }
 
-// marks notes which backend has the session's mark, or is to be ended for it.
+// marks notes which backend was marked, or is to be ended in place of being
+// marked.
 func (led *ledger) marks(row db.MarkRow) {
 	at := backend{row.Pid, row.Started}
 	led.mu.Lock()
@@ -106,7 +115,7 @@ func (led *ledger) marks(row db.MarkRow) {
 		return
 	}
 	led.backend, led.started = at.pid, at.started
-	if at.started == 0 { // it is not known
+	if at.started == 0 { // The server did not say.
 		return
 	}
 	me := weak.Make(led)
@@ -114,18 +123,18 @@ func (led *ledger) marks(row db.MarkRow) {
 	runtime.AddCleanup(led, func(at backend) { byBackend.CompareAndDelete(at, me) }, at)
 }
 
-// A former is what is known of the session whose mark was found.
+// A former says what this process knows of the session that Mark has found.
 type former int
 
 const (
 	foreignSession   former = iota // another program's, or one that is in use
-	emptySession                   // one of ours that has nothing, and that nobody has
-	abandonedSession               // one of ours whose connection was closed with locks on it
-	endedSession                   // one of ours that was to be ended
+	emptySession                   // ours, not in use, and without locks, tickets or a lease
+	abandonedSession               // ours; its connection was closed with some of these on it
+	endedSession                   // ours; it was to be destroyed, but is alive
 )
 
-// formerOf says what the session is that had the mark before, and returns its
-// ledger, if there is one.
+// formerOf returns what is known of the session that had the mark of row, and
+// its ledger, if there is one.
 func formerOf(led *ledger, row db.MarkRow, instead string) (former, *ledger) {
 	at := backend{row.Pid, row.Started}
 	ours := strings.HasPrefix(row.Before, process)
@@ -157,7 +166,7 @@ func formerOf(led *ledger, row db.MarkRow, instead string) (former, *ledger) {
 	}
 	other.mu.Lock()
 	same := other.backend == row.Pid && other.started == row.Started
-	dead, owes, owned, last := other.dead != nil, other.owesLocked(), other.owner != nil, other.last.Value()
+	dead, hasState, owned, last := other.dead != nil, other.hasStateLocked(), other.owner != nil, other.last.Value()
 	other.mu.Unlock()
 	switch {
 	case !same:
@@ -165,8 +174,8 @@ func formerOf(led *ledger, row db.MarkRow, instead string) (former, *ledger) {
 	case dead:
 		return endedSession, other
 	case owned, last != nil && !oneconn.Closed(last):
-		return foreignSession, other // a pooler gave both the same backend
-	case owes:
+		return foreignSession, other // A pooler gave the same backend to both.
+	case hasState:
 		return abandonedSession, other
 	}
 	return emptySession, other
@@ -175,17 +184,18 @@ func formerOf(led *ledger, row db.MarkRow, instead string) (former, *ledger) {
 // isLeft reports whether nobody uses the ledger, and nothing is to be settled.
 func (led *ledger) isLeft() bool {
 	led.mu.Lock()
-	owes, owned, last := led.owesLocked(), led.owner != nil, led.last.Value()
+	has, owned, last := led.hasStateLocked(), led.owner != nil, led.last.Value()
 	led.mu.Unlock()
-	return !owes && !owned && (last == nil || oneconn.Closed(last))
+	return !has && !owned && (last == nil || oneconn.Closed(last))
 }
 
-// adopt makes other, whose session this is, the ledger of the connection too. From
-// then on only other is used. Nothing was taken before: its turn is still to be had.
+// adopt makes other, the session's ledger, the ledger of this connection too.
+// From then on only other is used. The caller must still take the turn of
+// other; before that nothing was locked.
 func (tn turn) adopt(ctx context.Context, other *ledger, row db.MarkRow) error {
-	if row.Answer != notOurs { // the mark was replaced, as its locks are gone
+	if row.Answer != notOurs { // Mark has replaced the mark of other, since that had no locks.
 		_, err := ask(ctx, tn, (*db.Queries).Mark, db.MarkParams{Session: other.token, Instead: tn.led.token})
-		if err != nil { // the session has both ledgers still
+		if err != nil { // Both ledgers may be the session's, so both end with it.
 			tn.led.marks(row)
 			other.lose(err)
 			tn.destroy(err)
@@ -197,8 +207,8 @@ func (tn turn) adopt(ctx context.Context, other *ledger, row db.MarkRow) error {
 	return nil
 }
 
-// endsItself asks a session to end, and reports whether the server says that it
-// does. One whose transaction has failed cannot be asked.
+// endsItself asks a session to end, and reports whether the server has
+// confirmed it. A session whose transaction has failed cannot be asked.
 func endsItself(ctx context.Context, c *oneconn.Conn, session db.EndBackendParams) bool {
 	_, err := db.New(c).EndBackend(ctx, session)
 	if state := sqlState(err); state != "" && state != adminShutdown {

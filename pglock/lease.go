@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// maxTTL is the most that idle_session_timeout holds: 2^31-1 ms, 24.8 days.
+// maxTTL is the longest idle_session_timeout: 2^31-1 ms, 24.8 days.
 const maxTTL = math.MaxInt32 * time.Millisecond
 
-// A lease is a TTL and when it began.
+// A lease is a TTL and the time when it began.
 type lease struct {
 	ttl   time.Duration // 0: none
-	start time.Time     // before the statement was sent, so that the server's ends later
+	start time.Time     // before the statement was sent, so that the server's lease ends later
 }
 
-// left is how much of the lease is left. It goes by whichever clock has gone
-// further: the monotonic one stands still while a machine sleeps, the wall
-// clock may be set back.
+// left returns how much of the lease is left. It goes by the clock that has
+// gone further: the monotonic clock stands still while a machine sleeps, and
+// the wall clock may be set back.
 func (l lease) left(now time.Time) time.Duration {
 	if l.ttl == 0 {
 		return math.MaxInt64
@@ -25,8 +25,8 @@ func (l lease) left(now time.Time) time.Duration {
 	return l.ttl - max(now.Sub(l.start), now.Round(0).Sub(l.start.Round(0)))
 }
 
-// firstEnd is when the first of the leases ends, as seen at now. ok is false if
-// none does.
+// firstEnd returns when the first of the leases ends, as seen at now. ok is
+// false if none of them ends.
 func firstEnd(now time.Time, leases ...lease) (end time.Time, ok bool) {
 	left := time.Duration(math.MaxInt64)
 	for _, l := range leases {
@@ -38,8 +38,8 @@ func firstEnd(now time.Time, leases ...lease) (end time.Time, ok bool) {
 	return now.Add(left), true
 }
 
-// milliseconds writes ttl as the server's settings take it, rounded up: the
-// server may be late, never early.
+// milliseconds returns ttl in the unit of the server's settings. It is rounded
+// up, since the server may end a session late, but never early.
 func milliseconds(ttl time.Duration) int64 {
 	return int64((ttl + time.Millisecond - 1) / time.Millisecond)
 }
@@ -48,7 +48,9 @@ func milliseconds(ttl time.Duration) int64 {
 // "" leaves a setting as it is.
 type timeouts struct{ idle, idleInTransaction string }
 
-// of is ttl for the settings that t, what the caller had, says there are.
+// of returns the values that make ttl the lease, for the settings that the
+// server has: t has the values that it shows for them, and no idle before
+// PostgreSQL 14.
 func (t timeouts) of(ttl time.Duration) timeouts {
 	ms := strconv.FormatInt(milliseconds(ttl), 10)
 	if t.idle == "" {

@@ -15,51 +15,51 @@ import (
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
-// A ledger is what this process knows of one PostgreSQL session: the locks and the
-// places in line that it has, and what is still to be settled with the server.
-// PostgreSQL lets a session take a lock that it holds, and then wants as many
-// unlocks, so all who use the session must find the same ledger: two lockers on
-// one *sql.Conn, or one whose connection the pool hands out again with a lock on
-// it. The driver's connection is what they have in common, or else the mark that
-// the server has: see identity.go.
+// A ledger is what this process knows of one PostgreSQL session: the locks and
+// the places in line that it has, and what is still to be settled with the
+// server. PostgreSQL lets a session take a lock that it holds already, and then
+// wants as many unlocks. So all lockers that use a session must find the same
+// ledger: two on one *sql.Conn, or one on a connection that the *sql.DB hands
+// out again with a lock on it. They find it by the driver's connection, or else
+// by the mark that the server has: see identity.go.
 type ledger struct {
-	turns oneconn.Turns // whose holder alone uses the session
-	token string        // tells the server whose session it is
+	turns oneconn.Turns // only the holder of the turn uses the session
+	token string        // the mark by which the server knows the session
 	gone  chan struct{} // closed when the session was destroyed
-	// silence is closed while a statement takes longer than callers wait for it, and
-	// stalled is true.
+	// While a statement takes longer than callers wait for it, silence is
+	// closed and stalled is true.
 	silence atomic.Pointer[chan struct{}]
 	stalled atomic.Bool
 	spoke   atomic.Bool             // the server has answered a statement of ours
-	callers atomic.Pointer[callers] // of those that wait for the first answer
-	// cancels are under way on the server, and cancelled says that one has met the
-	// last statement.
+	callers atomic.Pointer[callers] // those that wait for the first answer
+	// cancels counts the cancels that are under way on the server. cancelled
+	// says that one of them was sent during the last statement.
 	cancels   sync.WaitGroup
 	cancelled atomic.Bool
 
 	// Used by the holder of the turn.
-	marked  bool   // the server was told the token, and knows it unless it was made to forget
-	backend int32  // that was marked last; 0: none. It is written under mu, too,
-	started int64  // as is when it was started, as Mark says it
-	schema  string // where lock_audit is, quoted; empty if it was not found
+	marked  bool   // the token was sent; a rollback or DISCARD ALL may have removed it since
+	backend int32  // the process id that was marked last, or 0; mu is held, too, to write it
+	started int64  // when that process was started, as Mark answers; mu is held, too, to write it
+	schema  string // the quoted schema of lock_audit; empty if it was not found
 
-	deadlock time.Duration // deadlock_timeout; 0: not asked yet
+	deadlock time.Duration // deadlock_timeout; 0: not asked for yet
 
-	next atomic.Pointer[ledger] // the session's ledger, if this turned out to be one too many
+	next atomic.Pointer[ledger] // the ledger to use instead, if the session turned out to have one already
 
 	mu        sync.Mutex
-	last      weak.Pointer[sql.Conn]   // through which the session was last come to
-	kept      bool                     // in orphans
-	dead      error                    // why the session was destroyed
-	locks     map[lockID]*hold         // what the server may think this session holds
-	unsettled []*hold                  // those of them that have ended here
-	tickets   map[*ticket]struct{}     // its places in line
-	abandoned []*ticket                // those of them that nobody waits on any more
-	doubts    map[Key]bool             // that the session may have a share of more than it has readers
-	lease     lease                    // the shortest TTL of the locks, or what owner has set; from the last statement on
-	settings  settings                 // behind the lease
-	places    map[*placeLease]struct{} // those whose waiters want a lease
-	timer     *time.Timer              // ends what has expired
+	last      weak.Pointer[sql.Conn]   // the connection that last led to the session
+	kept      bool                     // this ledger is in orphans
+	dead      error                    // why the session was destroyed; nil while it lives
+	locks     map[lockID]*hold         // the locks that the server may hold for this session
+	unsettled []*hold                  // those of locks that have ended here, and are to be unlocked
+	tickets   map[*ticket]struct{}     // the session's places in line
+	abandoned []*ticket                // those of tickets that are to be dropped, because no caller waits on them
+	doubts    map[Key]bool             // the keys of which the session may have one share more than it has readers
+	lease     lease                    // the shortest TTL of the locks, or what owner has set; it starts with the last statement
+	settings  settings                 // the settings that make the lease on the server
+	places    map[*placeLease]struct{} // the leases of places in line
+	timer     *time.Timer              // ends locks that have expired
 	wake      time.Time                // when the timer goes off
 	owner     owner                    // nil: the session is on a caller's connection
 }
@@ -67,24 +67,27 @@ type ledger struct {
 // An owner has a session to itself, which it may use at any time and whose lease
 // it has set once. Its methods are called with the ledger's mutex held.
 type owner interface {
-	// freed is told that the session does not have h any more.
+	// freed is called when the session does not hold h any more.
 	freed(h *hold)
-	// overdue is told that locks have ended by themselves, and are to be unlocked.
+	// overdue is called when locks have expired, and are to be unlocked.
 	overdue()
-	// slow is told that the session is waiting for a statement, which may be
-	// cancelled; it calls done once it does not do so any more.
+	// slow is called when a statement of the session takes long. The owner may
+	// have it cancelled; it calls done when no cancel of its own is under way
+	// any more.
 	slow(session db.CancelBackendParams, done func())
 }
 
-// A lockID tells the locks of a session apart. A key is there once, but for the
-// readers of a pool, which are numbered from 1.
+// A lockID tells the locks of a session apart. A session has one lock on a key;
+// only the readers of a pool share a key on one session, and are numbered from
+// 1.
 type lockID struct {
 	key    Key
 	reader int
 }
 
-// ledgers has a ledger for each driver's connection that was ever locked on. A
-// ledger must not keep its connection alive, so a lock that is over lets go of it.
+// ledgers has a ledger for each driver's connection on which a lock was taken.
+// A ledger must not keep its connection alive, so a lock that is over drops its
+// reference to it.
 var ledgers = oneconn.Map[*ledger]{Gone: orphaned}
 
 func ledgerOf(conn *sql.Conn) (*ledger, error) {
@@ -105,15 +108,17 @@ func newLedger() *ledger {
 	return led
 }
 
-// An entry is what an acquire must know of the session that it is to be made on.
+// An entry is what an acquire must know of its session before it sends
+// anything.
 type entry struct {
-	unsettled bool
-	held      *hold // the lock on the key that the session has by the ledger
-	lease     string
+	unsettled bool   // settle must be called first
+	held      *hold  // the lock on the same key that the session has by the ledger, or nil
+	lease     string // the lease that the session is to have, in milliseconds; empty: none
 }
 
-// enter begins an acquire of r through conn: what other connections have left on
-// the session is given up, since the pool has handed it out again.
+// enter begins an acquire of r through conn. Locks and tickets that were taken
+// through other connections are given up: those connections were closed, since
+// the *sql.DB has handed the session out again.
 func (led *ledger) enter(conn *sql.Conn, r request) (e entry, err error) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -132,8 +137,8 @@ func (led *ledger) enter(conn *sql.Conn, r request) (e entry, err error) {
 	return e, nil
 }
 
-// add enters a lock that the server has granted to a statement that was sent at
-// the time given. It returns why the lock is over, if it is.
+// add enters a lock that the server has granted to a statement sent at the time
+// given. It returns why the lock is over already, or nil.
 func (led *ledger) add(h *hold, sent time.Time) error {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -183,14 +188,14 @@ func (led *ledger) any() *hold {
 // empty reports whether the session holds nothing.
 func (led *ledger) empty() bool { return led.any() == nil }
 
-// place enters a place in line.
+// place enters the place in line of t.
 func (led *ledger) place(t *ticket) {
 	led.mu.Lock()
 	led.tickets[t] = struct{}{}
 	led.mu.Unlock()
 }
 
-// displace strikes it out.
+// displace strikes out the place in line of t.
 func (led *ledger) displace(t *ticket) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -207,7 +212,7 @@ func (led *ledger) has(t *ticket) bool {
 	return ok
 }
 
-// numbers returns the session's places in the line of hash.
+// numbers returns the numbers of the session's tickets in the line of hash.
 func (led *ledger) numbers(hash int64) (numbers []int32) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -233,8 +238,8 @@ func (led *ledger) nextUnsettled() (*hold, *ticket) {
 	return nil, nil
 }
 
-// settled notes what the server said of an unlock: whether the session held h
-// until then. It returns why h is over.
+// settled notes the server's answer to an unlock: held says that the session
+// held h until then. It returns why h is over.
 func (led *ledger) settled(h *hold, held bool) error {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -247,7 +252,7 @@ func (led *ledger) settled(h *hold, held bool) error {
 	return h.err
 }
 
-// removeLocked strikes out a lock that the server does not hold for us any more.
+// removeLocked strikes out a lock that the session does not hold any more.
 func (led *ledger) removeLocked(h *hold) {
 	led.unsettled = slices.DeleteFunc(led.unsettled, func(o *hold) bool { return o == h })
 	if led.locks[h.id] != h {
@@ -265,8 +270,9 @@ func (led *ledger) removeLocked(h *hold) {
 	led.letGoLocked()
 }
 
-// takenThrough returns the locks that were taken through a, and its places in
-// line. The Release of these locks has nothing to do any more.
+// takenThrough returns the locks and the tickets that were taken through a, for
+// a caller that frees them. The Release of these locks then has nothing left to
+// do.
 func (led *ledger) takenThrough(a *access) (holds []*hold, tickets []*ticket) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -308,7 +314,8 @@ func (led *ledger) hasFrom(a *access) bool {
 	return false
 }
 
-// own makes o the owner of the session, whose lease is l. A nil one ends that.
+// own makes o the owner of the session, which has set its lease to l. If o is
+// nil, the session has no owner any more.
 func (led *ledger) own(o owner, l lease) {
 	led.mu.Lock()
 	led.owner, led.lease = o, l
@@ -316,8 +323,8 @@ func (led *ledger) own(o owner, l lease) {
 	led.mu.Unlock()
 }
 
-// shorten makes the lease of an owned session ttl, as a statement that was sent at
-// the time given has set it.
+// shorten notes that a statement sent at the time given has set the lease of an
+// owned session to ttl.
 func (led *ledger) shorten(ttl time.Duration, sent time.Time) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -348,8 +355,8 @@ func (led *ledger) deadLocked() error {
 	return fmt.Errorf("the session was destroyed (%w): take another connection: %w", led.dead, sql.ErrConnDone)
 }
 
-// touch notes that a statement, sent at the time given, was answered: it has
-// restarted the server's count.
+// touch notes that a statement sent at the time given was answered. It has
+// restarted the lease on the server.
 func (led *ledger) touch(sent time.Time) {
 	led.mu.Lock()
 	led.touchLocked(sent)
@@ -363,13 +370,13 @@ func (led *ledger) touchLocked(sent time.Time) {
 }
 
 // renewed notes that a statement sent at the time given has proven the locks for
-// which all reports true. It returns for each of them why it is over, or nil.
-func (led *ledger) renewed(sent time.Time, all func(*hold) bool) {
+// which proven reports true: their TTL starts anew.
+func (led *ledger) renewed(sent time.Time, proven func(*hold) bool) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	led.touchLocked(sent)
 	for _, h := range led.locks {
-		if !all(h) {
+		if !proven(h) {
 			continue
 		}
 		if h.expireLocked(sent); h.err == nil {
@@ -378,14 +385,14 @@ func (led *ledger) renewed(sent time.Time, all func(*hold) bool) {
 	}
 }
 
-// expected returns the number of the session's locks and the sum of their keys, as
-// a heartbeat should find them.
+// expected returns the number of the session's locks and the sum of the halves
+// of their keys, as the statement Heartbeat should answer.
 func (led *ledger) expected() (locks, sum int64) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	var read map[Key]bool
 	for id := range led.locks {
-		if id.reader > 0 { // the server shows one for all of them
+		if id.reader > 0 { // The server shows one lock for all readers of a key.
 			if read[id.key] {
 				continue
 			}

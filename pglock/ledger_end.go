@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// lose ends every lock of a session that is gone, and tells the waiters.
+// lose ends every lock of a session that is gone, and wakes all that wait for
+// the session.
 func (led *ledger) lose(cause error) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -21,12 +22,12 @@ func (led *ledger) loseLocked(cause error) {
 	led.dead = cause
 	close(led.gone)
 	if !led.stalled.Swap(true) {
-		close(*led.silence.Load()) // nobody waits for an answer any more
+		close(*led.silence.Load()) // There will be no answer to wait for.
 	}
 	led.disarmLocked()
 	now := time.Now()
 	for _, h := range led.locks {
-		h.expireLocked(now) // that may be why
+		h.expireLocked(now) // Its own end may be why the session is gone.
 		h.abandonLocked(cause)
 		if led.owner != nil {
 			led.owner.freed(h)
@@ -39,16 +40,17 @@ func (led *ledger) loseLocked(cause error) {
 	led.letGoLocked()
 }
 
-// abandon ends the locks that were taken through conn, whose owner has closed it.
-// The session may be alive: in the pool, given back with locks on it. Whoever
-// comes to it next settles with the server.
+// abandon ends the locks that were taken through conn, whose owner has closed
+// it. The session may be alive, in the *sql.DB, with the locks on it. The next
+// call that uses the session unlocks them.
 func (led *ledger) abandon(conn *sql.Conn, cause error) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	led.abandonLocked(conn, false, cause)
 }
 
-// abandonLocked does so for conn, or for all others.
+// abandonLocked ends the locks that were taken through conn or, if others is
+// true, those that were taken through any other connection.
 func (led *ledger) abandonLocked(conn *sql.Conn, others bool, cause error) {
 	for _, h := range led.locks {
 		if h.a != nil && (h.a.sql() != conn) == others {
@@ -62,7 +64,7 @@ func (led *ledger) abandonLocked(conn *sql.Conn, others bool, cause error) {
 	}
 }
 
-// armLocked makes the timer go off within d.
+// armLocked makes the timer go off in d, if it would not do so sooner.
 func (led *ledger) armLocked(d time.Duration) {
 	at := time.Now().Add(d)
 	switch {

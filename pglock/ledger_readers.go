@@ -5,7 +5,8 @@ package pglock
 func (led *ledger) hasOtherReader(key Key, except *hold) bool {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	for id, h := range led.locks { // never many: only pools have several, and seldom ask
+	// Only a pool's session has many locks, and it seldom asks.
+	for id, h := range led.locks {
 		if id.key == key && id.reader > 0 && h != except {
 			return true
 		}
@@ -13,8 +14,9 @@ func (led *ledger) hasOtherReader(key Key, except *hold) bool {
 	return false
 }
 
-// doubt notes that the server may have given the session one more share of key than
-// the ledger has readers. What that share is nobody can see; it goes with the last.
+// doubt notes that the server may have given the session one more share of key
+// than the ledger has readers. The server does not show how often a session has
+// a lock, so the extra share is released after the last reader has gone.
 func (led *ledger) doubt(key Key) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -24,7 +26,8 @@ func (led *ledger) doubt(key Key) {
 	led.doubts[key] = true
 }
 
-// doubted reports whether that is to be settled now, and forgets it then.
+// doubted reports whether the extra share of key is to be released now, and
+// strikes it out if so.
 func (led *ledger) doubted(key Key) bool {
 	led.mu.Lock()
 	defer led.mu.Unlock()

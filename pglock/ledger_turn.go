@@ -9,13 +9,13 @@ import (
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
-// maxSilence is how long a session that holds a lock without a TTL may leave a
-// statement unanswered: nobody else can have its locks meanwhile, as far as this
-// session's server is concerned.
+// maxSilence is how long a session that holds a lock without a TTL waits for
+// the answer to a statement. The wait is long because it is safe: the server
+// gives the lock to nobody else while the session lives.
 var maxSilence = time.Minute
 
 // Silent returns how much longer the locks of the session can wait for a statement
-// that the server has not answered. When none can, the session is lost.
+// that the server has not answered. When none can wait, the session is lost.
 func (led *ledger) Silent(since time.Duration) time.Duration {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -41,14 +41,14 @@ func (led *ledger) Silent(since time.Duration) time.Duration {
 		}
 	}
 	if more > 0 {
-		return min(more, patience) // some may be released meanwhile
+		return min(more, patience) // The locks that can wait may be released meanwhile.
 	}
 	led.loseLocked(oneconn.ErrSilent)
 	return 0
 }
 
-// quiet returns a channel that is closed when the server has been silent for
-// patience, until it answers.
+// quiet returns a channel that is closed once the server has been silent for
+// patience. After an answer there is a new channel.
 func (led *ledger) quiet() <-chan struct{} { return *led.silence.Load() }
 
 // answered notes that the server is not silent any more.
@@ -56,7 +56,7 @@ func (led *ledger) answered() {
 	if !led.stalled.Load() {
 		return
 	}
-	led.cancels.Wait() // it would end the next statement
+	led.cancels.Wait() // A cancel that arrives late would end the next statement.
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	if led.stalled.Load() {

@@ -14,35 +14,37 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// This file is the line of those that wait for a lock: first come, first served,
-// on all hosts. queries/line.sql says what it is made of.
+// A line is the queue in which callers on all hosts wait for a lock, first
+// come, first served. It works like a CLH queue lock: each waiter has a ticket,
+// an advisory lock of its session, and waits for the ticket of its predecessor.
+// queries/line.sql says how that is made.
 
-// goneAhead is what Turn answers when the ticket ahead is gone, and not which one
-// is ahead now.
+// goneAhead is what Turn answers when the ticket ahead is gone, and Turn has
+// not found out which ticket is ahead now.
 const goneAhead = -3
 
-// maxProbes is how many numbers are tried one by one at most, which costs as much
-// as a look at pg_locks does when nobody else is locking.
+// maxProbes is how many numbers Turn tries one by one, at most. To try that
+// many costs as much as a look at pg_locks that meets no other locker.
 const maxProbes = 256
 
-// A ticket is a place in the line.
+// A ticket is a place in a line.
 type ticket struct {
 	led    *ledger
 	a      *access
 	hint   *lineHint
-	pid    int32
-	hash   int64
-	number int32
-	ahead  atomic.Int32 // the ticket in front, when last seen; 0: it is first, and stays so
+	pid    int32        // the backend that has it
+	hash   int64        // the line's: see lineHash
+	number int32        // its number in the line
+	ahead  atomic.Int32 // the predecessor's number, when last seen; 0: it is first, and stays so
 	lowest atomic.Int32 // no number below is live
-	place  *placeLease  // its session's lease; nil: none of its own
+	place  *placeLease  // the session's lease for this place; nil: none
 }
 
 // numberBits is how many of a ticket's 64 bits are its number: see queries/line.sql.
 const numberBits = 18
 
-// lineHash is what the tickets of the key's line have in common: the key, with zeros
-// where their numbers are.
+// lineHash returns the hash of the key's line: the key, with zeros in the bits
+// of the tickets' numbers.
 func lineHash(k Key) int64 { return int64(k) &^ (1<<numberBits - 1) }
 
 // A lineHint remembers the line that was last joined here, so that a caller that
@@ -56,21 +58,23 @@ type lineHint struct {
 	lastTicket    int32 // the number that was last taken here
 	lowestTicket  int32 // no number below is live
 	joinedAt      time.Time
-	lastContended time.Time // when somebody else was last met
+	lastContended time.Time // when another waiter was last seen
 }
 
-// hintLifetime is how long what was seen of a line says something about it.
+// hintLifetime is how long a hint is used.
 const hintLifetime = 100 * time.Millisecond
 
-// at reports whether key is the one that was last waited for.
+// at reports whether the line that was last joined is that of key, and had
+// other waiters.
 func (c *lineHint) at(key Key) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.contended && c.key == key
 }
 
-// numbers returns the number that was taken in key's line a moment ago, or 0, and
-// the one below which none is live. All that were behind an older one may be dead.
+// numbers returns the number that was last taken in key's line, and the number
+// below which none is live. Both are 0 if the hint is too old: all tickets
+// behind that number may be gone.
 func (c *lineHint) numbers(key Key) (last, lowest int32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -80,8 +84,8 @@ func (c *lineHint) numbers(key Key) (last, lowest int32) {
 	return c.lastTicket, c.lowestTicket
 }
 
-// joined notes the place that was taken for key. The first in line meets nobody,
-// unless a try was in vain.
+// joined notes the ticket t that was taken for key. tried says that a try had
+// failed before, so that there is another caller even if t is first in line.
 func (c *lineHint) joined(key Key, t *ticket, tried bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -97,8 +101,8 @@ func (c *lineHint) joined(key Key, t *ticket, tried bool) {
 	c.key, c.lastTicket, c.lowestTicket, c.joinedAt = key, t.number, t.lowest.Load(), now
 }
 
-// passed notes that nobody is in t's line with a number below lowest. One that is
-// not between the two that are known is of another line.
+// passed notes that no number below lowest is live in t's line. The hint may be
+// of a later line for the same key: then lowest is not between its two numbers.
 func (c *lineHint) passed(t *ticket, lowest int32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -107,14 +111,14 @@ func (c *lineHint) passed(t *ticket, lowest int32) {
 	}
 }
 
-// takeTicket joins the line. It returns nil, without an error, if too many
-// others joined at the same moment, again and again, or if the line's numbers
-// have run out until it is empty.
+// takeTicket joins the line of key. It returns nil, without an error, if
+// several attempts met too many others that joined at the same time, or if the
+// line has no number left until it is empty.
 func (tn turn) takeTicket(ctx context.Context, key Key, c *lineHint) (*ticket, error) {
 	t := &ticket{led: tn.led, a: tn.access, hint: c, hash: lineHash(key)}
 	var err error
 	hint, lowest := c.numbers(key)
-	own := slices.Max(append(tn.led.numbers(t.hash), 0)) // the session's last
+	own := slices.Max(append(tn.led.numbers(t.hash), 0)) // the session's highest number in this line
 	if hint > 0 {
 		var row db.TakeNextRow
 		row, err = ask(ctx, tn, (*db.Queries).TakeNext, db.TakeNextParams{Hash: t.hash, Hint: max(hint, own), Own: own >= hint})
@@ -133,7 +137,7 @@ func (tn turn) takeTicket(ctx context.Context, key Key, c *lineHint) (*ticket, e
 		return nil, nil
 	}
 	if lowest > 0 {
-		t.ahead.Store(t.number - 1) // there was one when it was taken
+		t.ahead.Store(t.number - 1) // Some ticket was ahead when this one was taken.
 	} else {
 		lowest = t.number
 	}
@@ -168,8 +172,9 @@ func (tn turn) undoTicket(hash int64, err error) {
 // live reports whether t still has its place.
 func (t *ticket) live() bool { return t.led.has(t) }
 
-// drop gives the place up, which is on this session. A ticket that stayed would
-// stop the whole line, so if in doubt its session goes.
+// drop gives up the ticket t of this session. A ticket that stayed would stop
+// the whole line, so the session is destroyed if it is not certain that the
+// ticket is gone.
 func (tn turn) drop(t *ticket) error {
 	if !t.live() {
 		return nil
@@ -179,7 +184,7 @@ func (tn turn) drop(t *ticket) error {
 		err = ErrPooler
 	}
 	if errors.Is(err, ErrBusy) {
-		return err // it stays to be settled
+		return err // The ticket stays in the ledger, to be settled later.
 	}
 	if err != nil {
 		tn.destroy(err)
@@ -189,15 +194,17 @@ func (tn turn) drop(t *ticket) error {
 	return tn.leavePlace(t.place)
 }
 
-// An advanced is what became of a look at the line.
+// An advanced is the result of advance.
 type advanced struct {
 	granted  bool // the session holds the lock
-	waited   bool // the server was waited on, so the caller need not pause
-	timedOut bool // and has ended that, which it logs
+	waited   bool // the statement waited in the server, so the caller need not pause
+	timedOut bool // the server ended that wait, and has logged so
 }
 
-// advance asks whether t has reached the front, and waits on the server for that,
-// and for the lock, for up to wait if that is not 0 and if it may.
+// advance asks whether t has reached the front of its line, and takes the lock
+// then. If wait is not 0, the statement waits in the server for that long at
+// most, first for the ticket ahead and then for the lock, unless it is in a
+// transaction of the caller's.
 func (tn turn) advance(ctx context.Context, h *hold, t *ticket, wait time.Duration) (advanced, error) {
 	pid := t.pid
 	if t.led != tn.led {
@@ -207,10 +214,10 @@ func (tn turn) advance(ctx context.Context, h *hold, t *ticket, wait time.Durati
 		Shared: h.Shared, Key: int64(h.key), Mine: t.led == tn.led}
 	switch {
 	case params.Ahead == 0:
-		params.Lowest = t.number // none is tried
+		params.Lowest = t.number // No number is tried.
 	case slices.Min(append(tn.led.numbers(t.hash), t.number)) < t.number:
-		// A ticket ahead that is this session's own can neither be waited for nor be
-		// found by trying.
+		// A ticket of this same session is ahead, which the session can neither
+		// wait for nor find by trying.
 		wait, params.Lowest = 0, 0
 	case params.Lowest < t.number-maxProbes:
 		params.Lowest = 0
@@ -222,7 +229,7 @@ func (tn turn) advance(ctx context.Context, h *hold, t *ticket, wait time.Durati
 	row, err := ask(ctx, tn, (*db.Queries).Turn, params)
 	state := sqlState(err)
 	if wait == 0 && h.Shared && tn.led.hasOtherReader(h.key, h) {
-		state = "" // the other readers' lock would answer
+		state = "" // A probe would find the lock of the other readers.
 	}
 	switch {
 	case state == lockNotAvailable, state == queryCanceled:
@@ -268,7 +275,7 @@ func (tn turn) advance(ctx context.Context, h *hold, t *ticket, wait time.Durati
 	}
 }
 
-// waitedOut finds out whether a wait that the server ended was in vain.
+// waitedOut finds out whether a wait that the server ended has got the lock.
 func (tn turn) waitedOut(h *hold, pid int32, began time.Time) (advanced, error) {
 	sent := time.Now()
 	held, err := tn.probe(h)
@@ -285,7 +292,8 @@ func (tn turn) waitedOut(h *hold, pid int32, began time.Time) (advanced, error) 
 	return advanced{granted: held.Held, waited: true, timedOut: !held.Held}, nil
 }
 
-// lookAhead finds the ticket that is ahead of t, far away perhaps.
+// lookAhead finds the ticket that is ahead of t, however far, by a look at
+// pg_locks.
 func (tn turn) lookAhead(ctx context.Context, t *ticket) error {
 	row, err := look(ctx, tn, (*db.Queries).Ahead, db.AheadParams{Hash: t.hash, Ticket: t.number})
 	if err == nil {
@@ -297,8 +305,8 @@ func (tn turn) lookAhead(ctx context.Context, t *ticket) error {
 }
 
 // complete gives the bare lock that the line granted its fence, audit row and
-// lease. That takes it a second time, in the statement that does these, and then
-// releases the first. Whatever its error, nothing is held.
+// lease. It takes the lock a second time, in the statement that does these, and
+// then unlocks it once. If it fails, nothing is held.
 func (tn turn) complete(ctx context.Context, h *hold) error {
 	granted := h.info.AcquiredAt
 	if !h.Fence && !tn.audit && (h.TTL == 0 || tn.led.owned()) {

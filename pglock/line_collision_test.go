@@ -21,9 +21,9 @@ func waiters(t *testing.T, driver string) map[string]swanlock.Locker {
 	return all
 }
 
-// TestLinesApart: targets whose keys are alike in 32 bits, as 117 pairs of a million
-// are, have a line each: a free one is had at once while somebody waits for the other,
-// by the holder of that one too.
+// TestLinesApart: targets whose keys are alike in 32 bits, as 117 pairs among a
+// million are, have a line each. While a caller waits for one of the two, the
+// other, which is free, is granted at once, also to the holder of the first.
 func TestLinesApart(t *testing.T) {
 	const held, free = "tenant-82771", "tenant-134384" // alike in the 32 bits that were the hash once
 	fold := func(target string) int32 { k := pglock.KeyOf(target); return int32(k ^ k>>32) }
@@ -62,9 +62,9 @@ func acquiredIn(t *testing.T, l swanlock.Locker, target string) swanlock.Distrib
 	return held
 }
 
-// TestLineShared: what is left of it, and documented: two targets whose keys are alike
-// in the upper 46 bits stand in one line. Nothing but order and time is lost: a lock
-// that is free is had by a try, and by who waits as soon as the other's waiters are
+// TestLineShared: two targets whose keys are alike in the upper 46 bits share a
+// line, as documented. Nothing but order and time is lost: a try gets a lock
+// that is free, and a waiter gets it as soon as the other target's waiters are
 // served.
 func TestLineShared(t *testing.T) {
 	const held, free = "tenant-6072144", "tenant-9397561"
@@ -97,8 +97,8 @@ func TestLineShared(t *testing.T) {
 	}
 }
 
-// TestLineOutOfNumbers: whoever comes when a line's last number is taken gives up its
-// wait in time, leaves nothing, and does not take the lock out of turn.
+// TestLineOutOfNumbers: a caller that comes when a line's last number is taken
+// gives up its wait in time, leaves nothing, and does not overtake the line.
 func TestLineOutOfNumbers(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for name, l := range waiters(t, driver) {

@@ -15,8 +15,8 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// TestLineIsLeft: whoever leaves the line, however he does it, leaves no place
-// behind him, and those after him move up.
+// TestLineIsLeft: a waiter that leaves the line, in any way, leaves no ticket
+// behind, and those after it move up.
 func TestLineIsLeft(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, how := range []struct {
@@ -43,7 +43,7 @@ func TestLineIsLeft(t *testing.T) {
 				stay := waitsFor(t, o, shortly(t), stays, target)
 				how.leave(o, leaver, conn, cancel)
 				if out := <-left; out.err == nil {
-					t.Error("who left got the lock")
+					t.Error("the waiter that left got the lock")
 				}
 				o.wantTickets(target, 1)
 				must(t, held.Release(bg))
@@ -56,7 +56,7 @@ func TestLineIsLeft(t *testing.T) {
 }
 
 // TestLineOfClosedConnection: a place on a connection that its owner gives back
-// to the pool while he waits goes when this package next comes to the session.
+// to the pool during the wait goes when this package next uses the session.
 func TestLineOfClosedConnection(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
@@ -77,8 +77,9 @@ func TestLineOfClosedConnection(t *testing.T) {
 	})
 }
 
-// TestLineIsLeftAtOnce: who gives up in a pool does not wait for the slice to
-// end: one of five does so in less than half of it, even on a busy machine.
+// TestLineIsLeftAtOnce: a caller of a pool that gives up does not stay until
+// its wait in the server ends: one of five leaves in less than half of that
+// time, even on a busy machine.
 func TestLineIsLeftAtOnce(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p, target := observe(t), newPool(t, openDB(t, driver)), newTarget(t)

@@ -22,8 +22,8 @@ func (o observer) numbers(target string) []int {
 		ORDER BY 1`, pglock.TicketSpace(target))
 }
 
-// A line that was empty begins anywhere, so that a number of the one before is
-// not taken for one of this.
+// A line that was empty starts at a random number, so that a number of the line
+// before is not mistaken for one of this line.
 func TestLineBeginsAnywhere(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
@@ -46,8 +46,8 @@ func TestLineBeginsAnywhere(t *testing.T) {
 	})
 }
 
-// Those who come at the same moment, when nobody waits yet, stand in one line: a
-// second one would know nothing of the first.
+// Callers that come at the same time, when nobody waits yet, stand in one line:
+// a second line would know nothing of the first.
 func TestLineBeginsOnce(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)
@@ -77,8 +77,8 @@ func TestLineBeginsOnce(t *testing.T) {
 	})
 }
 
-// Who waits finds whoever is ahead of him, however far, when the place just
-// before his is given up: one by one, or by a look at all of them.
+// A waiter finds the ticket ahead, however far, when the place just before its
+// own is given up: by trying the numbers, or by a look at all of them.
 func TestLineWithGaps(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, gap := range []int{1, 10, 256, 257, 5000} {
@@ -88,7 +88,8 @@ func TestLineWithGaps(t *testing.T) {
 					o, target := observe(t), newTarget(t)
 					holder, _ := newSession(t, driver)
 					held := acquired(t, holder, target)
-					// He is next, but not in the server's queue, which would keep the order.
+					// It is next, but not in the server's queue, which would
+					// keep the order.
 					next := waitsFor(t, o, shortly(t), pglock.NewSession(dial(t, driver), pglock.WithPolling()), target)
 					leaver := dial(t, driver)
 					class, slot := pglock.Slots(target, o.numbers(target)[0]+gap)
@@ -101,7 +102,7 @@ func TestLineWithGaps(t *testing.T) {
 					}
 					after := waitsFor(t, o, shortly(t), late, target)
 					run(t, leaver, "SELECT pg_advisory_unlock_all()")
-					time.Sleep(300 * time.Millisecond) // until he is the one who is told, if he has found nobody
+					time.Sleep(300 * time.Millisecond) // until it waits for the lock, if it has found no ticket
 					must(t, held.Release(bg))
 					inOrder(t, next, after)
 				})
@@ -110,8 +111,8 @@ func TestLineWithGaps(t *testing.T) {
 	})
 }
 
-// Two who wait for one key on one session, whose places the session cannot try,
-// are served in their order.
+// Two waiters for one key on one session, which cannot find its own tickets by
+// trying, are served in their order.
 func TestLineOfOneSession(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)
@@ -129,17 +130,17 @@ func TestLineOfOneSession(t *testing.T) {
 	})
 }
 
-// The only one of a pool who waits for a key has his place on the session that
-// he waits on, and leaves both at once.
-func TestPoolSeat(t *testing.T) {
+// The only waiter of a pool for a key has its ticket on the session that it
+// waits on, and leaves both at once.
+func TestPoolFirstWaiterHasASession(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p, target := observe(t), newPool(t, openDB(t, driver), pglock.WithHeartbeat(time.Hour)), newTarget(t)
 		holder, _ := newSession(t, driver)
-		waits := func(inSeat bool) bool {
+		waits := func(onOwn bool) bool {
 			return one[bool](t, o.db, `SELECT EXISTS (SELECT FROM pg_locks t JOIN pg_locks k ON t.pid = k.pid OR NOT $2
 				WHERE t.locktype = 'advisory' AND t.objsubid = 2 AND t.granted AND t.mode = 'ExclusiveLock' AND (t.classid::bigint << 32 | t.objid::bigint) & -262144 = $1::bigint
 				AND k.locktype = 'advisory' AND NOT k.granted AND k.objid = ($3::bigint & 4294967295)::oid)`,
-				pglock.TicketSpace(target), inSeat, int64(pglock.KeyOf(target)))
+				pglock.TicketSpace(target), onOwn, int64(pglock.KeyOf(target)))
 		}
 		for i := range 4 {
 			eventually(t, "it has nothing", func() bool { return p.Reserved() == 0 })
@@ -170,9 +171,9 @@ func TestPoolSeat(t *testing.T) {
 
 // A pool keeps a session to end a wait with, and if that dies, the wait ends by
 // itself.
-func TestPoolSeatAlone(t *testing.T) {
+func TestPoolFirstWaiterAlone(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		name := "seat-alone-" + driver
+		name := "waiter-alone-" + driver
 		o, p, target := observe(t), newPool(t, openDB(t, driver, "application_name="+name), pglock.WithHeartbeat(50*time.Millisecond)), newTarget(t)
 		holder, _ := newSession(t, driver)
 		for range 2 { // the first has not a session for it yet
@@ -214,8 +215,9 @@ func TestPoolSeatAlone(t *testing.T) {
 	})
 }
 
-// A pool that has places on two sessions, and hears of them in another order than
-// they were taken, gives none twice: a session does not see its own.
+// A pool that takes tickets on two sessions, and gets the answers in another
+// order, takes no number twice: a session cannot find its own tickets by
+// trying.
 func TestPoolLineOfTwoSessions(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p, target := observe(t), newPool(t, openDB(t, driver), pglock.WithMaxWaiters(0)), newTarget(t)
@@ -232,9 +234,9 @@ func TestPoolLineOfTwoSessions(t *testing.T) {
 	})
 }
 
-// A waiter does not take the only session from those who do not wait, also when
-// the pool has others that are of no use to them.
-func TestPoolSeatLeavesASession(t *testing.T) {
+// A waiter does not take the only session from callers that do not wait, also
+// when the pool has others that are of no use to them.
+func TestPoolWaiterLeavesASession(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		db := openDB(t, driver)
 		db.SetMaxOpenConns(2)
@@ -253,8 +255,9 @@ func TestPoolSeatLeavesASession(t *testing.T) {
 	})
 }
 
-// Of those who come for one key at once, one waits on a session of his own.
-func TestPoolSeatsOne(t *testing.T) {
+// Of several callers that come for one key at once, one waits on a session of
+// its own.
+func TestPoolOneWaiterHasASession(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p := observe(t), newPool(t, openDB(t, driver))
 		holder, _ := newSession(t, driver)
@@ -289,7 +292,7 @@ func TestPoolSeatsOne(t *testing.T) {
 	})
 }
 
-// A pool with one connection keeps it for everybody while somebody waits.
+// A pool with one connection goes on using it for all callers while one waits.
 func TestPoolOfOneConnectionWaits(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		db := openDB(t, driver)
@@ -317,8 +320,8 @@ var queries = map[string]string{"TryAcquire": db.TryAcquire, "TryAcquireWith": d
 	"Refresh": db.Refresh, "RefreshAudited": db.RefreshAudited, "Release": db.Release, "ReleaseWith": db.ReleaseWith,
 	"ReleaseAudited": db.ReleaseAudited, "Turn": db.Turn, "TakeNext": db.TakeNext, "Batch": db.Batch, "Heartbeat": db.Heartbeat}
 
-// A statement that is sent often is not planned each time: the server thinks of
-// a plan for all values, after five.
+// A statement that is sent often is not planned each time: after five
+// executions the server keeps one plan for all values.
 func TestPlans(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)
@@ -349,7 +352,7 @@ func TestPlans(t *testing.T) {
 			wantPlans(conn, c.names...)
 		}
 
-		// Somebody who waits again and again.
+		// A caller that waits again and again.
 		target := newTarget(t)
 		holder, _ := newSession(t, driver)
 		s, conn := newSession(t, driver)

@@ -15,9 +15,9 @@ import (
 	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
 
-// TestLineIsNotJumped: who has waited for a lock and wants it again goes to the
-// end of the line, also when the lock is free just then because he who is next
-// was not told yet: a poller, here.
+// TestLineIsNotJumped: a caller that has waited for a lock and wants it again
+// goes to the end of the line, also when the lock is free just then because the
+// next waiter, a poller here, has not looked yet.
 func TestLineIsNotJumped(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, kind := range []string{"session", "pool"} {
@@ -71,7 +71,7 @@ func TestLineWaitsAlone(t *testing.T) {
 	})
 }
 
-// TestLineDropFails: a place that cannot be given up goes with its session.
+// TestLineDropFails: if a ticket cannot be given up, its session is destroyed.
 func TestLineDropFails(t *testing.T) {
 	o, target := observe(t), newTarget(t)
 	holder, _ := newSession(t, "pgx")
@@ -87,8 +87,8 @@ func TestLineDropFails(t *testing.T) {
 	must(t, held.Release(bg))
 }
 
-// TestLineFenceFails: a wait that was served but cannot have its fence holds
-// nothing, neither once nor twice, and the session lives.
+// TestLineFenceFails: a waiter that was granted the lock, but cannot get its
+// fence, leaves the lock held neither once nor twice, and the session lives.
 func TestLineFenceFails(t *testing.T) {
 	o, target := observe(t), newTarget(t)
 	holder, _ := newSession(t, "pgx")
@@ -105,11 +105,12 @@ func TestLineFenceFails(t *testing.T) {
 	must(t, conn.PingContext(bg))
 }
 
-// TestLineBehindAPooler: who waits, or leaves, and meets another backend than
-// the one that has his ticket, holds nothing on either.
+// TestLineBehindAPooler: a waiter that looks, gets the lock or leaves, and
+// meets another backend than the one that has its ticket, holds nothing on
+// either.
 func TestLineBehindAPooler(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		for _, then := range []string{"he looks", "it is his turn", "he leaves"} {
+		for _, then := range []string{"looks", "gets the lock", "leaves"} {
 			t.Run(then, func(t *testing.T) {
 				o, target := observe(t), newTarget(t)
 				holder, _ := newSession(t, driver)
@@ -122,19 +123,19 @@ func TestLineBehindAPooler(t *testing.T) {
 				must(t, conn.Raw(func(c any) error { // between two looks
 					c.(*pooler).Next = 1
 					switch then {
-					case "it is his turn":
+					case "gets the lock":
 						return held.Release(bg)
-					case "he leaves":
+					case "leaves":
 						cancel()
 					}
 					return nil
 				}))
-				if out := <-got; !errors.Is(out.err, pglock.ErrPooler) && !(then == "he leaves" && errors.Is(out.err, swanlock.ErrNotAcquired)) {
+				if out := <-got; !errors.Is(out.err, pglock.ErrPooler) && !(then == "leaves" && errors.Is(out.err, swanlock.ErrNotAcquired)) {
 					t.Errorf("got %v, want ErrPooler", fmt.Sprint(out.err))
 				}
 				wantIs(t, conn.PingContext(bg), sql.ErrConnDone)
 				o.wantTickets(target, 0)
-				if then != "it is his turn" {
+				if then != "gets the lock" {
 					must(t, held.Release(bg))
 				}
 				o.wantSoonFree(target)

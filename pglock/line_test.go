@@ -194,7 +194,7 @@ func inOrder(t *testing.T, next, after <-chan outcome) {
 	case out := <-next:
 		must(t, out.get(t).Release(bg))
 	case out := <-after:
-		t.Error("who came last was served first")
+		t.Error("the last waiter was served first")
 		must(t, out.get(t).Release(bg))
 		must(t, (<-next).get(t).Release(bg))
 		return
@@ -239,9 +239,9 @@ func TestLineInTransaction(t *testing.T) {
 	})
 }
 
-// TestLineWithOptions: what was asked for is had after a wait too: the fence is
-// newer than the grant, the TTL starts after the wait, the row is written, and
-// the session holds the lock once.
+// TestLineWithOptions: the options work after a wait too: the fence is newer
+// than the grant, the TTL starts after the wait, the row is written, and the
+// session holds the lock once.
 func TestLineWithOptions(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for name, locker := range map[string]func(t *testing.T) swanlock.Locker{
@@ -273,7 +273,7 @@ func TestLineWithOptions(t *testing.T) {
 }
 
 // TestLineOfReadersAndWriters: readers one after the other have the lock
-// together, and a writer among them is not starved by readers who come later.
+// together, and a writer among them is not starved by readers that come later.
 func TestLineOfReadersAndWriters(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
@@ -316,8 +316,8 @@ func TestLineOfReadersAndWriters(t *testing.T) {
 	})
 }
 
-// TestLineRunsOutOfNumbers: when the numbers are used up, those who come wait
-// until the line is empty, and it starts again.
+// TestLineRunsOutOfNumbers: when the numbers are used up, newcomers wait until
+// the line is empty, and it starts again.
 func TestLineRunsOutOfNumbers(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)

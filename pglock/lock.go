@@ -16,16 +16,18 @@ import (
 // once.
 //
 // If it is dropped without Release, the garbage collector finds out and a
-// warning is logged. With WithAutoRefresh the lock is then released; otherwise
-// nothing is sent on the caller's connection, and the lock goes with the TTL,
-// with the session, or with the next call of this package on that session.
+// warning is logged. With WithAutoRefresh, and in a Pool, the lock is then
+// released. Otherwise nothing is sent on the caller's connection, and the lock
+// ends with the TTL, with the session, or with the next call of this package on
+// that session.
 type PostgresLock struct {
 	h       *hold
 	dropped runtime.Cleanup
 }
 
-// A hold is what there is to know of a lock. It is apart from the handle, the
-// PostgresLock, since ledger and timers keep it alive.
+// A hold is the state of a lock. The ledger and timers refer to it, and not to
+// the handle, the PostgresLock: so the garbage collector can find a handle that
+// was dropped.
 type hold struct {
 	request
 	led  *ledger
@@ -33,22 +35,25 @@ type hold struct {
 	id   lockID
 	log  *slog.Logger
 
-	// Set by the grant, before anybody else has the handle.
-	pid       int32
-	audit     int64  // the row's id; 0: none
-	schema    string // of the audit's table
+	// Set by the grant, before the caller gets the handle, and fixed from then
+	// on.
+	pid       int32  // the backend that granted it
+	audit     int64  // the id of the audit's row; 0: none
+	schema    string // the schema of the audit's table
 	staleRows bool   // the grant found audit rows that dead holders left open
 
 	// Guarded by led.mu.
-	done     chan struct{} // nil until somebody asks for it
+	done     chan struct{} // nil until Done is called
 	keeper   keeper        // nil, as is a, once the session cannot be reached
-	a        *access       // that it was taken through
-	err      error         // nil while held
+	a        *access       // the access that it was taken through
+	err      error         // why it is over; nil while it is held
 	released bool          // Release was called
-	lease    lease         // its own; the session's ends it too
-	auto     *time.Timer
+	lease    lease         // its own TTL; the end of the session's lease ends it too
+	auto     *time.Timer   // the next background refresh; nil: none
 
-	pool *poolSession // counted in its pool's claims for this session; guarded by the pool's mutex
+	// The session for which the lock is counted in Pool.claims, or nil. It is
+	// guarded by Pool.mu, not by led.mu.
+	pool *poolSession
 }
 
 // A keeper refreshes and releases the locks of a session.
@@ -57,7 +62,8 @@ type keeper interface {
 	release(ctx context.Context, h *hold) error
 }
 
-// newHold returns what r asks for, not granted yet.
+// newHold returns the hold of a lock that r asks for, and that is not granted
+// yet.
 func newHold(r request) *hold {
 	h := &hold{request: r, id: lockID{key: r.key}}
 	h.info = swanlock.Info{Target: r.target, Owner: r.Owner, TTL: r.TTL, Shared: r.Shared}
@@ -65,13 +71,14 @@ func newHold(r request) *hold {
 	return h
 }
 
-// on puts h, which is not granted yet, on the session of tn.
+// on notes that h, which is not granted yet, is asked for on the session of tn.
 func (h *hold) on(tn turn, k keeper) *hold {
 	h.a, h.led, h.keeper, h.log = tn.access, tn.led, k, tn.log
 	return h
 }
 
-// began notes that the lock was granted after that time.
+// began notes that the lock was granted after the time at, when its statement
+// was sent.
 func (h *hold) began(at time.Time) { h.info.AcquiredAt, h.lease.start = at, at }
 
 // handle returns what the caller gets.
@@ -81,7 +88,8 @@ func (h *hold) handle() *PostgresLock {
 	return l
 }
 
-// autoRefreshEvery makes the lock refresh itself from now on.
+// autoRefreshEvery starts the background refresh, the first of which is due in
+// d.
 func (h *hold) autoRefreshEvery(d time.Duration) {
 	h.led.mu.Lock()
 	h.auto = time.AfterFunc(d, h.autoRefresh)
@@ -89,7 +97,8 @@ func (h *hold) autoRefreshEvery(d time.Duration) {
 }
 
 // tooLate returns the error for a lock that was granted too late to be used,
-// because ctx or its lease has ended, or nil. over is why the lock is over.
+// because ctx or its lease has ended, or nil. over says why the lock is over,
+// if it is.
 func (h *hold) tooLate(ctx context.Context, over error) error {
 	switch {
 	case ctx.Err() != nil:
@@ -98,23 +107,23 @@ func (h *hold) tooLate(ctx context.Context, over error) error {
 		return nil
 	case errors.Is(over, swanlock.ErrExpired):
 		return fmt.Errorf("%w: the answer took longer than the TTL (%v)", swanlock.ErrNotAcquired, h.info.TTL)
-	default: // it is no loss to the caller, who never had it
+	default: // To the caller it is no loss, since it never had the lock.
 		return fmt.Errorf("%w: %v", swanlock.ErrNotAcquired, over)
 	}
 }
 
-// Info says what was locked, and how.
+// Info returns what was locked, and how.
 func (l *PostgresLock) Info() swanlock.Info { return l.h.info }
 
-// Key is the target's advisory key.
+// Key returns the target's advisory key.
 func (l *PostgresLock) Key() Key { return l.h.id.key }
 
-// BackendPID is the process id of the server's end of the session, as in
+// BackendPID returns the process id of the server's end of the session, as in
 // pg_locks and pg_stat_activity.
 func (l *PostgresLock) BackendPID() int { return int(l.h.pid) }
 
-// Done is closed when the lock is released, when its TTL ends, and when a call
-// finds it lost.
+// Done returns a channel that is closed when the lock is released, when its TTL
+// ends, and when a call finds it lost.
 func (l *PostgresLock) Done() <-chan struct{} {
 	h := l.h
 	h.led.mu.Lock()
@@ -128,19 +137,20 @@ func (l *PostgresLock) Done() <-chan struct{} {
 	return h.done
 }
 
-// Err is nil while the lock is held, then swanlock.ErrReleased or an error that
-// matches swanlock.ErrLost. It looks at the clocks, and sends nothing.
+// Err returns nil while the lock is held, then swanlock.ErrReleased or an error
+// that matches swanlock.ErrLost. It looks at the clocks, and sends nothing.
 func (l *PostgresLock) Err() error {
 	return l.h.over()
 }
 
-// Deadline is when the lock ends unless it is refreshed: when its own TTL does
-// or, if that is sooner, when the server is free to end its session. So it may be
-// sooner than the TTL says, and also a lock without a TTL has one if its session
-// has: by another lock on a Session, or by the role's idle_session_timeout in a
-// Pool. Any statement of the session moves its part of it on, such as a Pool's
-// heartbeat. It goes by this machine's two clocks, whichever has gone further,
-// and sends nothing.
+// Deadline returns when the lock ends unless it is refreshed: when its own TTL
+// ends or, if that is sooner, when the server is free to end its session. So it
+// may be sooner than the TTL says, and a lock without a TTL has a deadline too
+// if its session has one: by another lock on a Session, or by the role's
+// idle_session_timeout in a Pool. Every statement on the session, such as a
+// Pool's heartbeat, moves the session's deadline on. Deadline goes by the
+// monotonic or the wall clock of this machine, whichever has gone further, and
+// sends nothing.
 func (l *PostgresLock) Deadline() (deadline time.Time, ok bool) {
 	h := l.h
 	h.led.mu.Lock()
@@ -173,8 +183,8 @@ func (l *PostgresLock) Release(ctx context.Context) error {
 	return l.h.release(ctx)
 }
 
-// endLocked marks the lock as over. What the server may still hold is unsettled
-// until it is removed from the ledger.
+// endLocked marks the lock as over. Since the server may still hold it, it is
+// unsettled until it is removed from the ledger.
 func (h *hold) endLocked(err error) {
 	if h.err != nil {
 		return
@@ -196,7 +206,7 @@ func (h *hold) expireLocked(now time.Time) {
 	}
 }
 
-// lose ends the lock with the loss that was found, and returns it.
+// lose ends the lock as lost, because of cause, and returns why it is over.
 func (h *hold) lose(cause error) error {
 	h.led.mu.Lock()
 	defer h.led.mu.Unlock()
@@ -210,10 +220,11 @@ func (h *hold) abandonLocked(cause error) {
 	h.letGoLocked()
 }
 
-// letGoLocked lets go of the connection.
+// letGoLocked drops the references to the connection, so that it can be
+// collected.
 func (h *hold) letGoLocked() { h.keeper, h.a = nil, nil }
 
-// state returns why the lock is over, and what keeps it.
+// state returns the lock's keeper, and why the lock is over, or nil.
 func (h *hold) state() (keeper, error) {
 	h.led.mu.Lock()
 	defer h.led.mu.Unlock()
@@ -255,12 +266,12 @@ func (h *hold) release(ctx context.Context) error {
 	if k != nil {
 		err = k.release(ctx, h)
 	}
-	if notSent(err) { // it may be called again
+	if notSent(err) { // It may be called again.
 		h.led.mu.Lock()
 		h.released = false
 		h.led.mu.Unlock()
 	}
-	if err != nil && !errors.Is(err, swanlock.ErrReleased) { // its Session's Close may have been first
+	if err != nil && !errors.Is(err, swanlock.ErrReleased) { // Close may have released it meanwhile.
 		return fmt.Errorf("pglock: release %s: %w", quote(h.info.Target), err)
 	}
 	return nil
@@ -282,7 +293,7 @@ func (h *hold) autoRefresh() {
 	}
 }
 
-// drop is what becomes of a lock whose handle nobody has any more.
+// drop ends a lock whose handle the garbage collector has found unreachable.
 func drop(h *hold) {
 	h.led.mu.Lock()
 	defer h.led.mu.Unlock()
@@ -292,7 +303,7 @@ func drop(h *hold) {
 	}
 	h.log.Warn("pglock: a lock was dropped without Release", "target", quote(h.info.Target), "owner", h.info.Owner)
 	h.endLocked(lost(errDropped))
-	if h.auto != nil || h.led.owner != nil { // something may run in the background
+	if h.auto != nil || h.led.owner != nil { // The session may be used in the background.
 		go h.release(context.Background())
 		return
 	}

@@ -32,17 +32,17 @@ type config struct {
 	audit       bool
 	polling     bool
 	log         *slog.Logger
-	leaseless   *sync.Once // says once that the server keeps no lease
+	leaseless   *sync.Once // for the warning that the server keeps no lease
 	maxWaiters  int
 	maxSessions int           // 0: half of what the *sql.DB may open
-	heartbeat   time.Duration // 0: none, on a Session
+	heartbeat   time.Duration // 0: none, for a Session
 }
 
 func defaults() *config {
 	return &config{log: slog.Default(), leaseless: new(sync.Once), maxWaiters: 8}
 }
 
-// complete mends what an option has left out.
+// complete sets what the options have left nil.
 func (c *config) complete() *config {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -61,8 +61,8 @@ func (c *config) complete() *config {
 // count. From then on the table is named by its schema, whatever the search_path.
 func WithAudit() CommonOption { return commonOption(func(c *config) { c.audit = true }) }
 
-// WithLogger sets where warnings go; the default is slog.Default(), and nil is
-// nowhere.
+// WithLogger sets where warnings go. The default is slog.Default(); nil
+// discards them.
 func WithLogger(l *slog.Logger) CommonOption {
 	return commonOption(func(c *config) { c.log = l })
 }
@@ -83,16 +83,17 @@ func WithMaxWaiters(n int) PoolOption { return poolOption(func(c *config) { c.ma
 // default is half of what SetMaxOpenConns allows, one at least, and 32 where it
 // allows any number. A Pool that may take no more puts locks of different TTLs on
 // one session, whose lease is then the shortest of them: a process that is cut off
-// for that long loses all of them. It says so once, in a warning.
+// for that long loses all of them. A warning says so once.
 func WithMaxSessions(n int) PoolOption { return poolOption(func(c *config) { c.maxSessions = n }) }
 
-// WithHeartbeat sets how often the locks of a session are proven in the background,
-// and so how soon their Done is closed when it is dead. It costs one statement for
-// each session that has locks. A Pool does so every second, if nothing else is said,
-// and every third of a session's lease, if that is sooner. A Session has no heartbeat
-// unless it is asked for here: the statement waits for the caller's own on the
-// connection, is left out where Rows are open, and runs in the caller's transaction
-// if there is one. It restarts no lock's TTL. The interval is a millisecond or more.
+// WithHeartbeat sets how often the locks of a session are proven in the
+// background, and so how soon their Done is closed when it is dead. It costs
+// one statement for each session that has locks. A Pool's default is a second,
+// or a third of a session's lease, if that is shorter. A Session has no
+// heartbeat without this option. Its statement waits for the caller's own on
+// the connection, is left out where Rows are open, and runs in the caller's
+// transaction if there is one. A Session's heartbeat restarts no lock's TTL.
+// The interval is a millisecond or more.
 func WithHeartbeat(every time.Duration) CommonOption {
 	return commonOption(func(c *config) { c.heartbeat = every })
 }

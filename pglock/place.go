@@ -7,30 +7,31 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// This file is the lease of a caller's session that has a place in line, and no
-// lock with a lease yet. Without it a waiter that is cut off would stop the line for
-// as long as TCP takes to notice, and keep the lock if it was granted meanwhile.
+// This file gives a caller's session a lease while it has a place in line, and
+// no lock with a lease yet. Without it a waiter that is cut off would stop the
+// line for as long as TCP takes to notice, and keep the lock if that was
+// granted meanwhile.
 
-// A placeLease is what one waiter wants of the session's lease, beside its locks.
+// A placeLease is the lease that one waiter wants for its session.
 type placeLease struct {
 	ttl  time.Duration
-	pid  int32
-	left bool // the waiter has gone, but the server's settings may not know
+	pid  int32 // the backend whose settings were changed
+	left bool  // the waiter has left, but the server's settings may still be there
 
 	unasked bool // the waiter has no TTL
 }
 
 const (
-	// minPlaceTTL is the shortest lease of a place: between two statements a waiter
-	// pauses for a moment.
+	// minPlaceTTL is the shortest lease of a place. A waiter pauses between two
+	// statements, and must not lose its session meanwhile.
 	minPlaceTTL = time.Second
-	// placeTTL is that of a waiter without a TTL, which sends something every few
-	// seconds.
+	// placeTTL is the lease of the place of a waiter without a TTL, which sends
+	// a statement every few seconds.
 	placeTTL = 10 * time.Second
 )
 
-// placeTTLOf returns the lease of a place on behalf of r, or 0 if there is to be none:
-// the session has locks that are not to end by themselves.
+// placeTTLOf returns the lease of a place for r. It is 0 if there is to be
+// none, since the session has locks without a TTL, which a lease would end.
 func (led *ledger) placeTTLOf(r request) time.Duration {
 	if r.TTL > 0 {
 		return max(r.TTL, minPlaceTTL)
@@ -45,10 +46,10 @@ func (led *ledger) placeTTLOf(r request) time.Duration {
 	return placeTTL
 }
 
-// leasePlace makes the session ready for a place in line on behalf of r, before
-// there is one. It returns nil if there is to be no lease, for the session's sake, or
-// because the connection is in a transaction of the caller's, whose rollback would
-// take it back.
+// leasePlace gives the session a lease, before it takes a ticket for r. It
+// returns nil if there is to be none: see placeTTLOf. There is none either if
+// the connection is in a transaction of the caller's, whose rollback would take
+// the lease back.
 func (tn turn) leasePlace(r request) (*placeLease, error) {
 	p := &placeLease{ttl: tn.led.placeTTLOf(r), unasked: r.TTL == 0}
 	leased := p.ttl == 0 || tn.led.leasedWithin(p.ttl)
@@ -99,7 +100,8 @@ func (tn turn) leavePlace(p *placeLease) error {
 	return nil
 }
 
-// served strikes p out, whose waiter has the lock h: its lease is the lock's now.
+// served strikes out p when its waiter has got the lock h, whose TTL is the
+// lease from now on.
 func (tn turn) served(p *placeLease, h *hold) error {
 	if p != nil && !p.unasked {
 		tn.led.removePlace(p)
@@ -107,8 +109,8 @@ func (tn turn) served(p *placeLease, h *hold) error {
 	return tn.makeLasting(h.request)
 }
 
-// makeLasting takes away, before a lock without a TTL is held for r, the leases that
-// nobody has asked for: they would end the lock.
+// makeLasting takes away the leases that waiters without a TTL have, before r
+// takes a lock without a TTL: they would end that lock.
 func (tn turn) makeLasting(r request) error {
 	for r.TTL == 0 {
 		p := tn.led.unaskedPlace()
@@ -122,24 +124,26 @@ func (tn turn) makeLasting(r request) error {
 	return nil
 }
 
-// slice is how long one statement may wait in a server that looks for deadlocks
-// after that time: what it finds out then costs all who lock, and is logged.
-func slice(deadlock time.Duration) time.Duration {
+// maxWait returns how long one statement may wait in the server. That is
+// shorter than deadlock, the deadlock_timeout: when that is over, the server
+// looks for a deadlock, which stops all other lockers, and is logged.
+func maxWait(deadlock time.Duration) time.Duration {
 	if deadlock <= 0 {
 		deadlock = time.Second
 	}
-	return min(max(deadlock/10*9, minSlice), maxServerWait)
+	return min(max(deadlock/10*9, minServerWait), maxServerWait)
 }
 
 const (
-	// maxServerWait is the most that one statement waits in the server: it keeps
-	// vacuum back meanwhile.
+	// maxServerWait is the longest that one statement waits in the server,
+	// since it holds back vacuum meanwhile.
 	maxServerWait = 3 * time.Second
-	// minSlice is the least, though the server may suspect a deadlock.
-	minSlice = 50 * time.Millisecond
+	// minServerWait is the shortest, even if the server looks for deadlocks
+	// sooner.
+	minServerWait = 50 * time.Millisecond
 )
 
-// The ledger's part.
+// The rest of the file is the ledger's part.
 
 // leasedWithin reports whether the session has a lease of at most ttl.
 func (led *ledger) leasedWithin(ttl time.Duration) bool {
@@ -149,8 +153,9 @@ func (led *ledger) leasedWithin(ttl time.Duration) bool {
 	return led.owner != nil || want > 0 && want <= ttl && !led.settings.temporary
 }
 
-// addPlace notes a place, if it is to have a lease, and the settings that were before,
-// if a statement that was sent at the time given has changed them.
+// addPlace enters p, and returns it. It returns nil, and enters nothing, if p
+// is to have no lease. If sent is not zero, a statement sent then has set the
+// lease, and saved is what the settings were before.
 func (led *ledger) addPlace(p *placeLease, saved timeouts, sent time.Time) *placeLease {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -178,8 +183,8 @@ func (led *ledger) addPlace(p *placeLease, saved timeouts, sent time.Time) *plac
 	return p
 }
 
-// placesLocked returns the shortest lease that a place other than except wants, or
-// best, if that is shorter; 0 is none.
+// placesLocked returns the shortest lease that a place other than except wants,
+// or best if that is shorter. 0 stands for no lease.
 func (led *ledger) placesLocked(except *placeLease, best time.Duration) time.Duration {
 	for p := range led.places {
 		if p != except && (best == 0 || p.ttl < best) {
@@ -189,8 +194,8 @@ func (led *ledger) placesLocked(except *placeLease, best time.Duration) time.Dur
 	return best
 }
 
-// leaseWithoutPlace returns the session's settings once p is left. ok is false if
-// there is no such place.
+// leaseWithoutPlace marks p as left, and returns the change of the settings
+// that its removal makes. ok is false if p is not in the ledger.
 func (led *ledger) leaseWithoutPlace(p *placeLease) (c change, ok bool) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -205,7 +210,7 @@ func (led *ledger) leaseWithoutPlace(p *placeLease) (c change, ok bool) {
 	return c, true
 }
 
-// removePlace strikes p out.
+// removePlace strikes out p.
 func (led *ledger) removePlace(p *placeLease) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -213,7 +218,8 @@ func (led *ledger) removePlace(p *placeLease) {
 	led.countLocked()
 }
 
-// leftPlaceLocked returns a place that was left, and the settings with it, or nil.
+// leftPlaceLocked returns a place that was left and whose settings are to be
+// put back, or nil.
 func (led *ledger) leftPlaceLocked() *placeLease {
 	for p := range led.places {
 		if p.left {
@@ -241,9 +247,10 @@ func (led *ledger) leftPlace() *placeLease {
 	return led.leftPlaceLocked()
 }
 
-// A rhythm is that of one waiter. It waits in the server while it is next, or the
-// line moves. The server logs each wait that it has to end, so one that is still not
-// next after such a wait pauses before the following one, longer each time.
+// A rhythm decides when a waiter waits in the server, looks, or pauses. A
+// waiter waits in the server while it is next, or while the line moves. The
+// server logs each wait that it has to end, so a waiter that is still not next
+// after such a wait pauses before the following one, longer each time.
 type rhythm struct {
 	pause pause
 	rest  time.Duration
@@ -252,14 +259,15 @@ type rhythm struct {
 
 func newRhythm() *rhythm { return &rhythm{pause: *newPause()} }
 
-// maxRest is the longest pause of one that is not next.
+// maxRest is the longest pause of a waiter that is not next.
 const maxRest = 2 * time.Second
 
-// next returns how long to pause after a step of t's, most at most.
+// next returns how long to pause after a step of the waiter with the ticket t.
+// It is never longer than most.
 func (r *rhythm) next(t *ticket, s advanced, most time.Duration) time.Duration {
 	ahead := t != nil && t.ahead.Load() != 0
 	looked := r.looks
-	r.looks = ahead && s.waited && s.timedOut // who is ahead may be gone since it was last told
+	r.looks = ahead && s.waited && s.timedOut // The ticket ahead may be gone by now.
 	switch {
 	case r.looks:
 		return 0

@@ -22,9 +22,9 @@ var leasedWaiters = map[string]func(t *testing.T, db *sql.DB) swanlock.Locker{
 	},
 }
 
-// TestLineWaiterCutOff: who is cut off while in line, without a word to the server,
-// stops those behind for as long as the TTL and no longer, whether or not the server
-// grants the lock meanwhile.
+// TestLineWaiterCutOff: a waiter that is cut off while in line, without a word
+// to the server, stops those behind for as long as the TTL and no longer,
+// whether or not the server grants the lock meanwhile.
 func TestLineWaiterCutOff(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for name, waiter := range leasedWaiters {
@@ -47,16 +47,16 @@ func TestLineWaiterCutOff(t *testing.T) {
 				cancel()
 				p.CloseAll()
 				if out := <-left; out.err == nil {
-					t.Error("who was cut off got the lock")
+					t.Error("the waiter that was cut off got the lock")
 				}
 			})
 		}
 	})
 }
 
-// TestPlaceLease: the lease of a place in line is put back when the waiter leaves,
-// and when the lock that it got is released; a transaction of the caller's keeps
-// what it has set.
+// TestPlaceLease: the settings are put back when a waiter with a lease leaves,
+// and when the lock that it got is released. In a transaction of the caller's,
+// the caller's own settings stay.
 func TestPlaceLease(t *testing.T) {
 	const setting = "idle_session_timeout"
 	show := func(t *testing.T, conn *sql.Conn) string { t.Helper(); return one[string](t, conn, "SHOW "+setting) }
@@ -108,8 +108,8 @@ func TestPlaceLease(t *testing.T) {
 	})
 }
 
-// TestLineOfClosedConnectionEnds: a place that was left on a connection in the
-// *sql.DB's pool, where it idles, goes with its lease, which one without a TTL has too.
+// TestLineOfClosedConnectionEnds: a place that was left on an idle connection
+// of the *sql.DB ends with its lease, which a waiter without a TTL has too.
 func TestLineOfClosedConnectionEnds(t *testing.T) {
 	for name, opts := range map[string][]swanlock.Option{"TTL": {swanlock.WithTTL(time.Second)}, "no TTL": nil} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); lineOfClosedConnectionEnds(t, opts) })
@@ -171,8 +171,8 @@ func TestPlaceLeaseEndsNoLock(t *testing.T) {
 	})
 }
 
-// TestWaitsInTheLog: a waiter who is next costs three lines of the server's log a second
-// at most, one who is not, fewer.
+// TestWaitsInTheLog: a waiter that is next costs three lines of the server's
+// log a second at most, and one that is not next fewer.
 func TestWaitsInTheLog(t *testing.T) {
 	const long = 6 * time.Second
 	eachDriver(t, func(t *testing.T, driver string) {
@@ -193,7 +193,7 @@ func TestWaitsInTheLog(t *testing.T) {
 				next := waiter(t, openURL(t, driver, srv.URL()))
 				alone := len(log.Lines())
 				if most := int(3 * time.Since(begin).Seconds()); alone == 0 || alone > most {
-					t.Errorf("who is next: %d lines in %v, want %d at most, and some", alone, time.Since(begin), most)
+					t.Errorf("the next waiter: %d lines in %v, want %d at most, and some", alone, time.Since(begin), most)
 				}
 				begin = time.Now()
 				go func() { got <- outcomeOf(next.Acquire(bg, target)) }()
@@ -210,8 +210,8 @@ func TestWaitsInTheLog(t *testing.T) {
 	})
 }
 
-// TestWaitOfAShortDeadlockTimeout: the wait is shorter than what makes the server look
-// for a deadlock.
+// TestWaitOfAShortDeadlockTimeout: the wait ends before the server looks for a
+// deadlock.
 func TestWaitOfAShortDeadlockTimeout(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		srv, target := ownServer(t, pgserver.WithSetting("deadlock_timeout", "200ms"), pgserver.WithSetting("log_lock_waits", "on")), newTarget(t)
@@ -232,7 +232,8 @@ func TestWaitOfAShortDeadlockTimeout(t *testing.T) {
 	})
 }
 
-// TestAcquiredAtIsNoLaterThanTheGrant: also of a wait whose answer is late.
+// TestAcquiredAtIsNoLaterThanTheGrant: that also holds for a wait whose answer
+// is late.
 func TestAcquiredAtIsNoLaterThanTheGrant(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for name, waiter := range map[string]func(t *testing.T, db *sql.DB) swanlock.Locker{

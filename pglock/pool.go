@@ -16,51 +16,55 @@ import (
 // any number of goroutines and targets. It is a swanlock.Locker, and its
 // methods may be called by several goroutines at once.
 //
-// Many locks share one session. What arrives while a statement is under way
-// travels together in the next one, so that one round trip serves many callers;
-// a lone caller waits for nobody. Each session proves all its locks at every
-// heartbeat: when it is gone, the Done of each of its locks is closed, and the
-// pool takes another session for new ones. It never takes a lost lock again by
-// itself.
+// Many locks share one session. Calls that come while a statement is under way
+// are sent together in the next one, so that one round trip serves many
+// callers; a call that comes alone is sent at once. Each session proves all its
+// locks at every heartbeat. When a session is gone, the Done of each of its
+// locks is closed, and the pool takes another session for new locks. It never
+// takes a lost lock again by itself.
 //
 // A pool wants few connections: one for locks without a TTL, one for each range
-// of TTLs (two to a doubling), one more for every 450 locks held, and those that
-// it waits on (see WithMaxWaiters); it does with fewer (see WithMaxSessions). It
-// keeps them out of the *sql.DB until they have held nothing for a minute, or for
-// a moment if all of the *sql.DB's are in use, or until Close.
+// of TTLs (there are two ranges from a TTL to its double), one more for every
+// 450 locks held, and those that it waits on (see WithMaxWaiters). It does with
+// fewer (see WithMaxSessions). It gives a connection back to the *sql.DB when
+// it has held nothing for a minute, at once if all connections of the *sql.DB
+// are in use, and at Close.
 //
 // The server's lease of a session is at most the TTL of its locks, and at least
 // two thirds of it: a process that is cut off for that long loses them.
 //
-// Within one pool a target that somebody holds is held elsewhere for everybody
-// else: TryAcquire says swanlock.ErrNotAcquired, and Acquire waits.
+// Two callers of one pool exclude each other as two processes do: while one
+// holds a target, TryAcquire of the other returns swanlock.ErrNotAcquired, and
+// Acquire waits.
 type Pool struct {
 	db *sql.DB
 	*config
 	hint lineHint
 	life context.Context // ends with Close
 	end  context.CancelFunc
-	work sync.WaitGroup // what runs on nobody's behalf
+	work sync.WaitGroup // goroutines that no caller waits for
 
 	mu              sync.Mutex
-	closed          bool          // to new work
-	stopped         bool          // nothing is to run any more
-	drained         chan struct{} // closed when closed and nothing is claimed
+	closed          bool          // Close was called: no new work is accepted
+	stopped         bool          // Close has ended all sessions: nothing is started any more
+	drained         chan struct{} // closed when closed is true and claims is empty
 	sessions        []*poolSession
 	claims          map[Key]*claim
 	queues          map[Key]*queue
-	reserved        map[Key]bool // those for which a session is kept: see reserveForWait
-	locks           int          // on all sessions
-	maxLocks        int          // half of what the server has room for
-	waitingSessions int          // how many sessions wait
-	lastReader      int          // its number
-	poolerChecked   bool         // no pooler is in between
-	scarceUntil     time.Time    // connections came late: fewer are taken until then
-	scarceLimit     int
-	opening         chan struct{} // held while a connection is waited for, if nobody knows how many there are
-	warnedScarce    bool
-	outageAt        time.Time // when an attempt to use the server was last in vain
-	outageWarned    time.Time // when that was last logged
+	reserved        map[Key]bool // the keys for which a waiter has a session to itself: see reserveForWait
+	locks           int          // locks and tickets on all sessions
+	maxLocks        int          // half of the locks that the server has memory for
+	waitingSessions int          // how many sessions wait in the server
+	lastReader      int          // the number that a reader was last given
+	poolerChecked   bool         // it was found that no pooler in transaction mode is in between
+	scarceUntil     time.Time    // a connection came late: fewer are taken until then
+	scarceLimit     int          // how many sessions there may be until then
+	// opening is held while a connection is opened, if it is not known how many
+	// there are.
+	opening      chan struct{}
+	warnedScarce bool      // the log says that locks of different TTLs share a session
+	outageAt     time.Time // when an attempt to use the server last failed
+	outageWarned time.Time // when an outage was last logged
 }
 
 const (
@@ -73,7 +77,7 @@ const (
 )
 
 // NewPool makes a Pool on db. It sends nothing: what is wrong with the server
-// shows at the first acquire. db stays the caller's, who closes it after Close.
+// shows at the first acquire. db stays the caller's, to be closed after Close.
 func NewPool(db *sql.DB, opts ...PoolOption) (*Pool, error) {
 	if db == nil {
 		return nil, errors.New("pglock: the *sql.DB is nil")
@@ -86,7 +90,7 @@ func NewPool(db *sql.DB, opts ...PoolOption) (*Pool, error) {
 		}
 	}
 	if c.maxWaiters < 0 || c.maxSessions < 0 || c.heartbeat < time.Millisecond {
-		return nil, fmt.Errorf("pglock: a pool has 0 waiters and sessions or more, and a heartbeat of a millisecond or more (have %d, %d, %v)",
+		return nil, fmt.Errorf("pglock: WithMaxWaiters and WithMaxSessions must be 0 or more, and WithHeartbeat a millisecond or more (have %d, %d, %v)",
 			c.maxWaiters, c.maxSessions, c.heartbeat)
 	}
 	life, end := context.WithCancel(context.Background())
@@ -101,20 +105,21 @@ func (p *Pool) TryAcquire(ctx context.Context, target string, opts ...swanlock.O
 }
 
 // Acquire waits for the lock until ctx ends. See swanlock.Locker. Waiters are
-// served in the order in which they came, on all hosts; readers who come one
-// after the other may have the lock together. Who gives up leaves the line at
-// once, and so does a process that dies.
+// served in the order in which they came, on all hosts; readers that come one
+// after the other may have the lock together. A caller that gives up leaves the
+// line at once, and so does a process that dies.
 //
 // The pool waits in the server on connections of its own, 0.9 s at a time (nine
-// tenths of deadlock_timeout, or a third of the lease, if that is less); PostgreSQL
-// logs each such wait as a lock timeout, in two lines. One that is not next pauses
-// in between, for up to 2 s.
+// tenths of deadlock_timeout, or a third of the lease, if that is less);
+// PostgreSQL logs each such wait as a lock timeout, in two lines. A waiter that
+// is not next pauses between two waits, for up to 2 s.
 //
-// Acquire waits as well while the server cannot be used: it restarts, fails over, or
-// has no connection left, for the server or for the *sql.DB. That costs its place in
-// line, if it had one. When ctx ends, the error says so, and matches
-// swanlock.ErrNotAcquired. It does not wait if the server refuses the user, the
-// database or the role, or is a standby.
+// Acquire also waits while the server cannot be used: it restarts, fails over,
+// or has no connection left, or all connections of the *sql.DB are in use. A
+// waiter may lose its place in line by that, and then takes a new one at the
+// end. When ctx ends, the error says what was wrong with the server, and
+// matches swanlock.ErrNotAcquired. Acquire does not wait if the server refuses
+// the user, the database or the role, or is a standby.
 func (p *Pool) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	return locked(p.acquire(ctx, target, opts, true))
 }
@@ -145,12 +150,14 @@ func (p *Pool) waitThrough(ctx context.Context, r request) (*PostgresLock, error
 	}
 }
 
-// tryThenWait joins the line at once where there is one.
+// tryThenWait tries to take the lock and, where that fails, waits in line. It
+// joins the line at once, without a try, if this pool knows that there is a
+// line.
 func (p *Pool) tryThenWait(ctx context.Context, r request, s *spell) (*PostgresLock, error) {
-	newcomes := !p.hasWaiters(r.key) && !p.hint.at(r.key)
-	if newcomes {
+	tryFirst := !p.hasWaiters(r.key) && !p.hint.at(r.key)
+	if tryFirst {
 		newcomer := r
-		newcomer.gate = lineHash(r.key)
+		newcomer.line = lineHash(r.key)
 		switch l, err := p.try(ctx, newcomer); {
 		case !elsewhere(err):
 			return l, err
@@ -158,12 +165,12 @@ func (p *Pool) tryThenWait(ctx context.Context, r request, s *spell) (*PostgresL
 			return nil, notAcquired(ctx)
 		}
 	}
-	return p.wait(ctx, r, newcomes, s)
+	return p.wait(ctx, r, tryFirst, s)
 }
 
-// try makes one attempt, and another if the session turns out to be dead:
-// whatever became of the first, it went with the session. After a restart of the
-// server all sessions are dead.
+// try makes one attempt, and another if the session turns out to be dead: what
+// the first attempt may have taken has ended with the session. After a restart
+// of the server all sessions are dead.
 func (p *Pool) try(ctx context.Context, r request) (l *PostgresLock, err error) {
 	for range maxSessions {
 		if l, err = p.tryOnce(ctx, r); !errors.Is(err, errSessionGone) {
@@ -193,7 +200,7 @@ func (p *Pool) acquireOn(ctx context.Context, s *poolSession, h *hold) (*Postgre
 		err = s.do(ctx, &op{kind: acquiring, ctx: ctx, h: h})
 	}
 	if errors.Is(err, errLeft) {
-		return nil, unanswered(ctx, err) // it is undone, and the claim with it, in the background
+		return nil, unanswered(ctx, err) // The acquire and its claim are undone in the background.
 	}
 	if err != nil {
 		p.unclaim(h)
@@ -205,8 +212,8 @@ func (p *Pool) acquireOn(ctx context.Context, s *poolSession, h *hold) (*Postgre
 	return h.beginInPool(), nil
 }
 
-// beginInPool returns the handle of a lock that was granted. Those without an
-// audit row are refreshed by the heartbeat.
+// beginInPool returns the handle of a lock that was granted. The heartbeat
+// refreshes the locks that have no audit row, so only the others need a timer.
 func (h *hold) beginInPool() *PostgresLock {
 	if h.audit != 0 {
 		return h.begin()

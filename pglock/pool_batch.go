@@ -13,13 +13,15 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// A batcher sends what has gathered for a pool's session, whose turn it has.
+// A batcher sends the ops that are queued for a pool's session. It has the
+// session's turn.
 type batcher struct {
 	turn
 	s *poolSession
 }
 
-// run does the proofs, what can share a statement, and the rest.
+// run sends the proofs, then the ops that can share a statement, and then the
+// others.
 func (b batcher) run(proofs, batch []*op) {
 	s := b.s
 	defer func() {
@@ -76,14 +78,14 @@ func (b batcher) run(proofs, batch []*op) {
 	}
 	b.unlockOverdue()
 	released := slices.ContainsFunc(batch, func(o *op) bool { return o.kind == releasing })
-	if released && s.over() == nil && s.p.crowded() {
+	if released && s.over() == nil && s.p.allInUse() {
 		b.giveBack()
 	}
 	clear(c.releases)
 	clear(c.acquires)
 }
 
-// undoLeft gives back what was granted to callers that do not wait any more.
+// undoLeft releases what was granted to callers that have left.
 func (b batcher) undoLeft(proofs, batch []*op) {
 	for _, o := range proofs {
 		o.state.CompareAndSwap(calling, returned)
@@ -100,7 +102,7 @@ func (b batcher) undoLeft(proofs, batch []*op) {
 	}
 }
 
-// over returns why nothing can be done here any more.
+// over returns why nothing can be sent on the session any more, or nil.
 func (s *poolSession) over() error {
 	if s.closed {
 		return errPoolClosed
@@ -130,7 +132,7 @@ func (s *poolSession) stillWanted(o *op) bool {
 		o.err = o.h.over()
 	case over != nil:
 		o.err = over
-	case o.kind == releasing && !s.led.contains(o.h): // it was settled meanwhile
+	case o.kind == releasing && !s.led.contains(o.h): // It was settled meanwhile.
 		o.err = o.h.over()
 	default:
 		return true
@@ -138,13 +140,13 @@ func (s *poolSession) stillWanted(o *op) bool {
 	return false
 }
 
-// taken reports whether a waiter that polled was granted o's key since o claimed
-// it: the server would grant it to this session once more.
+// taken reports whether a waiter of this pool was granted the key of o after o
+// had claimed it. The server would grant it to this session once more.
 func (s *poolSession) taken(o *op) bool {
 	return s.led.held(o.h.key) != nil || !o.h.Shared && s.p.claimants(o.h.key) > 1
 }
 
-// sendOne does o in a statement of its own.
+// sendOne sends o in a statement of its own.
 func (b batcher) sendOne(o *op) {
 	ctx := context.Background()
 	switch o.kind {
@@ -162,7 +164,8 @@ func (b batcher) sendOne(o *op) {
 	}
 }
 
-// grantOne asks for a lock that the session does not have, or reads.
+// grantOne asks for a lock that the session does not have, or has only for
+// other readers.
 func (b batcher) grantOne(ctx context.Context, h *hold) error {
 	if h.Shared {
 		switch awaited, err := b.awaited(h, math.MaxInt64); {
@@ -176,15 +179,16 @@ func (b batcher) grantOne(ctx context.Context, h *hold) error {
 		return err
 	}
 	if h.pid != b.s.pid {
-		b.strayed(h, h.pid)
+		b.wrongBackend(h, h.pid)
 		return ErrPooler
 	}
 	return nil
 }
 
-// awaited reports whether a reader would overtake a waiter with a ticket below
-// the limit, or in the server's queue: the server grants a lock once more to a
-// session that has it, whoever waits.
+// awaited reports whether the reader h would overtake a waiter that is in the
+// server's queue, or has a ticket with a number lower than below. To a session
+// that has the lock for another reader the server grants it once more, even if
+// others wait.
 func (b batcher) awaited(h *hold, below int64) (bool, error) {
 	if !b.led.hasOtherReader(h.key, h) {
 		return false, nil
@@ -193,7 +197,7 @@ func (b batcher) awaited(h *hold, below int64) (bool, error) {
 	return awaited, explain(err, false)
 }
 
-// sendBatch does the ops in one statement.
+// sendBatch sends the ops in one statement.
 func (b batcher) sendBatch(releases, acquires []*op) {
 	s := b.s
 	sent := time.Now()
@@ -201,10 +205,10 @@ func (b batcher) sendBatch(releases, acquires []*op) {
 		Pid:     s.pid,
 		Release: s.array(releases, func(o *op) int64 { return int64(o.h.key) }),
 		Acquire: s.array(acquires, func(o *op) int64 { return int64(o.h.key) }),
-		Gates:   s.array(acquires, func(o *op) int64 { return o.h.gate }),
+		Lines:   s.array(acquires, func(o *op) int64 { return o.h.line }),
 	})
 	if err == nil && row.Pid != s.pid {
-		b.stray(row.Pid)
+		b.endBehindPooler(row.Pid)
 		s.failAll(releases)
 		for _, o := range acquires {
 			o.err = ErrPooler
@@ -236,7 +240,7 @@ func (b batcher) sendBatch(releases, acquires []*op) {
 	}
 }
 
-// array writes a number for each of ops as PostgreSQL does.
+// array returns the numbers of the ops as the text of a PostgreSQL array.
 func (s *poolSession) array(ops []*op, number func(*op) int64) string {
 	b := append(s.combiner.keys[:0], '{')
 	for i, o := range ops {
@@ -249,7 +253,8 @@ func (s *poolSession) array(ops []*op, number func(*op) int64) string {
 	return string(s.combiner.keys)
 }
 
-// released notes what the server said of an unlock.
+// released notes the server's answer to the unlock of h, and returns the error
+// of its Release.
 func (b batcher) released(h *hold, held bool) error {
 	if err := b.led.settled(h, held); !errors.Is(err, swanlock.ErrReleased) {
 		return err
@@ -257,15 +262,16 @@ func (b batcher) released(h *hold, held bool) error {
 	return nil
 }
 
-// untangle finds out what became of a batch that failed with err: some of its
-// calls may have been made.
+// untangle settles a batch that failed with err, of which some locks and
+// unlocks may have been made: it gives the locks back, and finishes the
+// unlocks.
 func (b batcher) untangle(releases, acquires []*op, err error) {
 	var held map[Key]bool
 	unknown := err
 	if sqlState(err) != "" {
 		held, unknown = b.held(context.Background())
 	}
-	for _, o := range acquires { // what was granted is given back
+	for _, o := range acquires { // A lock that was granted is given back.
 		o.err = explain(err, false)
 		if _, ok := held[o.h.key]; ok && unknown == nil {
 			unknown = b.unlockIfHeld(o.h.key, false)
@@ -282,7 +288,7 @@ func (b batcher) untangle(releases, acquires []*op, err error) {
 	for _, o := range releases {
 		if _, ok := held[o.h.key]; ok {
 			o.err = b.release(o.h)
-		} else { // only the batch can have unlocked it: the session lives
+		} else { // The session lives, so only the batch can have unlocked it.
 			o.err = b.released(o.h, true)
 		}
 	}

@@ -35,8 +35,9 @@ func together(first func(), calls ...func()) {
 	wg.Wait()
 }
 
-// A batch that fails may have been done in part: what it granted is given back,
-// what it did not unlock is unlocked, and the session and its other locks live.
+// A batch that fails may have been done in part: the locks that it granted are
+// given back, those that it did not unlock are unlocked, and the session and
+// its other locks live.
 func TestPoolBatchFails(t *testing.T) {
 	for _, where := range []string{"while it locks", "while it unlocks"} {
 		t.Run(where, func(t *testing.T) {
@@ -92,7 +93,8 @@ func TestPoolBatchFails(t *testing.T) {
 	}
 }
 
-// Of those who share a statement each is told what the server said of him.
+// Of the callers that share a statement each is told the server's answer to its
+// own request.
 func TestPoolBatchAnswersEach(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		p, proxy := slowPool(t, driver)
@@ -126,8 +128,8 @@ func TestPoolBatchAnswersEach(t *testing.T) {
 	})
 }
 
-// A heartbeat is not content with the number of locks, and frees what nobody
-// knows of.
+// A heartbeat finds a lock that was exchanged for another, though their number
+// is the same, and unlocks the one that is not in the ledger.
 func TestPoolFindsAnExchange(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p := observe(t), newPool(t, openDB(t, driver), pglock.WithHeartbeat(time.Hour))
@@ -142,7 +144,7 @@ func TestPoolFindsAnExchange(t *testing.T) {
 	})
 }
 
-// What is granted when the caller has gone is given back.
+// A lock that is granted after its caller has left is given back.
 func TestPoolLateGrant(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
@@ -160,7 +162,7 @@ func TestPoolLateGrant(t *testing.T) {
 	})
 }
 
-// Whose context ends while another's statement is under way does not wait for it.
+// A caller whose context ends does not wait for another caller's statement.
 func TestPoolLeavesTheQueue(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		p, proxy := slowPool(t, driver)
@@ -190,8 +192,8 @@ func TestPoolLeavesTheQueue(t *testing.T) {
 	})
 }
 
-// Who comes second is refused before anything is sent, and does not stand in the
-// way of who came first.
+// The second caller is refused before anything is sent, and does not stand in
+// the way of the first.
 func TestPoolClaims(t *testing.T) {
 	p, target := newPool(t, openDB(t, "pgx")), newTarget(t)
 	rest, err := p.SplitTry(bg, target)

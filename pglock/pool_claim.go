@@ -8,13 +8,13 @@ import (
 	"github.com/swanlake-io/swanlock"
 )
 
-// A claim is what a pool's callers hold of a key, or ask for just now. It saves
-// round trips, and keeps apart callers that share a session, which the server
-// cannot tell from one another.
+// A claim says that callers of the pool hold a key, or are asking for it. It
+// saves round trips, and keeps apart callers that share a session, which the
+// server cannot tell from one another.
 type claim struct {
 	shared bool
-	n      int
-	at     *poolSession // where the last one is
+	n      int          // how many callers
+	at     *poolSession // the session of the last of them
 }
 
 // claim reserves h's key for one caller, or for one reader more, and returns the
@@ -25,7 +25,7 @@ func (p *Pool) claim(h *hold) (*poolSession, error) {
 	if p.closed {
 		return nil, errPoolClosed
 	}
-	if p.queues[h.key] != nil { // a try does not overtake those that wait
+	if p.queues[h.key] != nil { // A try does not overtake the pool's waiters.
 		return nil, swanlock.ErrNotAcquired
 	}
 	c := p.claims[h.key]
@@ -44,8 +44,8 @@ func (p *Pool) claim(h *hold) (*poolSession, error) {
 	return s, err
 }
 
-// claimLocked notes that h is, or is to be, held on s, where there is room
-// reserved.
+// claimLocked notes that h is held, or asked for, on s. Room on s must be
+// reserved before.
 func (p *Pool) claimLocked(h *hold, s *poolSession) {
 	c := p.claims[h.key]
 	if c == nil {
@@ -61,7 +61,7 @@ func (p *Pool) claimLocked(h *hold, s *poolSession) {
 	}
 }
 
-// claimants returns how many have claimed key.
+// claimants returns how many callers have claimed key.
 func (p *Pool) claimants(key Key) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -71,7 +71,7 @@ func (p *Pool) claimants(key Key) int {
 	return 0
 }
 
-// unclaim gives back what claimLocked has noted, once.
+// unclaim gives back the claim of h, and its room. Further calls do nothing.
 func (p *Pool) unclaim(h *hold) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,15 +86,15 @@ func (p *Pool) unclaim(h *hold) {
 	}
 	delete(p.claims, h.key)
 	if q := p.queues[h.key]; q != nil {
-		q.wake()
+		q.wakeLocked()
 	}
 	if p.closed && len(p.claims) == 0 {
 		p.drainedLocked()
 	}
 }
 
-// chooseLocked picks a session with room for a lock of that lease, or makes one,
-// and reserves the room.
+// chooseLocked picks a session that has room for a lock of that lease, or opens
+// one. It reserves the room.
 func (p *Pool) chooseLocked(lease time.Duration) (*poolSession, error) {
 	if p.locks >= p.maxLocks {
 		return nil, fmt.Errorf("%w (%d, half of the server's lock table)", ErrPoolFull, p.locks)
@@ -118,7 +118,7 @@ func (p *Pool) chooseLocked(lease time.Duration) (*poolSession, error) {
 	return best, nil
 }
 
-// newSessionLocked makes one and opens it.
+// newSessionLocked adds a session to the pool and begins to open it.
 func (p *Pool) newSessionLocked(lease time.Duration) *poolSession {
 	s := &poolSession{p: p, lease: lease, ready: make(chan struct{})}
 	p.sessions = append(p.sessions, s)
@@ -126,7 +126,7 @@ func (p *Pool) newSessionLocked(lease time.Duration) *poolSession {
 	return s
 }
 
-// reserveLocked keeps room for a lock, or a ticket.
+// reserveLocked reserves room on s for a lock, or for a ticket.
 func (p *Pool) reserveLocked(s *poolSession) {
 	s.locks++
 	p.locks++
@@ -146,21 +146,23 @@ func (p *Pool) drainedLocked() {
 	}
 }
 
-// measured notes that the server has room for so many locks in all, of which
-// the pool takes half at most: when the table is full, nobody can connect.
+// measured notes that the server has memory for room locks. The pool takes half
+// of them at most: when the server's lock table is full, no client can connect
+// any more.
 func (p *Pool) measured(room int64) {
 	p.mu.Lock()
 	p.maxLocks = int(room / 2)
 	p.mu.Unlock()
 }
 
-// forget takes a session that is dead, closed, or was not opened, off the list;
-// if it must be unused, only then.
+// forget removes a session from the pool, because it is dead, to be closed, or
+// could not be opened. If unused is true, it does so only if the session is not
+// used, and reports whether it did.
 func (p *Pool) forget(s *poolSession, unused bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	// A session that waits needs another to be cancelled with.
-	if unused && (s.locks > 0 || s.waits || p.waitingSessions > 0 && p.openSessionOtherThan(s) == nil) {
+	if unused && (s.locks > 0 || s.waits || p.waitingSessions > 0 && p.openSessionOtherThanLocked(s) == nil) {
 		return false
 	}
 	s.gone = true

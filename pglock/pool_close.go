@@ -13,9 +13,10 @@ import (
 
 // Close refuses new work at once, waits until every lock is released or ctx
 // ends, and releases what is still held. It gives the connections back to the
-// *sql.DB, which stays open. The error is that of a context that ended first,
-// joined with those of the releases. What a server that is silent does not answer
-// by then is ended in the background. A second call does the same.
+// *sql.DB, which stays open. If ctx ended first, the error says so, joined with
+// the errors of the releases. If the server does not answer soon after that,
+// Close returns, and the sessions are ended in the background. A second call
+// does the same.
 func (p *Pool) Close(ctx context.Context) error {
 	long := cleanupGrace(ctx)
 	p.mu.Lock()
@@ -75,7 +76,8 @@ func (p *Pool) closeSessions() <-chan error {
 		closing.Go(func() {
 			if s.opened(context.Background()) == nil {
 				err := s.solo(context.Background(), func(_ context.Context, tn turn) error { return s.close(tn) })
-				if !errors.Is(err, errSessionGone) && !errors.Is(err, errPoolClosed) { // its holders were told
+				// The holders of a session that is gone were told already.
+				if !errors.Is(err, errSessionGone) && !errors.Is(err, errPoolClosed) {
 					errs <- err
 				}
 			}

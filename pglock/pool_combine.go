@@ -10,16 +10,17 @@ import (
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
-// A combiner lets the callers of a pool's session share statements: what they ask
-// for while a statement is under way travels together in the next one. A goroutine
-// sends it, which is there only while there is something to send, so that a caller
-// may leave, and a driver that does not return stops nobody else.
+// A combiner lets the callers of a pool's session share statements (flat
+// combining): the ops that they queue while a statement is under way are sent
+// together in the next one. A goroutine sends them, so that a caller can leave
+// before it has an answer, and a driver that never returns blocks that
+// goroutine alone. The goroutine runs only while ops are queued.
 type combiner struct {
 	mu     sync.Mutex
-	busy   bool
-	proofs []*op // refreshes: one statement does for all
-	queue  []*op // the rest, in order
-	spare  []*op // the queue's other array
+	busy   bool  // the goroutine runs
+	proofs []*op // refreshes, which one statement does for all locks
+	queue  []*op // the other ops, in order
+	spare  []*op // an array that the queue can use again
 
 	// Used by the goroutine alone.
 	releases, acquires []*op
@@ -40,7 +41,7 @@ const (
 	acquiring opKind = iota
 	releasing
 	refreshing // h is nil for a heartbeat
-	running    // f
+	running    // f is called
 )
 
 // An op is what one caller wants of a session.
@@ -49,15 +50,15 @@ type op struct {
 	ctx   context.Context // of an acquire
 	h     *hold
 	f     func(context.Context, turn) error
-	end   func() // nil, or called when o is done, or is not to be done any more
+	end   func() // called when the op was sent or has failed; may be nil
 	err   error
 	state atomic.Int32 // calling, returned or left
 	done  chan struct{}
 }
 
-// batched reports whether o can share a statement with others. A fence must be
-// newer than its grant, an audit's row belongs to one lock, and of readers there
-// may be several.
+// batched reports whether o can share a statement with others. Locks with a
+// fence or an audit's row need a statement of their own, and so do readers, of
+// which several may have one key.
 func (o *op) batched(audit bool) bool {
 	switch o.kind {
 	case acquiring:
@@ -68,10 +69,10 @@ func (o *op) batched(audit bool) bool {
 	return false
 }
 
-// do has o done and waits for it. An acquire or refresh whose context ends before
-// it was sent is not sent. A caller that has waited for grace longer than its
-// context, or for a server that is silent, leaves (errLeft): what was begun is
-// finished all the same, and an acquire undone.
+// do queues o and waits until it is done. An acquire or refresh that was not
+// sent when its context ends, or when the server is silent, is taken back. A
+// caller whose op was sent waits for grace longer, and then leaves: the error
+// is errLeft, o is finished in the background, and an acquire is undone.
 func (s *poolSession) do(ctx context.Context, o *op) error {
 	c := &s.combiner
 	o.done = make(chan struct{})
@@ -107,7 +108,7 @@ func (s *poolSession) do(ctx context.Context, o *op) error {
 	return o.err
 }
 
-// leaving returns why a caller does not wait for o any longer.
+// leaving returns why the caller of o stops waiting for it.
 func (s *poolSession) leaving(ctx context.Context, o *op) error {
 	dead := s.led.alive()
 	switch {
@@ -121,7 +122,8 @@ func (s *poolSession) leaving(ctx context.Context, o *op) error {
 	return oneconn.ErrSilent
 }
 
-// withdraw takes o back if it is an acquire or refresh that was not sent.
+// withdraw takes o back if it is an acquire or refresh that was not sent, and
+// reports whether it did.
 func (c *combiner) withdraw(o *op) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,12 +142,13 @@ func (c *combiner) withdraw(o *op) bool {
 	return i >= 0
 }
 
-// solo has f done in a statement, or several, of its own.
+// solo calls f with the session's turn, for statements that are not shared.
 func (s *poolSession) solo(ctx context.Context, f func(context.Context, turn) error) error {
 	return s.do(ctx, &op{kind: running, f: f})
 }
 
-// take returns what the next statements are for.
+// take returns the ops that are to be sent next. If there are none, the
+// combiner is not busy any more.
 func (c *combiner) take(audit bool) (proofs, batch []*op) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -166,7 +169,7 @@ func (c *combiner) take(audit bool) (proofs, batch []*op) {
 	return proofs, batch
 }
 
-// serve does what has gathered, for all, until nothing has.
+// serve sends what is queued until nothing is.
 func (s *poolSession) serve() {
 	for {
 		proofs, batch := s.combiner.take(s.p.audit)
@@ -191,7 +194,7 @@ func (s *poolSession) serve() {
 
 func (s *poolSession) serveOnce(proofs, batch []*op) {
 	defer func() {
-		if p := recover(); p != nil { // the driver's: what became of them nobody knows
+		if p := recover(); p != nil { // The driver panicked, and left the ops in an unknown state.
 			err := fmt.Errorf("%w: the driver panicked: %v", errSessionGone, p)
 			s.led.lose(err)
 			for _, o := range slices.Concat(proofs, batch) {
@@ -204,7 +207,7 @@ func (s *poolSession) serveOnce(proofs, batch []*op) {
 	if err == nil {
 		defer tn.give()
 	} else {
-		tn = turn{s.a, s.led} // of a session that is over, on which nothing is sent
+		tn = turn{s.a, s.led} // The session is over, so nothing is sent.
 	}
 	b := batcher{tn, s}
 	b.run(proofs, batch)

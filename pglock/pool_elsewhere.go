@@ -9,14 +9,16 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// This file is what a pool does through a connection of the *sql.DB that is none of
-// its sessions: it looks at a session, cancels its statement, or ends it.
+// This file is for what a pool does on a connection of the *sql.DB that is none
+// of its own sessions: it looks for a pooler, cancels a session's statement, or
+// ends a session.
 
-// anotherBackend asks one more connection, if there is one to be had within d. One
-// that answers later is not needed, and may be one that others wait for: it is ended.
+// anotherBackend returns the backend of one more connection, or 0 if the
+// *sql.DB has none to give. ok is false if there was no answer within d. A
+// connection that answers later is closed, since others may be waiting for one.
 func (p *Pool) anotherBackend(ctx context.Context, d time.Duration) (pid int32, ok bool) {
 	if !p.spare(0) {
-		return 0, true // the *sql.DB may have none besides
+		return 0, true // The *sql.DB has no other connection.
 	}
 	soon, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -40,8 +42,8 @@ func (p *Pool) anotherBackend(ctx context.Context, d time.Duration) (pid int32, 
 	}
 }
 
-// askAnother asks a connection that goes back to the *sql.DB if it answers before ctx
-// ends.
+// askAnother returns the backend of a connection of the *sql.DB. The connection
+// goes back if it answers before ctx ends, and is closed otherwise.
 func (p *Pool) askAnother(ctx context.Context) (pid int32, err error) {
 	conn, err := p.conn(ctx)
 	if err != nil {
@@ -59,7 +61,8 @@ func (p *Pool) askAnother(ctx context.Context) (pid int32, err error) {
 	return pid, err
 }
 
-// askBackend asks which backend is there, and prepares nothing.
+// askBackend returns the backend of the connection, and leaves no prepared
+// statement.
 func (tn turn) askBackend(ctx context.Context) (pid int32, err error) {
 	other := tn
 	other.access = plain(tn.sql())
@@ -70,8 +73,9 @@ func (tn turn) askBackend(ctx context.Context) (pid int32, err error) {
 	return pid, err
 }
 
-// conn takes a connection of the caller's pool. lib/pq does not look at ctx while it
-// connects, so it may be given up; what comes later goes back.
+// conn takes a connection of the *sql.DB. lib/pq does not look at ctx while it
+// connects, so conn may return before it; a connection that comes later goes
+// back.
 func (p *Pool) conn(ctx context.Context) (*sql.Conn, error) {
 	type opened struct {
 		conn *sql.Conn
@@ -100,8 +104,9 @@ func (p *Pool) conn(ctx context.Context) (*sql.Conn, error) {
 	return nil, fmt.Errorf("the server did not accept it in time: %w", context.Cause(ctx))
 }
 
-// endBackend ends a session of the pool's that did not say that it ends: its
-// connection was cut off, perhaps, and the server does not know.
+// endBackend ends, in the background, a session of the pool that has not
+// confirmed its end. Its connection may have been cut off without the server's
+// knowledge.
 func (p *Pool) endBackend(session db.EndBackendParams) {
 	p.spawn(func() {
 		bound := connecting / 2
@@ -118,9 +123,9 @@ func (p *Pool) endBackend(session db.EndBackendParams) {
 	})
 }
 
-// slow has the statement cancelled that the session waits for: it costs its caller
-// the call, not the session its locks. done is called when the server has no cancel
-// under way any more, which could end another statement.
+// slow has the statement cancelled that the session waits for. That fails one
+// call, and saves the session's locks. done is called when the cancel cannot
+// hit a later statement any more.
 func (s *poolSession) slow(session db.CancelBackendParams, done func()) {
 	cancel := func() {
 		defer done()
@@ -141,7 +146,8 @@ func (s *poolSession) slow(session db.CancelBackendParams, done func()) {
 // cancelling is how long the cancel of a statement may take.
 const cancelling = 2 * time.Second
 
-// elsewhere runs f on such a connection, for bound at most.
+// elsewhere runs f on a connection of the *sql.DB that is no session of the
+// pool, for bound at most.
 func (p *Pool) elsewhere(bound time.Duration, f func(context.Context, turn) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()

@@ -90,7 +90,7 @@ func TestPoolWaiterTakesTheLastConnection(t *testing.T) {
 	<-done
 }
 
-// Locks that were waited for use up the sessions.
+// Locks that were granted after a wait fill the sessions.
 func TestPoolWaitersUseUpTheSessions(t *testing.T) {
 	o := openDB(t, "pgx")
 	other := connOf(t, o)
@@ -163,8 +163,7 @@ func TestPoolLongerTTLOnOneConnection(t *testing.T) {
 	a.Release(bg)
 }
 
-// A driver that panics, in a goroutine that recovers: what do the others of
-// its batch get?
+// A panicky connector is of a driver that panics when it is armed.
 type panicky struct {
 	driver.Connector
 	armed *atomic.Bool
@@ -277,8 +276,8 @@ func TestPoolCloseLeavesALock(t *testing.T) {
 	}
 }
 
-// Newcomers do not overtake who has a ticket, though he only looks from time to
-// time, and is not in the server's queue.
+// Newcomers do not overtake a waiter with a ticket, even if it only looks from
+// time to time, and is not in the server's queue.
 func TestPoolNewcomersDoNotOvertake(t *testing.T) {
 	first := newPool(t, openDB(t, "pgx"), pglock.WithPolling())
 	second := newPool(t, openDB(t, "pgx"))
@@ -303,7 +302,7 @@ func TestPoolNewcomersDoNotOvertake(t *testing.T) {
 		select {
 		case err := <-got:
 			if overtaken > 1 || err != nil {
-				t.Errorf("who came first was overtaken %d times: %v", overtaken, err)
+				t.Errorf("the first waiter was overtaken %d times: %v", overtaken, err)
 			}
 			return
 		default:

@@ -10,7 +10,7 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// This file is how a pool behaves as the guest of the *sql.DB, whose connections
+// This file keeps a pool from taking too many connections of the *sql.DB, which
 // the application needs for itself.
 
 // scarceFor is how long a pool takes no more connections after one came late.
@@ -35,8 +35,9 @@ func (p *Pool) mayOpenLocked() bool {
 	return len(p.sessions) == 0 || len(p.sessions) < p.limitLocked() && p.spare(0)
 }
 
-// shareLocked returns a session with room for one more lock whose lease is longer
-// than that: it becomes the session's.
+// shareLocked returns the session with the fewest locks, if one has room, for a
+// lock that would have a session of its own if there were connections enough.
+// The session's lease becomes the lock's, if that is shorter.
 func (p *Pool) shareLocked(lease time.Duration) (best *poolSession) {
 	for _, s := range p.sessions {
 		if s.gone || s.waits || s.locks >= locksPerSession || s.silent() {
@@ -86,7 +87,7 @@ func (b batcher) shortenLease() error {
 	return nil
 }
 
-// late notes that a connection came late, or not at all.
+// late notes that a connection of the *sql.DB came late, or not at all.
 func (p *Pool) late() {
 	inUse := p.db.Stats().InUse // as many as there are, since one more is not to be had
 	p.mu.Lock()
@@ -107,7 +108,7 @@ func (p *Pool) others(s *poolSession) bool {
 }
 
 // connection takes a connection for s. If the pool has other sessions, it does not
-// wait long for one: those can be shared.
+// wait long, since those can be shared.
 func (p *Pool) connection(ctx context.Context, s *poolSession) (conn *sql.Conn, err error) {
 	if p.db.Stats().MaxOpenConnections == 0 { // who comes too late shows it to the next
 		select {
@@ -132,8 +133,8 @@ func (p *Pool) connection(ctx context.Context, s *poolSession) (conn *sql.Conn, 
 	return conn, err
 }
 
-// crowded reports whether all connections of the *sql.DB are in use.
-func (p *Pool) crowded() bool {
+// allInUse reports whether all connections of the *sql.DB are in use.
+func (p *Pool) allInUse() bool {
 	st := p.db.Stats()
 	if st.MaxOpenConnections > 0 {
 		return st.InUse >= st.MaxOpenConnections

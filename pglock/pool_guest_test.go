@@ -71,8 +71,8 @@ func TestPoolSharesTheShortestLease(t *testing.T) {
 	})
 }
 
-// TestPoolGivesBackWhatIsWanted: an empty session does not stay where all connections
-// are in use.
+// TestPoolGivesBackWhatIsWanted: an empty session gives its connection back if
+// all connections of the *sql.DB are in use.
 func TestPoolGivesBackWhatIsWanted(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		db := openDB(t, driver)

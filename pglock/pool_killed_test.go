@@ -88,12 +88,12 @@ func TestPoolWaiterSurvivesKill(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		run(t, other, "SELECT pg_advisory_unlock($1)", int64(pglock.KeyOf(target)))
 		if err := <-got; err != nil {
-			t.Errorf("who waited: %v", err)
+			t.Errorf("the waiter: %v", err)
 		}
 	})
 }
 
-// A *sql.DB whose idle connection was killed a moment ago.
+// A *sql.DB whose idle connection has just been killed.
 func TestPoolOpenOnAKilledConnection(t *testing.T) {
 	eachDriver(t, func(t *testing.T, drv string) {
 		o := observe(t)

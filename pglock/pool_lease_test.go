@@ -114,8 +114,8 @@ func TestPoolStaleRelease(t *testing.T) {
 	})
 }
 
-// So it is also with one that had found the lock held, and then was slow to go
-// into a statement with others.
+// The same holds for a release that has found the lock held, and is then slow
+// to join a batch.
 func TestPoolStaleReleaseInABatch(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
@@ -141,8 +141,9 @@ func TestPoolStaleReleaseInABatch(t *testing.T) {
 	})
 }
 
-// Readers of one pool share a session, each for itself: the last to go frees the
-// lock, and none can be undone by another.
+// Readers of one pool share a session, and each has its own share of the lock:
+// the last one to leave frees the lock, and no reader can release another's
+// share.
 func TestPoolReaders(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, opts := range [][]pglock.PoolOption{nil, {pglock.WithAudit()}} {
@@ -169,7 +170,7 @@ func TestPoolReaders(t *testing.T) {
 	})
 }
 
-// A reader does not overtake a writer who waits in the server's queue, as
+// A reader does not overtake a writer that waits in the server's queue, as
 // SwanLake's servers do, though the session has the lock already.
 func TestPoolReadersDoNotOvertake(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
@@ -228,8 +229,8 @@ func TestPoolReturnsIdleConnections(t *testing.T) {
 	})
 }
 
-// A try does not overtake callers of the same pool who wait, also where none of
-// them is in the server's queue.
+// A try does not overtake callers of the same pool that wait, also where none
+// of them is in the server's queue.
 func TestPoolTryDoesNotOvertake(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p, target := observe(t), newPool(t, openDB(t, driver), pglock.WithPolling()), newTarget(t)

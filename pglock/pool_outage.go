@@ -12,14 +12,14 @@ import (
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
-// This file is what a Pool's Acquire does while the server cannot be used: it
-// restarts, fails over, or has no connection left. Who waits, waits.
+// This file lets a Pool's Acquire wait on while the server cannot be used,
+// because it restarts, fails over, or has no connection left.
 
 // A spell is an outage as one waiter sees it.
 type spell struct {
 	p     *Pool
-	last  error // nil: there is none
-	pause time.Duration
+	last  error         // of the last attempt; nil: there is no outage
+	pause time.Duration // the last pause between two attempts
 }
 
 const (
@@ -30,8 +30,9 @@ const (
 	warnEvery = time.Minute
 )
 
-// goesOn reports whether a waiter that has met err is to try again, after a pause,
-// on a new session and with a new place in line.
+// goesOn reports whether a waiter whose attempt failed with err is to try
+// again, on a new session and with a new place in line. It pauses before it
+// returns true.
 func (s *spell) goesOn(ctx context.Context, err error) bool {
 	if err == nil || ctx.Err() != nil || s.p.life.Err() != nil {
 		return false
@@ -44,9 +45,10 @@ func (s *spell) goesOn(ctx context.Context, err error) bool {
 	return s.sleep(ctx)
 }
 
-// is reports whether err says that there is an outage. What else may be wrong with a
-// server is part of one only if that has begun with the server away: the standby
-// that is to be promoted, the host whose name comes back with it.
+// is reports whether err says that there is an outage. A standby, and a host
+// name that is not known, are errors of the configuration, unless an outage has
+// begun before: then the standby may be about to be promoted, and the name may
+// come back.
 func (s *spell) is(err error) bool {
 	switch {
 	case errors.Is(err, ErrPooler):
@@ -60,13 +62,13 @@ func (s *spell) is(err error) bool {
 // ended notes that the server has answered.
 func (s *spell) ended() { s.last, s.pause = nil, 0 }
 
-// explain adds to the error of a waiter whose time is up why the server could not
-// be used.
+// explain adds to the error of a waiter whose context has ended why the server
+// could not be used.
 func (s *spell) explain(ctx context.Context, err error) error {
 	switch {
 	case err == nil || ctx.Err() == nil:
 		return err
-	case s.last == nil && s.is(err): // the attempt under way ended with ctx
+	case s.last == nil && s.is(err): // The first attempt of an outage ended with ctx.
 		s.last = err
 	}
 	if s.last == nil || errors.Is(err, s.last) && errors.Is(err, swanlock.ErrNotAcquired) {
@@ -75,9 +77,10 @@ func (s *spell) explain(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: the server could not be used: %w", notAcquired(ctx), s.last)
 }
 
-// sleep pauses, longer from one time to the next, and longer still while the
-// attempts of other waiters show that the outage has not ended. It reports whether
-// ctx, and the pool, go on.
+// sleep is the backoff between two attempts, and grows from one to the next. It
+// goes on for as long as the attempts of other waiters show that the outage has
+// not ended. It reports whether the waiter is to try again: not if ctx has
+// ended.
 func (s *spell) sleep(ctx context.Context) bool {
 	s.pause = min(max(2*s.pause, 20*time.Millisecond), maxSpellPause)
 	for {
@@ -98,8 +101,8 @@ func (s *spell) sleep(ctx context.Context) bool {
 	}
 }
 
-// noteOutage remembers when an attempt to use the server was in vain, and logs it
-// now and then.
+// noteOutage notes that an attempt to use the server has just failed, and logs
+// that now and then.
 func (p *Pool) noteOutage(err error) {
 	now := time.Now()
 	p.mu.Lock()

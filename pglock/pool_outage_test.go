@@ -16,8 +16,8 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// TestPoolWaitsThroughRestart: a waiter outlives the server, and what the holder had
-// went with it.
+// TestPoolWaitsThroughRestart: a waiter goes on through a restart of the
+// server, which ends the holder's lock.
 func TestPoolWaitsThroughRestart(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		srv, target := ownServer(t), newTarget(t)
@@ -74,7 +74,8 @@ func TestPoolWaitsForAFullServer(t *testing.T) {
 	})
 }
 
-// TestPoolWaitsForARefusingServer: nobody listens, then the server does.
+// TestPoolWaitsForARefusingServer: at first nothing listens on the server's
+// port.
 func TestPoolWaitsForARefusingServer(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -101,7 +102,8 @@ func TestPoolWaitsForARefusingServer(t *testing.T) {
 	})
 }
 
-// TestPoolDoesNotWaitInVain: what somebody has to mend fails at once.
+// TestPoolDoesNotWaitInVain: an error that will not go away by itself, such as
+// a wrong password, is returned at once.
 func TestPoolDoesNotWaitInVain(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, params := range []string{"dbname=nowhere", "user=nobody"} {

@@ -8,9 +8,10 @@ import (
 )
 
 // prove asks the server for the number of the session's locks and the sum of
-// their keys, which is as good as all of them: nobody else has the session. It
-// renews the leases: the session's, that of each lock whose refresh is among the
-// proofs, and of those that refresh themselves.
+// their keys. If both are as expected, so is every lock, since no other program
+// uses the session. It then renews the session's lease, the TTL of each lock
+// whose refresh is among the proofs, and the TTL of those that refresh
+// themselves.
 func (b batcher) prove(proofs []*op) {
 	s := b.s
 	locks, sum := b.led.expected()
@@ -22,7 +23,7 @@ func (b batcher) prove(proofs []*op) {
 	})
 	switch {
 	case err == nil && row.Pid != s.pid:
-		b.stray(row.Pid)
+		b.endBehindPooler(row.Pid)
 	case err != nil && sqlState(err) == "":
 		b.destroy(err)
 	case err != nil || row.Locks != locks || row.Sum != sum:
@@ -45,7 +46,7 @@ func (b batcher) prove(proofs []*op) {
 		switch o.err = explain(err, false); {
 		case o.h == nil:
 		case o.h.audit != 0:
-			b.sendOne(o) // its row is to tell
+			b.sendOne(o) // The audit's row must be written.
 		default:
 			if over := o.h.over(); over != nil {
 				o.err = over
@@ -55,8 +56,8 @@ func (b batcher) prove(proofs []*op) {
 	b.rest()
 }
 
-// reconcile finds which locks the session has lost, and ends them; what it has
-// that nobody knows of is unlocked.
+// reconcile ends the locks that the session has lost, and unlocks those that it
+// has and that are not in the ledger.
 func (b batcher) reconcile() error {
 	held, err := b.held(context.Background())
 	if err != nil {
@@ -79,7 +80,7 @@ func (b batcher) reconcile() error {
 	return nil
 }
 
-// unlockOverdue unlocks what has ended by itself.
+// unlockOverdue unlocks the locks that have expired or were dropped.
 func (b batcher) unlockOverdue() {
 	if b.s.over() != nil {
 		return
@@ -89,11 +90,11 @@ func (b batcher) unlockOverdue() {
 	}
 }
 
-// stray ends the session: another backend answered than the one that has its
-// locks.
-func (b batcher) stray(pid int32) {
+// endBehindPooler ends the session, because the backend pid answered, which is
+// not the one that has its locks: a pooler is in between.
+func (b batcher) endBehindPooler(pid int32) {
 	if h := b.led.any(); h != nil {
-		b.strayed(h, pid)
+		b.wrongBackend(h, pid)
 	} else {
 		b.destroy(ErrPooler)
 	}

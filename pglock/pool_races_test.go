@@ -99,12 +99,12 @@ func TestPoolPhantomReader(t *testing.T) {
 }
 
 // A TakeTicket that failed after it took the number does not leave it, nor the
-// gate, if the session is in another line.
+// number 0, if the session is in another line.
 func TestPoolTicketLeftBehind(t *testing.T) {
 	o := observe(t)
 	db := evilDB(t, "pgx", "pool_ticket", `CREATE FUNCTION pool_ticket.pg_try_advisory_lock(h integer, n integer) RETURNS boolean LANGUAGE plpgsql AS $$
 		BEGIN
-			IF nextval('pool_ticket.calls') = 4 THEN -- the gate and the number of a, then those of b
+			IF nextval('pool_ticket.calls') = 4 THEN -- the number 0 and the ticket of a, then those of b
 				PERFORM pg_catalog.pg_try_advisory_lock(h, n);
 				RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014';
 			END IF;
@@ -126,7 +126,7 @@ func TestPoolTicketLeftBehind(t *testing.T) {
 		t.Errorf("a failed Acquire left %d lock(s) of b's line", got)
 	}
 	run(t, other, "SELECT pg_advisory_unlock($1)", int64(pglock.KeyOf(b)))
-	// Everybody else who waits for b: the lock is free.
+	// All others that wait for b get the lock, which is free.
 	s, _ := newSession(t, "pgx")
 	hold, err := s.TryAcquire(bg, b)
 	must(t, err)
@@ -141,10 +141,11 @@ func TestPoolTicketLeftBehind(t *testing.T) {
 	<-done
 }
 
-// A TakeTicket that failed leaves the session's share of the gate to those of its
-// callers who are in that line already, whether it had taken one itself or not.
-func TestPoolTicketFailsAtTheGate(t *testing.T) {
-	for schema, before := range map[string]bool{"gate_before": true, "gate_after": false} {
+// A TakeTicket that failed leaves the session's share of the number 0 to those
+// of its callers that are in that line already, whether it had taken one itself
+// or not.
+func TestPoolTicketFailsAtZero(t *testing.T) {
+	for schema, before := range map[string]bool{"zero_before": true, "zero_after": false} {
 		t.Run(schema, func(t *testing.T) {
 			o, target := observe(t), newTarget(t)
 			take := "result := pg_catalog.pg_try_advisory_lock_shared(h, n);"
@@ -160,18 +161,18 @@ func TestPoolTicketFailsAtTheGate(t *testing.T) {
 			defer cancel()
 			first := waitsFor(t, o, ctx, p, target)
 			if _, err := p.Acquire(bg, target); err == nil || !strings.Contains(err.Error(), "cancelled") {
-				t.Fatalf("got %v, want the error of the gate", err)
+				t.Fatalf("got %v, want the error of the number 0", err)
 			}
 			alone := func() bool {
 				class, slot := pglock.Slots(target, 0)
 				return one[bool](t, other, "SELECT CASE WHEN pg_try_advisory_lock($1, $2) THEN pg_advisory_unlock($1, $2) ELSE false END", class, slot)
 			}
 			if alone() {
-				t.Error("who waits has lost his share of the gate")
+				t.Error("the waiter has lost its share of the number 0")
 			}
 			cancel()
 			<-first
-			eventually(t, "nobody has a share of the gate", alone)
+			eventually(t, "nobody has a share of the number 0", alone)
 		})
 	}
 }

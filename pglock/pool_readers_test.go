@@ -9,9 +9,10 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// TestPoolReaderIsCancelled: a reader's statement that fails, before or after it did
-// what it was sent for, costs the session's other readers and other locks nothing;
-// what it may have left goes with the last reader, and not before.
+// TestPoolReaderIsCancelled: a reader's statement that fails, before or after
+// it has taken or released the lock, does no harm to the session's other
+// readers and locks. A share that it may have left is released with the last
+// reader, and not before.
 func TestPoolReaderIsCancelled(t *testing.T) {
 	for _, function := range []string{"pg_try_advisory_lock_shared", "pg_advisory_unlock_shared"} {
 		for _, moment := range []string{"before", "after"} {

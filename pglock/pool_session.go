@@ -20,33 +20,34 @@ type poolSession struct {
 
 	// Guarded by p.mu.
 	lease time.Duration // how long the server is to let it be idle; 0: for ever
-	locks int           // held or asked for, and tickets
-	waits bool          // in the server, on behalf of one waiter: nobody else is to use it
-	gone  bool          // not in p.sessions any more
+	locks int           // locks that are held or asked for, and tickets
+	waits bool          // it waits in the server for one waiter, and is not used otherwise
+	gone  bool          // it is not in p.sessions any more
 
-	ready         chan struct{} // closed when opened, or failed
-	callers       callers       // that wait for that
-	failed        error         // why it could not be opened
+	ready         chan struct{} // closed when the session is open, or could not be opened
+	callers       callers       // those that wait for that
+	failed        error         // why it could not be opened; set before ready is closed
 	a             *access
 	led           *ledger
 	pid           int32
-	savedSettings timeouts     // what the settings were
-	isolation     string       // and the isolation of a transaction
-	serverLease   atomic.Int64 // a time.Duration: ours, or that of the role
+	savedSettings timeouts     // the lease's settings, as they were before
+	isolation     string       // default_transaction_isolation, as it was before
+	serverLease   atomic.Int64 // the lease on the server, ours or the role's: a time.Duration
 
 	combiner
 
 	// Used by the combiner's goroutine alone.
 	heartbeatTimer *time.Timer
-	emptySince     time.Time // zero: it holds something
-	closed         bool
+	emptySince     time.Time // zero while it holds something
+	closed         bool      // the connection was given back
 }
 
 // connecting is how long a new session may take, if no caller has a later deadline.
 const connecting = 10 * time.Second
 
-// leaseOf is the lease of the sessions for locks with that TTL: the two highest
-// bits of its milliseconds, so that a few sessions do for all of them.
+// leaseOf returns the lease of the sessions for locks with that TTL: its
+// milliseconds, rounded down to their two highest bits, so that a few sessions
+// do for all TTLs.
 func leaseOf(ttl time.Duration) time.Duration {
 	if ttl == 0 {
 		return 0
@@ -56,24 +57,26 @@ func leaseOf(ttl time.Duration) time.Duration {
 	return time.Duration(ms>>low<<low) * time.Millisecond
 }
 
-// fitsLocked reports whether s can take one more lock of that lease: a shorter one
-// is as safe, but for none.
+// fitsLocked reports whether s can take one more lock of that lease. The
+// session's own may be shorter, which is as safe, but a lock without a lease
+// needs a session without one.
 func (s *poolSession) fitsLocked(lease time.Duration) bool {
 	return !s.gone && !s.waits && s.locks < locksPerSession && s.lease <= lease && (s.lease == 0) == (lease == 0) && !s.silent()
 }
 
-// silent reports whether the session has a statement that the server does not
-// answer.
+// silent reports whether the server leaves a statement of the session
+// unanswered.
 func (s *poolSession) silent() bool { return s.isOpen() && s.led.stalled.Load() }
 
-// open takes a connection of the caller's pool and looks at what is behind it.
-// Many may be waiting for it, so it depends on nobody's context.
+// open takes a connection of the *sql.DB and makes it a session of the pool.
+// Many callers may wait for that, so it is bound to no caller's context.
 func (s *poolSession) open() {
 	defer close(s.ready)
 	ctx, cancel := s.callers.whileAwaited(s.p.life, connecting)
 	defer cancel()
-	// A server that was restarted leaves dead connections in the *sql.DB.
-	// One on a pgxpool does not say how many.
+	// A server that was restarted leaves dead connections in the *sql.DB, which
+	// are tried one after the other. A *sql.DB on a pgxpool does not say how
+	// many it has.
 	for range s.p.db.Stats().Idle + 4 {
 		if s.failed = s.connect(ctx); s.failed == nil || !cutOff(s.failed) || ctx.Err() != nil {
 			break
@@ -106,10 +109,10 @@ func (s *poolSession) connect(ctx context.Context) (err error) {
 	if _, err := tn.led.enter(conn, request{}); err != nil {
 		return errors.Join(err, conn.Close())
 	}
-	if err := tn.settle(); err != nil { // somebody may have given it back with locks on it
+	if err := tn.settle(); err != nil { // It may have been given back with locks on it,
 		return errors.Join(err, conn.Close())
 	}
-	if err := tn.confirm(); err != nil { // or with a lease that a rollback has brought back
+	if err := tn.confirm(); err != nil { // or with a lease that a rollback has brought back.
 		return errors.Join(err, conn.Close())
 	}
 	if err := s.begin(ctx, tn); err != nil {
@@ -119,7 +122,8 @@ func (s *poolSession) connect(ctx context.Context) (err error) {
 	return nil
 }
 
-// identify takes the turn of the session, after it was found out which that is.
+// identify finds out which session the connection has, and returns that
+// session's turn.
 func (s *poolSession) identify(ctx context.Context, began time.Time) (turn, error) {
 	tn, err := s.a.takeAlways()
 	if err != nil {
@@ -141,7 +145,7 @@ func (s *poolSession) identify(ctx context.Context, began time.Time) (turn, erro
 	return s.a.takeAlways()
 }
 
-// begin makes the session what the pool wants it to be.
+// begin sets the session's lease and other settings, and makes s its owner.
 func (s *poolSession) begin(ctx context.Context, tn turn) error {
 	var params string
 	wanted := s.leaseNow()
@@ -171,10 +175,11 @@ func (s *poolSession) begin(ctx context.Context, tn turn) error {
 	return nil
 }
 
-// direct refuses a pooler in transaction mode, once for each pool, before
-// anything is set or prepared: two connections that share one backend give it
-// away, and one that has two. The second connection is not waited for much longer
-// than the first took, which began at the time given: it may be one too many.
+// direct returns ErrPooler if a pooler in transaction mode is in between. It
+// looks once for each pool, before anything is set or prepared: such a pooler
+// shows when two connections share one backend, or when one connection has two.
+// began is when the first connection was asked for. The second is not waited
+// for much longer than that one took, since the *sql.DB may have no other.
 func (p *Pool) direct(ctx context.Context, tn turn, began time.Time) error {
 	p.mu.Lock()
 	checked := p.poolerChecked
@@ -201,7 +206,7 @@ func (p *Pool) direct(ctx context.Context, tn turn, began time.Time) error {
 	return nil
 }
 
-// kept notes the server's lease.
+// kept notes the session's lease on the server.
 func (s *poolSession) kept(lease time.Duration) { s.serverLease.Store(int64(lease)) }
 
 // every returns how often the session proves its locks.
@@ -212,7 +217,8 @@ func (s *poolSession) every() time.Duration {
 	return s.p.heartbeat
 }
 
-// opened waits until the session is open, or has failed to.
+// opened waits until the session is open, or returns why it could not be
+// opened.
 func (s *poolSession) opened(ctx context.Context) error {
 	defer s.callers.add(ctx)()
 	select {
@@ -232,14 +238,15 @@ func (s *poolSession) isOpen() bool {
 	}
 }
 
-// spare reports whether the *sql.DB has a connection to give, and keep more
-// besides.
+// spare reports whether the *sql.DB can give a connection, and still has keep
+// more.
 func (p *Pool) spare(keep int) bool {
 	st := p.db.Stats()
 	return st.MaxOpenConnections == 0 || st.InUse+keep < st.MaxOpenConnections
 }
 
-// scarce adds to err that the *sql.DB has no connection to give.
+// scarce adds to err that all connections of the *sql.DB are in use, if they
+// are.
 func (p *Pool) scarce(err error) error {
 	if p.spare(0) {
 		return err
@@ -247,7 +254,7 @@ func (p *Pool) scarce(err error) error {
 	return fmt.Errorf("all %d connections of the *sql.DB are in use: raise SetMaxOpenConns: %w", p.db.Stats().MaxOpenConnections, err)
 }
 
-// A poolSession is the owner of its ledger.
+// A poolSession is the owner of its ledger: see owner.
 
 func (s *poolSession) freed(h *hold) { s.p.unclaim(h) }
 
@@ -257,7 +264,7 @@ func (s *poolSession) overdue() {
 	})
 }
 
-// It is the keeper of its locks, too.
+// A poolSession is the keeper of its locks, too: see keeper.
 
 func (s *poolSession) renew(ctx context.Context, h *hold) error {
 	return s.do(ctx, &op{kind: refreshing, h: h})
@@ -275,7 +282,7 @@ func (s *poolSession) release(ctx context.Context, h *hold) error {
 func (s *poolSession) heartbeat() {
 	err := s.do(context.Background(), &op{kind: refreshing})
 	if errors.Is(err, oneconn.ErrSilent) && !errors.Is(err, errLeft) {
-		s.heartbeatTimer.Reset(s.every()) // it was not sent, behind a statement that is not answered
+		s.heartbeatTimer.Reset(s.every()) // It was not sent, as a statement before it is not answered.
 	}
 	if err != nil && !errors.Is(err, errPoolClosed) {
 		s.p.log.Warn("pglock: heartbeat failed", "err", err)
@@ -289,7 +296,8 @@ func (s *poolSession) stopBeating() {
 	}
 }
 
-// rest gives the connection back when the session has held nothing for long.
+// rest ends a heartbeat: it sets the timer for the next, or gives the
+// connection back if the session has held nothing for long.
 func (b batcher) rest() {
 	const long = time.Minute
 	s := b.s
@@ -300,31 +308,31 @@ func (b batcher) rest() {
 	} else if time.Since(s.emptySince) > long && b.giveBack() {
 		return
 	}
-	if s.p.crowded() && b.giveBack() {
+	if s.p.allInUse() && b.giveBack() {
 		return
 	}
 	s.heartbeatTimer.Reset(s.every())
 }
 
 // giveBack gives the connection back if the session is not used, and reports
-// whether it was not.
+// whether it did.
 func (b batcher) giveBack() bool {
 	if !b.led.empty() || !b.s.p.forget(b.s, true) {
 		return false
 	}
 	if err := b.s.close(b.turn); err != nil {
-		b.log.Warn("pglock: closing an idle session", "err", err)
+		b.log.Warn("pglock: an idle session could not be closed in good order", "err", err)
 	}
 	return true
 }
 
-// close releases what the session still has and gives the connection back as it
-// was.
+// close releases what the session still has, puts back its settings, and gives
+// the connection back.
 func (s *poolSession) close(tn turn) error {
 	s.stopBeating()
 	s.closed = true
 	errs := slices.DeleteFunc(tn.releaseAll(), func(err error) bool { return errors.Is(err, swanlock.ErrExpired) })
-	tn.settle() // what has ended by itself
+	tn.settle() // Locks that have expired are unlocked too.
 	if tn.led.alive() != nil {
 		return errors.Join(errs...)
 	}

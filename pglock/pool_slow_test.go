@@ -34,9 +34,9 @@ func releaseAll(t *testing.T, locks []swanlock.DistributedLock) {
 	}
 }
 
-// TestPoolBehindALockedTable: while somebody locks the audit's table, audited calls
-// fail, after a moment, and that costs no lock; the locks are proven and refreshed
-// all the same.
+// TestPoolBehindALockedTable: while another session locks the audit's table,
+// audited calls fail after a second, and no lock is lost; the locks are still
+// proven and refreshed.
 func TestPoolBehindALockedTable(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		dbname := newDatabase(t)
@@ -80,8 +80,8 @@ func TestPoolBehindALockedTable(t *testing.T) {
 	})
 }
 
-// TestPoolWithoutItsStandby: a fence that a synchronous standby does not confirm
-// costs the call, which says so, and no other lock of the session.
+// TestPoolWithoutItsStandby: an acquire whose fence is not confirmed by the
+// synchronous standby fails, and says so; no other lock of the session is lost.
 func TestPoolWithoutItsStandby(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		srv := ownServer(t)
@@ -110,7 +110,7 @@ func TestPoolWithoutItsStandby(t *testing.T) {
 	})
 }
 
-// TestPoolThroughAPause: a server that stands still for 6 s costs nobody a lock.
+// TestPoolThroughAPause: no lock is lost when the server stands still for 6 s.
 func TestPoolThroughAPause(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		srv := ownServer(t)
@@ -129,8 +129,8 @@ func TestPoolThroughAPause(t *testing.T) {
 	})
 }
 
-// TestPoolSettings: what a Pool sets on a connection is not there any more when that
-// has gone back.
+// TestPoolSettings: a connection that a Pool gives back has the settings that
+// it had before.
 func TestPoolSettings(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		db := openDB(t, driver)

@@ -42,7 +42,7 @@ func TestPoolOnASmallDB(t *testing.T) {
 	})
 }
 
-// With two connections in all, or one, contended locks are had all the same.
+// Contended locks are granted even with two connections in all, or one.
 func TestPoolContendsOnASmallDB(t *testing.T) {
 	for _, conns := range []int{1, 2} {
 		t.Run(fmt.Sprint(conns), func(t *testing.T) {
@@ -89,7 +89,7 @@ func contend(t *testing.T, pools []*pglock.Pool, goroutines, rounds int, target 
 	wg.Wait()
 }
 
-// Whatever way the waiters wait, one at a time has the lock, and all get it.
+// In each way to wait, one waiter at a time has the lock, and all get it.
 func TestPoolContends(t *testing.T) {
 	for name, opts := range map[string][]pglock.PoolOption{
 		"in the server": {},

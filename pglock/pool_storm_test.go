@@ -54,7 +54,7 @@ func TestPoolTenThousand(t *testing.T) {
 }
 
 // Cancellations, deadlines, short TTLs and killed sessions leave nothing held,
-// and never give two holders; who has the lock is read from another session.
+// and never give two holders; the holder is read from another session.
 func TestPoolStorm(t *testing.T) {
 	tries := 5000
 	if testing.Short() {

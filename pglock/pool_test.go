@@ -61,7 +61,7 @@ func TestPoolConformance(t *testing.T) {
 	})
 }
 
-// One round trip serves all who came while the last was under way.
+// One round trip serves all calls that came while the last was under way.
 func TestPoolSharesRoundTrips(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		proxy := newProxy(t)
@@ -100,8 +100,9 @@ func TestPoolSharesRoundTrips(t *testing.T) {
 	})
 }
 
-// When a session dies, each of its locks is told within a heartbeat, no other is,
-// nothing is taken again, and the next acquire gets another session.
+// When a session dies, the Done of each of its locks is closed within a
+// heartbeat, and of no other lock. No lock is taken again, and the next acquire
+// gets another session.
 func TestPoolSessionKilled(t *testing.T) {
 	const heartbeat = 500 * time.Millisecond
 	eachDriver(t, func(t *testing.T, driver string) {
@@ -146,7 +147,7 @@ func TestPoolSessionKilled(t *testing.T) {
 	})
 }
 
-// Somebody who unlocks behind our back is found out, and only his victim is lost.
+// An unlock behind the pool's back is found out, and only that lock is lost.
 func TestPoolFindsWhichLockIsGone(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		db := openDB(t, driver)
@@ -195,7 +196,7 @@ func TestPoolClose(t *testing.T) {
 			t.Errorf("with a lock held: got %v, want the deadline", err)
 		}
 		if err := <-waiter; err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
-			t.Errorf("who waited: got %v, want that the pool is closed", err)
+			t.Errorf("the waiter: got %v, want that the pool is closed", err)
 		}
 		if err := held.Err(); !errors.Is(err, swanlock.ErrReleased) {
 			t.Errorf("the lock that was held: got %v, want ErrReleased", err)
@@ -231,7 +232,7 @@ func TestPoolClose(t *testing.T) {
 	})
 }
 
-// Callers who wait for the same target get it in the order in which they came.
+// Callers that wait for the same target get it in the order in which they came.
 func TestPoolWaitersInOrder(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		p := newPool(t, openDB(t, driver))
@@ -275,8 +276,8 @@ func TestPoolWaitersInOrder(t *testing.T) {
 	})
 }
 
-// Readers of a pool share a lock without end to neither each other nor a writer
-// elsewhere.
+// Readers that come again and again keep neither each other nor a writer
+// elsewhere from the lock.
 func TestPoolReadersLetAWriterIn(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		p := newPool(t, openDB(t, driver))
@@ -310,7 +311,8 @@ func TestPoolReadersLetAWriterIn(t *testing.T) {
 	})
 }
 
-// A TTL that nobody refreshes ends on the server too, though the session lives.
+// A lock whose TTL is not refreshed is unlocked on the server, though the
+// session lives.
 func TestPoolFreesWhatExpired(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)

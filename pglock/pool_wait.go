@@ -8,22 +8,23 @@ import (
 	"time"
 )
 
-// A queue has those callers of a pool that wait for one key, in the order of their
-// tickets. Only the first looks what is ahead of it in the line of all hosts: the
-// others have it ahead. It is guarded by the pool's mutex.
+// A queue has the callers of a pool that wait for one key, in the order of
+// their tickets. Only the first looks what is ahead of it in the line of all
+// hosts, since the first is ahead of the others. A queue is guarded by the
+// pool's mutex, and never empty.
 type queue struct{ waiters []*waiter }
 
-// A waiter is one of them.
+// A waiter is a caller in a queue.
 type waiter struct {
 	r     request
-	s     *poolSession // where his ticket is
-	own   bool         // s is for this one alone, which waits there as well
+	s     *poolSession // the session that has the ticket
+	own   bool         // s is for this waiter alone, which also waits on it
 	t     *ticket
 	woken chan struct{}
 }
 
-// wake tells the first that something has happened.
-func (q *queue) wake() {
+// wakeLocked makes the first waiter look again.
+func (q *queue) wakeLocked() {
 	select {
 	case q.waiters[0].woken <- struct{}{}:
 	default:
@@ -37,8 +38,8 @@ func (p *Pool) hasWaiters(key Key) bool {
 	return p.queues[key] != nil
 }
 
-// wait waits in line, after a try in vain perhaps, until the lock is granted or
-// ctx ends.
+// wait waits in line until the lock is granted or ctx ends. tried says that a
+// try has failed before.
 func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*PostgresLock, error) {
 	me, err := p.join(ctx, r, tried)
 	if err != nil {
@@ -52,7 +53,7 @@ func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*Post
 			return nil, notAcquired(ctx)
 		case p.life.Err() != nil:
 			return nil, errPoolClosed
-		case !me.t.live(): // its session is gone, and the place with it
+		case !me.t.live(): // The session is gone, and the place with it.
 			next, err := p.join(ctx, r, tried)
 			if err != nil {
 				return nil, err
@@ -68,7 +69,7 @@ func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*Post
 				return l, nil
 			case err != nil && ctx.Err() != nil:
 				return nil, notAcquired(ctx)
-			case err != nil && !elsewhere(err): // else it was granted too late for its TTL
+			case err != nil && !elsewhere(err): // Otherwise it was granted too late for its TTL.
 				return nil, err
 			}
 			idle = pace.next(me.t, adv, maxRest)
@@ -77,7 +78,8 @@ func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*Post
 	}
 }
 
-// sleep lasts until the waiter is woken, or for d, if that is not negative.
+// sleep returns when the waiter is woken or a context ends, or after d, if d is
+// not negative.
 func (me *waiter) sleep(ctx, life context.Context, d time.Duration) {
 	if d == 0 {
 		return
@@ -96,8 +98,8 @@ func (me *waiter) sleep(ctx, life context.Context, d time.Duration) {
 	}
 }
 
-// join takes a ticket, and with it the place in the pool's own queue, on another
-// session if one turns out to be dead.
+// join takes a ticket, and a place in the pool's queue. If a session turns out
+// to be dead, it uses another.
 func (p *Pool) join(ctx context.Context, r request, tried bool) (me *waiter, err error) {
 	for range maxSessions {
 		if me, err = p.joinOnce(ctx, r, tried); !errors.Is(err, errSessionGone) {
@@ -124,10 +126,10 @@ func (p *Pool) joinOnce(ctx context.Context, r request, tried bool) (*waiter, er
 			}
 			if t.pid != s.pid {
 				tn.drop(t)
-				batcher{tn, s}.stray(t.pid)
+				batcher{tn, s}.endBehindPooler(t.pid)
 				return ErrPooler
 			}
-			if !state.CompareAndSwap(calling, returned) { // nobody waits any more
+			if !state.CompareAndSwap(calling, returned) { // The caller has left.
 				return tn.drop(t)
 			}
 			me.t = t
@@ -136,10 +138,10 @@ func (p *Pool) joinOnce(ctx context.Context, r request, tried bool) (*waiter, er
 			return nil
 		})
 		if errors.Is(err, errLeft) && !state.CompareAndSwap(calling, left) {
-			err = nil // it was about to return
+			err = nil // The ticket was taken before the caller could leave.
 		}
-		if joined = err == nil && state.Load() == returned; !joined && err == nil { // too many came at once
-			err = pause.wait(ctx)
+		if joined = err == nil && state.Load() == returned; !joined && err == nil {
+			err = pause.wait(ctx) // Too many joined at the same time.
 		}
 	}
 	if err != nil {
@@ -162,10 +164,10 @@ func (p *Pool) reserveForWait(me *waiter) (err error) {
 		return errPoolClosed
 	}
 	lease := leaseOf(me.r.TTL)
-	if p.queues[me.r.key] == nil && !p.reserved[me.r.key] && p.mayWait() && p.locks < p.maxLocks {
-		s := p.emptySession(lease, nil)
+	if p.queues[me.r.key] == nil && !p.reserved[me.r.key] && p.mayWaitLocked() && p.locks < p.maxLocks {
+		s := p.emptySessionLocked(lease, nil)
 		room := p.spare(1) || slices.ContainsFunc(p.sessions, func(other *poolSession) bool { return other != s && other.isOpen() && other.fitsLocked(lease) })
-		if s != nil && s.isOpen() && p.openSessionOtherThan(s) != nil && room {
+		if s != nil && s.isOpen() && p.openSessionOtherThanLocked(s) != nil && room {
 			p.occupyLocked(s)
 			p.reserveLocked(s)
 			p.reserved[me.r.key] = true
@@ -186,8 +188,8 @@ func (p *Pool) releaseFromWaitLocked(me *waiter) {
 	}
 }
 
-// enqueue puts me where the ticket says: those taken on another session may come
-// a little late.
+// enqueue puts me into the queue by the number of its ticket. The order of the
+// calls may be another, if the tickets were taken on different sessions.
 func (p *Pool) enqueue(me *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -200,14 +202,14 @@ func (p *Pool) enqueue(me *waiter) {
 	q.waiters = slices.Insert(q.waiters, i, me)
 }
 
-// first reports whether me is the first of this pool's.
+// first reports whether me is the first in its queue.
 func (p *Pool) first(me *waiter) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.queues[me.r.key].waiters[0] == me
 }
 
-// leave gives the place up, without waiting for the server.
+// leave gives up the place of me, without waiting for the server.
 func (p *Pool) leave(me *waiter) {
 	live := me.t.live()
 	p.mu.Lock()
@@ -222,9 +224,9 @@ func (p *Pool) leave(me *waiter) {
 		delete(p.queues, me.r.key)
 	} else if i == 0 {
 		if next := q.waiters[0].t; me.t.ahead.Load() == 0 && next.ahead.Load() == me.t.number {
-			next.ahead.Store(0) // it was the first of all, so the next is
+			next.ahead.Store(0) // The one that leaves was first in line, so the next is now.
 		}
-		q.wake()
+		q.wakeLocked()
 	}
 	switch {
 	case p.stopped:
@@ -240,9 +242,9 @@ func (p *Pool) leave(me *waiter) {
 	}
 }
 
-// step waits for the turn of me, the pool's first, once and on a session for
-// nothing else; if there is none to be had, or nothing else is asked for, it only
-// looks.
+// step waits once for me, which is first in its queue, to be first in line and
+// to get the lock. It waits on a session that is used for nothing else
+// meanwhile. If there is no such session, or if looks is true, it only looks.
 func (p *Pool) step(ctx context.Context, me *waiter, looks bool) (*PostgresLock, advanced, error) {
 	var s *poolSession
 	if !looks {
@@ -259,15 +261,15 @@ func (p *Pool) step(ctx context.Context, me *waiter, looks bool) (*PostgresLock,
 	return p.attempt(ctx, me, s, p.serverWait(ctx, s))
 }
 
-// An attempted is what became of an attempt.
+// An attempted is the result of an attempt.
 type attempted struct {
 	state atomic.Int32 // calling, returned or left
 	l     *PostgresLock
 	advanced
 }
 
-// attempt looks on s whether me is the first in line, and waits for that for up to
-// wait.
+// attempt asks on s whether me is first in line, and takes the lock then. It
+// waits for that for up to wait.
 func (p *Pool) attempt(ctx context.Context, me *waiter, s *poolSession, wait time.Duration) (*PostgresLock, advanced, error) {
 	h := newHold(me.r).on(turn{s.a, s.led}, s)
 	var a attempted
@@ -305,9 +307,9 @@ func (p *Pool) attempt(ctx context.Context, me *waiter, s *poolSession, wait tim
 	return nil, a.advanced, nil
 }
 
-// advanceFor is what attempt does with the turn.
+// advanceFor is the part of attempt that has the turn.
 func (b batcher) advanceFor(ctx context.Context, h *hold, me *waiter, wait time.Duration) (advanced, error) {
-	// The lock would be granted to the session once more.
+	// The session has the lock, and the server would grant it once more.
 	if b.led.held(h.key) != nil || !h.Shared && b.led.hasOtherReader(h.key, h) {
 		return advanced{}, nil
 	}

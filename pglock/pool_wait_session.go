@@ -7,15 +7,16 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// cancel ends the wait on s, with another session, so that a caller that has left
-// is not in the server's queue any more. Without another the wait ends by itself,
-// soon. It waits for grace at most.
+// cancel ends the wait on s through another session, so that a caller that has
+// left does not stay in the server's queue. It tries for grace at most. If
+// there is no other session, the wait ends by itself, after maxServerWait at
+// the latest.
 func (p *Pool) cancel(s *poolSession, ended <-chan struct{}) {
 	soon, stop := context.WithTimeout(context.Background(), grace)
 	defer stop()
 	for pause := newPause(); ; {
 		p.mu.Lock()
-		other := p.openSessionOtherThan(s)
+		other := p.openSessionOtherThanLocked(s)
 		p.mu.Unlock()
 		if other != nil {
 			other.solo(soon, func(ctx context.Context, tn turn) error {
@@ -28,19 +29,19 @@ func (p *Pool) cancel(s *poolSession, ended <-chan struct{}) {
 			return
 		case <-soon.Done():
 			return
-		case <-time.After(pause.next()): // it was not waiting yet
+		case <-time.After(pause.next()): // The wait had not begun when it was cancelled.
 		}
 	}
 }
 
-// mayWait reports whether one more session may wait. p.mu is held, as for the
-// methods below.
-func (p *Pool) mayWait() bool {
+// mayWaitLocked reports whether one more session may wait in the server.
+func (p *Pool) mayWaitLocked() bool {
 	return !p.polling && !p.closed && p.waitingSessions < p.maxWaiters
 }
 
-// openSessionOtherThan returns an open session, not s, on which nobody waits.
-func (p *Pool) openSessionOtherThan(s *poolSession) *poolSession {
+// openSessionOtherThanLocked returns an open session other than s that does not
+// wait in the server, or nil.
+func (p *Pool) openSessionOtherThanLocked(s *poolSession) *poolSession {
 	for _, other := range p.sessions {
 		if other != s && !other.waits && other.isOpen() && !other.silent() {
 			return other
@@ -49,9 +50,9 @@ func (p *Pool) openSessionOtherThan(s *poolSession) *poolSession {
 	return nil
 }
 
-// emptySession returns a session, not except, that has nothing, or will be when it
-// is open.
-func (p *Pool) emptySession(lease time.Duration, except *poolSession) (s *poolSession) {
+// emptySessionLocked returns a session of that lease, other than except, that
+// has no locks and no tickets, or nil. It prefers one that is open.
+func (p *Pool) emptySessionLocked(lease time.Duration, except *poolSession) (s *poolSession) {
 	for _, other := range p.sessions {
 		if other.locks == 0 && !other.waits && other.lease == lease && other != except && !other.silent() {
 			if s = other; s.isOpen() {
@@ -62,7 +63,7 @@ func (p *Pool) emptySession(lease time.Duration, except *poolSession) (s *poolSe
 	return s
 }
 
-// occupyLocked keeps s for one waiter; vacateLocked ends that.
+// occupyLocked reserves s for the wait of one waiter; vacateLocked ends that.
 func (p *Pool) occupyLocked(s *poolSession) {
 	s.waits = true
 	p.waitingSessions++
@@ -73,34 +74,36 @@ func (p *Pool) vacateLocked(s *poolSession) {
 	p.waitingSessions--
 }
 
-// sessionToWaitOn returns an empty session, if there may be one more.
+// sessionToWaitOn returns a session for the wait of me, or nil if no more may
+// wait.
 func (p *Pool) sessionToWaitOn(me *waiter) *poolSession {
 	if me.own {
 		return me.s
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.mayWait() {
+	if !p.mayWaitLocked() {
 		return nil
 	}
 	lease := leaseOf(me.r.TTL)
-	s := p.emptySession(lease, me.s)
+	s := p.emptySessionLocked(lease, me.s)
 	if s == nil {
-		if len(p.sessions) >= maxSessions/2 || !p.spare(1) || !p.mayOpenLocked() { // one is left for the holder
+		// A connection is left for the holder.
+		if len(p.sessions) >= maxSessions/2 || !p.spare(1) || !p.mayOpenLocked() {
 			return nil
 		}
 		s = p.newSessionLocked(lease)
 	}
-	if !s.isOpen() { // the waiter only looks meanwhile
+	if !s.isOpen() { // The waiter only looks meanwhile.
 		return nil
 	}
 	p.occupyLocked(s)
 	return s
 }
 
-// serverWait returns how long a statement may wait on s.
+// serverWait returns how long a statement may wait in the server on s.
 func (p *Pool) serverWait(ctx context.Context, s *poolSession) time.Duration {
-	d := slice(s.led.deadlock)
+	d := maxWait(s.led.deadlock)
 	if kept := time.Duration(s.serverLease.Load()); kept > 0 {
 		d = min(d, kept/3)
 	}

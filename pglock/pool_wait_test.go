@@ -24,7 +24,8 @@ func TestPoolHearsOfWhatExpired(t *testing.T) {
 	})
 }
 
-// A lock whose handle nobody has any more is released: the session is the pool's.
+// A lock whose handle was dropped is released, since the pool may use its
+// session.
 func TestPoolDropped(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
@@ -37,8 +38,8 @@ func TestPoolDropped(t *testing.T) {
 	})
 }
 
-// A connection that somebody gave back to the *sql.DB with a lock on it is freed
-// of it before it is used.
+// A lock on a connection that was given back to the *sql.DB is unlocked before
+// the pool uses the connection.
 func TestPoolSettlesWhatItFinds(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target, db := observe(t), newTarget(t), openDB(t, driver)
@@ -53,7 +54,7 @@ func TestPoolSettlesWhatItFinds(t *testing.T) {
 	})
 }
 
-// A writer who polls on the session of the pool's own reader is not let in.
+// A writer that polls on the session of the pool's own reader is not let in.
 func TestPoolWriterPollsAmongReaders(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		p, target := newPool(t, openDB(t, driver), pglock.WithPolling()), newTarget(t)
@@ -68,7 +69,7 @@ func TestPoolWriterPollsAmongReaders(t *testing.T) {
 	})
 }
 
-// A reader in line does not overtake a writer who waits in the server's queue,
+// A reader in line does not overtake a writer that waits in the server's queue,
 // though the session has the lock already.
 func TestPoolReaderInLineDoesNotOvertake(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
@@ -95,7 +96,7 @@ func TestPoolReaderInLineDoesNotOvertake(t *testing.T) {
 	})
 }
 
-// When the first of the pool's waiters gives up, the next looks for himself.
+// When the first of the pool's waiters gives up, the next looks for itself.
 func TestPoolLeaverWakesTheNext(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p, target := observe(t), newPool(t, openDB(t, driver)), newTarget(t)
@@ -106,14 +107,14 @@ func TestPoolLeaverWakesTheNext(t *testing.T) {
 		next := waitsFor(t, o, shortly(t), p, target)
 		cancel()
 		if out := <-leaver; out.err == nil {
-			t.Error("who left got the lock")
+			t.Error("the waiter that left got the lock")
 		}
 		must(t, held.Release(bg))
 		must(t, (<-next).get(t).Release(bg))
 	})
 }
 
-// A waiter whose ticket went with its session takes another.
+// A waiter whose ticket was lost with its session takes another.
 func TestPoolTicketGoesWithItsSession(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, p, target := observe(t), newPool(t, openDB(t, driver), pglock.WithHeartbeat(100*time.Millisecond)), newTarget(t)
@@ -140,7 +141,7 @@ func TestPoolCloseLeavesNoTicket(t *testing.T) {
 			got := waitsFor(t, o, bg, p, target)
 			must(t, p.Close(bg))
 			if out := <-got; out.err == nil {
-				t.Error("who waited got the lock")
+				t.Error("the waiter got the lock")
 			}
 			if n := o.tickets(target); n != 0 {
 				t.Fatalf("got %d tickets after Close, want none", n)

@@ -99,7 +99,7 @@ func TestScriptedReleaseHasNoTurn(t *testing.T) {
 	})
 }
 
-// A release under a deadline that is long over has its time all the same.
+// A release whose context has ended long before still gets its time.
 func TestScriptedReleaseAfterTheDeadline(t *testing.T) {
 	inTime(t, func(s *scripted) {
 		ctx, cancel := context.WithTimeout(ctxBG, time.Second)
@@ -112,8 +112,8 @@ func TestScriptedReleaseAfterTheDeadline(t *testing.T) {
 	})
 }
 
-// A handle that nobody has any more while its Release is under way is not said
-// to be dropped.
+// A handle that becomes unreachable while its Release is under way is not
+// logged as dropped.
 func TestScriptedReleasedIsNotDropped(t *testing.T) {
 	s := newScripted(t, "session")
 	released := make(chan error, 1)

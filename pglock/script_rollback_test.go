@@ -7,8 +7,8 @@ import (
 	"github.com/swanlake-io/swanlock"
 )
 
-// After a release in a transaction the others count on the shorter lease, until a
-// statement shows that the transaction is over, and how.
+// After a release in a transaction the other locks count on the shorter lease,
+// until a statement shows whether the transaction was committed or rolled back.
 func TestScriptedRollbackBringsTheLeaseBack(t *testing.T) {
 	type step struct {
 		begin, refresh bool

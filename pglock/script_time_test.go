@@ -57,7 +57,8 @@ func TestScriptedSettings(t *testing.T) {
 	})
 }
 
-// What ends a lock otherwise puts the settings back too.
+// The settings are also put back when a lock ends in another way than by
+// Release.
 func TestScriptedSettingsAfterALoss(t *testing.T) {
 	for name, lose := range map[string]func(s *scripted, lock swanlock.DistributedLock){
 		"refresh": func(s *scripted, lock swanlock.DistributedLock) {
@@ -175,8 +176,8 @@ func TestScriptedShortestTTLEndsAll(t *testing.T) {
 	})
 }
 
-// Whatever is answered restarts the server's count, and with the shortest lock
-// goes its TTL.
+// Every statement that is answered restarts the lease on the server. When the
+// lock with the shortest TTL is released, the lease gets longer.
 func TestScriptedSessionLease(t *testing.T) {
 	inTime(t, func(s *scripted) {
 		long := s.take("long", swanlock.WithTTL(time.Hour))
@@ -213,7 +214,7 @@ func TestScriptedSessionLease(t *testing.T) {
 	})
 }
 
-// A lock that has expired is still owed an unlock: whoever comes next pays.
+// A lock that has expired must still be unlocked, which the next call does.
 func TestScriptedExpiredIsUnlocked(t *testing.T) {
 	inTime(t, func(s *scripted) {
 		lock := s.take("t", swanlock.WithTTL(time.Second))
@@ -227,7 +228,7 @@ func TestScriptedExpiredIsUnlocked(t *testing.T) {
 	})
 }
 
-// The audit knows why.
+// The audit's row says why the lock ended.
 func TestScriptedExpiredInTheAudit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScripted(t, "audited")
@@ -241,7 +242,8 @@ func TestScriptedExpiredInTheAudit(t *testing.T) {
 	})
 }
 
-// What is granted too late is given back: the caller has gone, or its lease has.
+// A lock that is granted after its context or its lease has ended is given
+// back.
 func TestScriptedLateGrant(t *testing.T) {
 	inTime(t, func(s *scripted) {
 		gone := errors.New("the caller has gone")

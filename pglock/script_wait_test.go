@@ -12,7 +12,8 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// A server that does not answer costs the session, and not more than the bound.
+// If the server does not answer, the call returns in time, and the session is
+// destroyed.
 func TestScriptedSilence(t *testing.T) {
 	for name, c := range map[string]struct{ deadline, want time.Duration }{
 		"no deadline":   {0, 5 * time.Second},
@@ -43,8 +44,8 @@ func TestScriptedSilence(t *testing.T) {
 	}
 }
 
-// A release that is not answered costs the session too, when no other lock of it
-// can wait any longer.
+// If a release is not answered, the session is destroyed as soon as none of its
+// other locks can wait any longer.
 func TestScriptedSilentRelease(t *testing.T) {
 	inTime(t, func(s *scripted) {
 		lock := s.take("t")
@@ -141,7 +142,7 @@ func TestScriptedRefreshWithEndedContext(t *testing.T) {
 	})
 }
 
-// In the background a refresh may fail: there is time for another one.
+// A background refresh may fail once: there is time for another one.
 func TestScriptedAutoRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScripted(t, "session")
@@ -178,7 +179,7 @@ func TestScriptedAutoRefresh(t *testing.T) {
 }
 
 // A handle that was dropped: with auto-refresh, where we may use the connection
-// at any time, its lock is released. Otherwise whoever uses the session next
+// at any time, its lock is released. Otherwise the next call on the session
 // unlocks it.
 func TestScriptedDropped(t *testing.T) {
 	gc := func(until func() bool) {

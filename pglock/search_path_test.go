@@ -37,7 +37,7 @@ func namesOf(t *testing.T, pattern string) (names []string) {
 
 // hostileSchema makes, in a database of its own with the audit, the schema app with a
 // namesake of each function, operator, relation and type that we use, and puts it
-// before all others, for whoever connects without a search_path. Those that matter
+// before all others, for connections that set no search_path. Those that matter
 // answer as would suit an attacker; the others fail.
 func hostileSchema(t *testing.T) (dbname string) {
 	t.Helper()

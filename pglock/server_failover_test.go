@@ -14,7 +14,8 @@ import (
 	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
 
-// slowWAL keeps what no commit waits for from the disk, so that a crash loses it. Else only a crash within a moment would.
+// slowWAL keeps what no commit waits for from the disk, so that a crash loses
+// it. Otherwise only a crash within milliseconds would.
 var slowWAL = []pgserver.Option{pgserver.WithSetting("wal_writer_delay", "10s"), pgserver.WithSetting("bgwriter_delay", "10s")}
 
 // An each is what one driver does in one of the ways to acquire.

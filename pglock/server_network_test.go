@@ -63,7 +63,7 @@ func TestSessionGrantWithoutAnswer(t *testing.T) {
 }
 
 // TestSessionOnASilentServer: a caller whose context ends does not wait for another's
-// statement that the server does not answer. Fact 23.
+// statement that the server does not answer. Fact 40.
 func TestSessionOnASilentServer(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		p, late := newProxy(t), watchScheduler(t)

@@ -15,14 +15,14 @@ import (
 
 // A Session takes locks on one connection of the caller's. It is a
 // swanlock.Locker, and its methods may be called by several goroutines at
-// once: they take turns on the connection. The connection stays the caller's,
-// which must not use it at the very same time.
+// once: they take turns on the connection. The connection stays the caller's:
+// the caller must not use it while a call of the Session is under way.
 //
 // A Session prepares its statements on the connection, so that each call is one
 // round trip when warm. Close it before the connection goes back to the pool.
 //
-// What ends the server's session is found out by the next call, or by the end of a
-// TTL; WithHeartbeat looks in the background.
+// That the server's session has ended is found out by the next call, or at the
+// end of a TTL; WithHeartbeat looks in the background.
 type Session struct{ a *access }
 
 // NewSession makes a Session on conn. It sends nothing: what is wrong with the
@@ -49,20 +49,23 @@ func (s *Session) TryAcquire(ctx context.Context, target string, opts ...swanloc
 // line at once; one that is stopped, or cut off, keeps its place as a holder
 // keeps its lock.
 //
-// The session waits in the server for 0.9 s at a time (for nine tenths of its
-// deadlock_timeout), and other calls wait with it; PostgreSQL logs each such wait
-// as a lock timeout, in two lines. When ctx ends, Acquire returns soon,
-// and the place in line goes when that wait has ended. One that is not next
-// pauses in between, for up to a third of its TTL, or of a second. If the session has other locks, or is in a
-// transaction, it looks from time to time instead (see WithPolling), and keeps its
-// place all the same.
+// The session waits in the server for 0.9 s at a time (nine tenths of its
+// deadlock_timeout), and other calls on it wait as long; PostgreSQL logs each
+// such wait as a lock timeout, in two lines. When ctx ends, Acquire returns
+// soon, and the place in line is given up when that wait has ended. A waiter
+// that is not next pauses between two waits, for up to a third of its TTL (of a
+// second, if the TTL is shorter or there is none), and never for more than 2 s.
+// If the session has other locks, or is in a transaction, it looks from time to
+// time instead (see WithPolling), and keeps its place all the same.
 //
-// The place in line has a lease too, the TTL, but a second at least, or 10 s without a
-// TTL: a waiter that is cut off does not stop those behind it for longer. In a
-// transaction, and on a session with locks that have no TTL, it has none.
+// The place in line has a lease too: the TTL, but a second at least, or 10 s
+// without a TTL. So a waiter that is cut off does not stop those behind it for
+// longer. In a transaction, and on a session with locks that have no TTL, it
+// has no lease.
 //
-// If the connection is closed meanwhile, Acquire fails, and the place stays on the
-// session until its lease ends, or this package next comes to it.
+// If the connection is closed meanwhile, Acquire fails. The place then stays on
+// the session until its lease ends, or until this package next uses that
+// session.
 func (s *Session) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	return locked(s.a.acquire(ctx, target, opts, true))
 }
@@ -77,10 +80,12 @@ func locked(l *PostgresLock, err error) (swanlock.DistributedLock, error) {
 
 // Close releases the locks that this Session took and lets go of its prepared
 // statements. The connection stays open and as it was before, but for settings
-// named swanlock, which nothing else reads, and for what the caller's own transaction
-// may still bring back (see the package's documentation). A second call does nothing. If ctx
-// ends first, what is left is done in the background. With ErrBusy, the locks have ended and
-// are not unlocked yet: close the connection's Rows, and call it again.
+// named swanlock, which nothing else reads, and for what the caller's own
+// transaction may still bring back (see the package's documentation). A second
+// call does nothing. If ctx ends first, the rest is done in the background, and
+// the error names each lock whose unlock the server has not confirmed. With
+// ErrBusy the locks have ended and are not unlocked yet: close the connection's
+// Rows, and call it again.
 func (s *Session) Close(ctx context.Context) error {
 	a := s.a
 	if a.closed.Swap(true) {
@@ -105,9 +110,9 @@ func (s *Session) Close(ctx context.Context) error {
 	if errors.Is(err, errLeft) {
 		errs := []error{fmt.Errorf("pglock: close: %w", err)}
 		holds, _ := led.takenThrough(a)
-		for _, h := range holds { // they are unlocked when the server answers
+		for _, h := range holds { // They are unlocked when the server answers.
 			over := h.lose(err)
-			if errors.Is(over, swanlock.ErrReleased) { // nobody knows yet
+			if errors.Is(over, swanlock.ErrReleased) { // It is not known yet.
 				over = lost(err)
 			}
 			errs = append(errs, fmt.Errorf("pglock: release %s: %w", quote(h.target), over))
@@ -139,15 +144,15 @@ func plain(conn *sql.Conn) *access {
 	return newAccess(c, oneconn.Unprepared(conn, db.OneLine))
 }
 
-// A request is what is asked for, checked.
+// A request is what a caller asks for, after it was checked.
 type request struct {
 	swanlock.Options
 	target string
 	key    Key
-	gate   int64 // the hash of the line that a try does not overtake; 0: it does
+	line   int64 // the hash of the line that a try does not overtake; 0: it overtakes any
 }
 
-// check returns the request for target, if there is nothing wrong with it.
+// check returns the request for target, or an error if it is not valid.
 func check(target string, opts []swanlock.Option) (request, error) {
 	o, err := swanlock.NewOptions(target, opts...)
 	if err == nil && o.TTL > maxTTL {
@@ -156,14 +161,15 @@ func check(target string, opts []swanlock.Option) (request, error) {
 	return request{Options: o, target: target, key: KeyOf(target)}, err
 }
 
-// acquire checks what was asked for before anything is sent.
+// acquire takes the lock, or waits for it. It checks the request before
+// anything is sent.
 func (a *access) acquire(ctx context.Context, target string, opts []swanlock.Option, wait bool) (*PostgresLock, error) {
 	r, err := check(target, opts)
 	if err != nil {
 		return nil, err
 	}
 	if a.heartbeat != 0 && a.heartbeat < time.Millisecond {
-		return nil, fmt.Errorf("pglock: acquire %s: the heartbeat is a millisecond or more (have %v)", quote(target), a.heartbeat)
+		return nil, fmt.Errorf("pglock: acquire %s: WithHeartbeat must be a millisecond or more (have %v)", quote(target), a.heartbeat)
 	}
 	how := a.tryAcquire
 	if wait {
@@ -204,8 +210,9 @@ func (a *access) tryAcquire(ctx context.Context, r request) (*PostgresLock, erro
 	return h.begin(), nil
 }
 
-// unanswered makes of an error that no answer has come in time, or nothing was
-// sent until then, that of an acquire whose context has ended.
+// unanswered returns the error of an acquire whose context has ended, if that
+// is why err says that no answer came in time, or that nothing was sent.
+// Otherwise it returns err.
 func unanswered(ctx context.Context, err error) error {
 	if ctx.Err() != nil && (errors.Is(err, errLeft) || errors.Is(err, oneconn.ErrNotSent)) {
 		return notAcquired(ctx)
@@ -213,8 +220,8 @@ func unanswered(ctx context.Context, err error) error {
 	return err
 }
 
-// ready makes the session ready for r, and returns the lease that it is to have
-// then.
+// ready settles what is open on the session, so that r can be sent. It returns
+// the lease that the session is to have with r's lock.
 func (tn turn) ready(r request) (lease string, err error) {
 	if tn.closed.Load() {
 		return "", errors.New("the session is closed")
@@ -233,8 +240,8 @@ func (tn turn) ready(r request) (lease string, err error) {
 	return e.lease, err
 }
 
-// begin returns the handle of a lock that was granted, and begins to refresh it if
-// that was asked for.
+// begin returns the handle of a lock that was granted. It starts the background
+// refresh if the caller has asked for that.
 func (h *hold) begin() *PostgresLock {
 	if h.AutoRefresh {
 		h.autoRefreshEvery(h.TTL / 3)
@@ -242,7 +249,7 @@ func (h *hold) begin() *PostgresLock {
 	return h.handle()
 }
 
-// renew refreshes a lock of a caller's connection.
+// renew refreshes a lock on a caller's connection.
 func (a *access) renew(ctx context.Context, h *hold) error {
 	if err := h.led.take(ctx); err != nil {
 		switch over := h.over(); {
@@ -268,8 +275,9 @@ func (a *access) renew(ctx context.Context, h *hold) error {
 	return err
 }
 
-// release frees a lock of a caller's connection. If the server does not say in time
-// that it was held until then, it is lost; its unlock goes on all the same.
+// release frees a lock on a caller's connection. If the server does not confirm
+// in time that the lock was held until then, the lock counts as lost; the
+// unlock goes on in the background.
 func (a *access) release(ctx context.Context, h *hold) error {
 	err := turn{a, h.led}.soon(ctx, func(tn turn) error {
 		err := tn.release(h)

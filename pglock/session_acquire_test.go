@@ -169,10 +169,10 @@ func TestSessionContextEndsAtAnyMoment(t *testing.T) {
 	})
 }
 
-// TestSessionAcquirePinsSnapshotBriefly: who waits holds a snapshot, which holds back vacuum, for
-// less than a second, and is gone from the server's queue in between, where a
-// holder that builds an index concurrently would deadlock with its own waiters.
-// Facts 7 and 8.
+// TestSessionAcquirePinsSnapshotBriefly: a waiter holds a snapshot, which holds
+// back vacuum, for less than a second, and is not in the server's queue between
+// two waits, where a holder that builds an index concurrently would deadlock
+// with its waiters. Facts 7 and 8.
 func TestSessionAcquirePinsSnapshotBriefly(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)

@@ -199,7 +199,7 @@ func TestSessionCloseWhileWaiting(t *testing.T) {
 }
 
 // TestSessionCloseRacesTry: a try that is under way when its Session is closed leaves
-// nothing behind, whoever was first.
+// nothing behind, whichever of the two was first.
 func TestSessionCloseRacesTry(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)

@@ -100,8 +100,8 @@ func TestEndOfPoolOnPgxpool(t *testing.T) {
 	wantUntouched(t, pgx)
 }
 
-// TestEndFromElsewhere: a session that cannot be spoken to is ended through another
-// connection of the *sql.DB: the server need not find out by itself.
+// TestEndFromElsewhere: a session that does not answer is ended through another
+// connection of the *sql.DB, so that the server need not find out by itself.
 func TestEndFromElsewhere(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)
@@ -122,7 +122,7 @@ func TestEndFromElsewhere(t *testing.T) {
 }
 
 // TestEndIsRefused: a role that may not call pg_terminate_backend has its session
-// ended all the same; and one that lives is ended when it is met again.
+// ended all the same; and one that still lives is ended when it is used again.
 func TestEndIsRefused(t *testing.T) {
 	for name, refused := range map[string][]string{
 		"pg_terminate_backend": {"pg_advisory_unlock", "pg_terminate_backend"},

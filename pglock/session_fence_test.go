@@ -79,7 +79,8 @@ func TestFenceInTransaction(t *testing.T) {
 	})
 }
 
-// TestFenceOfSharedIsRefused, and says so rather than ignore the wish.
+// TestFenceOfSharedIsRefused: a shared lock with a fence is refused with an
+// error.
 func TestFenceOfSharedIsRefused(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, by := range acquirers {

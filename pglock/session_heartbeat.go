@@ -12,10 +12,11 @@ import (
 // A beat is the heartbeat of a Session. It goes on while the Session has locks.
 type beat struct {
 	mu sync.Mutex
-	on bool
+	on bool // a timer is set, or beatOnce runs
 }
 
-// startBeating is called after a lock was entered in the ledger.
+// startBeating starts the heartbeat if it is wanted and not on. It is called
+// after a lock was entered in the ledger.
 func (a *access) startBeating() {
 	if a.heartbeat == 0 {
 		return
@@ -28,8 +29,8 @@ func (a *access) startBeating() {
 	}
 }
 
-// beatOnce proves the locks of the session. Where the connection is in use for as
-// long as the heartbeat's interval, nothing is sent.
+// beatOnce proves the locks of the session, and sets the timer for the next
+// time. If the connection is in use for the whole interval, nothing is sent.
 func (a *access) beatOnce() {
 	ctx, cancel := context.WithTimeout(context.Background(), a.heartbeat)
 	defer cancel()
@@ -47,9 +48,9 @@ func (a *access) beatOnce() {
 	}
 }
 
-// prove asks the server which locks the session has, and ends those that it has
-// not. If the server refuses to say, as in a transaction that has failed, the
-// session lives, and its locks with it.
+// prove asks the server which locks the session has, and ends those that it
+// does not have. If the server refuses to say, as it does in a transaction that
+// has failed, the session lives, and its locks with it.
 func (tn turn) prove(ctx context.Context) error {
 	if tn.closed.Load() {
 		return nil
@@ -83,7 +84,8 @@ func (tn turn) prove(ctx context.Context) error {
 	return tn.settle()
 }
 
-// held asks the session for the keys of its locks; true: shared.
+// held asks the session for the keys of its locks. The value says whether the
+// lock is shared.
 func (tn turn) held(ctx context.Context) (map[Key]bool, error) {
 	keys := make(map[Key]bool)
 	err := tn.do(ctx, func(ctx context.Context) error {

@@ -99,7 +99,7 @@ func TestSessionHeartbeatOnABusyConnection(t *testing.T) {
 	})
 }
 
-// TestSessionHeartbeatOption: an interval that is none is refused.
+// TestSessionHeartbeatOption: an interval below a millisecond is refused.
 func TestSessionHeartbeatOption(t *testing.T) {
 	for _, every := range []time.Duration{-1, time.Microsecond} {
 		s := pglock.NewSession(new(sql.Conn), pglock.WithHeartbeat(every))

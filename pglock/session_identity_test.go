@@ -138,8 +138,8 @@ func TestIdentityByMark(t *testing.T) {
 	}
 }
 
-// TestIdentityWithoutLocks: the session that had them lost them behind our back. What
-// else was left on it is settled as well.
+// TestIdentityWithoutLocks: a session whose locks were unlocked behind our back
+// still has a lease or tickets, which are settled as well.
 func TestIdentityWithoutLocks(t *testing.T) {
 	o := observe(t)
 	db := openDB(t, "pgxpool")
@@ -223,8 +223,8 @@ func TestIdentityOfManyAtOnce(t *testing.T) {
 	}
 }
 
-// TestIdentityOfLeftTicket: the place in line of a caller that closed its connection
-// goes when the session is met again.
+// TestIdentityOfLeftTicket: the ticket of a caller that closed its connection
+// is dropped when the session is used again.
 func TestIdentityOfLeftTicket(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)

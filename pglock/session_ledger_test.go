@@ -10,10 +10,9 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// TestSessionAlreadyHeld: PostgreSQL lets a session take a lock twice and then wants
-// two unlocks, so whoever comes to the session second is refused, whichever
-// locker it has and whatever mode it asks for. An upgrade could deadlock.
-// Facts 5 and 14.
+// TestSessionAlreadyHeld: PostgreSQL lets a session take a lock twice and then
+// wants two unlocks, so the second caller on the session is refused, through
+// every locker and in every mode. An upgrade could deadlock. Facts 5 and 14.
 func TestSessionAlreadyHeld(t *testing.T) {
 	modes := map[string][]swanlock.Option{"exclusive": nil, "shared": {swanlock.WithShared()}}
 	eachDriver(t, func(t *testing.T, driver string) {
@@ -51,8 +50,8 @@ func TestSessionAlreadyHeld(t *testing.T) {
 	})
 }
 
-// TestLedgerOfReusedConnection: sql.Conn.Close gives the session, lock and all, back to
-// the pool. Whoever gets it next must not think that it acquired what the
+// TestLedgerOfReusedConnection: sql.Conn.Close gives the session, lock and all,
+// back to the pool. Its next user must not think that it acquired what the
 // session had held all along. Facts 2 and 5.
 func TestLedgerOfReusedConnection(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
@@ -76,7 +75,7 @@ func TestLedgerOfReusedConnection(t *testing.T) {
 					}
 					second := acquired(t, by.with(conn), same)
 					o.wantHeld(same, pid)
-					o.wantHeld(other) // was paid for the former owner
+					o.wantHeld(other) // It was unlocked for the former owner.
 					wantIs(t, ended(t, first), swanlock.ErrLost, sql.ErrConnDone)
 					wantIs(t, ended(t, forgotten), swanlock.ErrLost)
 					wantIs(t, first.Refresh(bg), swanlock.ErrLost)

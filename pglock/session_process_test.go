@@ -194,7 +194,7 @@ func TestAuditOfProcesses(t *testing.T) {
 		}
 		o.wantSoonFree(target)
 
-		// One more grant closes the row of whoever was killed last.
+		// One more grant closes the row of the process that was killed last.
 		s, _ := newSession(t, driver, pglock.WithAudit())
 		must(t, acquired(t, s, target).Release(bg))
 		const overlaps = `SELECT count(*) FROM lock_audit a JOIN lock_audit b

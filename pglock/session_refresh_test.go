@@ -152,7 +152,8 @@ func TestRefreshFreesTheEnded(t *testing.T) {
 	})
 }
 
-// TestRefreshContext: a dead context sends nothing and costs nothing. Fact 3.
+// TestRefreshContext: with a context that has ended nothing is sent and nothing
+// is lost. Fact 3.
 func TestRefreshContext(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, by := range acquirers {

@@ -82,7 +82,7 @@ type storm struct {
 	mu      sync.Mutex
 	alive   []int                   // the workers' backends
 	killed  map[int]bool            // noted before the signal is sent
-	holding map[string]map[int]bool // who believes to hold what, and whether shared
+	holding map[string]map[int]bool // by target, the workers that believe to hold it; true: shared
 }
 
 // kill ends one of the workers' backends after a while.
@@ -141,7 +141,7 @@ type stormWorker struct {
 	hasty bool // its statements are cut short by the server
 }
 
-// mayFail says whether the session has a reason to.
+// mayFail reports whether the session has a reason to fail.
 func (w *stormWorker) mayFail() bool { return w.hasty || w.wasKilled(w.pid) }
 
 // dial makes a new session. It fails when its backend is killed too soon.
@@ -293,7 +293,7 @@ func (w *stormWorker) holdsNothing(after string) bool {
 	}
 }
 
-// badContext ends at some bad moment, or not at all.
+// badContext returns a context that ends at a random time, or not at all.
 func badContext() (context.Context, context.CancelFunc) {
 	switch rand.IntN(5) {
 	case 0:

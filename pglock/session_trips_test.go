@@ -69,7 +69,7 @@ func TestRoundTrips(t *testing.T) {
 	})
 }
 
-// not drops the error that is wanted.
+// not returns nil for the error that is wanted.
 func not(err, want error) error {
 	if errors.Is(err, want) {
 		return nil

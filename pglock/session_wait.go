@@ -31,8 +31,8 @@ func (a *access) queue(ctx context.Context, r request) (*PostgresLock, error) {
 			return s.l, nil
 		case err != nil && ctx.Err() != nil && (elsewhere(err) || unanswered(ctx, err) != err):
 			return nil, notAcquired(ctx)
-		case t != nil && errors.Is(err, ErrBusy): // the caller's Rows will be closed
-		case err != nil && !elsewhere(err): // else it was granted too late for its TTL
+		case t != nil && errors.Is(err, ErrBusy): // The caller will close its Rows.
+		case err != nil && !elsewhere(err): // Otherwise it was granted too late for its TTL.
 			return nil, err
 		case t != nil && !t.live():
 			t = nil
@@ -43,29 +43,32 @@ func (a *access) queue(ctx context.Context, r request) (*PostgresLock, error) {
 	}
 }
 
-// waitGrace is grace for a wait, which the end of ctx does not end.
+// waitGrace is how long after the end of its context a caller waits for a step.
+// It is shorter than grace, since a wait in the server goes on when the context
+// ends.
 const waitGrace = grace / 5
 
-// A step is what became of one wait, or one look.
+// A step is the result of one wait in line, or of one look at it.
 type step struct {
-	l *PostgresLock
-	t *ticket
+	l *PostgresLock // nil: not granted yet
+	t *ticket       // nil: there is no place in line
 	advanced
 }
 
-// step takes a ticket, if t is nil, and waits once for the lock, or only looks.
+// step takes a ticket, if t is nil, and then waits once for the lock. If looks
+// is true, it does not wait, but only looks whether the lock is granted.
 func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bool) (step, error) {
 	tn, err := a.take(ctx)
 	if err != nil {
 		return step{t: t}, err
 	}
 	h := newHold(r).on(tn, a)
-	var s step // of the goroutine: it may outlive this call
+	var s step // It belongs to the goroutine, which may outlive this call.
 	err = tn.run(ctx, waitGrace, func(ctx context.Context, tn turn) error {
 		if _, err := tn.ready(r); err != nil {
 			return err
 		}
-		if err := tn.confirm(); err != nil { // it may wait long
+		if err := tn.confirm(); err != nil { // The wait may outlast a shorter lease.
 			return err
 		}
 		tn.led.settings.marked = 0
@@ -113,7 +116,7 @@ func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bo
 		}
 	})
 	if errors.Is(err, errLeft) {
-		return step{}, err // the ticket is dropped in the background
+		return step{}, err // The ticket is dropped in the background.
 	}
 	if s.t == nil {
 		s.t = t
@@ -121,17 +124,17 @@ func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bo
 	return s, err
 }
 
-// serverWait returns how long a statement may wait on a caller's session; not at
-// all where other locks would have to wait as well.
+// serverWait returns how long a statement may wait on a caller's session. It is
+// 0 where the session has locks, whose calls would have to wait as well.
 func (a *access) serverWait(ctx context.Context, led *ledger) time.Duration {
 	if !led.empty() || a.polling {
 		return 0
 	}
-	return before(ctx, slice(led.deadlock))
+	return before(ctx, maxWait(led.deadlock))
 }
 
-// before returns d, or what is left of it before ctx's deadline, but a millisecond
-// at least.
+// before returns d, or the time until ctx's deadline if that is shorter, but a
+// millisecond at least.
 func before(ctx context.Context, d time.Duration) time.Duration {
 	if deadline, ok := ctx.Deadline(); ok {
 		d = min(d, time.Until(deadline))
@@ -139,14 +142,15 @@ func before(ctx context.Context, d time.Duration) time.Duration {
 	return max(d, time.Millisecond)
 }
 
-// leave gives up the place of a caller that has the lock, or has gone.
+// leave gives up the place of a caller that has the lock, or does not wait any
+// longer.
 func (a *access) leave(ctx context.Context, t *ticket) {
 	if !t.live() {
 		return
 	}
 	err := turn{a, t.led}.soon(ctx, func(tn turn) error { return tn.drop(t) })
 	if err != nil && !errors.Is(err, errLeft) {
-		a.log.Warn("pglock: the place in line was given up with the session", "err", err)
+		a.log.Warn("pglock: the session was destroyed, to give up its place in line", "err", err)
 	}
 }
 
@@ -165,7 +169,7 @@ func (p *pause) next() time.Duration {
 
 func (p *pause) wait(ctx context.Context) error { return sleep(ctx, p.next()) }
 
-// sleep lasts until d has passed, or ctx has ended.
+// sleep returns when d has passed, or with an error when ctx has ended.
 func sleep(ctx context.Context, d time.Duration) error {
 	if d == 0 {
 		return nil

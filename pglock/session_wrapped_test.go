@@ -19,8 +19,9 @@ import (
 // anyDriver are the drivers, those that wrap one, and those that hide all of it.
 var anyDriver = append([]string{"postgres", "pgx", "pgxpool", "opaque postgres", "opaque pgx"}, pgtest.Wrapped...)
 
-// TestWrappedWithRowsOpen: the caller reads rows from the connection. That is told, and
-// costs nobody anything, with whatever is around the driver.
+// TestWrappedWithRowsOpen: while the caller reads rows from the connection, a
+// call says so, and neither the rows nor a lock are lost, with every wrapper of
+// the driver.
 func TestWrappedWithRowsOpen(t *testing.T) {
 	for _, driver := range anyDriver {
 		if strings.HasPrefix(driver, "opaque ") { // see the package's documentation
@@ -55,8 +56,8 @@ func TestWrappedWithRowsOpen(t *testing.T) {
 	}
 }
 
-// TestWrappedOnASilentNetwork: nobody waits for ever, with whatever is around the
-// driver, and who held a lock knows that it is lost.
+// TestWrappedOnASilentNetwork: no call waits for ever, with every wrapper of
+// the driver, and the holder of a lock learns that it is lost.
 func TestWrappedOnASilentNetwork(t *testing.T) {
 	for _, driver := range anyDriver {
 		t.Run(driver, func(t *testing.T) {

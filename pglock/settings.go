@@ -8,19 +8,21 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// This file is what is known of the two settings that make the server's lease, on
-// a session whose owner may begin a transaction, roll it back, and use SET LOCAL.
+// This file keeps track of the two settings that make the server's lease, on a
+// session whose owner may begin a transaction, roll it back, and use SET LOCAL.
 //
-// A change of ours that is rolled back brings back what was before. That matters if
-// the change had made the lease longer: until a statement has shown that the change
-// has lasted, the locks count on the lease that was before it.
+// A rollback takes back what a statement of ours has set. That matters where
+// the lease was made longer, because the shorter one is there again. So until a
+// statement has shown that the change has lasted, the locks count on the
+// shorter lease.
 
-// settings is that knowledge. But for floor it is used by the holder of the turn.
+// settings is what is known of the two. All fields but floor are used by the
+// holder of the turn.
 type settings struct {
-	home  timeouts // the caller's own
-	known bool     // they were read outside of a transaction
-	// marked is the transaction in which Mark has read home, for the statement after
-	// it: if that is in another, home is known.
+	home  timeouts // the caller's own values, which are put back
+	known bool     // home was read outside of a transaction, so no SET LOCAL is in it
+	// marked is the transaction in which Mark has read home. If the next
+	// statement is in another transaction, home is known.
 	marked int64
 
 	gen  int64 // the witness of the last change that made the lease longer
@@ -29,21 +31,23 @@ type settings struct {
 	// guarded by the ledger's mutex.
 	floor time.Duration
 
-	// temporary says that the lease is one of the transaction local alone, where
-	// here is what the settings were: the caller's SET LOCAL perhaps.
+	// temporary says that the lease ends with a transaction, whose number is
+	// local. Before it was set there, the settings were here, perhaps by the
+	// caller's SET LOCAL.
 	temporary bool
 	local     int64
 	here      timeouts
 }
 
-// A change is what a release does to the settings.
+// A change is what a release, or a waiter that leaves, does to the settings.
 type change struct {
 	timeouts
-	from time.Duration // the lease before, if it gets longer
-	gen  string        // and the witness of that; or ''
+	from time.Duration // the lease before, if the change makes it longer
+	gen  string        // the witness of a change that makes it longer; otherwise empty
 }
 
-// witness is what the server shows of the last change, if that has lasted.
+// witness returns the value of swanlock.lease on the server if the last change
+// has lasted.
 func (s *settings) witness() string {
 	if s.gen == 0 {
 		return ""
@@ -58,8 +62,9 @@ func (led *ledger) pending() bool {
 	return led.settings.floor > 0 && led.dead == nil
 }
 
-// wantLocked returns the shortest TTL of the locks, but for except, and of the places
-// in line, or 0: what the server's lease is to be.
+// wantLocked returns the lease that the session is to have: the shortest TTL of
+// the locks other than except, and of the places in line. It is 0 if none has a
+// TTL.
 func (led *ledger) wantLocked(except *hold) (ttl time.Duration) {
 	for _, h := range led.locks {
 		if t := h.info.TTL; h != except && t > 0 && (ttl == 0 || t < ttl) {
@@ -69,7 +74,7 @@ func (led *ledger) wantLocked(except *hold) (ttl time.Duration) {
 	return led.placesLocked(nil, ttl)
 }
 
-// leased reports whether there is to be a lease.
+// leased reports whether the session is to have a lease.
 func (led *ledger) leased() bool {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -88,7 +93,7 @@ func (led *ledger) countLocked() {
 	led.lease.ttl = ttl
 }
 
-// leaseWithout returns the session's settings once h is removed.
+// leaseWithout returns the change of the settings that the release of h makes.
 func (led *ledger) leaseWithout(h *hold) (c change) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -98,7 +103,7 @@ func (led *ledger) leaseWithout(h *hold) (c change) {
 	return led.changeLocked(led.wantLocked(nil), led.wantLocked(h))
 }
 
-// changeLocked makes the lease next.
+// changeLocked returns the change that makes a lease of was one of next.
 func (led *ledger) changeLocked(was, next time.Duration) (c change) {
 	c.timeouts = led.settings.home
 	if next > 0 {
@@ -110,7 +115,7 @@ func (led *ledger) changeLocked(was, next time.Duration) (c change) {
 	return c
 }
 
-// changed notes that a statement of the transaction xact has made the change c.
+// changed notes that a statement in the transaction xact has made the change c.
 func (led *ledger) changed(c change, xact int64) {
 	if c.gen != "" {
 		led.settings.gen++
@@ -118,8 +123,8 @@ func (led *ledger) changed(c change, xact int64) {
 	}
 }
 
-// wanted returns what the server's settings must be now, as far as a statement may
-// set them for the session.
+// wanted returns the settings that a refresh is to set for the session. They
+// are empty if the session has no lease, or one that ends with the transaction.
 func (led *ledger) wanted() timeouts {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -130,14 +135,14 @@ func (led *ledger) wanted() timeouts {
 	return led.settings.home.of(ttl)
 }
 
-// saw notes which transaction a statement was in and which witness it has seen. It
-// reports whether the last change was rolled back.
+// saw notes in which transaction a statement was, and which witness it has
+// read. It reports whether the last change was rolled back.
 func (led *ledger) saw(xact int64, witness string) (reverted bool) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	s := &led.settings
 	if s.floor == 0 || xact == s.xact {
-		return false // or nobody knows yet
+		return false // In the transaction of the change it cannot be known yet.
 	}
 	if witness != s.witness() {
 		return true
@@ -147,7 +152,7 @@ func (led *ledger) saw(xact int64, witness string) (reverted bool) {
 	return false
 }
 
-// read notes what Mark has read.
+// read notes the settings that Mark has read.
 func (led *ledger) read(row db.MarkRow) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -157,7 +162,8 @@ func (led *ledger) read(row db.MarkRow) {
 	}
 }
 
-// A premise is what a try may take for granted of the settings: see TryAcquireWith.
+// A premise is what a try may take for granted of the settings. The fields are
+// parameters of TryAcquireWith, and described there.
 type premise struct {
 	sure      bool
 	marked    int64
@@ -178,13 +184,13 @@ func (led *ledger) premise() (p premise) {
 	return p
 }
 
-// tried notes what a try has shown of the settings, and returns what is left to
-// do about them once the lock, if there is one, is in the ledger.
+// tried notes what a try has shown of the settings. It returns what is left to
+// be done about them, once a lock that was granted is in the ledger.
 func (led *ledger) tried(row tried, lease string) (todo func(turn) error) {
 	s := &led.settings
 	marked := s.marked
 	s.marked = 0
-	if row.xact == 0 { // it has not looked
+	if row.xact == 0 { // The statement has not read the settings.
 		return func(turn) error { return nil }
 	}
 	if marked != 0 && row.xact != marked {
@@ -192,7 +198,7 @@ func (led *ledger) tried(row tried, lease string) (todo func(turn) error) {
 	}
 	reverted := led.saw(row.xact, row.witness)
 	if row.temporary {
-		if !s.temporary || s.local != row.xact { // else it has read our own lease
+		if !s.temporary || s.local != row.xact { // Otherwise it has read our own lease.
 			s.here = row.saved
 		}
 		s.temporary, s.local = true, row.xact
@@ -207,15 +213,16 @@ func (led *ledger) tried(row tried, lease string) (todo func(turn) error) {
 	return func(turn) error { return nil }
 }
 
-// set reads the settings, and then sets those that are not empty.
+// set sets those of t that are not empty, for the transaction alone if
+// temporary is true, and returns what the settings were before.
 func (tn turn) set(t timeouts, temporary bool, gen string) (db.LeaseRow, error) {
 	return look(context.Background(), tn, (*db.Queries).Lease, db.LeaseParams{Pid: tn.led.backend,
 		SetIdle: t.idle, SetIdleInTransaction: t.idleInTransaction, Temporary: temporary, Gen: gen})
 }
 
-// confirm finds out whether the last change has lasted, and makes it again if not.
-// What the server does not say stays unconfirmed; the error is that of a session
-// that is over.
+// confirm finds out whether the last change has lasted, and makes it again if
+// not. If the server refuses to say, the change stays unconfirmed. The error is
+// that of a session that is over.
 func (tn turn) confirm() error {
 	if !tn.led.pending() {
 		return nil
@@ -227,8 +234,9 @@ func (tn turn) confirm() error {
 	return tn.led.alive()
 }
 
-// putAgain sets the settings after a rollback has brought back what they were, and
-// sees whether that lasts: in a transaction it is not known yet.
+// putAgain sets the settings again after a rollback has taken the last change
+// back. It then looks whether that lasts, which cannot be known yet in a
+// transaction.
 func (tn turn) putAgain() error {
 	s := &tn.led.settings
 	if !s.known {
@@ -238,7 +246,7 @@ func (tn turn) putAgain() error {
 	if err != nil {
 		return err
 	}
-	s.gen, s.xact, s.temporary = s.gen+1, row.Xact, false // it is the session's now
+	s.gen, s.xact, s.temporary = s.gen+1, row.Xact, false // The lease is the session's now.
 	if !tn.led.pending() {
 		return nil
 	}
@@ -248,7 +256,8 @@ func (tn turn) putAgain() error {
 	return err
 }
 
-// target is what the settings are to be, own if there is no lease.
+// target returns what the settings are to be, which is own if there is no
+// lease.
 func (led *ledger) target(own timeouts) timeouts {
 	led.mu.Lock()
 	defer led.mu.Unlock()
@@ -258,10 +267,11 @@ func (led *ledger) target(own timeouts) timeouts {
 	return own
 }
 
-// learn finds out what the caller's own settings are. In a transaction that cannot
-// be told: what they are there may be a SET LOCAL. So the lease is one of the
-// transaction too, and the first statement of ours outside of it sets that of the
-// session.
+// learn finds out what the caller's own settings are. Two statements whose
+// transactions differ were in no transaction of the caller's, so the second has
+// read them. In a transaction they cannot be known, since a SET LOCAL may hide
+// them. The lease then ends with the transaction, and our first statement after
+// it sets the session's.
 func (tn turn) learn() error {
 	var first, then db.LeaseRow
 	err := tn.do(context.Background(), func(ctx context.Context) (err error) {
@@ -281,19 +291,20 @@ func (tn turn) learn() error {
 	now := timeouts{then.Idle, then.IdleInTransaction}
 	reverted := tn.led.saw(then.Xact, then.Witness)
 	if first.Xact != then.Xact {
-		if s.temporary = false; !reverted || !s.known { // else it is a lease of ours
+		if s.temporary = false; !reverted || !s.known { // Otherwise it is a lease of ours.
 			s.home, s.known = now, true
 		}
 		return tn.putAgain()
 	}
-	if !s.temporary || s.local != then.Xact { // else it is our own lease
+	if !s.temporary || s.local != then.Xact { // Otherwise it is our own lease.
 		s.here, s.temporary, s.local = now, true, then.Xact
 	}
 	_, err = tn.set(tn.led.target(s.here), true, "")
 	return err
 }
 
-// ease is what a release does of which the lease may be that of a transaction alone.
+// ease sets the lease that is left after the release of h, if the lease may be
+// one that ends with the transaction.
 func (tn turn) ease(h *hold) error {
 	s := &tn.led.settings
 	if !s.temporary || h.info.TTL == 0 {
@@ -301,15 +312,15 @@ func (tn turn) ease(h *hold) error {
 	}
 	local := s.local
 	err := tn.learn()
-	if err == nil && s.temporary && s.local == local { // ROLLBACK TO may bring it back
+	if err == nil && s.temporary && s.local == local { // A ROLLBACK TO may bring the old one back.
 		tn.led.lower(h.info.TTL, local)
 	}
 	s.temporary = s.temporary && tn.led.leased()
 	return err
 }
 
-// lower notes that a rollback of what was done in the transaction xact may bring
-// back a lease of ttl.
+// lower notes that a rollback of the transaction xact may bring back a lease of
+// ttl.
 func (led *ledger) lower(ttl time.Duration, xact int64) {
 	led.mu.Lock()
 	defer led.mu.Unlock()

@@ -12,13 +12,15 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// This file is what the answers of the server mean: a grant, a proof, an unlock,
-// an error. What cannot be settled is destroyed.
+// This file decides what the server's answers mean: a grant, a proof, an
+// unlock, an error. Where the state of a lock cannot be found out, the session
+// is destroyed.
 
-// grant asks for the lock, and enters it in the ledger. Whatever its error,
-// nothing is held.
+// grant asks for the lock, and enters it in the ledger. If it fails, nothing is
+// held.
 func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
-	if !tn.led.marked || tn.audit && tn.led.schema == "" { // its table may have been made since
+	// The audit's table may have been created since it was last looked for.
+	if !tn.led.marked || tn.audit && tn.led.schema == "" {
 		if err := tn.mark(ctx); err != nil {
 			return err
 		}
@@ -92,18 +94,20 @@ func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
 	return nil
 }
 
-// undo makes sure that a try that failed with err has left nothing: an error
-// does not mean that the lock was not granted. If the server spoke, the session
-// is asked to unlock; otherwise, or if it cannot, it is destroyed.
+// undo makes sure that a try that failed with err has left nothing: in spite of
+// the error the lock may have been granted. If the error is the server's, the
+// session is asked to unlock; otherwise, or if it cannot, the session is
+// destroyed.
 //
-// It returns err, and with it that the caller's transaction has failed.
+// It returns err, joined with ErrAbortedTransaction if the caller's transaction
+// has failed.
 func (tn turn) undo(h *hold, err error) error {
 	switch state := sqlState(err); {
 	case notSent(err), state == inFailedTransaction, state == noPreparedStatement, state == duplicatePreparedStatement:
-		return err // refused before it ran
+		return err // The statement was refused before it ran.
 	case state == "":
 	case h.Shared && tn.led.hasOtherReader(h.key, h):
-		tn.led.doubt(h.key) // an unlock might free the other reader's share
+		tn.led.doubt(h.key) // An unlock might free the other reader's share.
 		return err
 	default:
 		undone := tn.unlockIfHeld(h.key, h.Shared)
@@ -122,8 +126,10 @@ func (tn turn) undo(h *hold, err error) error {
 	return err
 }
 
-// checkHeld asks the server about h, which the session holds by the ledger and is
-// asked for again. It does not restart that lock's TTL.
+// checkHeld asks the server whether the session still holds h, when a caller
+// asks for the same key again. It returns swanlock.ErrAlreadyHeld if so, and
+// nil if that lock is lost and another may be asked for. It does not restart
+// the TTL of h.
 func (tn turn) checkHeld(h *hold) error {
 	row, err := tn.probe(h)
 	if err != nil {
@@ -134,8 +140,8 @@ func (tn turn) checkHeld(h *hold) error {
 	if h.over() == nil {
 		return err
 	}
-	// That lock is lost, which its holder is told. This one may be had if the
-	// session lives.
+	// That lock is lost, and its holder was told. The caller may have the new
+	// one if the session lives.
 	if errors.Is(err, ErrPooler) {
 		return ErrPooler
 	}
@@ -146,8 +152,9 @@ func (tn turn) checkHeld(h *hold) error {
 	return err
 }
 
-// settle unlocks what has ended here but may still be locked on the server, and
-// leaves the lines that nobody waits in any more.
+// settle unlocks the locks that have ended here but that the server may still
+// hold, drops the tickets of callers that have left, and takes back the leases
+// of their places.
 func (tn turn) settle() error {
 	for {
 		h, t := tn.led.nextUnsettled()
@@ -190,7 +197,8 @@ func (tn turn) renew(ctx context.Context, h *hold) error {
 	}
 	var unaudited error
 	if state := sqlState(err); h.audit != 0 && state != "" && state != inFailedTransaction && !errors.Is(err, ErrAbortedTransaction) {
-		// The server spoke, so the session lives: the lock itself does not need the row.
+		// The error is the server's, so the session lives, and the lock can be
+		// refreshed without its row.
 		failed := err
 		unaudited = explain(err, true)
 		sent = time.Now()
@@ -211,21 +219,22 @@ func (tn turn) renew(ctx context.Context, h *hold) error {
 	case reverted:
 		tn.putAgain()
 	}
-	tn.settle() // the lease that was set again is also that of a lock that has ended
+	tn.settle() // A lock that has ended must not live on by the lease that was set again.
 	if over := h.over(); over != nil {
 		return over
 	}
 	return unaudited
 }
 
-// proven judges what the server said of the lock, and clears up after a loss.
+// proven returns an error if row says that the lock is lost, and ends the lock
+// then.
 func (tn turn) proven(h *hold, row db.RefreshRow) error {
 	switch {
 	case row.Pid != h.pid:
-		return tn.strayed(h, row.Pid)
+		return tn.wrongBackend(h, row.Pid)
 	case !row.Held:
 		err := h.lose(errNotHeld)
-		tn.release(h) // puts back the settings
+		tn.release(h) // It puts back the settings.
 		return err
 	}
 	return nil
@@ -250,18 +259,19 @@ func (tn turn) examine(h *hold, err error) error {
 		state = sqlState(again)
 	}
 	if state == inFailedTransaction {
-		return err // the session lives, and its locks outlive the transaction
+		return err // The session lives, and its locks outlive the transaction.
 	}
 	tn.destroy(err)
 	return h.over()
 }
 
-// strayed ends the lock when another backend answered. The one that granted it
-// cannot be spoken to, only ended, and so it is with the session's other locks.
-func (tn turn) strayed(h *hold, pid int32) error {
+// wrongBackend ends the lock when the backend pid answered, and not the one
+// that granted it. That one cannot be sent anything any more, so it is ended,
+// and with it all locks of the session.
+func (tn turn) wrongBackend(h *hold, pid int32) error {
 	err := h.lose(fmt.Errorf("%w (process %d granted the lock, %d answered)", ErrPooler, h.pid, pid))
 	held := tn.led.holds()
-	tn.led.lose(ErrPooler) // before anybody else can have what the backend held
+	tn.led.lose(ErrPooler) // The holders are told before another session can have their locks.
 	for _, other := range held {
 		tn.terminate(other)
 	}
@@ -269,10 +279,10 @@ func (tn turn) strayed(h *hold, pid int32) error {
 	return err
 }
 
-// release frees the lock on the server and ends it. It returns nil if the lock
-// was held until now.
+// release frees the lock on the server and ends it. It returns nil if the
+// server says that the lock was held until then.
 func (tn turn) release(h *hold) error {
-	if !tn.led.contains(h) { // its session is gone, or it was settled meanwhile
+	if !tn.led.contains(h) { // The session is gone, or h was settled meanwhile.
 		return h.over()
 	}
 	c := tn.led.leaseWithout(h)
@@ -284,7 +294,8 @@ func (tn turn) release(h *hold) error {
 	}
 	var unaudited error
 	if sqlState(err) != "" {
-		// The server spoke, so the session lives: ask it for the unlock alone.
+		// The error is the server's, so the session lives: ask it to unlock,
+		// and no more.
 		failed := err
 		unaudited = explain(err, h.audit != 0)
 		if shares := h.Shared && tn.led.hasOtherReader(h.key, h); shares {
@@ -293,8 +304,8 @@ func (tn turn) release(h *hold) error {
 			row, err = tn.unlock(h, c, false, expired)
 		}
 		if err == nil && row.Pid == h.pid {
-			// If the session does not hold it any more, it was the first that unlocked,
-			// unless that was refused before it ran.
+			// If the session does not hold the lock any more, the first
+			// statement has unlocked it, unless it was refused before it ran.
 			row.Released = row.Released || !strings.HasPrefix(sqlState(failed), "42")
 			if h.audit != 0 && inTheWay(failed) {
 				unaudited = explain(tn.auditReleased(h, row.Xact, endReason(expired)), true)
@@ -308,7 +319,7 @@ func (tn turn) release(h *hold) error {
 		return h.over()
 	}
 	if row.Pid != h.pid {
-		return tn.strayed(h, row.Pid)
+		return tn.wrongBackend(h, row.Pid)
 	}
 	tn.led.touch(sent)
 	tn.led.changed(c, row.Xact)
@@ -337,9 +348,10 @@ func (tn turn) release(h *hold) error {
 	return nil
 }
 
-// leaveShare ends the share of a reader whose unlock has failed, on a session with
-// other readers: their shares cannot be told from its own, which goes with the last
-// of them if it is there still.
+// leaveShare ends the lock of a reader whose unlock has failed, on a session
+// with other readers of the key. Whether the unlock was done cannot be seen,
+// since all shares of a session look like one. So one share may be too many: it
+// is released with the last reader (see doubt).
 func (tn turn) leaveShare(h *hold) (released, error) {
 	row, err := tn.probe(h)
 	if err == nil {
@@ -348,8 +360,8 @@ func (tn turn) leaveShare(h *hold) (released, error) {
 	return released{Pid: row.Pid, Released: row.Held, Xact: row.Xact}, err
 }
 
-// releaseAll releases what was taken through the access of tn, and leaves its
-// lines. It returns what went wrong with a lock that its holder was not told of.
+// releaseAll releases the locks that were taken through the access of tn, and
+// drops its tickets. Its errors are those of locks whose holders were not told.
 func (tn turn) releaseAll() (errs []error) {
 	holds, tickets := tn.led.takenThrough(tn.access)
 	for _, t := range tickets {

@@ -6,45 +6,46 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// This file has the statements of a lock's life. What their answers mean is in
-// settle.go.
+// This file sends the statements of a lock's life. What their answers mean is
+// in settle.go.
 
-// What TryAcquire, Mark and Turn answer when they did not do it.
+// What TryAcquire, Mark and Turn answer when they have taken or marked nothing.
 const (
 	heldElsewhere = -1
 	onStandby     = -2
-	fenceTooOld   = -3
-	notOurs       = -4 // the backend, which is not marked, or has another client's locks
-	pretends      = -5 // the server, which grants each lock to everybody
-	misread       = -6 // what the audit was to say, in the session's encoding
-	noOffset      = -7 // swanlock.fence_offset, which is no number
+	fenceTooOld   = -3 // the transaction has its id already, which is older than the grant
+	notOurs       = -4 // the backend is not marked, or has another client's locks
+	pretends      = -5 // the server grants each lock to everybody
+	misread       = -6 // the session's encoding would garble the audit's texts
+	noOffset      = -7 // swanlock.fence_offset is no number
 )
 
-// A tried is what a try answered.
+// A tried is the answer to a try.
 type tried struct {
 	answer int64    // 0 or the fence, or one of the above
-	saved  timeouts // what the lease's settings were
+	saved  timeouts // the settings before the try changed them
 
-	xact      int64  // 0: it does not say, nor the next two
+	xact      int64  // 0: the statement returns neither this nor the next two
 	witness   string // see settings
-	temporary bool
+	temporary bool   // the lease ends with the transaction
 }
 
-// try asks for the lock, with the lease that the session is to have.
+// try asks for the lock, and sets the lease that the session is to have if the
+// lock is granted.
 func (tn turn) try(ctx context.Context, h *hold, lease string) (tried, error) {
 	p := tn.led.premise()
 	switch {
 	case tn.audit:
 		h.schema = tn.led.schema
 		row, err := askAs(ctx, tn, tn.auditIn(h.schema), (*db.Queries).TryAcquireAudited, db.TryAcquireAuditedParams{
-			Key: int64(h.key), Shared: h.Shared, Fence: h.Fence, Lease: lease, Gate: h.gate, Session: tn.led.token,
+			Key: int64(h.key), Shared: h.Shared, Fence: h.Fence, Lease: lease, Line: h.line, Session: tn.led.token,
 			Sure: p.sure, Marked: p.marked, Home: p.home, Gen: p.gen,
 			Target: h.target, Owner: h.Owner, TtlMs: milliseconds(h.TTL), Backend: tn.led.backend, Started: float64(tn.led.started) / 1e6})
 		h.pid, h.audit, h.staleRows = row.Pid, row.AuditID, row.Dead
 		return tried{row.Answer, timeouts{row.Idle, row.IdleInTransaction}, row.Xact, row.Witness, row.Temporary}, err
-	case lease != "" || h.Shared || h.Fence || h.gate != 0 || tn.led.pending():
+	case lease != "" || h.Shared || h.Fence || h.line != 0 || tn.led.pending():
 		row, err := ask(ctx, tn, (*db.Queries).TryAcquireWith, db.TryAcquireWithParams{
-			Key: int64(h.key), Shared: h.Shared, Fence: h.Fence, Lease: lease, Gate: h.gate, Session: tn.led.token,
+			Key: int64(h.key), Shared: h.Shared, Fence: h.Fence, Lease: lease, Line: h.line, Session: tn.led.token,
 			Sure: p.sure, Marked: p.marked, Home: p.home, Gen: p.gen})
 		h.pid = row.Pid
 		return tried{row.Answer, timeouts{row.Idle, row.IdleInTransaction}, row.Xact, row.Witness, row.Temporary}, err
@@ -55,7 +56,8 @@ func (tn turn) try(ctx context.Context, h *hold, lease string) (tried, error) {
 	}
 }
 
-// refresh proves the lock and sets the lease.
+// refresh asks whether the session still holds the lock, and sets the lease
+// again.
 func (tn turn) refresh(ctx context.Context, h *hold, audited bool) (db.RefreshRow, error) {
 	t := tn.led.wanted()
 	if !audited {
@@ -67,7 +69,7 @@ func (tn turn) refresh(ctx context.Context, h *hold, audited bool) (db.RefreshRo
 	return db.RefreshRow(row), err
 }
 
-// probe only proves it.
+// probe only asks whether the session still holds the lock.
 func (tn turn) probe(h *hold) (db.RefreshRow, error) {
 	return ask(context.Background(), tn, (*db.Queries).Refresh, db.RefreshParams{Key: int64(h.key), Shared: h.Shared})
 }
@@ -76,10 +78,10 @@ func (tn turn) probe(h *hold) (db.RefreshRow, error) {
 type released struct {
 	Pid      int32
 	Released bool
-	Xact     int64 // if it had settings to change
+	Xact     int64 // its transaction; 0 if it had no settings to change
 }
 
-// unlock frees the lock and changes the settings.
+// unlock frees the lock and makes the change c of the settings.
 func (tn turn) unlock(h *hold, c change, audited, expired bool) (released, error) {
 	ctx := context.Background()
 	switch {
@@ -98,7 +100,7 @@ func (tn turn) unlock(h *hold, c change, audited, expired bool) (released, error
 	}
 }
 
-// endReason is the audit's.
+// endReason returns the end_reason of a row of the audit.
 func endReason(expired bool) string {
 	if expired {
 		return "expired"
@@ -106,7 +108,8 @@ func endReason(expired bool) string {
 	return "released"
 }
 
-// unlockIfHeld frees, once, what the ledger does not know of.
+// unlockIfHeld unlocks key once, if the session has it. It is for locks that
+// are not in the ledger.
 func (tn turn) unlockIfHeld(key Key, shared bool) error {
 	_, err := ask(context.Background(), tn, (*db.Queries).Undo, db.UndoParams{Key: int64(key), Shared: shared})
 	return err
@@ -120,8 +123,8 @@ func (tn turn) terminate(h *hold) {
 	}
 }
 
-// closeStaleRows closes the rows of those that h's grant has proven gone. Whatever
-// its error, nothing is held.
+// closeStaleRows closes the audit's rows of holders that are dead, as the grant
+// of h has proven. If it fails, nothing is held.
 func (tn turn) closeStaleRows(h *hold) error {
 	err := tn.writeAgain(func(ctx context.Context) error { return tn.auditIn(h.schema).CloseDead(ctx, h.audit) })
 	switch {
@@ -135,7 +138,8 @@ func (tn turn) closeStaleRows(h *hold) error {
 	return explain(err, true)
 }
 
-// auditLost corrects the row of a lock that was gone when it was released.
+// auditLost corrects the row of a lock that the session did not hold any more
+// when it was released.
 func (tn turn) auditLost(h *hold) error {
 	return tn.writeAgain(func(ctx context.Context) error { return tn.auditIn(h.schema).AuditLost(ctx, h.audit) })
 }

@@ -18,7 +18,7 @@ type access struct {
 	*config
 	conn   *oneconn.Conn
 	q      *db.Queries // through conn
-	closed atomic.Bool // its Session was closed
+	closed atomic.Bool // the Session was closed
 	led    atomic.Pointer[ledger]
 	hint   lineHint
 	beat   beat
@@ -32,11 +32,12 @@ func newAccess(c *config, conn *oneconn.Conn) *access {
 	return &access{config: c, conn: conn, q: db.New(conn)}
 }
 
-// sql is the connection.
+// sql returns the connection.
 func (a *access) sql() *sql.Conn { return a.conn.SQL() }
 
-// ledger returns the ledger of the session. The first call waits for a statement of
-// the connection's owner, as sql.Conn.Raw does, until ctx ends.
+// ledger returns the ledger of the session. The first call waits until no
+// statement of the connection's owner is under way, as sql.Conn.Raw does, or ctx
+// ends; later ones do not wait.
 func (a *access) ledger(ctx context.Context) (*ledger, error) {
 	if led := a.led.Load(); led != nil {
 		return led.current(), nil
@@ -68,14 +69,15 @@ func (a *access) ledger(ctx context.Context) (*ledger, error) {
 	}
 }
 
-// take waits for the use of the session, which is known then, until ctx ends.
+// take waits for the turn until ctx ends. It marks the session if that was not
+// done yet, so that the turn it returns is that of a session which is known.
 func (a *access) take(ctx context.Context) (turn, error) {
 	for {
 		tn, err := a.takeOnce(ctx)
 		switch {
 		case err != nil, tn.isKnown(), tn.closed.Load():
 			return tn, err
-		case tn.led.current() != tn.led: // this was found out while the turn was waited for
+		case tn.led.current() != tn.led: // found out by another call, while this one waited
 			tn.give()
 			continue
 		}
@@ -100,7 +102,7 @@ func (a *access) takeOnce(ctx context.Context) (turn, error) {
 	return turn{access: a, led: led}, nil
 }
 
-// takeAlways waits for the use of the session for as long as it lives.
+// takeAlways waits for the turn for as long as the session lives.
 func (a *access) takeAlways() (turn, error) {
 	led, err := a.ledger(context.Background())
 	if err != nil {
@@ -109,7 +111,8 @@ func (a *access) takeAlways() (turn, error) {
 	return turn{a, led}.takeAlways()
 }
 
-// takeAlways takes the turn, which tn says whose it was.
+// takeAlways waits for the turn of tn's session, for as long as the session
+// lives, and returns it. tn itself may have been given before.
 func (tn turn) takeAlways() (turn, error) {
 	for {
 		tn.led = tn.led.current()
@@ -123,7 +126,7 @@ func (tn turn) takeAlways() (turn, error) {
 	}
 }
 
-// warnLeaseless says once that this server keeps no lease.
+// warnLeaseless logs, once, that this server keeps no lease.
 func (a *access) warnLeaseless(saved timeouts) {
 	if saved.idle == "" {
 		a.leaseless.Do(func() {
@@ -132,10 +135,11 @@ func (a *access) warnLeaseless(saved timeouts) {
 	}
 }
 
-// A turn is the exclusive use of a session. Statements are sent by turns alone, so
-// whatever can send has the session. It is not to be kept after give.
+// A turn is the exclusive use of a session. Only a turn has the methods that
+// send statements, so code that can send has the session. It must not be used
+// after give.
 type turn struct {
-	*access         // whose locker has it
+	*access         // of the locker that has the turn
 	led     *ledger // what the session holds
 }
 
@@ -148,7 +152,9 @@ func (tn turn) give() { tn.led.turns.Give() }
 func (tn turn) do(ctx context.Context, f func(context.Context) error) error {
 	tn.led.cancelled.Store(false)
 	err := tn.conn.Do(ctx, tn.led, f)
-	if sqlState(err) == noPreparedStatement { // DISCARD ALL or DEALLOCATE took it: it did not run
+	if sqlState(err) == noPreparedStatement {
+		// DISCARD ALL or DEALLOCATE took the prepared statement, so it did not
+		// run.
 		if gone := tn.unprepare(); gone != nil {
 			return gone
 		}
@@ -166,7 +172,7 @@ func ask[P, R any](ctx context.Context, tn turn, statement func(*db.Queries, con
 	return askAs(ctx, tn, tn.q, statement, params)
 }
 
-// askAs sends it as one of q.
+// askAs is ask for a statement of q.
 func askAs[P, R any](ctx context.Context, tn turn, q *db.Queries, statement func(*db.Queries, context.Context, P) (R, error), params P) (row R, err error) {
 	err = tn.do(ctx, func(ctx context.Context) (err error) {
 		row, err = statement(q, ctx, params)
@@ -175,8 +181,9 @@ func askAs[P, R any](ctx context.Context, tn turn, q *db.Queries, statement func
 	return row, err
 }
 
-// look is ask for a statement that changes nothing here: the session is over only
-// if it is not known whether the server answers.
+// look is ask for a statement whose loss does no harm. If the server has
+// refused it, the session lives on; if the server has not answered, the session
+// is destroyed.
 func look[P, R any](ctx context.Context, tn turn, statement func(*db.Queries, context.Context, P) (R, error), params P) (row R, err error) {
 	row, err = ask(ctx, tn, statement, params)
 	if err != nil && sqlState(err) == "" && !notSent(err) {
@@ -194,23 +201,26 @@ func notSent(err error) bool {
 func (tn turn) unprepare() error {
 	err := tn.conn.Do(context.Background(), tn.led, func(context.Context) error {
 		err := tn.conn.Forget()
-		if sqlState(err) != "" { // the server had forgotten them first
+		if sqlState(err) != "" { // The server had forgotten them already.
 			err = nil
 		}
 		return err
 	})
-	if err != nil && !notSent(err) { // pgx closes a connection that does not answer this in time
+	if err != nil && !notSent(err) { // pgx closes a connection that does not answer in time.
 		tn.destroy(err)
 	}
 	return err
 }
 
-// mark makes the session's backend ours: no lock is taken on another. Whatever its
-// error, it has taken none itself. If the session turns out to be one that is
-// known, the turn is not its turn: see current.
+// mark writes the session's token to its backend, as the setting
+// swanlock.session: the statements that take locks work on no other backend.
+// Whatever its error, no lock was taken. If the session turns out to be one
+// that has a ledger already, this turn is not the turn of that ledger: see
+// current.
 func (tn turn) mark(ctx context.Context) error { return tn.markInstead(ctx, "") }
 
-// markInstead is mark where that mark may be replaced.
+// markInstead is mark for a session whose present mark may be replaced if it is
+// instead.
 func (tn turn) markInstead(ctx context.Context, instead string) error {
 	row, err := ask(ctx, tn, (*db.Queries).Mark, db.MarkParams{Session: tn.led.token, Instead: instead})
 	switch {
@@ -240,21 +250,21 @@ func (tn turn) markInstead(ctx context.Context, instead string) error {
 		return fmt.Errorf("%w (process %d has locks for another client)", ErrPooler, row.Pid)
 	}
 	tn.led.marks(row)
-	if !tn.led.marked { // else the table alone was looked for
+	if !tn.led.marked { // Otherwise mark was called to find the audit's table.
 		tn.led.read(row)
 	}
 	tn.led.marked, tn.led.schema = true, row.Schema
 	return nil
 }
 
-// destroy ends the session, which frees its locks for certain. Its holders are told
-// before that.
+// destroy ends the session, which frees its locks for certain. The holders of
+// its locks are told before that.
 func (tn turn) destroy(cause error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	me := db.EndBackendParams{Pid: tn.led.backend, Started: tn.led.started}
 	var confirmed atomic.Bool
-	// A session that was never marked has nothing of ours.
+	// A session that was never marked has no lock of ours.
 	confirmed.Store(me.Pid == 0 || sqlState(cause) == adminShutdown)
 	err := tn.conn.End(ctx, func() { tn.led.lose(cause) }, func(ctx context.Context, c *oneconn.Conn) {
 		if !confirmed.Load() {
@@ -263,11 +273,11 @@ func (tn turn) destroy(cause error) {
 	})
 	switch {
 	case errors.Is(err, sql.ErrConnDone) && !tn.led.owned():
-		// The session is dead, or in its owner's pool.
+		// The session is dead, or its owner has given it back to the *sql.DB.
 		tn.led.abandon(tn.sql(), fmt.Errorf("%w: %w", cause, err))
 		return
 	case errors.Is(err, ErrBusy):
-		tn.log.Error("pglock: the connection is in use and could not be closed: its locks live until it is", "cause", cause)
+		tn.log.Error("pglock: the connection is in use and could not be closed: its locks live until it is closed", "cause", cause)
 	}
 	tn.led.lose(cause)
 	if !confirmed.Load() && tn.endElsewhere != nil {
@@ -286,11 +296,11 @@ const (
 	tidying = 2 * time.Second
 )
 
-// A call is one caller's wait for what is done in a goroutine, which goes on, and
-// tidies up, when the caller does not wait any longer.
+// A call is the wait of one caller for a goroutine that does its work. When the
+// caller stops waiting, the goroutine goes on, and undoes what it has done.
 type call struct {
 	state atomic.Int32  // calling, returned or left
-	done  chan struct{} // closed when it has returned
+	done  chan struct{} // closed when the goroutine has finished
 	err   error
 	panic any
 }
@@ -301,18 +311,19 @@ const (
 	left
 )
 
-// errLeft says that a caller did not wait for what it had begun.
-var errLeft = errors.New("what was begun is finished in the background")
+// errLeft says that a caller stopped waiting for a call that goes on.
+var errLeft = errors.New("the call is finished in the background")
 
-// run has f done with the turn, which ends then, and returns its error. It waits
-// until ctx has ended or the server is silent, and for grace after that. If f
-// returns later, undo is told its error.
+// run calls f with the turn, in a goroutine that gives the turn afterwards, and
+// returns the error of f. It waits until ctx ends or the server is silent, and
+// for grace after that; then it returns errLeft. If f returns later, undo is
+// called with its error.
 func (tn turn) run(ctx context.Context, grace time.Duration, f func(context.Context, turn) error, undo func(turn, error)) error {
 	return tn.wait(ctx, grace, func() error { return f(ctx, tn) }, func(err error) { undo(tn, err) }, tn.give)
 }
 
-// soon is run, for what must be done whatever becomes of the caller. It takes the
-// turn itself.
+// soon is run for work that must be done even if the caller leaves. It takes
+// the turn itself, in the goroutine.
 func (tn turn) soon(ctx context.Context, f func(turn) error) error {
 	return tn.wait(ctx, cleanupGrace(ctx), func() error {
 		tn, err := tn.takeAlways()
@@ -376,8 +387,8 @@ func (c *call) result() error {
 	return c.err
 }
 
-// cleanupGrace returns how much longer than ctx a call that frees something may
-// take.
+// cleanupGrace returns for how long after the end of ctx a caller waits for a
+// call that frees something.
 func cleanupGrace(ctx context.Context) time.Duration {
 	if ctx.Err() != nil {
 		return tidying
@@ -385,8 +396,8 @@ func cleanupGrace(ctx context.Context) time.Duration {
 	return grace
 }
 
-// sleepUntil waits for done to be closed, but for d at most, and reports whether it
-// was.
+// sleepUntil waits until done is closed, for d at most, and reports whether it
+// was closed.
 func sleepUntil(done <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -1,36 +1,43 @@
 -- The statements of a lock's life. Each is one round trip, and returns one row
--- that says which backend answered: behind a transaction-mode pooler that may
--- be another one than granted the lock.
+-- that says which backend answered: behind a pooler in transaction mode that
+-- may not be the one that granted the lock.
 --
--- In all of these files every function, operator, relation and type is named by its
--- schema, since search_path may put somebody else's before PostgreSQL's own
--- (CVE-2018-1058). What the grammar itself looks up in pg_catalog may stand alone:
--- types that are keywords (bigint, integer, boolean, varchar: so none is text),
--- EXTRACT, COALESCE, GREATEST, LEAST. IN, NULLIF, BETWEEN, LIKE, IS DISTINCT FROM
--- and CASE with an operand look their operators up in search_path and cannot be
--- told another, so none is used. To compare, there is OPERATOR(pg_catalog.=), of
--- whole rows where there is much to compare, and to reckon, there are the functions
--- behind the operators (int8and): all of OPERATOR() binds equally strongly.
--- internal/sqlnames checks all that. The audit's table is public.lock_audit here; the
--- schema is changed to the one that has it before the statement is sent.
+-- In all of these files every function, operator, relation and type is named
+-- with its schema, since search_path may put an object of another user before
+-- PostgreSQL's own (CVE-2018-1058). Names that the grammar itself looks up in
+-- pg_catalog need no schema: types that are keywords (bigint, integer, boolean,
+-- varchar; text is none), EXTRACT, COALESCE, GREATEST, LEAST. IN, NULLIF,
+-- BETWEEN, LIKE, IS DISTINCT FROM and CASE with an operand are not used,
+-- because they look up their operators in search_path, and no other schema can
+-- be given. Values are compared with OPERATOR(pg_catalog.=), as whole rows
+-- where there are many. Arithmetic uses the functions behind the operators,
+-- such as int8and, because all operators written as OPERATOR() have the same
+-- precedence. internal/sqlnames checks all that. The audit's table is
+-- public.lock_audit here; the schema is replaced by that of the actual table
+-- before a statement is sent.
 --
--- xact tells transactions apart: it is when the statement's own began, in
--- microseconds. Of two statements that follow each other, the second is in no
--- transaction of the first's if they differ, and if nobody else could send in
--- between, then neither is in one that lasts longer than itself. PostgreSQL has no
--- function that says so of one statement. witness is the setting swanlock.lease, the
--- number of the last change that made the lease longer: a rollback of that change
--- takes it along, and unlike the lease's own settings no SET LOCAL hides it.
+-- xact tells transactions apart: it is the time when the statement's
+-- transaction began, in microseconds since 1970. If it differs between two
+-- statements, they were in different transactions. If nothing else could be
+-- sent between the two, then neither was in a transaction of the caller's.
+-- PostgreSQL has no function that says so of one statement. witness is the
+-- setting swanlock.lease, the number of the last change that made the lease
+-- longer. A rollback of that change takes the number back too, and no SET LOCAL
+-- hides it, as one may hide the lease's own settings.
 
 -- name: Mark :one
--- Makes this backend the session's, which the statements that take locks ask for:
--- a setting says whose it is. The answer is 0, or -2: a standby, which a backend
--- does not become later, -4: it has locks and the mark of another session, before,
--- which is left there (instead says which may be replaced all the same), -5: an
--- engine that grants every advisory lock to everybody: CockroachDB, and YugabyteDB
--- if told to. before is '' if there was no mark. started is when the backend was, in
--- microseconds since 1970, and schema, quoted, the first of the search_path that
--- has a lock_audit which is not temporary, or ''.
+-- Marks this backend with the session's token, in the setting swanlock.session.
+-- The statements that take locks look for that mark. The answer is one of
+--    0: the backend is marked
+--   -2: the server is a standby (a backend of a primary never becomes one of a standby)
+--   -4: the backend has locks, and the mark of another session, which is left there
+--       unless it is the parameter instead
+--   -5: the engine grants every advisory lock to everybody: CockroachDB, and YugabyteDB
+--       with a setting
+-- before is the mark that was found, or ''. started is when the backend was
+-- started, in microseconds since 1970, or 0 if it is not known. schema is the
+-- first schema of the search_path that has a lock_audit that is not temporary,
+-- quoted, or ''.
 SELECT
     m.pid,
     COALESCE((
@@ -70,26 +77,27 @@ FROM (
 ) m;
 
 -- name: EndBackend :one
--- Ends a session: its own, or another of this client's that cannot be spoken to
--- any more. The process that has its number by now is another one's if it was not
--- started then.
+-- Ends a session: the one that sends this, or another one of this client's that
+-- does not answer any more. The process id may belong to another session by
+-- now: then its process was started at another time, and is left alone.
 SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_terminate_backend(b.pid)), false)::boolean AS ended
 FROM pg_catalog.pg_stat_get_activity(@pid::integer) b
 WHERE (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM b.backend_start))::bigint OPERATOR(pg_catalog.=) @started::bigint;
 
 -- name: EndWhenIdle :one
--- Has the server end this session at once when it is idle, for a role that may not
--- call pg_terminate_backend (PostgreSQL 14+).
+-- Makes the server end this session as soon as it is idle. It is for a role
+-- that may not call pg_terminate_backend (PostgreSQL 14+).
 SELECT pg_catalog.textcat(
     pg_catalog.set_config('idle_session_timeout', '1', false),
     pg_catalog.set_config('idle_in_transaction_session_timeout', '1', false))::varchar AS lease;
 
 -- name: TryAcquire :one
--- Takes the lock if it is free: the common case, and the fewest arguments and
--- columns. The answer is the backend, or -1: held elsewhere, -4: the backend is
--- not marked as this session's. It has no sub-select, which would cost its share
--- even where it is not run. All numbers are as wide as database/sql's, which would
--- write out any other, and read it again.
+-- Takes the lock if it is free. This is the fast path, with the fewest
+-- arguments and columns. The answer is the process id of the backend, or -1 if
+-- the lock is held elsewhere, or -4 if the backend is not marked with this
+-- session's token. There is no sub-select, since one costs time even where it
+-- is not run. All numbers have 64 bits, as those of database/sql, which would
+-- convert others to text and back.
 SELECT (CASE
     WHEN (pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.=) @session::varchar) IS NOT TRUE THEN -4
     WHEN pg_catalog.pg_try_advisory_lock(@key::bigint) THEN pg_catalog.pg_backend_pid()
@@ -97,22 +105,32 @@ SELECT (CASE
 END)::bigint AS pid;
 
 -- name: TryAcquireWith :one
--- As TryAcquire, as a reader, with a fence, with a lease. The answer is 0, or the
--- fence if one was asked for, and -3 if it was asked for in a transaction that
--- has its id already, older than this grant. CASE fixes the order of the calls:
--- no lock is taken but by the last, no fence before it. A transaction that has
--- an id but wrote nothing is not flushed at its commit, and a crash would let its
--- id be given again: so it writes a message. To each fence swanlock.fence_offset is
--- added, a setting of the database's (docs/fences.md): -7 if it is no number. The inner select is a step of its
--- own, and first, because it calls volatile functions. gate is the hash of
--- the line that this try does not overtake (see line.sql), or 0; it is locked until the
--- transaction ends, so it is for sessions without one. idle is ''
--- where the server has no idle_session_timeout (before PostgreSQL 14). temporary
--- says that the lease ends with the transaction, as what the settings are now may be
--- a SET LOCAL: the caller's own are not known to be the ones that it would replace. They
--- are, if that is sure, or they are the ones of home (idle/idle_in_transaction) in
--- another transaction than marked, or a lease of ours that a rollback has
--- brought back, as the witness is not gen.
+-- TryAcquire with more: as a reader, with a fence, with a lease. The answer is
+-- 0, or the fence if one was asked for, or one of
+--   -1: the lock is held elsewhere
+--   -3: a fence was asked for in a transaction that has its id already, which is older
+--       than this grant
+--   -4: the backend is not marked with this session's token
+--   -7: swanlock.fence_offset is no number
+-- CASE fixes the order of the calls: the lock is taken last, and the fence
+-- after it. The fence is the transaction's id, plus swanlock.fence_offset, a
+-- setting of the database's (docs/fences.md). A transaction that has an id and
+-- has written nothing is not flushed at its commit, so that a crash could let
+-- the id be given again: so it writes a message. The inner select runs first,
+-- as a step of its own, because it calls volatile functions.
+--
+-- line is the hash of the line that this try does not overtake, or 0: if the
+-- line's number 0 cannot be locked, there is a line (see line.sql). That lock
+-- lasts until the transaction ends, so line is for sessions that are in no
+-- transaction of the caller's.
+--
+-- idle is '' where the server has no idle_session_timeout (before PostgreSQL
+-- 14). temporary says that the lease ends with the transaction. It does so if
+-- the settings that the lease replaces may come from a SET LOCAL of the
+-- caller's. They do not if sure says so, or if they are home
+-- ('idle/idle_in_transaction') and this is another transaction than marked, or
+-- if gen is not '' and not the witness: then they are a lease of ours that a
+-- rollback has brought back.
 SELECT
     l.pid,
     l.answer,
@@ -142,8 +160,8 @@ FROM (
             WHEN @fence::boolean AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
             WHEN (pg_catalog.current_setting('swanlock.session', true) OPERATOR(pg_catalog.=) @session::varchar) IS NOT TRUE THEN -4
             WHEN @fence AND pg_catalog.textregexeq(pg_catalog.current_setting('swanlock.fence_offset', true), '^[0-9]{0,18}$') IS FALSE THEN -7
-            WHEN @gate::bigint OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(
-                pg_catalog.int8shr(@gate, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(@gate, 32), 32)::integer) THEN -1
+            WHEN @line::bigint OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(
+                pg_catalog.int8shr(@line, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(@line, 32), 32)::integer) THEN -1
             WHEN CASE WHEN @shared::boolean THEN pg_catalog.pg_try_advisory_lock_shared(@key::bigint) ELSE pg_catalog.pg_try_advisory_lock(@key) END
             THEN CASE
                 WHEN NOT @fence THEN 0
@@ -158,8 +176,8 @@ FROM (
 ) l;
 
 -- name: Refresh :one
--- Asks the server whether this session still holds the lock, and sets the
--- lease again: a rollback since may have taken it back.
+-- Says whether this session still holds the lock, and sets the lease again,
+-- since a rollback may have taken it back.
 SELECT
     h.pid,
     h.held,
@@ -182,8 +200,8 @@ FROM (
 ) h;
 
 -- name: Release :one
--- Frees the lock on the backend that granted it, and on no other. The answer is
--- the backend, negative if it has freed nothing.
+-- Unlocks the lock on the backend that granted it, and on no other. The answer
+-- is the process id of the backend, negative if it has unlocked nothing.
 SELECT (CASE
     WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) @pid::bigint THEN pg_catalog.int4um(pg_catalog.pg_backend_pid())
     WHEN pg_catalog.pg_advisory_unlock(@key::bigint) THEN pg_catalog.pg_backend_pid()
@@ -191,8 +209,9 @@ SELECT (CASE
 END)::bigint AS pid;
 
 -- name: ReleaseWith :one
--- As Release, of a reader's lock too, and puts back the settings that the lease
--- had changed. gen is the witness of that, '' if the lease does not get longer.
+-- Release with more: of a reader's lock too, and with the settings that the
+-- session is to have then. gen is the new witness, or '' if the lease does not
+-- get longer.
 SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
     (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) @pid::integer THEN false
@@ -208,8 +227,8 @@ SELECT
     ELSE '' END)::varchar AS lease;
 
 -- name: Lease :one
--- Says what the settings are and whose, and then sets those that are not '', for the
--- session or for the transaction, and gen as the witness.
+-- Returns the settings, and then sets those that are not '', for the
+-- transaction alone if temporary is true, and gen as the witness.
 SELECT
     s.pid,
     s.xact,
@@ -233,7 +252,7 @@ FROM (
 ) s;
 
 -- name: Undo :one
--- Unlocks what a try that failed may have taken all the same. It asks first,
+-- Unlocks a lock that a try may have taken although it failed. It looks first,
 -- so that the server does not warn of a lock that is not there.
 SELECT (CASE
     WHEN NOT EXISTS (
@@ -247,9 +266,10 @@ SELECT (CASE
 END)::boolean AS undone;
 
 -- name: Terminate :one
--- Ends the backend that granted a lock and cannot be spoken to any more, if it
--- still holds the lock. Should it be the one that gets this, it unlocks: its end
--- would take the way to the others with it.
+-- Ends the backend that granted a lock, if it still holds it, when a pooler is
+-- in between and the backend may not get another statement of ours. If this
+-- statement happens to reach that backend, it unlocks instead: to end the
+-- backend would also end the connection through which the others are ended.
 SELECT COALESCE(pg_catalog.bool_or(CASE
     WHEN k.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() THEN pg_catalog.pg_terminate_backend(k.pid)
     WHEN @shared::boolean THEN pg_catalog.pg_advisory_unlock_shared(@key::bigint)

@@ -1,14 +1,16 @@
--- The same life with a row of lock_audit written by the same statement. A
--- key's exclusive intervals never overlap: acquired_at is read after the grant
--- and released_at before the unlock.
+-- The statements of a lock's life that also write a row of lock_audit. The
+-- exclusive intervals of a key never overlap: acquired_at is read after the
+-- grant, and released_at before the unlock.
 
 -- name: TryAcquireAudited :one
--- As TryAcquireWith, and an exclusive lock has a fence, asked for or not, but in a
--- transaction that has its id already. backend is what Mark answered, and started
--- (seconds since 1970) is that one's: no other may answer. dead says that the
--- grant has proven somebody gone who has an open row for this key, which CloseDead
--- is to close; a reader's grant proves that of no other reader. -6: the texts are not
--- ASCII, and the session takes the UTF-8 that we send for something else.
+-- TryAcquireWith with a row. An exclusive lock has a fence even if none was
+-- asked for, except in a transaction that has its id already. backend and
+-- started (here in seconds since 1970) are those of the backend that Mark has
+-- marked; the answer is -4 from any other. dead says that the key has open rows
+-- of holders that must be dead, since this lock was granted: CloseDead is to
+-- close them. A reader's grant proves that of writers only. The answer -6 says
+-- that the texts are not ASCII, and that the session's encoding is not the
+-- UTF-8 that we send.
 WITH t AS MATERIALIZED (
     SELECT
         pg_catalog.pg_backend_pid()::integer AS pid,
@@ -20,8 +22,8 @@ WITH t AS MATERIALIZED (
             WHEN pg_catalog.current_setting('client_encoding') OPERATOR(pg_catalog.<>) 'UTF8'
                 AND pg_catalog.octet_length(pg_catalog.convert_to(pg_catalog.textcat(@target::varchar, @owner::varchar), 'UTF8'))
                     OPERATOR(pg_catalog.<>) pg_catalog.char_length(pg_catalog.textcat(@target, @owner)) THEN -6
-            WHEN @gate::bigint OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(
-                pg_catalog.int8shr(@gate, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(@gate, 32), 32)::integer) THEN -1
+            WHEN @line::bigint OPERATOR(pg_catalog.<>) 0 AND NOT pg_catalog.pg_try_advisory_xact_lock(
+                pg_catalog.int8shr(@line, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(@line, 32), 32)::integer) THEN -1
             WHEN CASE WHEN @shared::boolean THEN pg_catalog.pg_try_advisory_lock_shared(@key::bigint) ELSE pg_catalog.pg_try_advisory_lock(@key) END
             THEN CASE WHEN @shared OR pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN 0
                 ELSE pg_catalog.int8pl(pg_catalog.pg_current_xact_id()::varchar::bigint, COALESCE(
@@ -69,13 +71,15 @@ SELECT
 FROM l LEFT JOIN row ON true;
 
 -- name: CloseDead :exec
--- Closes what the grant of a row, which is still held, has proven to be over: the
--- open rows of its key that are older than it; by a reader, the exclusive ones.
--- They end at most at this grant, and at most where the next interval began (a row
--- may have come too late for that grant's snapshot), and by a reader at their last
--- proof: another reader may have been granted before. A row that somebody is
--- closing, perhaps in a long transaction, is not waited for. A clock that was set
--- back may not make an interval end before it began.
+-- Closes the rows that a grant has proven to be over. The grant's own row is
+-- audit_id, and its lock is still held. The rows are the open ones of the same
+-- key that are older; if a reader was granted, only the exclusive ones. Each
+-- interval ends at this grant at the latest, and where the next interval began,
+-- if that was sooner (a row may have been written too late for the snapshot of
+-- that next grant). If a reader was granted, it ends at the last proof, since
+-- another reader may have been granted before. A row that another session is
+-- closing, perhaps in a long transaction, is not waited for. No interval ends
+-- before it began, even if the clock was set back.
 UPDATE public.lock_audit a SET
     released_at = GREATEST(a.acquired_at, CASE WHEN g.mode OPERATOR(pg_catalog.=) 'shared' THEN a.refreshed_at ELSE LEAST(g.acquired_at, (
         SELECT pg_catalog.min(n.acquired_at) FROM public.lock_audit n
@@ -95,8 +99,8 @@ FROM public.lock_audit g, LATERAL (
 WHERE g.id OPERATOR(pg_catalog.=) @audit_id::bigint AND a.id OPERATOR(pg_catalog.=) o.id;
 
 -- name: RefreshAudited :one
--- As Refresh. A lock that is found lost was proven for the last time at
--- refreshed_at: there its interval ends.
+-- Refresh with a row. If the lock is found lost, its interval ends at
+-- refreshed_at, when it was last proven.
 WITH h AS MATERIALIZED (
     SELECT
         pg_catalog.pg_backend_pid()::integer AS pid,
@@ -127,8 +131,8 @@ SELECT
 FROM h;
 
 -- name: ReleaseAudited :one
--- As Release, and the row is closed first, so that the interval ends before the
--- next begins.
+-- Release with a row, which is closed first, so that the interval ends before
+-- the next begins.
 WITH row AS (
     UPDATE public.lock_audit SET released_at = GREATEST(refreshed_at, pg_catalog.clock_timestamp()), end_reason = @end_reason::varchar
     WHERE id OPERATOR(pg_catalog.=) @audit_id::bigint AND released_at IS NULL
@@ -163,10 +167,10 @@ UPDATE public.lock_audit SET released_at = refreshed_at, end_reason = 'lost'
 WHERE id OPERATOR(pg_catalog.=) @audit_id::bigint AND end_reason OPERATOR(pg_catalog.=) 'released';
 
 -- name: AuditReleased :exec
--- Closes the row of a lock whose release could not, and was repeated without the
--- row: at is when that began, in microseconds since 1970. The interval ends where
--- the next begins, at the latest; who had that next lock may have taken this one's
--- holder for dead.
+-- Closes the row of a lock whose ReleaseAudited has failed, and that was
+-- unlocked without its row then. at is when that unlock began, in microseconds
+-- since 1970. The interval ends where the next begins, at the latest. The row
+-- may be closed already, by the next holder's CloseDead, and is corrected then.
 UPDATE public.lock_audit a SET
     released_at = GREATEST(a.refreshed_at, LEAST(a.released_at,
         pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) (@at::bigint OPERATOR(pg_catalog.*) interval '1 microsecond'), (

@@ -1,15 +1,16 @@
--- What a pool's session sends on behalf of many callers at once. The pool has
--- the session to itself: no transaction is open, and the backend is the same,
--- which each statement checks before it does anything.
+-- The statements of a pool's session, for many callers at once. The pool has
+-- the session to itself, so no transaction is open. Each statement that changes
+-- something checks first that the backend is still the same.
 
 -- name: Backend :one
 SELECT pg_catalog.pg_backend_pid()::integer AS pid;
 
 -- name: PoolOpen :one
--- Sets the session's lease, and says what must be known before locks are put on
--- it: idle_ms is the lease that it had, of its role perhaps, and room is for how
--- many locks the whole server has memory; deadlock_ms is as in PrepareWait. The audit's
--- rows are written under read committed, so that no other session can make them fail.
+-- Sets the session's lease and some other settings, and returns what must be
+-- known before locks are taken on it. idle_ms is the lease that it had, perhaps
+-- its role's. room is the number of locks for which the whole server has
+-- memory. deadlock_ms is as in PrepareWait. The isolation is read committed,
+-- under which other sessions cannot make the audit's rows fail.
 SELECT
     o.pid,
     o.idle_ms,
@@ -43,8 +44,8 @@ FROM (
 ) o;
 
 -- name: PoolShut :one
--- Puts back what PoolOpen has set; but for the lease and the isolation that is what
--- the connection began with.
+-- Puts back what PoolOpen has set: the lease and the isolation to the values
+-- given, and the other settings to those that the connection began with.
 SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
     (
@@ -61,10 +62,11 @@ SELECT
     END)::varchar AS lease;
 
 -- name: Batch :one
--- Unlocks the keys of the first array, then tries those of the second, and
--- answers with a '1' or '0' for each, in order. Each try has a gate: 0, or where
--- the line is that it does not overtake. The second part reads the first one's row
--- before it calls anything.
+-- Unlocks the keys of release, then tries to lock those of acquire, and answers
+-- with a '1' or '0' for each, in order. lines has, for each try, the hash of
+-- the line that it does not overtake, or 0: see TryAcquireWith. The second part
+-- reads the first one's row before it locks anything, so that the unlocks come
+-- first.
 WITH s AS MATERIALIZED (
     SELECT pg_catalog.pg_backend_pid()::integer AS pid, pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid::integer AS ours
 ), r AS MATERIALIZED (
@@ -72,21 +74,21 @@ WITH s AS MATERIALIZED (
     FROM (SELECT s.ours, pg_catalog.unnest(CAST(@release::varchar AS bigint[]))::bigint AS key FROM s) k
 ), a AS MATERIALIZED (
     SELECT COALESCE(pg_catalog.string_agg(CASE
-        WHEN k.ours AND (k.gate OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_try_advisory_xact_lock(
-                pg_catalog.int8shr(k.gate, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(k.gate, 32), 32)::integer))
+        WHEN k.ours AND (k.line OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_try_advisory_xact_lock(
+                pg_catalog.int8shr(k.line, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(k.line, 32), 32)::integer))
             AND pg_catalog.pg_try_advisory_lock(k.key) THEN '1'
         ELSE '0'
     END, ''), '')::varchar AS acquired
     FROM (
         SELECT s.ours AND r.released IS NOT NULL AS ours,
-            pg_catalog.unnest(CAST(@acquire::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST(@gates::varchar AS bigint[]))::bigint AS gate
+            pg_catalog.unnest(CAST(@acquire::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST(@lines::varchar AS bigint[]))::bigint AS line
         FROM s, r
     ) k
 )
 SELECT s.pid, r.released, a.acquired FROM s, r, a;
 
 -- name: Heartbeat :one
--- Counts the locks of this session and sums up their keys.
+-- Counts the locks of this session, and adds up the two halves of their keys.
 SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
     pg_catalog.count(*)::bigint AS locks,
@@ -95,7 +97,7 @@ FROM pg_catalog.pg_locks k
 WHERE (k.pid, k.locktype, k.objsubid) OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 1) AND k.granted;
 
 -- name: HeldKeys :many
--- The locks of this session, one by one.
+-- Lists the locks of this session.
 SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
     pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint)::bigint AS key,
@@ -104,8 +106,8 @@ FROM pg_catalog.pg_locks k
 WHERE (k.pid, k.locktype, k.objsubid) OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 1) AND k.granted;
 
 -- name: Awaited :one
--- Whether anybody waits for the lock in the server's queue, or has a ticket below
--- the limit.
+-- Says whether another session waits for the lock in the server's queue, or has
+-- a ticket with a number lower than below.
 SELECT EXISTS (
     SELECT
     FROM pg_catalog.pg_locks k
@@ -120,13 +122,14 @@ SELECT EXISTS (
 )::boolean AS awaited;
 
 -- name: CancelBackend :one
--- Cancels what another of this client's sessions is doing, as EndBackend ends one.
+-- Cancels the statement of another of this client's sessions. See EndBackend
+-- for started.
 SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_cancel_backend(b.pid)), false)::boolean AS cancelled
 FROM pg_catalog.pg_stat_get_activity(@pid::integer) b
 WHERE (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM b.backend_start))::bigint OPERATOR(pg_catalog.=) @started::bigint;
 
 -- name: CancelWait :one
--- Ends the wait of another of our sessions, if it is waiting.
+-- Cancels the wait for a lock of another of our sessions, if it is waiting.
 SELECT COALESCE(pg_catalog.bool_or(pg_catalog.pg_cancel_backend(k.pid)), false)::boolean AS cancelled
 FROM pg_catalog.pg_locks k
 WHERE (k.pid, k.locktype) OPERATOR(pg_catalog.=) (@pid::integer, 'advisory') AND NOT k.granted;

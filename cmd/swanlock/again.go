@@ -8,9 +8,9 @@ import (
 	"github.com/swanlake-io/swanlock/internal/outage"
 )
 
-// acquireThrough is acquire, but who waits goes on while the server cannot be used:
-// it restarts, fails over, or is full. Each attempt has a connection of its own, and a
-// new place in line.
+// acquireThrough is acquire, but a wait goes on while the server cannot be
+// used, because it restarts, fails over, or is full. Each attempt has a
+// connection of its own, and a new place in line.
 func acquireThrough(ctx context.Context, s streams, o runOptions) (*held, error) {
 	deadline := time.Now().Add(o.timeout)
 	told := false

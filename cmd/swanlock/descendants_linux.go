@@ -191,5 +191,5 @@ func (t *tries) pause() time.Duration {
 	if *t++; *t < 100 {
 		return 10 * time.Millisecond
 	}
-	return 250 * time.Millisecond // a process that nobody can kill
+	return 250 * time.Millisecond // for a process that cannot be killed
 }

@@ -70,7 +70,7 @@ func (g *guard) watch(ctx context.Context) (lost error) {
 	var timer *time.Timer
 	if g.ttl > 0 {
 		every, grace = min(every, g.ttl/6), min(grace, g.ttl/3)
-		reserve = min(g.ttl/10, time.Second) + grace // timers are late, and kill takes a moment
+		reserve = min(g.ttl/10, time.Second) + grace // timers are late, and a kill takes time
 		timer = time.NewTimer(g.left(reserve))
 		defer timer.Stop()
 		alarm = timer.C

@@ -52,7 +52,7 @@ Flags, all before TARGET:
                     exit with N if the lock is held elsewhere (default 1); -E 0
                     also says nothing then
   --quiet           do not say that the lock is held elsewhere, nor that something
-                    outlives CMD; errors are still told
+                    outlives CMD; errors are still printed
   --shared          lock as a reader: excludes only those without --shared
   --ttl D           the lock's lease (default 30s, 0: none). Refreshed all the time;
                     if this host hangs or loses its network, the server frees the
@@ -83,12 +83,13 @@ What CMD starts: as long as any of it runs, the lock is kept, or it is killed.
               ended. After SIGINT, SIGQUIT or SIGTERM, what outlives CMD gets SIGTERM
               and, after the grace, SIGKILL. If swanlock is killed, even by kill -9,
               its second process, run-supervisor, kills all of it before the server
-              frees the lock, and if that is killed, swanlock does. Not if both
-              are killed in one moment: then CMD itself dies, but not what it
-              started. As pid 1, swanlock reaps orphans.
-              What becomes root, or another user whom swanlock may not signal (sudo),
-              cannot be killed: stderr tells, and the lock is kept until it ends. If
-              swanlock is killed then, the lock lasts until its TTL ends.
+              frees the lock. If that process is killed, swanlock does it. If both
+              are killed at the same time, CMD itself dies, but not what it started.
+              As pid 1, swanlock reaps orphans.
+              A process that becomes root, or another user that swanlock may not
+              signal (sudo), cannot be killed: a line on stderr says so, and the lock
+              is kept until that process ends. If swanlock is killed then, the lock
+              lasts until its TTL ends.
               What a daemon starts for CMD (docker run, systemd-run, at) is not CMD's.
   elsewhere   The lock ends with CMD. What ends CMD ends its process group, if there
               is no terminal. If swanlock is killed by kill -9, CMD goes on.
@@ -154,7 +155,7 @@ const demoHelp = `Usage: swanlock demo
 Starts a PostgreSQL server of its own and shows, with real processes on a real
 file, that only one of them holds a lock at a time; that the lock of a killed
 process is free at once and that of a stopped one within its TTL; that fences
-rise; and what the audit says. Takes about 10 seconds. Every claim is checked from
+rise; and what the audit says. Takes about 20 seconds. Every claim is checked from
 outside, in the file or by another session. Exits with 0 only if all of them held.
 `
 
@@ -183,10 +184,10 @@ Flags:
       restart       of the server, also as in a crash; with --embedded only
       cancel        contexts that end at random
       rollback      of transactions in which locks are taken or released
-      lock          of the audit's table, by somebody else
+      lock          of the audit's table, by another session
       pause         of the whole server for 6 s; with --embedded only
       silence       of the network, for new connections too
-  --seed N          what to try, again; how it is interleaved is not repeated
+  --seed N          try the same again; how it is interleaved is not repeated
   --json            the report as JSON
   --out DIR         where the history goes if there is a violation
                     (default swanlock-verify-SEED)

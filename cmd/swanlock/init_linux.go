@@ -10,7 +10,7 @@ import (
 var (
 	// startingChild is locked while a child of our own is started.
 	startingChild sync.Mutex
-	// ownChild is the child that somebody waits for.
+	// ownChild is the supervisor, which swanlock waits for itself.
 	ownChild int
 )
 

@@ -41,9 +41,9 @@ func (l *migrationLock) SessionUnlock(ctx context.Context, _ *sql.Conn) error {
 }
 
 // refusePooler refuses a pooler in transaction mode before anything is locked
-// or prepared through it: two connections that share one backend give it away,
-// and so does one that has two. It asks more than once, as others may use the
-// pooler too.
+// or prepared through it. Such a pooler shows when two connections share one
+// backend, or when one connection has two. refusePooler asks more than once, as
+// others may use the pooler too.
 func refusePooler(ctx context.Context, db *sql.DB) error {
 	var conns [2]*sql.Conn
 	for i := range conns {

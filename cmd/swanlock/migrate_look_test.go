@@ -36,7 +36,7 @@ func execSQL(t *testing.T, dsn string, statements ...string) {
 	}
 }
 
-// as returns dsn for another user of the server, who needs no password.
+// as returns dsn for another user of the server, which needs no password.
 func as(t *testing.T, dsn, role string) string {
 	t.Helper()
 	u, err := url.Parse(dsn)

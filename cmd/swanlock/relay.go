@@ -20,11 +20,11 @@ const (
 
 // A relay decides which signals are passed on to the command.
 //
-// Who signals the whole unit (systemd does) signals the command as well, which
-// must not get it twice: programs take the second SIGTERM as "now". The
-// supervisor is in the unit but in nobody's process group, so it is the witness:
-// a signal that both it and swanlock get was sent to all. One that only one of
-// them gets is passed on.
+// A signal to a whole unit (systemd sends such) reaches the command as well,
+// which must not get it twice: programs take the second SIGTERM as "now". The
+// supervisor is in the unit, and in a process group of its own. So a signal
+// that both the supervisor and swanlock get was sent to all processes of the
+// unit. A signal that only one of the two gets is passed on.
 type relay struct {
 	pending map[syscall.Signal]arrival // not decided yet
 	decided map[syscall.Signal]arrival // lately

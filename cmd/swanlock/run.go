@@ -29,8 +29,9 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 	reapOrphans()
 	signals, release := catch(passedOn...)
 	defer release()
-	// A broken stderr must not end us, and with us the lock, before the command:
-	// caught, SIGPIPE is but an error of the write. Nobody waits for it.
+	// A broken stderr must not end swanlock, and with it the lock, before the
+	// command. If SIGPIPE is caught, the write fails with an error. Nothing
+	// reads the channel.
 	catch(syscall.SIGPIPE)
 
 	wctx, stop := endOnSignal(ctx, signals)

@@ -16,7 +16,7 @@ import (
 
 const secret = "s3cr3t-w0rd"
 
-// guarded is a server that wants a password from everybody who comes by TCP.
+// guarded is a server that wants a password on every connection by TCP.
 func guarded(t *testing.T, passwords ...string) *pgserver.Server {
 	t.Helper()
 	srv, err := pgserver.Start(t.Context(), pgserver.WithSetting("max_connections", "15"))

@@ -46,7 +46,7 @@ func ready(t *testing.T, mark string) string {
 	return strings.TrimSpace(read(t, mark))
 }
 
-// alive says whether a process runs: not whether it waits to be reaped.
+// alive reports whether a process runs; one that waits to be reaped does not.
 func alive(t *testing.T, pid string) bool {
 	t.Helper()
 	n, err := strconv.Atoi(pid)

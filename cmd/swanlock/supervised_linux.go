@@ -80,7 +80,8 @@ func startCommand(o runOptions, path string, env []string, socket *os.File, s st
 	}
 	args = append(append(args, "--", path), o.argv...)
 	p.cmd = &exec.Cmd{Path: "/proc/self/exe", Args: args, Env: env, Stdin: s.in, Stdout: s.out, Stderr: s.err}
-	// A group of its own, which nobody signals.
+	// A process group of its own, to which no terminal and no caller sends
+	// signals.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	startingChild.Lock()
 	err = p.cmd.Start()

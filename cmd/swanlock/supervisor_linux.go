@@ -30,11 +30,11 @@ const typedWait = 2 * time.Second
 
 // A supervisor is the process between swanlock run, which holds the lock, and
 // the command. It is the parent of the command and, as the subreaper, of all
-// that loses its own parent there. So whichever of swanlock and the supervisor
-// is killed, the other one knows all that is left, and kills it; and the lock's
-// connection, which both have open, lasts until then.
+// descendants that lose their own parent. So if swanlock or the supervisor is
+// killed, the other one knows all processes that are left, and kills them. The
+// lock's connection, which both have open, lasts until then.
 //
-// It takes orders from swanlock, a line each, and reports what happens:
+// It takes orders from swanlock, one a line, and reports what happens:
 //
 //	run             start the command
 //	signal N        swanlock got a signal
@@ -205,7 +205,7 @@ func (sv *supervisor) obey(order string) {
 	case "stop":
 		sv.stopping = true
 		if !sv.over {
-			sv.child.stop() // first: to look for the others takes a moment
+			sv.child.stop() // The command first: to find the others takes longer.
 		}
 		if !sv.detach {
 			sv.signalAll(syscall.SIGTERM, func(p procStat) bool { return !sv.hasFrom(p) })
@@ -241,7 +241,8 @@ func (sv *supervisor) step(now time.Time) {
 		sv.note()
 	}
 	if !sv.over {
-		// A command that became another user is told of before it matters.
+		// The warning about a command that became another user comes before it
+		// matters.
 		sv.check(syscall.Kill(sv.child.cmd.Process.Pid, 0))
 	}
 }
@@ -260,7 +261,7 @@ func (sv *supervisor) pass(sig syscall.Signal) {
 	}
 }
 
-// check tells if the command may not be signalled.
+// check reports the command if it may not be signalled.
 func (sv *supervisor) check(err error) {
 	if !errors.Is(err, syscall.EPERM) {
 		return
@@ -326,7 +327,8 @@ func (sv *supervisor) signalAll(sig syscall.Signal, wanted func(procStat) bool) 
 	}
 }
 
-// note tells that the command has ended and something goes on.
+// note reports that the command has ended and something that it started has
+// not.
 func (sv *supervisor) note() {
 	sv.noteAt = time.Time{}
 	all, _ := descendants(sv.family.root)

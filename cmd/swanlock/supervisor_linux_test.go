@@ -84,7 +84,7 @@ func supervisorOf(t *testing.T, pid int) int {
 }
 
 // Nothing that the command started outlives the lock, wherever it hides and
-// whoever is killed.
+// whichever process is killed.
 func TestNothingGoesOnWithoutTheLock(t *testing.T) {
 	slow(t)
 	t.Parallel()

@@ -7,7 +7,7 @@ import (
 	"unsafe"
 )
 
-// hasTerminal says whether the process has a controlling terminal.
+// hasTerminal reports whether the process has a controlling terminal.
 func hasTerminal() bool {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
@@ -17,7 +17,7 @@ func hasTerminal() bool {
 	return true
 }
 
-// inForeground says whether the keyboard's signals go to our process group.
+// inForeground reports whether the keyboard's signals go to our process group.
 func inForeground() bool {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
@@ -29,7 +29,7 @@ func inForeground() bool {
 	return errno == 0 && int(group) == syscall.Getpgrp()
 }
 
-// isTerminal says whether people read what is written to w.
+// isTerminal reports whether w is a terminal, so that a person reads it.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {

@@ -21,8 +21,8 @@ func quote(s string) string {
 	return fmt.Sprintf("%s... (%d bytes)", strconv.Quote(s[:cut]), len(s))
 }
 
-// oneLine makes one line of a message, whoever wrote it: a server's text can
-// hold line ends and terminal escapes as well.
+// oneLine makes one line of a message. Also the text of a server can hold line
+// ends and terminal escapes.
 func oneLine(s string) string {
 	const most = 1000
 	var b strings.Builder

@@ -1,5 +1,5 @@
-// Package outage tells a server that cannot be used for the moment from one that
-// will say the same again.
+// Package outage tells a server that cannot be used for a while from one that
+// will give the same error again.
 package outage
 
 import (
@@ -12,9 +12,9 @@ import (
 )
 
 // Is reports whether err says that the server does not answer, or is starting,
-// stopping or full: whoever waits may ask again. It is no outage if the server
-// refuses the user, or does not know the database, if the name of the host is not
-// known, and if a certificate is wrong.
+// stopping or full, so that a later attempt may succeed. It is no outage if the
+// server refuses the user or does not know the database, if the name of the
+// host is not known, or if a certificate is wrong.
 func Is(err error) bool {
 	var coded interface{ SQLState() string }
 	if errors.As(err, &coded) {
@@ -45,10 +45,10 @@ func IsUnknownHost(err error) bool {
 	return errors.As(err, &name)
 }
 
-// isState reports the same of a code of the server's: of all that concern the
-// connection, and that the server has no connection left. 57P04 says that the
-// database was dropped. PgBouncer has one code for all that it has to say, a wrong
-// password included.
+// isState reports whether an SQLSTATE of the server says that there is an
+// outage: those that concern the connection do, and the one that says that no
+// connection is left. 57P04 says that the database was dropped. PgBouncer has
+// one code for all its errors, a wrong password included.
 func isState(code, message string) bool {
 	const tooManyConnections, databaseDropped, pgBouncer = "53300", "57P04", "08P01"
 	switch code {

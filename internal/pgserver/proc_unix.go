@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// An account is whom the server runs as when this process is root, which PostgreSQL refuses to run as.
-// Nil is this process's own.
+// An account is the user that the server runs as when this process is root,
+// which PostgreSQL refuses to run as. Nil is this process's own.
 type account struct {
 	name     string
 	uid, gid uint32

@@ -142,7 +142,7 @@ func (s *Server) spawn(name string, args ...string) (*program, error) {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = attributes(s.account)
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("as %s, who must be able to read the folder: %w", s.account, err)
+		return nil, fmt.Errorf("as %s, which must be able to read the folder: %w", s.account, err)
 	}
 	s.pid = cmd.Process.Pid
 	p := &program{path: cmd.Path, pid: s.pid, log: log.Name(), start: info.Size()}

@@ -182,17 +182,18 @@ func expired(ctx context.Context, w *worker) error {
 	return err
 }
 
-// crowd waits for the target that all contend for, as a writer or as a reader.
-func (w *worker) crowd(ctx context.Context) (swanlock.DistributedLock, error) {
+// acquireContended waits for the target that all contend for, as a writer or as
+// a reader.
+func (w *worker) acquireContended(ctx context.Context) (swanlock.DistributedLock, error) {
 	var reader swanlock.Option
 	if rand.IntN(3) == 0 {
 		reader = swanlock.WithShared()
 	}
-	return w.Acquire(ctx, w.run+"crowded", reader)
+	return w.Acquire(ctx, w.run+"contended", reader)
 }
 
 func contended(ctx context.Context, w *worker) error {
-	l, err := w.crowd(ctx)
+	l, err := w.acquireContended(ctx)
 	if err != nil {
 		return err
 	}
@@ -203,7 +204,7 @@ func contended(ctx context.Context, w *worker) error {
 func cancelled(ctx context.Context, w *worker) error {
 	short, cancel := context.WithTimeout(ctx, rand.N(20*time.Millisecond))
 	defer cancel()
-	l, err := w.crowd(short)
+	l, err := w.acquireContended(short)
 	if err != nil {
 		return err
 	}
@@ -220,8 +221,8 @@ type station struct {
 	opened
 }
 
-// opened is a locker, the connection that it is on, if it is one, and how it is
-// closed.
+// opened is a locker, its connection if it uses a single one, and the function
+// that closes it.
 type opened struct {
 	swanlock.Locker
 	conn *sql.Conn

@@ -1,6 +1,6 @@
-// Command soak puts a steady load on swanlock, for minutes or hours, and tells
-// whether what that costs stays flat: memory, goroutines, connections, and what
-// the server keeps for it.
+// Command soak puts a steady load on swanlock, for minutes or hours, and
+// reports whether memory, goroutines, connections, and what the server keeps
+// stay flat.
 //
 //	go run ./internal/soak -duration 10m
 //
@@ -69,7 +69,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return conclude(report, stdout, stderr)
 }
 
-// conclude says whether all was flat.
+// conclude reports whether all was flat.
 func conclude(r *report, stdout, stderr io.Writer) int {
 	findings, err := r.judge()
 	if err != nil {

@@ -191,9 +191,9 @@ func (s *soaking) reopen(ctx context.Context, st *station) {
 	s.note(reopening, errors.Join(st.close(ctx), st.ready(ctx)))
 }
 
-// settling is how long what a rest leaves to the background may take: a waiter
-// that was cancelled leaves the server within half a second, a session that was
-// destroyed when the server notices.
+// settling is how long the work may take that the load has left to the
+// background: a waiter that was cancelled leaves the server within half a
+// second, and a session that was destroyed ends when the server notices.
 const settling = 5 * time.Second
 
 func (s *soaking) sample(ctx context.Context) (taken sample, err error) {
@@ -219,7 +219,7 @@ func (s *soaking) sample(ctx context.Context) (taken sample, err error) {
 			}
 		}
 	}
-	// Who soaks for hours has no use for the rows.
+	// The rows are of no use after a soak of hours.
 	res, err := s.watch.ExecContext(ctx, "DELETE FROM lock_audit")
 	if err != nil {
 		return taken, err

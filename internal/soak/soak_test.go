@@ -73,7 +73,7 @@ func TestSoak(t *testing.T) {
 	t.Errorf("%d schemas and sessions are left", n)
 }
 
-// TestInterrupted: who ends it early gets the report of what was.
+// TestInterrupted: a soak that is ended early reports what it has seen.
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

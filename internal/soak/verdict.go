@@ -15,7 +15,7 @@ const (
 	inUse             // connections that are out of the *sql.DBs
 	backends          // of ours, by the server
 	locks             // advisory locks of ours, objsubid 1
-	tickets           // places in lines and gates, objsubid 2
+	tickets           // places in lines, and shares of a line's number 0; objsubid 2
 	statements        // prepared, of the Session that has most
 	nFigures
 )
@@ -45,10 +45,11 @@ func two(int64) int64 { return 2 }
 // fewest is how many samples can be judged: one in each quarter.
 const fewest = 4
 
-// judge says what is not flat. The first quarter of the samples is the warm-up;
-// of each figure the median of the last must not be above that of the second by
-// more than its slack. What must be 0 must be so always: if the samples are too
-// few, and the error says so, it is judged all the same.
+// judge returns what is not flat. The first quarter of the samples is the
+// warm-up. For each figure, the median of the last quarter must not exceed that
+// of the second by more than the figure's slack. A figure without slack must be
+// 0 in every sample; that is judged even if there are too few samples for the
+// rest, which the error says then.
 func judge(samples []sample) (findings []string, err error) {
 	n := len(samples)
 	if n < fewest {

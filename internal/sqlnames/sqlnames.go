@@ -1,7 +1,8 @@
-// Package sqlnames finds, in the text of a statement, the names that PostgreSQL looks
-// up in search_path: a function, operator, type or relation that whoever may create
-// objects in one of its schemas can take over (CVE-2018-1058). It knows the SQL that
-// this module sends, and calls whatever else it meets a finding.
+// Package sqlnames finds, in the text of a statement, the names that PostgreSQL
+// looks up in search_path: functions, operators, types and relations, which a
+// role that may create objects in one of its schemas can replace
+// (CVE-2018-1058). It knows the SQL that this module sends, and reports all
+// other SQL as a finding.
 package sqlnames
 
 import (

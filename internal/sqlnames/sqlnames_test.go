@@ -30,8 +30,8 @@ func TestStatements(t *testing.T) {
 	for _, file := range files {
 		base := filepath.Base(file)
 		if strings.HasSuffix(base, "_test.go") || strings.HasPrefix(base, "demo") || strings.HasPrefix(base, "migrate") {
-			// The demo asks a server of its own, and whoever migrates has chosen the
-			// search_path by which goose finds its table.
+			// The demo asks a server of its own, and the user of migrate has
+			// chosen the search_path by which goose finds its table.
 			continue
 		}
 		for _, query := range statements(t, file) {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// stepped is how far the server's clock may go astray during a run before its
+// stepped is how far the server's clock may drift during a run; beyond that its
 // times are not compared with ours.
 const stepped = int64(time.Second)
 
@@ -81,9 +81,9 @@ func checkAudit(hist *History) Result {
 	return r
 }
 
-// again says that a row is of a grant that came so late, from a server that had to
-// wait or stood still, that its TTL was over: it was given back, and the next row is
-// of the same waiter.
+// again reports whether a row is of a grant that came too late for its TTL,
+// from a server that had to wait or stood still. Such a lock was given back,
+// and the next row is of the same waiter.
 func again(row, next AuditRow) bool {
 	return row.Reason == "expired" && row.Released != 0 && row.Released <= next.Acquired
 }
@@ -130,8 +130,8 @@ func (row AuditRow) end() int64 {
 	return row.Released
 }
 
-// offset bounds what the server's clock was ahead of ours. It is not known if
-// that changed by more than clocks do by themselves.
+// offset returns bounds of how far the server's clock was ahead of ours. They
+// are not known if that changed by more than clocks drift by themselves.
 func (hist *History) offset() (least, most int64, ok bool) {
 	if len(hist.Clocks) == 0 {
 		return 0, 0, false

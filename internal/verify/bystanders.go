@@ -34,8 +34,9 @@ type bystanders struct {
 // history's.
 const bystanderOwner = "bystander-"
 
-// watch has f do a fault of a kind, while bystanders hold locks, and notes which
-// they still hold after it. If they cannot be had, nobody watches.
+// watch calls f, which does a fault of a kind, while bystanders hold locks, and
+// notes which they still hold after it. If they cannot get their locks, f is
+// called without them.
 func (in *injector) watch(ctx context.Context, kind string, f func(*bystanders)) {
 	ctx = context.WithoutCancel(ctx)
 	b, err := in.bystanders(ctx, kind)
@@ -52,8 +53,8 @@ func (in *injector) watch(ctx context.Context, kind string, f func(*bystanders))
 	in.bystood = append(in.bystood, seen...)
 }
 
-// bystanders takes locks by the ways that are audited: two on each, with a TTL and
-// without, that a statement which must wait could cost.
+// bystanders takes two locks with each audited kind of locker, one with a TTL
+// and one without. A statement that must wait might lose them.
 func (in *injector) bystanders(ctx context.Context, kind string) (*bystanders, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -87,8 +88,8 @@ func (b *bystanders) owner() swanlock.Option {
 	return swanlock.WithOwner(fmt.Sprintf("%s%d", bystanderOwner, len(b.locks)))
 }
 
-// call makes a call on each of the lockers, which may take too long and then costs
-// that call alone.
+// call makes a call on each of the lockers. If one takes too long, only that
+// call may fail.
 func (b *bystanders) call(ctx context.Context) {
 	if b == nil {
 		return
@@ -104,7 +105,7 @@ func (b *bystanders) call(ctx context.Context) {
 	}
 }
 
-// look is what has become of the locks. A refresh that comes at a bad time may fail;
+// look notes what has become of the locks. A refresh may fail at a bad time;
 // what counts is whether the lock is held.
 func (b *bystanders) look(ctx context.Context) []Bystander {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -135,8 +136,8 @@ func (b *bystanders) close(ctx context.Context) {
 	}
 }
 
-// checkSpared checks that what is slow costs nobody the locks that others hold. It
-// looks at those that nothing else was done to.
+// checkSpared checks that slowness has lost no bystander its lock. It looks at
+// the bystanders to which nothing else was done.
 func checkSpared(hist *History) Result {
 	r := Result{Kind: KindSpared}
 	for _, b := range hist.Bystanders {
@@ -152,9 +153,9 @@ func checkSpared(hist *History) Result {
 	return r
 }
 
-// troubled says that another fault may have ended b's session, or that two of those
-// that stop it came together and lasted for longer than a lock without a TTL can
-// wait.
+// troubled reports whether another fault may have ended b's session, or two
+// faults that stop it came together and lasted for longer than a lock without a
+// TTL can wait.
 func (hist *History) troubled(b Bystander) bool {
 	var stalls []Fault
 	for _, f := range hist.Faults {
@@ -171,6 +172,5 @@ func (hist *History) troubled(b Bystander) bool {
 	return len(stalls) > 1 || slices.ContainsFunc(stalls, func(f Fault) bool { return f.Return-f.Call > int64(longestStall) })
 }
 
-// longestStall is how long a machine that is busy may make of a pause of six
-// seconds.
+// longestStall is how long a pause of six seconds may last on a busy machine.
 const longestStall = 8 * time.Second

@@ -87,7 +87,7 @@ func (c *client) sleep(ctx context.Context, least, most time.Duration) {
 
 func (c *client) chance(percent int) bool { return c.rnd.IntN(100) < percent }
 
-// ask makes up what to ask for.
+// ask draws what to ask for.
 func (c *client) ask() (*Hold, []swanlock.Option) {
 	h := &Hold{Proc: c.cfg.Name, Client: c.number, Label: c.label, Locker: c.kind.name, Single: c.kind.single,
 		Audited: c.kind.audited, Target: c.rnd.IntN(mainTargets)}

@@ -32,7 +32,7 @@ type event struct {
 
 const (
 	evAcquire  = "acquire"
-	evGranted  = "acquired" // whatever the outcome
+	evGranted  = "acquired" // with any outcome
 	evHeld     = "held"     // Err was nil
 	evEnded    = "ended"    // Err was not
 	evWrite    = "write"
@@ -164,7 +164,7 @@ func (r *recorder) add(e event) error {
 	return nil
 }
 
-// gone forgets what a process had under way, which has ended.
+// gone forgets the calls that were under way in a process that has ended.
 func (r *recorder) gone(proc string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

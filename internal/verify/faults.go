@@ -32,10 +32,10 @@ const (
 var AllFaults = []string{FaultKill, FaultStop, FaultTerminate, FaultCut, FaultRestart, FaultCancel,
 	FaultRollback, FaultLock, FaultPause, FaultSilence}
 
-// byWorkers says that the workers do the fault themselves.
+// byWorkers reports whether the workers do the fault themselves.
 func byWorkers(fault string) bool { return fault == FaultCancel || fault == FaultRollback }
 
-// NeedsOwnServer says that a fault is done to a throw-away server alone.
+// NeedsOwnServer reports whether a fault is done to a throw-away server alone.
 func NeedsOwnServer(fault string) bool { return fault == FaultRestart || fault == FaultPause }
 
 // ParseFaults reads a list of faults: "all", "none", or names with commas.
@@ -135,7 +135,8 @@ func (in *injector) done(f Fault) {
 	in.faults = append(in.faults, f)
 }
 
-// inject does one fault, or begins it. It may find nobody to do it to.
+// inject does one fault, or begins it. It may find no process or session to do
+// it to.
 func (in *injector) inject(ctx context.Context, kind string) (done bool, err error) {
 	switch kind {
 	case FaultKill:
@@ -158,15 +159,15 @@ func (in *injector) inject(ctx context.Context, kind string) (done bool, err err
 	panic("unreachable")
 }
 
-// What a process should rather be when a fault is done to it.
+// What a process should preferably be when a fault is done to it.
 const (
 	aHolder = iota
 	aLease
 	aWaiter // for a lock with a TTL
 )
 
-// free is a slot that no fault is busy with, locked: rather one whose process is
-// what is wanted. It waits a while for that.
+// free returns a slot that no other fault uses, locked. It prefers a slot whose
+// process is what is wanted, and waits a while for one.
 func (in *injector) free(want int) *slot {
 	first := in.rnd.IntN(len(in.procs.slots))
 	tries := 40
@@ -210,9 +211,10 @@ func (in *injector) kill() (bool, error) {
 	return true, err
 }
 
-// stop pauses a worker: for a moment, for longer than any TTL, for so long that a
-// lock that is still held then was left to nobody, or for so long that nobody could
-// have one that it was first in line for.
+// stop pauses a worker: shortly, or for longer than any TTL, or for so long
+// that a lock which it still has must be found as held by nobody, or for so
+// long that a lock which it is first in line for must be found as waited for in
+// vain.
 func (in *injector) stop(ctx context.Context) bool {
 	length, want := time.Duration(20+in.rnd.IntN(300))*time.Millisecond, aHolder
 	switch n := in.rnd.IntN(10); {
@@ -240,7 +242,7 @@ func (in *injector) stop(ctx context.Context) bool {
 	return true
 }
 
-// victim is a session of a lock, rather one that holds something.
+// victim returns a session of a lock, preferably one that holds something.
 func (in *injector) victim(ctx context.Context) (b backend, err error) {
 	all, err := in.d.backends(ctx)
 	holding := slices.DeleteFunc(slices.Clone(all), func(b backend) bool { return !b.holds })
@@ -345,9 +347,9 @@ func (in *injector) restartServer(ctx context.Context) (bool, error) {
 	return true, err
 }
 
-// grants takes some fenced locks just before a crash, with nothing written that
-// would bring their ids to the disk, and one just after it: what was granted
-// must not be forgotten.
+// grants takes some fenced locks just before a crash, while nothing else writes
+// that would flush their ids to the disk, and one just after it: the fences
+// must still rise.
 func (in *injector) grants(ctx context.Context, n int) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A History is what happened in one run, in the words of those who did it, and
-// all that the checks look at. Times are those of now, in nanoseconds; 0 is
+// A History is what happened in one run, as the workers and the server told it.
+// The checks look at nothing else. Times are those of now, in nanoseconds; 0 is
 // never.
 type History struct {
 	Seed    uint64
@@ -101,12 +101,12 @@ type Write struct {
 	Met     string  // the value that it found, if accepted
 }
 
-// leasesPlace says that h's place in line, while it waits, is to have a lease: so
-// that it stops nobody for long if its process is stopped.
+// leasesPlace reports whether h's place in line is to have a lease while it
+// waits, so that it stops no other waiter for long if its process is stopped.
 func (h *Hold) leasesPlace() bool { return h.Wait && h.TTL > 0 && !h.InTransaction }
 
-// Kept says that the server itself said that the lock was held until it was
-// released: nothing that happened meanwhile has ended it.
+// Kept reports whether the server itself has said that the lock was held until
+// it was released, so that nothing that happened meanwhile has ended it.
 func (h *Hold) Kept() bool {
 	return h.Outcome == OK && h.Release.Call != 0 && h.Released == OK
 }
@@ -139,8 +139,8 @@ const (
 	detailOutage    = "outage" // not of our doing: the observer could not reach the server
 )
 
-// Ends says that the fault ends sessions over the heads of their holders, who
-// learn of it late. Then only the fence protects.
+// Ends reports whether the fault ends sessions without the knowledge of their
+// holders, which learn of it late. Then only the fence protects.
 func (f Fault) Ends() bool {
 	switch f.Kind {
 	case FaultTerminate, FaultRestart:
@@ -151,12 +151,13 @@ func (f Fault) Ends() bool {
 	return false
 }
 
-// stalls says that the server or the network did nothing while the fault lasted.
+// stalls reports whether the server or the network did nothing while the fault
+// lasted.
 func (f Fault) stalls() bool {
 	return f.Kind == FaultPause || f.Kind == FaultSilence && f.Detail != detailClose
 }
 
-// touches says that f may have been done to h's session.
+// touches reports whether f may have been done to h's session.
 func (f Fault) touches(h *Hold) bool {
 	if f.Kind == FaultLock && !h.Audited {
 		return false
@@ -179,8 +180,8 @@ type Proc struct {
 	Killed int64
 }
 
-// An Offset is what the server's wall clock was ahead of now, at some instant
-// of a span: no less than Min and no more than Max.
+// An Offset is how far the server's wall clock was ahead of now at some instant
+// of a span: at least Min, and at most Max.
 type Offset struct{ Min, Max int64 }
 
 // An AuditRow is a row of lock_audit; times are the server's, Unix nanoseconds.

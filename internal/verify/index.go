@@ -62,10 +62,10 @@ func (hist *History) touched(h *Hold) (at int64) {
 	return at
 }
 
-// certain is until when h was held for certain: the latest time at which its
-// holder had reason to say so; 0 is never. A lock that was kept was held until
-// Release was called. Otherwise what the holder said counts, as long as no
-// session had been ended by force.
+// certain returns until when h was held for certain: the latest time at which
+// its holder had reason to say so; 0 is never. A lock that was kept was held
+// until Release was called. Otherwise the holder's own word counts, up to the
+// time when its session may have been ended by force.
 func (hist *History) certain(h *Hold) (until int64) {
 	if h.Kept() {
 		return h.Release.Call
@@ -79,9 +79,10 @@ func (hist *History) certain(h *Hold) (until int64) {
 	return until
 }
 
-// healed is at, or later if h's network was down then, or the server stood still:
-// it knows of nothing meanwhile, and what was held up restarts a lease when it
-// arrives. So does a statement that had to wait for the audit's table.
+// healed returns at, or a later time if h's network was down then, or the
+// server stood still: the server learns of nothing meanwhile, and statements
+// that were held up restart a lease when they arrive. So does a statement that
+// had to wait for the audit's table.
 func (hist *History) healed(h *Hold, at int64) int64 {
 	late := int64(margin) + int64(h.TTL)
 	for changed := true; changed; {

@@ -13,7 +13,7 @@ const (
 	KindFence         = "fence"          // fences rise with every exclusive grant
 	KindRegister      = "register"       // what the fence guards is written by its holder alone
 	KindNobody        = "held by nobody" // no lock outlives its holder by more than it may
-	KindLine          = "line"           // who waits first is served first
+	KindLine          = "line"           // the waiter that came first is served first
 	KindAudit         = "audit"          // intervals do not overlap, and are those of the history
 	KindSpared        = "spared"         // what is slow costs nobody else's lock
 	KindStuck         = "stuck"          // every call returns

@@ -10,7 +10,7 @@ func (s *story) bystander(fault string, from, to int64, lost string) {
 	s.Bystanders = append(s.Bystanders, Bystander{Span: Span{from * ms, to * ms}, Fault: fault, Locker: "Pool", Lost: lost})
 }
 
-// vain is a waiter for the mutex who did not get it.
+// vain is a waiter for the mutex that did not get it.
 func (s *story) vain(from, to int64) *Hold {
 	h := s.hold(mutex, to, 0)
 	h.Acquire, h.Outcome, h.Release, h.Held, h.Fence, h.TTL = Span{from * ms, to * ms}, Refused, Span{}, nil, 0, time.Second
@@ -59,7 +59,7 @@ var plantedStalls = []plant{
 		s.inVain(150, past(300))
 		s.hold(mutex, past(400), past(500))
 	}},
-	{"whoever is first in line is stopped, and has no lease", KindNobody, func(s *story) {
+	{"the first in line is stopped, and has no lease", KindNobody, func(s *story) {
 		first := s.vain(150, past(1200))
 		s.fault(Fault{Kind: FaultStop, Proc: first.Proc}, 300, past(1100))
 		s.inVain(350, past(700))
@@ -77,7 +77,7 @@ var plantedStalls = []plant{
 		s.Clocks = append(s.Clocks, Offset{994 * sec, 1000 * sec})
 		s.row(s.hold(mutex, 100, 200)).Acquired -= 10 * ms
 	}},
-	{"a waiter who is stopped is granted the lock without a lease", KindNobody, func(s *story) {
+	{"a waiter that is stopped is granted the lock without a lease", KindNobody, func(s *story) {
 		h := s.hold(mutex, 20_000, 20_100)
 		h.Acquire.Call, h.TTL = 100*ms, time.Second
 		s.fault(Fault{Kind: FaultStop, Proc: h.Proc}, 120, 15_000)
@@ -132,12 +132,12 @@ var soundStalls = []sane{
 	{"a hold had been granted too late, and was given back", func(s *story) {
 		s.earlier(*s.row(s.hold(mutex, 200, 300)), "expired")
 	}},
-	{"who came second is served before a pool that has to open a session", func(s *story) {
+	{"the second to come is served before a pool that has to open a session", func(s *story) {
 		a, b := s.hold(mutex, 1700, 1800), s.hold(mutex, 1500, 1600)
 		a.Acquire.Call, b.Acquire.Call, a.Single = 100*ms, 800*ms, false
 		a.Fence, b.Fence = 2, 1
 	}},
-	{"a waiter who is stopped is granted the lock with a lease", func(s *story) {
+	{"a waiter that is stopped is granted the lock with a lease", func(s *story) {
 		h := s.hold(mutex, 20_000, 20_100)
 		h.Acquire.Call, h.TTL = 100*ms, time.Second
 		s.fault(Fault{Kind: FaultStop, Proc: h.Proc}, 120, 15_000)
@@ -155,7 +155,7 @@ var soundStalls = []sane{
 		s.inVain(past(0), past(3000))
 		s.hold(mutex, past(3400), past(3500))
 	}},
-	{"whoever is first in line is stopped, and wanted no lease", func(s *story) {
+	{"the first in line is stopped, and wanted no lease", func(s *story) {
 		first := s.vain(150, past(1200))
 		first.TTL = 0
 		s.fault(Fault{Kind: FaultStop, Proc: first.Proc}, 300, past(1100))
@@ -173,7 +173,7 @@ var soundStalls = []sane{
 		s.inVain(150, past(300))
 		s.hold(mutex, past(400), past(500))
 	}},
-	{"a lock that is waited for is held by whom the server shows", func(s *story) {
+	{"a lock that is waited for is held by the session that the server shows", func(s *story) {
 		h := s.hold(mutex, 100, past(300))
 		h.Outcome, h.Release = Pending, Span{}
 		for at := int64(200); at < past(300); at += 1000 {

@@ -36,7 +36,7 @@ var planted = []plant{
 		s.hold(mutex, 100, 200)
 		s.hold(mutex, 150, 250)
 	}},
-	{"a holder who was killed had said that it holds what another one has", KindMutex, func(s *story) {
+	{"a holder that was killed had said that it holds what another one has", KindMutex, func(s *story) {
 		lost(s.hold(mutex, 100, 0), 160)
 		s.hold(mutex, 150, 250)
 	}},
@@ -97,9 +97,9 @@ var planted = []plant{
 		h := lost(s.hold(mutex, 100, 0), 101)
 		s.hold(mutex, 300, 400).Fence = h.Fence
 	}},
-	{"the order of two who waited together is that of their holds", KindFence, func(s *story) {
+	{"the order of two that waited together is that of their holds", KindFence, func(s *story) {
 		a, b := s.hold(mutex, 100, 200), s.hold(mutex, 250, 400)
-		b.Acquire.Call = a.Acquire.Call // overlapping: only the lock's life shows who came first
+		b.Acquire.Call = a.Acquire.Call // overlapping: only the lock's life shows which came first
 		a.Fence, b.Fence = 8, 7
 	}},
 	{"fences run back in a crash", KindFence, func(s *story) {
@@ -179,12 +179,12 @@ var planted = []plant{
 		h := s.hold(mutex, 100, 0)
 		h.Outcome, h.Release = Already, Span{}
 	}},
-	{"who came second is served first", KindLine, func(s *story) {
+	{"the second to come is served first", KindLine, func(s *story) {
 		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
 		a.Acquire.Call, b.Acquire.Call = 100*ms, 400*ms
 		a.Fence, b.Fence = 2, 1
 	}},
-	{"a reader is served before the writer who waits", KindLine, func(s *story) {
+	{"a reader is served before the writer that waits", KindLine, func(s *story) {
 		w, r := s.hold(shared, 1200, 1300), s.reader(1000, 1100)
 		w.Acquire.Call, r.Acquire.Call = 100*ms, 400*ms
 	}},
@@ -329,19 +329,19 @@ var sound = []sane{
 		s.fault(Fault{Kind: FaultCut, Detail: detailHalfOpen, Label: h.Label}, 110, 3000)
 		s.seen(h, 3000+900+margin.Milliseconds())
 	}},
-	{"who came second is served first after a fault", func(s *story) {
+	{"the second to come is served first after a fault", func(s *story) {
 		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
 		a.Acquire.Call, b.Acquire.Call = 100*ms, 400*ms
 		a.Fence, b.Fence = 2, 1
 		s.fault(Fault{Kind: FaultTerminate, Label: a.Label}, 500, 501)
 	}},
-	{"who came second is served first after a fault of the pool's session with the ticket", func(s *story) {
+	{"the second to come is served first after a fault of the pool's session with the ticket", func(s *story) {
 		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
 		a.Acquire.Call, b.Acquire.Call = 100*ms, 400*ms
 		a.Fence, b.Fence, a.Single = 2, 1, false
 		s.fault(Fault{Kind: FaultCut, Detail: detailHalfOpen, Label: a.Label, Pid: a.Pid + 1}, 450, 501)
 	}},
-	{"two who came almost at once", func(s *story) {
+	{"two waiters that came almost at once", func(s *story) {
 		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
 		a.Acquire.Call, b.Acquire.Call = 300*ms, 400*ms
 		a.Fence, b.Fence = 2, 1
@@ -351,7 +351,7 @@ var sound = []sane{
 		s.row(s.reader(150, 250))
 		s.row(s.hold(shared, 400, 500))
 	}},
-	{"who came second found the lock free before the first in line had taken it", func(s *story) {
+	{"the second to come found the lock free before the first in line had taken it", func(s *story) {
 		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
 		a.Acquire.Call, b.Acquire.Call = 100*ms, 900*ms
 		a.Fence, b.Fence = 2, 1

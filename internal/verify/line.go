@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// lineGap is by how much a waiter must have come before another, for their order
-// to be judged: from outside nobody sees when a ticket is taken, only when
-// Acquire is called.
+// lineGap is how much earlier a waiter must have come than another for their
+// order to be judged: from outside it can be seen when Acquire is called, and
+// not when a ticket is taken.
 const lineGap = 250 * time.Millisecond
 
 // poolGap is the same for a Pool's, which may first have to open a session for it.
@@ -20,13 +20,12 @@ func gapAfter(first *Hold) time.Duration {
 	return poolGap
 }
 
-// lineTry is for how long a waiter must have waited before it counts as one that
-// was served in its turn. A Session's Acquire tries once before it takes a ticket,
-// and whoever comes just when the lock is free and the first in line has not taken
-// it yet gets it: he has not waited.
+// lineTry is how long a waiter must have waited for its place to count. A
+// Session's Acquire tries once before it takes a ticket, and so may get a lock
+// that is free before the first in line has taken it: then it has not waited.
 const lineTry = 500 * time.Millisecond
 
-// lineCalm is how long a session may need to come to itself after a fault.
+// lineCalm is how long a session may need to recover from a fault.
 const lineCalm = time.Second
 
 // checkLine checks that waiters are served in the order in which they came. Two
@@ -64,8 +63,8 @@ func checkLine(hist *History) Result {
 	return r
 }
 
-// disturbed says that something was done, while h waited, to its process, its
-// session or the server, or had been just before.
+// disturbed reports whether a fault was done to h's process, its session or the
+// server while h waited, or just before.
 func (hist *History) disturbed(h *Hold) bool {
 	return slices.ContainsFunc(hist.Faults, func(f Fault) bool {
 		f.Pid = 0 // a pool's ticket may be on another session than the lock

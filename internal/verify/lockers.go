@@ -16,8 +16,7 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// A lockerKind is a way to take locks. Whoever adds one to the table below has
-// it verified.
+// A lockerKind is a way to take locks. Each one in the table below is verified.
 type lockerKind struct {
 	name    string
 	driver  string

@@ -14,16 +14,16 @@ import (
 // The model of a lock is a readers-writer lock; one that readers do not take is
 // a mutex. It has three operations. A grant is somewhere between the call of an
 // acquire and its return. A release that the server confirmed is somewhere
-// between its own. Every other hold ends by itself, at any time after its
-// holder had reason to say for the last time that it held it, or never: a
-// history must not be blamed for what nobody knows.
+// between its call and its return. Every other hold ends by itself, at any time
+// after its holder last had reason to say that it held the lock, or never: what
+// is not known is no violation.
 
 type lockOp struct {
 	hold   *Hold
 	action byte // 'a'cquire, 'r'elease, 'e'nd
 }
 
-// A lockState is who holds the lock; the fence is the last one granted.
+// A lockState has the holders of the lock, and the fence that was granted last.
 type lockState struct {
 	writer  string
 	readers string // ids, sorted, each with a space after it

@@ -6,10 +6,11 @@ import (
 	"sort"
 )
 
-// A lock that the server shows must be somebody's: of a session whose process
-// lives and is about to acquire it, holds it, or has not released it yet. When
-// that ends, the lock must go: at once if the server was told; with the margin
-// if it has to find out by itself, and with the TTL if the holder is stopped.
+// A lock that the server shows must belong to a session whose process lives,
+// and is about to acquire it, holds it, or has not released it yet. When that
+// ends, the lock must go: at once if the server was told, within the margin if
+// the server has to find out by itself, and within the TTL if the holder is
+// stopped.
 
 // A claim says that a session may have a lock from one time to another.
 type claim struct {
@@ -63,7 +64,7 @@ func checkNobody(hist *History) Result {
 	return r
 }
 
-// claim is what h may have.
+// claim returns the claim of h.
 func (hist *History) claim(h *Hold) claim {
 	c := claim{from: h.Acquire.Call, until: never}
 	late := int64(margin) + int64(h.TTL)
@@ -88,8 +89,8 @@ func (hist *History) claim(h *Hold) claim {
 	return c
 }
 
-// slowed says that the server may have answered h's acquire later than its caller
-// waited for: then what that had begun is undone in the background.
+// slowed reports whether the server may have answered h's acquire after its
+// caller had stopped waiting. Then the acquire is undone in the background.
 func (hist *History) slowed(h *Hold) bool {
 	for _, faults := range [][]Fault{hist.look().cutsOf[h.Label], hist.look().stalls} {
 		if slices.ContainsFunc(faults, func(f Fault) bool {
@@ -101,8 +102,8 @@ func (hist *History) slowed(h *Hold) bool {
 	return false
 }
 
-// answered says that the session of h lived on: it was told that it holds
-// nothing, and then it granted something else, by which time it held nothing.
+// answered reports whether the session of h lived on after h was refused, and
+// was granted another lock. By then it no longer held h.
 func (hist *History) answered(h *Hold) bool {
 	return hist.look().grants[h.Label] > h.Acquire.Return
 }

@@ -11,7 +11,7 @@ import (
 const around = 2 * time.Second
 
 // picture draws what happened to the target of the first finding about that
-// time: who had its lock, who worked, and what was done to them.
+// time: which clients had its lock, which worked, and which faults met them.
 func (r *Report) picture(path string) error {
 	all := r.Findings()
 	if len(all) == 0 {

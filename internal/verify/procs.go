@@ -26,7 +26,7 @@ type procs struct {
 	ended  bool
 	begun  int
 	all    []Proc
-	crash  []string // how those ended that nobody killed
+	crash  []string // how processes ended that no fault had killed
 	broken error    // a journal that could not be read
 	group  sync.WaitGroup
 }
@@ -135,8 +135,8 @@ func (ps *procs) kill(s *slot) error {
 
 func (p *proc) signal(sig syscall.Signal) { _ = p.cmd.Process.Signal(sig) }
 
-// finish asks all to finish, and returns those that did not within the time
-// given; they have been made to tell where they hang, and killed.
+// finish asks all processes to finish. It returns those that did not within the
+// time given, after it made them print where they hang, and killed them.
 func (ps *procs) finish(within time.Duration) (stuck []string) {
 	ps.mu.Lock()
 	ps.ended = true

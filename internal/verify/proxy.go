@@ -9,27 +9,27 @@ import (
 )
 
 // A proxy stands between the locks' sessions and the server. Each of its links
-// can be closed, or held up in one direction or both, or slowed down. All of them
-// can be silent, and new connections with them. Nothing is reordered or changed but
-// time.
+// can be closed, or held up in one direction or both, or slowed down. All of
+// them can be silent, and new connections too. It delays bytes, and does not
+// change or reorder them.
 type proxy struct {
 	listener net.Listener
 	dial     func(ctx context.Context) (net.Conn, error)
 	group    sync.WaitGroup
-	network  *gate // of all that comes through, connections too
+	network  *flow // of all that comes through, connections too
 
 	mu    sync.Mutex
 	links map[*link]bool
 	shut  bool
 }
 
-// newProxy starts one that leads to where dial leads.
+// newProxy starts a proxy in front of the server that dial connects to.
 func newProxy(dial func(ctx context.Context) (net.Conn, error)) (*proxy, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	p := &proxy{listener: l, dial: dial, network: newGate(), links: make(map[*link]bool)}
+	p := &proxy{listener: l, dial: dial, network: newFlow(), links: make(map[*link]bool)}
 	p.group.Go(p.serve)
 	return p, nil
 }
@@ -74,7 +74,7 @@ func (p *proxy) connect(client net.Conn) {
 		client.Close()
 		return
 	}
-	l := &link{client: client, server: server, up: newGate(), down: newGate()}
+	l := &link{client: client, server: server, up: newFlow(), down: newFlow()}
 	if a, ok := server.LocalAddr().(*net.TCPAddr); ok {
 		l.port = a.Port
 	}
@@ -122,7 +122,7 @@ func (p *proxy) heal() {
 type link struct {
 	client, server net.Conn
 	port           int   // our end of the connection to the server
-	up, down       *gate // to the server, to the client
+	up, down       *flow // to the server, to the client
 }
 
 // close cuts both connections.
@@ -133,7 +133,7 @@ func (l *link) close() {
 	l.down.set(false, 0)
 }
 
-func (l *link) pump(to, from net.Conn, g, network *gate) {
+func (l *link) pump(to, from net.Conn, g, network *flow) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
@@ -158,28 +158,28 @@ func (l *link) pump(to, from net.Conn, g, network *gate) {
 	}
 }
 
-// A gate lets bytes through: at once, late, or not until it opens again.
-type gate struct {
+// A flow lets bytes through: at once, late, or not until it opens again.
+type flow struct {
 	mu     sync.Mutex
 	change *sync.Cond
 	shut   bool
 	delay  time.Duration
 }
 
-func newGate() *gate {
-	g := &gate{}
+func newFlow() *flow {
+	g := &flow{}
 	g.change = sync.NewCond(&g.mu)
 	return g
 }
 
-func (g *gate) set(shut bool, delay time.Duration) {
+func (g *flow) set(shut bool, delay time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.shut, g.delay = shut, delay
 	g.change.Broadcast()
 }
 
-func (g *gate) pass() {
+func (g *flow) pass() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if d := g.delay; d > 0 {

@@ -22,7 +22,7 @@ const (
 ) INSERT INTO register_log (id, met) SELECT $3, prev FROM w RETURNING met`
 )
 
-// write claims or writes the register, and says whether that was accepted.
+// write claims or writes the register, and reports whether that was accepted.
 func (c *client) write(id string, fence int64, target int, claim bool) (bool, error) {
 	statement, name := writeSQL, fmt.Sprintf("%s.%d", id, c.rnd.Uint32())
 	if claim {

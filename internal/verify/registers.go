@@ -74,7 +74,7 @@ func (hist *History) settled(target int) (ops []porcupine.Operation) {
 	return ops
 }
 
-// restarting says that the server went down about then.
+// restarting reports whether the server went down about then.
 func (hist *History) restarting(s Span) bool {
 	return slices.ContainsFunc(hist.look().ends, func(f Fault) bool {
 		return f.Call <= s.Return+int64(margin) && s.Call <= f.Return
@@ -105,7 +105,7 @@ func checkRegister(hist *History) Result {
 
 // guarded checks that the lock kept others from the register: nobody wrote
 // between a holder's claim and its write, and nobody had raised the fence above
-// that of a holder who held the lock for certain.
+// that of a holder that held the lock for certain.
 func guarded(r *Result, hist *History, target Target, h *Hold) {
 	claimed := ""
 	certain := hist.certain(h)

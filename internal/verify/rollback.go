@@ -20,8 +20,8 @@ type deal struct {
 	rolledBack         bool
 }
 
-// deal makes up what to do in transactions around the next lock. The rows of the
-// audit belong to the transaction, so only what is not audited is done there.
+// deal draws what to do in transactions around the next lock. The rows of the
+// audit would be rolled back too, so audited locks are left out.
 func (c *client) deal() (d deal) {
 	if c.locker.conn == nil || c.kind.audited || !c.chance(c.cfg.Rollback) {
 		return d
@@ -48,7 +48,7 @@ func (c *client) begin(in bool) (*sql.Conn, error) {
 	return c.locker.conn, err
 }
 
-// end ends it, and tells of whose lock it was.
+// end ends the transaction, and records that for the lock that it belongs to.
 func (c *client) end(conn *sql.Conn, id string, d deal) error {
 	if conn == nil {
 		return nil

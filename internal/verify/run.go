@@ -22,9 +22,9 @@ import (
 const (
 	// longestTTL bounds the TTLs that workers ask for.
 	longestTTL = 1200 * time.Millisecond
-	// margin is how much longer than it should a lock may be seen at the server
-	// when its holder is gone: machines are busy, and a server looks at its
-	// connections when it comes to it.
+	// margin is how much too long the server may show a lock whose holder is
+	// gone: machines are busy, and a server looks at its connections only now
+	// and then.
 	margin = 4 * time.Second
 	// oneWait is how long a waiter's session may wait in the server at a time.
 	oneWait = time.Second
@@ -49,8 +49,8 @@ type Config struct {
 	Progress io.Writer
 }
 
-// Run does it all, and judges. Its error says that it could not be done; what
-// was found is in the report.
+// Run starts the workers, injects the faults, and judges what happened. Its
+// error says that it could not do so; the report has what was found.
 func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	rnd := rand.New(rand.NewPCG(cfg.Seed, 0))
 	name := fmt.Sprintf("%08x", rand.Uint32()) // not the seed's: two runs may share a server
@@ -207,7 +207,7 @@ func reckon(ctx context.Context, d *database, hist *History) (holds []*Hold, fou
 	return holds, found
 }
 
-// once takes and frees a lock, and says in h what came of it.
+// once takes and frees a lock, and notes the outcome in h.
 func once(ctx context.Context, s *pglock.Session, h *Hold, target Target) error {
 	h.Acquire.Call = now()
 	lock, err := s.Acquire(ctx, target.Name, swanlock.WithFence(), swanlock.WithOwner(h.ID))
@@ -238,12 +238,12 @@ func (d *database) session(ctx context.Context, f func(*pglock.Session) error, o
 	return f(s)
 }
 
-// ownHold is one of verify's own.
+// ownHold returns a hold of verify's own.
 func ownHold(id string, target int, audited bool) *Hold {
 	return &Hold{ID: id, Proc: "main", Label: "main", Locker: "Session, pgx", Target: target, Wait: true, Fenced: true, Audited: audited}
 }
 
-// progress tells now and then how far it is.
+// progress writes now and then how far the run is.
 func progress(ctx context.Context, w io.Writer, rec *recorder, in *injector, of time.Duration) {
 	if w == nil {
 		return

@@ -5,17 +5,17 @@ import (
 	"slices"
 )
 
-// A lock that is free must be had by somebody who waits for it. Whoever is first in
-// line and is stopped, or cut off, stops those behind for as long as its TTL, if it
-// has one.
+// A lock that is free must be granted to a waiter, if it has one. A waiter that
+// is first in line and is stopped, or cut off, stops those behind it for as
+// long as its TTL, if it has one.
 
-// stallBound is for how long a free lock may be waited for in vain: a place in line
-// has a lease of a second at least, and two of them may have been left one after the
-// other.
+// stallBound is how long a waiter may wait for a free lock in vain: a place in
+// line has a lease of a second at least, and two of them may have been left one
+// after the other.
 const stallBound = 2*longestTTL + oneWait + margin
 
-// stalled checks that no lock was free for longer than that while somebody waited
-// for it.
+// stalled checks that no lock was free for longer than stallBound while it had
+// a waiter.
 func stalled(r *Result, hist *History) {
 	for i, target := range hist.Targets {
 		var busy, waits []Span // somebody's; waited for

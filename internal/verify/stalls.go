@@ -9,7 +9,8 @@ import (
 // nothing: while they last verify's own bystanders hold locks that they must not
 // lose.
 
-// begin says whether such a fault may begin, one at a time, and how long it lasts.
+// begin reports whether such a fault may begin, of which there is one at a
+// time, and returns how long it is to last.
 func (in *injector) begin(most time.Duration) (length time.Duration, ok bool) {
 	if in.slow.Swap(true) {
 		return 0, false
@@ -61,7 +62,8 @@ func (in *injector) lockTableFor(ctx context.Context, length time.Duration, othe
 	return nil
 }
 
-// pauseServer has the whole server stand still. Meanwhile no other fault begins.
+// pauseServer stops the whole server for a while. Meanwhile no other fault
+// begins.
 func (in *injector) pauseServer(ctx context.Context) (done bool, err error) {
 	if in.slow.Swap(true) {
 		return false, nil
@@ -86,8 +88,8 @@ func (in *injector) pauseServer(ctx context.Context) (done bool, err error) {
 // what a lock without a TTL can wait.
 const pauseLength = 6 * time.Second
 
-// silence has the network say nothing, to new connections neither. In the end all
-// goes on, or all connections that there are are closed.
+// silence makes the network pass nothing on, on new connections neither. In the
+// end all of it is passed on, or all connections are closed.
 func (in *injector) silence(ctx context.Context) (bool, error) {
 	length, ok := in.begin(6 * time.Second)
 	if !ok {

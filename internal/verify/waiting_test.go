@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestRecorderWaiting: who is first in a line, on a session of its own and with a
-// lease, is found until it has the lock or its process is gone.
+// TestRecorderWaiting: the first waiter in a line, on a session of its own and
+// with a lease, is found until it has the lock or its process is gone.
 func TestRecorderWaiting(t *testing.T) {
 	r := newRecorder()
 	long := now() - int64(time.Second)

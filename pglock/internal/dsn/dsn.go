@@ -1,5 +1,5 @@
-// Package dsn makes one connection string, which lib/pq and pgx read alike, of
-// what the environment says.
+// Package dsn makes one connection string of the environment's variables, which
+// lib/pq and pgx read alike.
 package dsn
 
 import (
@@ -24,7 +24,7 @@ var (
 	placeVars = []string{"PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE", "PGPASSWORD", "PGSERVICE"}
 )
 
-// FromEnv is pglock.DSNFromEnv, which says what it does.
+// FromEnv is pglock.DSNFromEnv, which is documented there.
 func FromEnv() (string, error) { return fromVars(os.Getenv) }
 
 // setting is a value and what an error about it names.
@@ -41,7 +41,7 @@ func fromVars(getenv func(string) string) (string, error) {
 		}
 	}
 
-	winner := "PGSERVICE" // what overrides the other PG variables
+	winner := "PGSERVICE" // the variable that overrides the other PG variables
 	if i := slices.IndexFunc(connectionVars, isSet); i >= 0 {
 		winner = connectionVars[i]
 		if isSet("PGSERVICE") { // lib/pq lets the service override the connection string
@@ -100,7 +100,8 @@ func fromVars(getenv func(string) string) (string, error) {
 	return strings.Join(dsn, " "), nil
 }
 
-// fillIn adds what the result must name, and checks what takes more than one setting to judge.
+// fillIn adds the settings that the result must name, and checks those that
+// depend on others.
 func fillIn(settings map[string]setting) error {
 	fill := func(key, value string) string {
 		s := settings[key]
@@ -141,8 +142,8 @@ func fillIn(settings map[string]setting) error {
 	if s := settings["sslrootcert"]; s.value == "system" {
 		usual, least, asked = "verify-full", "verify-full", s.from
 	}
-	// lib/pq cannot bind to the channel. What that proves is that no one stands
-	// between, which the certificate proves too.
+	// lib/pq cannot bind to the channel. The binding would prove that nobody is
+	// in between, which the certificate proves too.
 	binding := settings["channel_binding"]
 	if binding.value == "require" {
 		asked = binding.from
@@ -164,8 +165,8 @@ func fillIn(settings map[string]setting) error {
 	return nil
 }
 
-// atLeast sets max_protocol_version as pgx does: lib/pq's own default is 3.0,
-// whatever the least version is, and then it refuses both.
+// atLeast sets max_protocol_version as pgx does. lib/pq's own default is always
+// 3.0, and it then refuses a higher min_protocol_version.
 func atLeast(settings map[string]setting) {
 	least, most := settings["min_protocol_version"].value, settings["max_protocol_version"].value
 	if most == "" && slices.Index(protocols, least) > 0 {

@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// sslModes are in order of strength.
+// sslModes are the values of sslmode, in order of strength.
 var sslModes = []string{"disable", "allow", "prefer", "require", "verify-ca", "verify-full"}
 
 // key is a setting that lib/pq and pgx understand alike, and the variable that
@@ -44,14 +44,14 @@ var keys = []key{
 	{"client_encoding", "", checkEncoding},
 }
 
-// protocols are in order.
+// protocols are the versions of the protocol, in order.
 var protocols = []string{"3.0", "3.2", "latest"}
 
-// runTimeParameters are settings of the server. libpq takes them in options
-// alone; both drivers send a key that they do not know as one of these, and
-// both call an unknown one an error by its name, which could be a piece of a
-// password that lacks its quotes. So they are those that connection strings
-// are seen with. The server's names have no case.
+// runTimeParameters are the settings of the server that connection strings are
+// seen with. libpq takes them in options alone. The drivers send every key that
+// they do not know as such a setting, and an error of the server would quote an
+// unknown one, which may be a piece of a password that lacks its quotes: so any
+// other key is refused here. The server ignores the case of the names.
 var runTimeParameters = []string{
 	"search_path", "role", "timezone", "intervalstyle", "extra_float_digits",
 	"statement_timeout", "lock_timeout", "transaction_timeout",
@@ -75,7 +75,7 @@ func isKey(name string) bool {
 // connection. It is left out if its value is harmless, else refused.
 type extra struct {
 	name string
-	// env is the variable that libpq reads it from, if neither driver minds it.
+	// env is the variable that libpq reads it from, if neither driver reads it.
 	env string
 	// harmless are the values that may be left out; nil: all.
 	harmless []string
@@ -92,7 +92,7 @@ const (
 )
 
 var extras = []extra{
-	// What guards the connection. [fillIn] sees to channel_binding=require.
+	// These guard the connection. [fillIn] handles channel_binding=require.
 	{"channel_binding", "", []string{"disable", "prefer", "require"}, "must be one of disable, prefer, require"},
 	{"require_auth", "", []string{}, noAuth},
 	{"requirepeer", "PGREQUIREPEER", []string{}, "neither driver looks who serves a socket: leave it out"},
@@ -113,24 +113,24 @@ var extras = []extra{
 	{"oauth_client_id", "", []string{}, "lib/pq does not know OAuth"},
 	{"oauth_client_secret", "", []string{}, "lib/pq does not know OAuth"},
 	{"oauth_scope", "", []string{}, "lib/pq does not know OAuth"},
-	// What would change the meaning of a session.
+	// These would change the meaning of a session.
 	{"datestyle", "", []string{"ISO", "ISO, MDY", "ISO,MDY"}, "lib/pq needs ISO, MDY"},
 	{"replication", "", no, "a connection for replication takes no locks: leave it out"},
 	{"pgbouncer", "", no, "a pooler in transaction mode keeps no lock: connect to PostgreSQL itself, or to a pooler in session mode"}, // Prisma's
 	{"schema", "", []string{}, "write search_path"},                                                                                   // Prisma's
-	// How a connection is watched: Go's net package sends keepalives itself, and
-	// pglock asks the server at intervals of its own.
+	// These say how a connection is watched. Go's net package sends keepalives
+	// itself, and pglock asks the server at intervals of its own.
 	{"keepalives", "", nil, ""}, {"keepalives_idle", "", nil, ""}, {"keepalives_interval", "", nil, ""}, {"keepalives_count", "", nil, ""},
 	{"tcp_user_timeout", "", nil, ""},
-	// In which order hosts are tried. Only target_session_attrs says which of
-	// them will do.
+	// This says in which order hosts are tried. Only target_session_attrs says
+	// which of them will do.
 	{"load_balance_hosts", "", []string{"disable", "random"}, "must be one of disable, random"},
 	{"fallback_application_name", "", nil, ""}, // see parseConnection
 	{"ssl_max_protocol_version", "", nil, ""}, {"sslcompression", "", nil, ""}, {"sslkeylogfile", "", nil, ""}, {"gsslib", "", nil, ""},
 	{"authtype", "", nil, ""}, {"tty", "", nil, ""},
 	{"geqo", "", nil, ""}, // how to plan large joins; lib/pq takes it and does not send it
-	// How one client works: pgx, pgxpool, lib/pq, Prisma, and the mark that
-	// Vercel puts on Supabase's.
+	// These say how one client works: pgx, pgxpool, lib/pq, Prisma, and the
+	// mark that Vercel puts on Supabase's strings.
 	{"statement_cache_capacity", "", nil, ""}, {"description_cache_capacity", "", nil, ""}, {"default_query_exec_mode", "", nil, ""},
 	{"pool_max_conns", "", nil, ""}, {"pool_min_conns", "", nil, ""}, {"pool_min_idle_conns", "", nil, ""},
 	{"pool_max_conn_lifetime", "", nil, ""}, {"pool_max_conn_lifetime_jitter", "", nil, ""}, {"pool_max_conn_idle_time", "", nil, ""},
@@ -178,7 +178,7 @@ func checkHosts(value string) string {
 	return checkText(value)
 }
 
-// checkEncoding takes what lib/pq calls UTF8, and libpq's auto.
+// checkEncoding accepts the names that lib/pq has for UTF8, and libpq's auto.
 func checkEncoding(value string) string {
 	switch strings.ReplaceAll(strings.ToLower(value), "-", "") {
 	case "utf8", "unicode", "auto":

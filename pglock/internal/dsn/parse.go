@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// parseConnection adds the settings of a connection string, the value of the variable from. What it returns does not
-// quote keys either: a piece of a password that lacks its quotes can look like one.
+// parseConnection adds the settings of a connection string, the value of the
+// variable from. Its errors do not quote keys either: a piece of a password
+// that lacks its quotes can look like one.
 func parseConnection(text, from string, settings map[string]setting) (problem string) {
 	parse := parseKeywords
 	scheme, rest, _ := strings.Cut(strings.Trim(text, space), "://")
@@ -106,15 +107,16 @@ func scanValue(text string, bare bool) (value, rest, problem string) {
 	return b.String(), "", ""
 }
 
-// parseURL reads what follows postgres:// as libpq does. To net/url, lists of hosts and ports, a socket's folder as the
-// host, and many a password are errors, which quote them.
+// parseURL reads what follows postgres:// as libpq does. net/url refuses lists
+// of hosts and ports, a socket's folder as the host, and many passwords, and
+// its errors quote them.
 func parseURL(text string) (pairs []pair, problem string) {
 	if strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 		return nil, "holds a blank or a control character (in a URL a blank is written %20)"
 	}
 	add := func(key, encoded string) {
 		value, err := url.PathUnescape(encoded)
-		if err != nil { // it quotes the value
+		if err != nil { // The error quotes the value.
 			problem = "has a % without two hexadecimal digits (in a URL a % is written %25)"
 		}
 		pairs = append(pairs, pair{key, value})

@@ -9,8 +9,8 @@ import (
 // findService looks for a service in the file that both drivers look in, and
 // returns what is wrong. Neither looks in the system's file, as libpq does.
 func findService(name string, getenv func(string) string) (problem string) {
-	// A connection string does not belong here, but who puts one here does not
-	// want to see its password in a log.
+	// A connection string does not belong here. If there is one, its password
+	// must not get into a log.
 	shown := "a service of that name"
 	if !strings.ContainsAny(name, "=:@/") {
 		shown = "the service [" + name + "]"

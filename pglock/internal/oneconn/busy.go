@@ -7,12 +7,13 @@ import (
 	"sync/atomic"
 )
 
-// A statement that is sent while the owner's Rows are open costs more than an
-// error: pgx forgets whose the rest of the rows is, and lib/pq takes it for the
-// answer when it prepares. So the driver is asked before.
+// A statement that is sent while the owner's Rows are open does more harm than
+// an error: pgx loses the rest of the rows, and lib/pq takes them for the
+// answer to its Prepare. So the driver is asked first whether rows are open.
 
-// rowsOpen returns a function that reports whether rows are being read from on. It
-// returns false for a driver that is not known, or that cannot be seen.
+// rowsOpen returns a function that reports whether rows are being read from on.
+// For a driver that is not known, or that is hidden in a wrapper, the function
+// always returns false.
 func rowsOpen(on driver.Conn) func() bool {
 	v := innermost(on)
 	switch packageOf(on) {
@@ -53,7 +54,8 @@ func call(on any, method string) any {
 	return m.Call(nil)[0].Interface()
 }
 
-// innermost returns the driver's own connection, whatever is around it.
+// innermost returns the driver's own connection, without the wrappers around
+// it.
 func innermost(on driver.Conn) reflect.Value {
 	v := reflect.ValueOf(on)
 	for range maxWrappers {

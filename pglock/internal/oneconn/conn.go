@@ -8,14 +8,15 @@ import (
 	"time"
 )
 
-// What Do returns beside the errors of the driver and of what it ran.
+// Do returns these errors, beside those of the driver and of the function that
+// it runs.
 var (
 	// ErrNotSent says that the context had ended before the connection was free,
 	// so that nothing was sent.
 	ErrNotSent = errors.New("the connection was in use until the context ended")
 
-	// ErrBusy says that the connection's owner reads rows from it. Nothing was
-	// sent.
+	// ErrBusy says that the connection's owner is reading rows from it. Nothing
+	// was sent.
 	ErrBusy = errors.New("the connection is busy: close its Rows first")
 
 	// ErrSilent says that the server did not answer in time. What the statement
@@ -23,7 +24,8 @@ var (
 	ErrSilent error = silent{}
 )
 
-// silent is an error of the network's kind.
+// silent is a net.Error, since a server that does not answer is like a broken
+// network.
 type silent struct{}
 
 func (silent) Error() string   { return "the server did not answer in time" }
@@ -42,37 +44,39 @@ type Conn struct {
 	on    driver.Conn // while Do runs
 }
 
-// New returns a Conn that prepares each statement once, on its first use, so that
-// a warm call is one round trip with every driver. What text makes of a query is
-// what is sent.
+// New returns a Conn that prepares each statement once, on its first use, so
+// that later calls are one round trip with every driver. The statement that is
+// sent for a query is text(query).
 func New(conn *sql.Conn, text func(query string) string) *Conn {
 	return &Conn{conn: conn, text: text, stmts: make(map[string]driver.Stmt)}
 }
 
-// Unprepared returns a Conn that leaves nothing on the connection.
+// Unprepared returns a Conn that leaves no prepared statement on the
+// connection.
 func Unprepared(conn *sql.Conn, text func(query string) string) *Conn {
 	return &Conn{conn: conn, text: text}
 }
 
-// SQL is the connection that c sends on.
+// SQL returns the connection that c sends on.
 func (c *Conn) SQL() *sql.Conn { return c.conn }
 
 // Patience is how long a server may take to answer before a Waiter is asked.
 const Patience = 5 * time.Second
 
-// A Waiter decides what becomes of a statement that takes long.
+// A Waiter decides how long to wait for a statement that takes long.
 type Waiter interface {
-	// Silent is called when the server has not answered for so long. It returns
-	// how much longer to wait for it, or 0 when the session is to be ended.
+	// Silent is called when the server has not answered for the time since. It
+	// returns how much longer to wait, or 0 when the session is to be ended.
 	Silent(since time.Duration) (more time.Duration)
 }
 
-// Do runs f, whose statements the methods of c send, while nobody else can use the
-// connection. It waits as long as the owner's own statement takes; if ctx ends
-// meanwhile it runs nothing. The statements do not run under ctx, whose values
-// alone they see: a driver that cancels one may end the session. If f takes longer
-// than w allows, the connection is closed under it, and the error is ErrSilent. Do
-// does not return before f does, which may be never, if the driver does not return.
+// Do runs f, which sends statements with the methods of c, while nothing else
+// can use the connection. It first waits for a statement of the owner's own; if
+// ctx ends meanwhile, it does not run f. The context of f has the values of
+// ctx, but does not end with it, because a driver that cancels a statement may
+// end the session. If f takes longer than w allows, the connection is closed,
+// and the error is ErrSilent. Do does not return before f does, and so never if
+// the driver does not return.
 func (c *Conn) Do(ctx context.Context, w Waiter, f func(ctx context.Context) error) error {
 	var err error
 	unusable := c.conn.Raw(func(driverConn any) error {
@@ -112,8 +116,8 @@ func (c *Conn) Do(ctx context.Context, w Waiter, f func(ctx context.Context) err
 
 func fromPq(on driver.Conn) bool { return packageOf(on) == "github.com/lib/pq" }
 
-// Forget closes what was prepared, which asks the server too; the next use
-// prepares it again. It is to be called by what Do runs.
+// Forget closes the prepared statements, for which it asks the server too. The
+// next use prepares them again. It must be called inside Do.
 func (c *Conn) Forget() error {
 	var errs []error
 	for query, stmt := range c.stmts {

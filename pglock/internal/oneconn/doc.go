@@ -1,4 +1,4 @@
-// Package oneconn is the use of one *sql.Conn by several callers: who may use it
-// now, how a statement gets to its driver, how long that may take, and how its
-// session is ended. It knows database/sql and its drivers, and nothing of locks.
+// Package oneconn lets several callers use one *sql.Conn. It gives them turns,
+// sends their statements to the driver, bounds how long that takes, and ends
+// the session. It knows database/sql and its drivers, and nothing of locks.
 package oneconn

@@ -8,21 +8,24 @@ import (
 	"time"
 )
 
-// lastWords is how long the server may take to end a session that was asked for it.
+// lastWords is how long the server may take to end a session that asks it to.
 const lastWords = 2 * time.Second
 
 // End ends the session behind c. sql.Conn.Close would only give it back to the
-// pool, and a driver's Close may do the same: stdlib.OpenDBFromPool's gives it back
-// to a pgxpool. So last is called first, to send what makes the server end it, if
-// the connection still answers; it may be cut short, or fail. The driver's
-// connection is closed in Raw, where nobody else can use it, and before all that,
-// told is called: whoever counts on the session must know before anybody else can
-// have what it held. The *sql.Conn follows when its owner's own Rows and
-// transaction on it have ended.
+// *sql.DB, and a driver's Close may do the same: stdlib.OpenDBFromPool's gives
+// it back to a pgxpool.
 //
-// The error matches sql.ErrConnDone if the owner has closed the *sql.Conn before: then the
-// session may be alive, and told was not called. It is ErrBusy if the connection
-// was in use for longer than ctx; then End goes on in the background.
+// So End first calls told, which tells the holders of the session's locks: they
+// must know before another session can have what it held. Then it calls last,
+// to send the statement that makes the server end the session, if the
+// connection still answers; last may be cut short, or fail. Then it closes the
+// driver's connection. All this happens in Raw, where nothing else can use the
+// connection. The *sql.Conn is closed when its owner's own Rows and transaction
+// on it have ended.
+//
+// The error matches sql.ErrConnDone if the owner had closed the *sql.Conn: then
+// the session may be alive, and told was not called. It is ErrBusy if the
+// connection was in use until ctx ended; then End goes on in the background.
 func (c *Conn) End(ctx context.Context, told func(), last func(context.Context, *Conn)) error {
 	begun, closed := make(chan struct{}), make(chan error, 2)
 	go func() {
@@ -54,13 +57,13 @@ func (c *Conn) End(ctx context.Context, told func(), last func(context.Context, 
 	defer timer.Stop()
 	select {
 	case <-closed:
-	case <-timer.C: // the owner's Rows or transaction are open still
+	case <-timer.C: // The owner's Rows or transaction are still open.
 	}
 	return nil
 }
 
-// speakLast runs last for a while. What it leaves behind is for the driver's Close
-// to end.
+// speakLast calls last, and returns after lastWords and grace even if last has
+// not returned. The driver's Close then ends what is under way.
 func speakLast(c *Conn, last func(context.Context, *Conn)) {
 	if last == nil {
 		return
@@ -73,7 +76,7 @@ func speakLast(c *Conn, last func(context.Context, *Conn)) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		defer func() { recover() }() // the driver's panic is no reason not to close it
+		defer func() { recover() }() // The connection is closed even if the driver panics.
 		last(ctx, c)
 	}()
 	timer := time.NewTimer(lastWords + grace)

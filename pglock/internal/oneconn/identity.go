@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Programs wrap their driver to log, trace or count what it does. A wrapper may
-// hand out struct values, which have no identity, and it hides whose connection is
-// inside.
+// Programs wrap their driver to log, trace or count what it does. The
+// connections of a wrapper may be struct values, which have no identity, and
+// they hide the connection of the driver inside.
 
 var connType = reflect.TypeFor[driver.Conn]()
 
@@ -17,7 +17,7 @@ var connType = reflect.TypeFor[driver.Conn]()
 const maxWrappers = 8
 
 // inside returns the driver's connection that the wrapper v keeps in one of its
-// fields, or the zero Value. It looks, and calls nothing.
+// fields, or the zero Value. It calls no method of v.
 func inside(v reflect.Value) reflect.Value {
 	if v.Kind() == reflect.Pointer {
 		v = v.Elem()
@@ -45,8 +45,8 @@ func inside(v reflect.Value) reflect.Value {
 	return reflect.Value{}
 }
 
-// packageOf returns the import path of the driver whose connection on is, or has
-// inside.
+// packageOf returns the import path of the driver of on, which may be in a
+// wrapper.
 func packageOf(on driver.Conn) string {
 	t := innermost(on).Type()
 	if t.Kind() == reflect.Pointer {
@@ -55,9 +55,10 @@ func packageOf(on driver.Conn) string {
 	return t.PkgPath()
 }
 
-// identity returns the pointer by which what is behind conn is known: the driver's
-// connection, or, if that is a value, the first pointer inside. If there is none it
-// is conn itself, which nobody else has while it is open.
+// identity returns a pointer that identifies the driver's connection behind
+// conn: the connection itself or, if that is a value, the first pointer inside.
+// If there is none, it is conn, which has the connection to itself while it is
+// open.
 func identity(conn *sql.Conn, driverConn any) *byte {
 	v := reflect.ValueOf(driverConn)
 	for range maxWrappers {
@@ -71,8 +72,9 @@ func identity(conn *sql.Conn, driverConn any) *byte {
 	return (*byte)(reflect.ValueOf(conn).UnsafePointer())
 }
 
-// Closed reports whether conn was closed by its owner, which has given its session
-// back then. A connection that stays in use for Patience was not.
+// Closed reports whether the owner has closed conn, and so given its session
+// back. It waits while conn is in use; a connection that is in use for Patience
+// is not closed.
 func Closed(conn *sql.Conn) bool {
 	closed := make(chan bool, 1)
 	go func() {

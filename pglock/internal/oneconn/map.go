@@ -12,16 +12,17 @@ import (
 // A Map has a value for each driver's connection that it was asked for, until
 // that connection is garbage. A value must not keep its connection alive.
 type Map[V any] struct {
-	// Gone is told the value of a connection that is garbage. The session that was
-	// behind it may have another by now: a pgxpool makes one for each checkout.
+	// Gone is called with the value of a connection that was collected. The
+	// session behind it may live on with another connection of the driver's,
+	// since a pgxpool makes a new one for each checkout.
 	Gone func(V)
 
 	values sync.Map // of weak.Pointer[byte]
 }
 
-// Of returns the value of what is behind conn, which fresh makes if there is
-// none. A *sql.Conn that a pool hands out later, and that has the same driver's
-// connection, has the same value.
+// Of returns the value of the driver's connection behind conn. If it has none,
+// fresh makes one. A *sql.Conn that the *sql.DB hands out later with the same
+// driver's connection has the same value.
 func (m *Map[V]) Of(conn *sql.Conn, fresh func() V) (value V, err error) {
 	if conn == nil {
 		return value, errors.New("the connection is nil")

@@ -7,11 +7,11 @@ import (
 	"strconv"
 )
 
-// rows are what a statement returned, one after the other.
+// rows are the rows that a statement has returned.
 type rows struct {
-	values []driver.Value
-	width  int
-	next   int // where the next row begins
+	values []driver.Value // of all rows, one after the other
+	width  int            // how many columns a row has
+	next   int            // where the next row begins in values
 }
 
 func (r *rows) Next() bool {
@@ -38,8 +38,8 @@ func (r *rows) Scan(dest ...any) error {
 	return nil
 }
 
-// scan puts value where dest points. It knows the types of package db, as drivers
-// return them.
+// scan stores value in the variable that dest points to. It knows the types of
+// package db, and the types that drivers return for them.
 func scan(dest any, value driver.Value) (err error) {
 	switch d := dest.(type) {
 	case *int64:

@@ -19,8 +19,9 @@ type (
 	}
 )
 
-// QueryContext sends a statement for what Do runs, as the next two do. It reads all
-// rows at once: the connection may not be left with some unread.
+// QueryContext sends a statement and reads all its rows, since rows that are
+// not read would keep the connection busy. Like the next two methods it must be
+// called inside Do.
 func (c *Conn) QueryContext(ctx context.Context, query string, args ...any) (Rows, error) {
 	r, err := c.query(ctx, query, args)
 	if err != nil {
@@ -95,7 +96,8 @@ func (c *Conn) query(ctx context.Context, query string, args []any) (*rows, erro
 	return r, errors.Join(err, done())
 }
 
-// stmt returns query, prepared. done is to be called after its use.
+// stmt returns the prepared statement of query. done must be called after its
+// use.
 func (c *Conn) stmt(ctx context.Context, query string) (stmt driver.Stmt, done func() error, err error) {
 	done = func() error { return nil }
 	if stmt := c.stmts[query]; stmt != nil {
@@ -137,7 +139,8 @@ func plain(values []driver.NamedValue) []driver.Value {
 	return plain
 }
 
-// read reads what the driver returned, and copies what belongs to it.
+// read reads the rows that the driver returned. It copies byte slices, which
+// the driver may use again.
 func read(from driver.Rows, err error) (*rows, error) {
 	if err != nil {
 		return nil, err

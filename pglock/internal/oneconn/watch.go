@@ -10,11 +10,13 @@ import (
 // grace is how long a driver may take to return once it was told to.
 const grace = 500 * time.Millisecond
 
-// A watch bounds what runs on a connection, one at a time. It does what
-// context.WithTimeout would do, without its cost for each statement.
+// A watch bounds how long the statements of a connection take, of which one
+// runs at a time. It does what context.WithTimeout would do, without the cost
+// of a context for each statement.
 type watch struct{ life *life }
 
-// A life is what statements run under, until one of them takes too long.
+// A life is the context of all statements of a connection, until one takes too
+// long.
 type life struct {
 	context.Context
 	end   context.CancelFunc
@@ -22,11 +24,11 @@ type life struct {
 
 	mu       sync.Mutex
 	waiter   Waiter
-	on       driver.Conn   // that the statement under way is on
-	sent     time.Time     // when it began
-	over     bool          // this life is of no more use
-	cut      bool          // what is under way is being ended
-	returned chan struct{} // closed when it was cut and has returned
+	on       driver.Conn   // the connection of the statement under way
+	sent     time.Time     // when that statement began
+	over     bool          // this life is not used any more
+	cut      bool          // the statement under way is being ended
+	returned chan struct{} // closed when the last statement of this life has returned
 }
 
 func (w *watch) start(on driver.Conn, waiter Waiter) *life {
@@ -49,8 +51,8 @@ func (w *watch) start(on driver.Conn, waiter Waiter) *life {
 	return l
 }
 
-// stop reports whether the statement has ended in time. If it has not, what it
-// did is not known.
+// stop ends the watch over a statement that has returned, and reports whether
+// it was in time. If it was not, what it did is not known.
 func (w *watch) stop(l *life) bool {
 	stopped := l.timer.Stop()
 	l.mu.Lock()
@@ -59,7 +61,7 @@ func (w *watch) stop(l *life) bool {
 	if stopped && !l.cut {
 		return true
 	}
-	w.life, l.over = nil, true // its timer has gone off, perhaps just now
+	w.life, l.over = nil, true // The timer has gone off, so late may be about to run.
 	l.timer.Stop()
 	close(l.returned)
 	if !l.cut {
@@ -68,7 +70,9 @@ func (w *watch) stop(l *life) bool {
 	return !l.cut
 }
 
-// late asks the waiter of a statement what becomes of it.
+// late is called when a statement takes long. It asks the waiter how much
+// longer to wait for the answer, and ends the statement if there is no more
+// time.
 func (l *life) late() {
 	l.mu.Lock()
 	if l.over || l.waiter == nil {
@@ -86,11 +90,13 @@ func (l *life) late() {
 	l.cutOff(on)
 }
 
-// cutOff ends what takes too long. pgx returns when its context ends, and its
-// connection may not be closed before. lib/pq asks the server, on one more
-// connection, to cancel a query whose context ends, and waits for that without a
-// bound: so its context never ends, and its connection is closed, which it allows
-// at any time. A driver that was wrapped is told both.
+// cutOff ends a statement that takes too long. pgx returns when the context
+// ends, and its connection must not be closed before that. lib/pq, when a
+// context ends, asks the server on one more connection to cancel the query, and
+// waits for that without a bound. So a statement of lib/pq has a context that
+// never ends, and its connection is closed, which lib/pq allows at any time.
+// With another driver, which may be a wrapper of either, the context is ended
+// first, and the connection closed if that did not help.
 func (l *life) cutOff(on driver.Conn) {
 	l.end()
 	if !fromPq(on) {
@@ -102,7 +108,7 @@ func (l *life) cutOff(on driver.Conn) {
 		case <-timer.C:
 		}
 		select {
-		case <-l.returned: // both were so
+		case <-l.returned: // The statement returned at the same time.
 			return
 		default:
 		}
