@@ -140,8 +140,8 @@
 // begin the next line in any order.
 //
 // Places: a waiter that is cut off without a word stops those behind it for its TTL,
-// a second at least, or for 10 s without a TTL; on a Session in a transaction, or with
-// locks that have no TTL, for as long as TCP takes. If a *sql.Conn is closed while a
+// a second at least, or for 10 s without a TTL; without one in a Pool, and on a Session
+// in a transaction, or with locks that have no TTL, for as long as TCP takes. If a *sql.Conn is closed while a
 // Session waits on it, the place stays on that session, in its pool, for the same time
 // after the session was last used, or until this package next takes a lock on it.
 //

@@ -58,7 +58,8 @@ type hold struct {
 
 // A keeper refreshes and releases the locks of a session.
 type keeper interface {
-	renew(ctx context.Context, h *hold) error
+	// renew is called by the holder, or by itself in the background.
+	renew(ctx context.Context, h *hold, itself bool) error
 	release(ctx context.Context, h *hold) error
 }
 
@@ -166,7 +167,7 @@ func (l *PostgresLock) Deadline() (deadline time.Time, ok bool) {
 // restarted, and the audit's row does not say so.
 func (l *PostgresLock) Refresh(ctx context.Context) error {
 	defer runtime.KeepAlive(l)
-	return l.h.refresh(ctx)
+	return l.h.refresh(ctx, false)
 }
 
 // Release frees the lock in one round trip, and also when ctx has ended. It
@@ -238,7 +239,7 @@ func (h *hold) over() error {
 	return err
 }
 
-func (h *hold) refresh(ctx context.Context) error {
+func (h *hold) refresh(ctx context.Context, itself bool) error {
 	k, err := h.state()
 	if err != nil {
 		return err
@@ -246,7 +247,7 @@ func (h *hold) refresh(ctx context.Context) error {
 	if err = ctx.Err(); err != nil {
 		err = context.Cause(ctx)
 	} else {
-		err = k.renew(ctx, h)
+		err = k.renew(ctx, h, itself)
 	}
 	if err != nil {
 		return fmt.Errorf("pglock: refresh %s: %w", quote(h.info.Target), err)
@@ -282,7 +283,7 @@ func (h *hold) autoRefresh() {
 	every := h.info.TTL / 3
 	ctx, cancel := context.WithTimeout(context.Background(), every)
 	defer cancel()
-	err := h.refresh(ctx)
+	err := h.refresh(ctx, true)
 	h.led.mu.Lock()
 	defer h.led.mu.Unlock()
 	if err != nil && !errors.Is(err, swanlock.ErrReleased) {

@@ -91,9 +91,9 @@ func WithMaxSessions(n int) PoolOption { return poolOption(func(c *config) { c.m
 // one statement for each session that has locks. A Pool's default is a second,
 // or a third of a session's lease, if that is shorter. A Session has no
 // heartbeat without this option. Its statement waits for the caller's own on
-// the connection, is left out where Rows are open, and runs in the caller's
-// transaction if there is one. A Session's heartbeat restarts no lock's TTL.
-// The interval is a millisecond or more.
+// the connection, and is left out where Rows are open, and while the caller has
+// a transaction open. A Session's heartbeat restarts no lock's TTL. The interval
+// is a millisecond or more.
 func WithHeartbeat(every time.Duration) CommonOption {
 	return commonOption(func(c *config) { c.heartbeat = every })
 }

@@ -155,7 +155,7 @@ func (b batcher) sendOne(o *op) {
 	case releasing:
 		o.err = b.release(o.h)
 	case refreshing:
-		o.err = b.renew(ctx, o.h)
+		o.err = b.renew(ctx, o.h, false)
 	case running:
 		o.err = o.f(ctx, b.turn)
 	}

@@ -266,7 +266,7 @@ func (s *poolSession) overdue() {
 
 // A poolSession is the keeper of its locks, too: see keeper.
 
-func (s *poolSession) renew(ctx context.Context, h *hold) error {
+func (s *poolSession) renew(ctx context.Context, h *hold, _ bool) error {
 	return s.do(ctx, &op{kind: refreshing, h: h})
 }
 

@@ -250,7 +250,7 @@ func (h *hold) begin() *PostgresLock {
 }
 
 // renew refreshes a lock on a caller's connection.
-func (a *access) renew(ctx context.Context, h *hold) error {
+func (a *access) renew(ctx context.Context, h *hold, itself bool) error {
 	if err := h.led.take(ctx); err != nil {
 		switch over := h.over(); {
 		case over != nil:
@@ -264,7 +264,7 @@ func (a *access) renew(ctx context.Context, h *hold) error {
 		if _, err := h.state(); err != nil {
 			return err
 		}
-		return tn.renew(ctx, h)
+		return tn.renew(ctx, h, itself)
 	}, func(turn, error) {})
 	switch {
 	case ctx.Err() != nil && errors.Is(err, oneconn.ErrNotSent):

@@ -49,18 +49,19 @@ func (a *access) beatOnce() {
 }
 
 // prove asks the server which locks the session has, and ends those that it
-// does not have. If the server refuses to say, as it does in a transaction that
-// has failed, the session lives, and its locks with it.
+// does not have. It sends nothing while the connection's owner has a transaction
+// open.
 func (tn turn) prove(ctx context.Context) error {
 	if tn.closed.Load() {
 		return nil
+	}
+	if err := tn.outside(ctx); err != nil {
+		return err
 	}
 	sent := time.Now()
 	held, err := tn.held(ctx)
 	switch {
 	case err == nil:
-	case sqlState(err) == inFailedTransaction:
-		return nil
 	case notSent(err) || !cutOff(err):
 		return err
 	case errors.Is(err, ErrPooler):

@@ -108,3 +108,28 @@ func TestSessionHeartbeatOption(t *testing.T) {
 		}
 	}
 }
+
+// TestBackgroundInTransaction: what runs in the background neither begins the snapshot of
+// the caller's transaction, nor makes it fail.
+func TestBackgroundInTransaction(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		beating, conn := newSession(t, driver, pglock.WithHeartbeat(20*time.Millisecond))
+		held := acquired(t, beating, newTarget(t))
+		run(t, conn, "BEGIN")
+		time.Sleep(100 * time.Millisecond)
+		run(t, conn, "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE") // before any query
+		run(t, conn, "COMMIT")
+		must(t, held.Release(bg))
+
+		audited, conn := newSession(t, driver, pglock.WithAudit())
+		held = acquired(t, audited, newTarget(t), swanlock.WithTTL(600*time.Millisecond), swanlock.WithAutoRefresh())
+		tx, err := conn.BeginTx(bg, &sql.TxOptions{ReadOnly: true})
+		must(t, err)
+		time.Sleep(900 * time.Millisecond)
+		if got := one[int](t, tx, "SELECT 1"); got != 1 {
+			t.Errorf("got %d", got)
+		}
+		must(t, tx.Commit())
+		must(t, held.Release(bg))
+	})
+}

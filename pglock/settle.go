@@ -184,10 +184,14 @@ func (tn turn) settle() error {
 }
 
 // renew proves the lock and restarts its TTL.
-func (tn turn) renew(ctx context.Context, h *hold) error {
+func (tn turn) renew(ctx context.Context, h *hold, itself bool) error {
+	audited := h.audit != 0
+	if audited && itself && errors.Is(tn.outside(ctx), errInTransaction) {
+		audited = false // in one that is read-only the row would make it fail
+	}
 	sent := time.Now()
-	row, err := tn.refresh(ctx, h, h.audit != 0)
-	for n := 1; h.audit != 0 && tn.again(ctx, err, n); n++ {
+	row, err := tn.refresh(ctx, h, audited)
+	for n := 1; audited && tn.again(ctx, err, n); n++ {
 		failed := err
 		sent = time.Now()
 		if row, err = tn.refresh(ctx, h, true); sqlState(err) == inFailedTransaction {
@@ -196,7 +200,7 @@ func (tn turn) renew(ctx context.Context, h *hold) error {
 		}
 	}
 	var unaudited error
-	if state := sqlState(err); h.audit != 0 && state != "" && state != inFailedTransaction && !errors.Is(err, ErrAbortedTransaction) {
+	if state := sqlState(err); audited && state != "" && state != inFailedTransaction && !errors.Is(err, ErrAbortedTransaction) {
 		// The error is the server's, so the session lives, and the lock can be
 		// refreshed without its row.
 		failed := err

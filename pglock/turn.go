@@ -192,9 +192,24 @@ func look[P, R any](ctx context.Context, tn turn, statement func(*db.Queries, co
 	return row, err
 }
 
+// errInTransaction says that nothing was sent, since the connection's owner has a
+// transaction open.
+var errInTransaction = errors.New("the connection's owner has a transaction open")
+
+// outside returns errInTransaction if the connection's owner has a transaction open:
+// what nobody asked for at that moment may not take its snapshot, nor make it fail.
+func (tn turn) outside(ctx context.Context) error {
+	return tn.do(ctx, func(context.Context) error {
+		if tn.conn.InTransaction() {
+			return errInTransaction
+		}
+		return nil
+	})
+}
+
 // notSent reports whether err says that nothing was sent.
 func notSent(err error) bool {
-	return errors.Is(err, oneconn.ErrNotSent) || errors.Is(err, ErrBusy)
+	return errors.Is(err, oneconn.ErrNotSent) || errors.Is(err, ErrBusy) || errors.Is(err, errInTransaction)
 }
 
 // unprepare forgets the prepared statements.

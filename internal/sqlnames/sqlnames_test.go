@@ -29,13 +29,14 @@ func TestStatements(t *testing.T) {
 	looked := 0
 	for _, file := range files {
 		base := filepath.Base(file)
-		if strings.HasSuffix(base, "_test.go") || strings.HasPrefix(base, "demo") || strings.HasPrefix(base, "migrate") {
-			// The demo asks a server of its own, and the user of migrate has
-			// chosen the search_path by which goose finds its table.
-			continue
+		if strings.HasSuffix(base, "_test.go") || strings.HasPrefix(base, "demo") {
+			continue // the demo asks a server of its own
 		}
 		for _, query := range statements(t, file) {
 			looked++
+			if strings.HasPrefix(query, "SELECT tstamp FROM ") {
+				continue // goose finds its table by the search_path, so this must, too
+			}
 			for _, problem := range sqlnames.Check(query) {
 				t.Errorf("%s: search_path decides about %s in\n%s", file, problem, query)
 			}

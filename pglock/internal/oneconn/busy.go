@@ -32,6 +32,28 @@ func rowsOpen(on driver.Conn) func() bool {
 	return func() bool { return false }
 }
 
+// inTransaction returns a function that reports whether a transaction is open on
+// on, as the server has told the driver. It returns false always where rowsOpen
+// does.
+func inTransaction(on driver.Conn) func() bool {
+	const idle = 'I'
+	v := innermost(on)
+	switch packageOf(on) {
+	case "github.com/jackc/pgx/v5/stdlib":
+		if c, ok := call(call(v, "Conn"), "PgConn").(interface{ TxStatus() byte }); ok {
+			return func() bool { return c.TxStatus() != idle }
+		}
+	case "github.com/lib/pq":
+		if v.Kind() == reflect.Pointer && v.Elem().Kind() == reflect.Struct {
+			field := v.Elem().FieldByName("txnStatus") // there is no method
+			if field.IsValid() && field.Kind() == reflect.Uint8 {
+				return func() bool { return field.Uint() != idle }
+			}
+		}
+	}
+	return func() bool { return false }
+}
+
 // call calls a method without arguments, which imports no driver.
 func call(on any, method string) any {
 	v, ok := on.(reflect.Value)

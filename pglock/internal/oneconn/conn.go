@@ -114,6 +114,10 @@ func (c *Conn) Do(ctx context.Context, w Waiter, f func(ctx context.Context) err
 	return err
 }
 
+// InTransaction reports whether the connection's owner has a transaction open. It
+// is false for a driver that is not known. It is to be called by what Do runs.
+func (c *Conn) InTransaction() bool { return inTransaction(c.on)() }
+
 func fromPq(on driver.Conn) bool { return packageOf(on) == "github.com/lib/pq" }
 
 // Forget closes the prepared statements, for which it asks the server too. The
