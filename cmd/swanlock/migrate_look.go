@@ -44,7 +44,7 @@ func auditOnce(ctx context.Context, conn *sql.Conn) (columns string, err error) 
 	err = conn.QueryRowContext(ctx, `
 SELECT coalesce(pg_catalog.string_agg(pg_catalog.concat(a.attname, ' ', pg_catalog.format_type(a.atttypid, a.atttypmod),
     CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END, CASE WHEN a.attidentity OPERATOR(pg_catalog.=) '' THEN '' ELSE ' IDENTITY' END),
-    ', ' ORDER BY a.attname COLLATE pg_catalog."C"), CASE WHEN pg_catalog.to_regclass('lock_audit') IS NULL THEN '' ELSE '`+noColumns+`' END)
+    ', ' ORDER BY a.attname), CASE WHEN pg_catalog.to_regclass('lock_audit') IS NULL THEN '' ELSE '`+noColumns+`' END)
 FROM pg_catalog.pg_attribute AS a
 WHERE a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('lock_audit') AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped`,
 		pgx.QueryExecModeSimpleProtocol).Scan(&columns)

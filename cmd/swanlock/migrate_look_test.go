@@ -219,3 +219,21 @@ pool_mode = %s
 	u.Host = address
 	return u.String()
 }
+
+// TestMigrateUnderAHostileSearchPath: what somebody else has put before pg_catalog in the
+// search_path is not called.
+func TestMigrateUnderAHostileSearchPath(t *testing.T) {
+	t.Parallel()
+	dsn := newDatabase(t)
+	var name string
+	db := openDB(t, dsn)
+	if err := db.QueryRow("SELECT current_database()").Scan(&name); err != nil {
+		t.Fatal(err)
+	}
+	execSQL(t, dsn, "CREATE SCHEMA app",
+		"CREATE FUNCTION app.to_regclass(text) RETURNS regclass LANGUAGE sql AS 'SELECT null::regclass'",
+		"CREATE FUNCTION app.has_table_privilege(regclass, text) RETURNS boolean LANGUAGE sql AS 'SELECT false'",
+		"ALTER DATABASE "+name+" SET search_path = app, pg_catalog, public")
+	migrateSays(t, dsn, "up", "applied")
+	migrateSays(t, dsn, "status", "applied 20")
+}
