@@ -59,8 +59,8 @@ type Pool struct {
 	poolerChecked   bool         // it was found that no pooler in transaction mode is in between
 	scarceUntil     time.Time    // a connection came late: fewer are taken until then
 	scarceLimit     int          // how many sessions there may be until then
-	// opening is held while a connection is opened, if it is not known how many
-	// there are.
+	// opening is held while a session is opened, if it is not known how many there
+	// may be.
 	opening      chan struct{}
 	warnedScarce bool      // the log says that locks of different TTLs share a session
 	outageAt     time.Time // when an attempt to use the server last failed

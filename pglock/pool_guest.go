@@ -107,17 +107,26 @@ func (p *Pool) others(s *poolSession) bool {
 	return false
 }
 
+// awaitOpening waits until no other session is being opened, if nobody knows how many
+// connections there are: one that is open tells the next that it need not wait long.
+// It does not wait for one that takes long itself. done is to be called afterwards.
+func (p *Pool) awaitOpening(ctx context.Context) (done func()) {
+	if p.db.Stats().MaxOpenConnections == 0 {
+		timer := time.NewTimer(connecting / 10)
+		defer timer.Stop()
+		select {
+		case p.opening <- struct{}{}:
+			return func() { <-p.opening }
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	return func() {}
+}
+
 // connection takes a connection for s. If the pool has other sessions, it does not
 // wait long, since those can be shared.
 func (p *Pool) connection(ctx context.Context, s *poolSession) (conn *sql.Conn, err error) {
-	if p.db.Stats().MaxOpenConnections == 0 { // who comes too late shows it to the next
-		select {
-		case p.opening <- struct{}{}:
-			defer func() { <-p.opening }()
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
 	others := p.others(s)
 	soon := ctx
 	if others {

@@ -89,3 +89,36 @@ func TestPoolGivesBackWhatIsWanted(t *testing.T) {
 		must(t, err)
 	})
 }
+
+// TestPoolColdOnAPgxpool: callers of all ranges of TTLs come at once to a pool on a
+// pgxpool of four, whose limit cannot be seen. All get their locks, and the application
+// its connection when they are released.
+func TestPoolColdOnAPgxpool(t *testing.T) {
+	t.Parallel()
+	db := openDB(t, "pgxpool", "pool_max_conns=4")
+	p := newPool(t, db, pglock.WithLogger(nil))
+	var wg sync.WaitGroup
+	for _, ttl := range []time.Duration{0, 2, 4, 8, 16, 32} {
+		wg.Go(func() {
+			var opts []swanlock.Option
+			if ttl > 0 {
+				opts = append(opts, swanlock.WithTTL(ttl*time.Second), swanlock.WithAutoRefresh())
+			}
+			ctx, cancel := context.WithTimeout(bg, soon)
+			defer cancel()
+			l, err := p.TryAcquire(ctx, newTarget(t), opts...)
+			if err != nil {
+				t.Errorf("TTL %d s: %v", ttl, err)
+				return
+			}
+			l.Release(bg)
+		})
+	}
+	wg.Wait()
+	eventually(t, "the application has a connection", func() bool {
+		ctx, cancel := context.WithTimeout(bg, time.Second)
+		defer cancel()
+		_, err := db.ExecContext(ctx, "SELECT 1")
+		return err == nil
+	})
+}

@@ -74,6 +74,7 @@ func (s *poolSession) open() {
 	defer close(s.ready)
 	ctx, cancel := s.callers.whileAwaited(s.p.life, connecting)
 	defer cancel()
+	defer s.p.awaitOpening(ctx)()
 	// A server that was restarted leaves dead connections in the *sql.DB, which
 	// are tried one after the other. A *sql.DB on a pgxpool does not say how
 	// many it has.
