@@ -216,6 +216,7 @@ func TestPoolSilentServer(t *testing.T) {
 		proxy.muted.Store(true)
 		wantIs(t, ended(t, held), swanlock.ErrLost)
 		wantIs(t, held.Release(bg), swanlock.ErrLost)
+		proxy.muted.Store(false)
 		proxy.CloseAll() // lib/pq waits for the answer to a new connection without a bound
 	})
 }
