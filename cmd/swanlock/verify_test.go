@@ -93,9 +93,9 @@ func verifies(t *testing.T, args ...string) (v verified) {
 // once.
 func TestVerifyEmbedded(t *testing.T) {
 	slow(t)
-	v := verifies(t, "--embedded", "--duration", "15s", "--seed", "3", "--workers", "3", "--faults", "all")
+	v := verifies(t, "--embedded", "--duration", "40s", "--seed", "3", "--workers", "3", "--faults", "all")
 	for _, f := range verify.AllFaults {
-		if v.Faults[f].Done == 0 && f != verify.FaultCancel {
+		if v.Faults[f].Done == 0 && f != verify.FaultCancel && f != verify.FaultRollback { // the workers do these two
 			t.Errorf("the fault %s never came about: %v", f, v.Faults)
 		}
 	}
