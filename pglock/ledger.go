@@ -297,8 +297,10 @@ func (led *ledger) endAll(holds []*hold) {
 	defer led.mu.Unlock()
 	now := time.Now()
 	for _, h := range holds {
-		h.expireLocked(now)
-		h.endLocked(swanlock.ErrReleased)
+		if h.expireLocked(now); h.err == nil {
+			h.endLocked(swanlock.ErrReleased)
+			h.ending = true
+		}
 	}
 }
 

@@ -48,6 +48,7 @@ type hold struct {
 	a        *access       // the access that it was taken through
 	err      error         // why it is over; nil while it is held
 	released bool          // Release was called
+	ending   bool          // Done is closed, but the server has not confirmed the unlock
 	lease    lease         // its own TTL; the end of the session's lease ends it too
 	auto     *time.Timer   // the next background refresh; nil: none
 
@@ -187,6 +188,9 @@ func (l *PostgresLock) Release(ctx context.Context) error {
 // endLocked marks the lock as over. Since the server may still hold it, it is
 // unsettled until it is removed from the ledger.
 func (h *hold) endLocked(err error) {
+	if h.ending { // its holder was told already
+		h.err, h.ending = err, false
+	}
 	if h.err != nil {
 		return
 	}

@@ -91,12 +91,14 @@ func (s *Session) Close(ctx context.Context) error {
 	if a.closed.Swap(true) {
 		return nil
 	}
-	led := a.led.Load()
-	if led == nil { // it was never used
-		return nil
+	led, err := a.ledgerWithin(ctx, cleanupGrace(ctx))
+	if errors.Is(err, swanlock.ErrNotAcquired) { // the connection is in use
+		err = context.Cause(ctx)
 	}
-	led = led.current()
-	err := turn{a, led}.soon(ctx, func(tn turn) error {
+	if err != nil {
+		return fmt.Errorf("pglock: close: %w", err)
+	}
+	err = turn{a, led}.soon(ctx, func(tn turn) error {
 		if _, gone := ledgerOf(a.sql()); gone != nil {
 			led.abandon(a.sql(), gone)
 			return fmt.Errorf("pglock: close: %w", gone)
@@ -111,11 +113,7 @@ func (s *Session) Close(ctx context.Context) error {
 		errs := []error{fmt.Errorf("pglock: close: %w", err)}
 		holds, _ := led.takenThrough(a)
 		for _, h := range holds { // They are unlocked when the server answers.
-			over := h.lose(err)
-			if errors.Is(over, swanlock.ErrReleased) { // It is not known yet.
-				over = lost(err)
-			}
-			errs = append(errs, fmt.Errorf("pglock: release %s: %w", quote(h.target), over))
+			errs = append(errs, fmt.Errorf("pglock: release %s: %w", quote(h.target), h.lose(err)))
 		}
 		return errors.Join(errs...)
 	}

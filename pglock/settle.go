@@ -333,9 +333,6 @@ func (tn turn) release(h *hold) error {
 			tn.destroy(err)
 		}
 	}
-	if errors.Is(over, swanlock.ErrReleased) && !row.Released { // it was ended before its unlock
-		over = lost(errNotHeld)
-	}
 	tn.ease(h)
 	if c.gen != "" && !tn.led.empty() { // The other locks count on the shorter lease until then.
 		tn.confirm()

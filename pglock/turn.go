@@ -38,7 +38,10 @@ func (a *access) sql() *sql.Conn { return a.conn.SQL() }
 // ledger returns the ledger of the session. The first call waits until no
 // statement of the connection's owner is under way, as sql.Conn.Raw does, or ctx
 // ends; later ones do not wait.
-func (a *access) ledger(ctx context.Context) (*ledger, error) {
+func (a *access) ledger(ctx context.Context) (*ledger, error) { return a.ledgerWithin(ctx, 0) }
+
+// ledgerWithin is ledger, and waits for grace longer.
+func (a *access) ledgerWithin(ctx context.Context, grace time.Duration) (*ledger, error) {
 	if led := a.led.Load(); led != nil {
 		return led.current(), nil
 	}
@@ -56,17 +59,21 @@ func (a *access) ledger(ctx context.Context) (*ledger, error) {
 		led *ledger
 		err error
 	}
-	came := make(chan found, 1)
+	var f found
+	came := make(chan struct{})
 	go func() {
-		led, err := find()
-		came <- found{led, err}
+		defer close(came)
+		f.led, f.err = find()
 	}()
 	select {
-	case f := <-came:
+	case <-came:
 		return f.led, f.err
 	case <-ctx.Done():
-		return nil, notAcquired(ctx)
 	}
+	if sleepUntil(came, grace) {
+		return f.led, f.err
+	}
+	return nil, notAcquired(ctx)
 }
 
 // take waits for the turn until ctx ends. It marks the session if that was not
