@@ -15,43 +15,43 @@ import (
 // For a driver that is not known, or that is hidden in a wrapper, the function
 // always returns false.
 func rowsOpen(on driver.Conn) func() bool {
-	v := innermost(on)
-	switch packageOf(on) {
-	case "github.com/jackc/pgx/v5/stdlib":
-		if busy, ok := call(call(v, "Conn"), "PgConn").(interface{ IsBusy() bool }); ok {
-			return busy.IsBusy
-		}
-	case "github.com/lib/pq":
-		if v.Kind() == reflect.Pointer && v.Elem().Kind() == reflect.Struct {
-			field := v.Elem().FieldByName("inProgress") // there is no method
-			if field.IsValid() && field.Type() == reflect.TypeFor[atomic.Bool]() {
-				return reflect.NewAt(field.Type(), field.Addr().UnsafePointer()).Interface().(*atomic.Bool).Load
-			}
-		}
+	if busy, ok := pgConn(on).(interface{ IsBusy() bool }); ok {
+		return busy.IsBusy
+	}
+	// lib/pq has no method that tells.
+	if field := pqField(on, "inProgress"); field.IsValid() && field.Type() == reflect.TypeFor[atomic.Bool]() {
+		return reflect.NewAt(field.Type(), field.Addr().UnsafePointer()).Interface().(*atomic.Bool).Load
 	}
 	return func() bool { return false }
 }
 
-// inTransaction returns a function that reports whether a transaction is open on
-// on, as the server has told the driver. It returns false always where rowsOpen
-// does.
-func inTransaction(on driver.Conn) func() bool {
+// inTransaction reports whether a transaction is open on on, as the server has
+// told the driver. It is false always where rowsOpen is.
+func inTransaction(on driver.Conn) bool {
 	const idle = 'I'
-	v := innermost(on)
-	switch packageOf(on) {
-	case "github.com/jackc/pgx/v5/stdlib":
-		if c, ok := call(call(v, "Conn"), "PgConn").(interface{ TxStatus() byte }); ok {
-			return func() bool { return c.TxStatus() != idle }
-		}
-	case "github.com/lib/pq":
-		if v.Kind() == reflect.Pointer && v.Elem().Kind() == reflect.Struct {
-			field := v.Elem().FieldByName("txnStatus") // there is no method
-			if field.IsValid() && field.Kind() == reflect.Uint8 {
-				return func() bool { return field.Uint() != idle }
-			}
-		}
+	if c, ok := pgConn(on).(interface{ TxStatus() byte }); ok {
+		return c.TxStatus() != idle
 	}
-	return func() bool { return false }
+	if field := pqField(on, "txnStatus"); field.IsValid() && field.Kind() == reflect.Uint8 {
+		return field.Uint() != idle
+	}
+	return false
+}
+
+// pgConn returns pgx's *pgconn.PgConn below on, or nil.
+func pgConn(on driver.Conn) any {
+	if packageOf(on) != "github.com/jackc/pgx/v5/stdlib" {
+		return nil
+	}
+	return call(call(innermost(on), "Conn"), "PgConn")
+}
+
+// pqField returns a field of lib/pq's connection below on, or the zero Value.
+func pqField(on driver.Conn, name string) (field reflect.Value) {
+	if v := innermost(on); fromPq(on) && v.Kind() == reflect.Pointer && v.Elem().Kind() == reflect.Struct {
+		field = v.Elem().FieldByName(name)
+	}
+	return field
 }
 
 // call calls a method without arguments, which imports no driver.

@@ -116,7 +116,7 @@ func (c *Conn) Do(ctx context.Context, w Waiter, f func(ctx context.Context) err
 
 // InTransaction reports whether the connection's owner has a transaction open. It
 // is false for a driver that is not known. It is to be called by what Do runs.
-func (c *Conn) InTransaction() bool { return inTransaction(c.on)() }
+func (c *Conn) InTransaction() bool { return inTransaction(c.on) }
 
 func fromPq(on driver.Conn) bool { return packageOf(on) == "github.com/lib/pq" }
 
