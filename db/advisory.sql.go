@@ -259,7 +259,7 @@ type RefreshRow struct {
 	Lease   string
 }
 
-// Says whether this session still holds the lock, and sets the lease again,
+// Reports whether this session still holds the lock, and sets the lease again,
 // since a rollback may have taken it back.
 func (q *Queries) Refresh(ctx context.Context, arg RefreshParams) (RefreshRow, error) {
 	row := q.db.QueryRowContext(ctx, Refresh,

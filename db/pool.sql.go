@@ -30,7 +30,7 @@ type AwaitedParams struct {
 	Below int64
 }
 
-// Says whether another session waits for the lock in the server's queue, or has
+// Reports whether another session waits for the lock in the server's queue, or has
 // a ticket with a number lower than below.
 func (q *Queries) Awaited(ctx context.Context, arg AwaitedParams) (bool, error) {
 	row := q.db.QueryRowContext(ctx, Awaited, arg.Key, arg.Hash, arg.Below)

@@ -196,7 +196,7 @@ func TestScriptedRelease(t *testing.T) {
 	}
 }
 
-// The error of Refresh says whether the lock is held.
+// The error of Refresh tells if the lock is held.
 func TestScriptedRefresh(t *testing.T) {
 	for name, c := range map[string]struct {
 		script    func(pg *mocks.Postgres)

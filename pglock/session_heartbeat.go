@@ -85,8 +85,8 @@ func (tn turn) prove(ctx context.Context) error {
 	return tn.settle()
 }
 
-// held asks the session for the keys of its locks. The value says whether the
-// lock is shared.
+// held asks the session for the keys of its locks. The value is true for
+// a shared lock.
 func (tn turn) held(ctx context.Context) (map[Key]bool, error) {
 	keys := make(map[Key]bool)
 	err := tn.do(ctx, func(ctx context.Context) error {

@@ -176,7 +176,7 @@ FROM (
 ) l;
 
 -- name: Refresh :one
--- Says whether this session still holds the lock, and sets the lease again,
+-- Reports whether this session still holds the lock, and sets the lease again,
 -- since a rollback may have taken it back.
 SELECT
     h.pid,

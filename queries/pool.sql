@@ -106,7 +106,7 @@ FROM pg_catalog.pg_locks k
 WHERE (k.pid, k.locktype, k.objsubid) OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 1) AND k.granted;
 
 -- name: Awaited :one
--- Says whether another session waits for the lock in the server's queue, or has
+-- Reports whether another session waits for the lock in the server's queue, or has
 -- a ticket with a number lower than below.
 SELECT EXISTS (
     SELECT
