@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/pgserver"
 	"github.com/swanlake-io/swanlock/pglock"
 	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
@@ -22,15 +23,6 @@ func keepsAll(t *testing.T, o observer, locks []swanlock.DistributedLock) {
 			t.Fatalf("a lock that was in no danger is lost: %v", err)
 		}
 		o.wantHeld(l.Info().Target, backendOf(l))
-	}
-}
-
-func releaseAll(t *testing.T, locks []swanlock.DistributedLock) {
-	t.Helper()
-	for _, l := range locks {
-		if err := l.Release(bg); err != nil {
-			t.Errorf("release of %s: %v", l.Info().Target, err)
-		}
 	}
 }
 
@@ -76,19 +68,26 @@ func TestPoolBehindALockedTable(t *testing.T) {
 		group.Wait()
 		keepsAll(t, o, append(locks[1:], short))
 		must(t, tx.Rollback())
-		releaseAll(t, append(locks[1:], short))
+		releaseMany(t, append(locks[1:], short))
 	})
+}
+
+// locksOnOwnServer returns a pool that holds 20 locks without a TTL and one with, on
+// a server that is the test's alone.
+func locksOnOwnServer(t *testing.T, driver string) (*pgserver.Server, observer, *pglock.Pool, []swanlock.DistributedLock) {
+	t.Helper()
+	srv := ownServer(t)
+	p := newPool(t, openURL(t, driver, srv.URL()), pglock.WithLogger(nil))
+	locks := append(holdMany(t, p, newTarget(t), 20), acquired(t, p, newTarget(t), swanlock.WithTTL(20*time.Second)))
+	return srv, observer{t, openURL(t, driver, srv.URL())}, p, locks
 }
 
 // TestPoolWithoutItsStandby: an acquire whose fence is not confirmed by the
 // synchronous standby fails, and says so; no other lock of the session is lost.
 func TestPoolWithoutItsStandby(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		srv := ownServer(t)
-		db := openURL(t, driver, srv.URL())
-		o := observer{t, db}
-		p := newPool(t, openURL(t, driver, srv.URL()), pglock.WithLogger(nil))
-		locks := append(holdMany(t, p, newTarget(t), 20), acquired(t, p, newTarget(t), swanlock.WithTTL(20*time.Second)))
+		_, o, p, locks := locksOnOwnServer(t, driver)
+		db := o.db
 		run(t, db, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
 		run(t, db, "SELECT pg_reload_conf()")
 		eventually(t, "a commit waits for the standby", func() bool {
@@ -106,18 +105,14 @@ func TestPoolWithoutItsStandby(t *testing.T) {
 		eventually(t, "what it was for is free", func() bool { return len(o.holders(fenced)) == 0 })
 		keepsAll(t, o, locks)
 		must(t, acquired(t, p, newTarget(t)).Release(bg)) // without one all is as before
-		releaseAll(t, locks)
+		releaseMany(t, locks)
 	})
 }
 
 // TestPoolThroughAPause: no lock is lost when the server stands still for 6 s.
 func TestPoolThroughAPause(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		srv := ownServer(t)
-		db := openURL(t, driver, srv.URL())
-		o := observer{t, db}
-		p := newPool(t, openURL(t, driver, srv.URL()), pglock.WithLogger(nil))
-		locks := append(holdMany(t, p, newTarget(t), 20), acquired(t, p, newTarget(t), swanlock.WithTTL(20*time.Second)))
+		srv, o, _, locks := locksOnOwnServer(t, driver)
 		resume := pgtest.Pause(t, srv)
 		time.Sleep(6 * time.Second)
 		resume()
@@ -125,7 +120,7 @@ func TestPoolThroughAPause(t *testing.T) {
 		for _, l := range locks {
 			must(t, l.Refresh(bg))
 		}
-		releaseAll(t, locks)
+		releaseMany(t, locks)
 	})
 }
 

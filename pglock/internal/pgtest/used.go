@@ -24,11 +24,7 @@ var used usedDBs
 // nothing on it. Nobody else has it until t ends.
 func UsedDB(t testing.TB, driver string) *sql.DB {
 	t.Helper()
-	return used.open(t, driver)
-}
-
-func (u *usedDBs) open(t testing.TB, driver string) *sql.DB {
-	t.Helper()
+	u := &used
 	if slices.Contains(OnRequest, driver) {
 		return OpenURL(t, driver, Server(t).URL())
 	}
