@@ -37,9 +37,6 @@ func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
 		sent = time.Now()
 		row, err = tn.try(ctx, h, lease)
 	}
-	if err == nil && row.answer > 0 && tn.led.cancelled.Load() {
-		err = errUnflushed
-	}
 	if err == nil && row.answer == notOurs {
 		// The mark is gone: a rollback or DISCARD ALL took it.
 		tn.led.marked = false
@@ -191,24 +188,21 @@ func (tn turn) renew(ctx context.Context, h *hold, itself bool) error {
 	}
 	sent := time.Now()
 	row, err := tn.refresh(ctx, h, audited)
+	var failed error // of the attempt before
 	for n := 1; audited && tn.again(ctx, err, n); n++ {
-		failed := err
-		sent = time.Now()
-		if row, err = tn.refresh(ctx, h, true); sqlState(err) == inFailedTransaction {
-			err = aborted(failed)
-			break
-		}
+		failed, sent = err, time.Now()
+		row, err = tn.refresh(ctx, h, true)
 	}
 	var unaudited error
-	if state := sqlState(err); audited && state != "" && state != inFailedTransaction && !errors.Is(err, ErrAbortedTransaction) {
+	if state := sqlState(err); audited && state != "" && state != inFailedTransaction {
 		// The error is the server's, so the session lives, and the lock can be
 		// refreshed without its row.
-		failed := err
 		unaudited = explain(err, true)
-		sent = time.Now()
-		if row, err = tn.refresh(ctx, h, false); sqlState(err) == inFailedTransaction {
-			err = aborted(failed)
-		}
+		failed, sent = err, time.Now()
+		row, err = tn.refresh(ctx, h, false)
+	}
+	if failed != nil && sqlState(err) == inFailedTransaction {
+		err = aborted(failed)
 	}
 	if err != nil {
 		return tn.examine(h, err)

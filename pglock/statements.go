@@ -32,28 +32,35 @@ type tried struct {
 
 // try asks for the lock, and sets the lease that the session is to have if the
 // lock is granted.
-func (tn turn) try(ctx context.Context, h *hold, lease string) (tried, error) {
+func (tn turn) try(ctx context.Context, h *hold, lease string) (t tried, err error) {
 	p := tn.led.premise()
 	switch {
 	case tn.audit:
 		h.schema = tn.led.schema
-		row, err := askAs(ctx, tn, tn.auditIn(h.schema), (*db.Queries).TryAcquireAudited, db.TryAcquireAuditedParams{
+		var row db.TryAcquireAuditedRow
+		row, err = askAs(ctx, tn, tn.auditIn(h.schema), (*db.Queries).TryAcquireAudited, db.TryAcquireAuditedParams{
 			Key: int64(h.key), Shared: h.Shared, Fence: h.Fence, Lease: lease, Line: h.line, Session: tn.led.token,
 			Sure: p.sure, Marked: p.marked, Home: p.home, Gen: p.gen,
 			Target: h.target, Owner: h.Owner, TtlMs: milliseconds(h.TTL), Backend: tn.led.backend, Started: float64(tn.led.started) / 1e6})
 		h.pid, h.audit, h.staleRows = row.Pid, row.AuditID, row.Dead
-		return tried{row.Answer, timeouts{row.Idle, row.IdleInTransaction}, row.Xact, row.Witness, row.Temporary}, err
+		t = tried{row.Answer, timeouts{row.Idle, row.IdleInTransaction}, row.Xact, row.Witness, row.Temporary}
 	case lease != "" || h.Shared || h.Fence || h.line != 0 || tn.led.pending():
-		row, err := ask(ctx, tn, (*db.Queries).TryAcquireWith, db.TryAcquireWithParams{
+		var row db.TryAcquireWithRow
+		row, err = ask(ctx, tn, (*db.Queries).TryAcquireWith, db.TryAcquireWithParams{
 			Key: int64(h.key), Shared: h.Shared, Fence: h.Fence, Lease: lease, Line: h.line, Session: tn.led.token,
 			Sure: p.sure, Marked: p.marked, Home: p.home, Gen: p.gen})
 		h.pid = row.Pid
-		return tried{row.Answer, timeouts{row.Idle, row.IdleInTransaction}, row.Xact, row.Witness, row.Temporary}, err
+		t = tried{row.Answer, timeouts{row.Idle, row.IdleInTransaction}, row.Xact, row.Witness, row.Temporary}
 	default:
-		pid, err := ask(ctx, tn, (*db.Queries).TryAcquire, db.TryAcquireParams{Session: tn.led.token, Key: int64(h.key)})
+		var pid int64
+		pid, err = ask(ctx, tn, (*db.Queries).TryAcquire, db.TryAcquireParams{Session: tn.led.token, Key: int64(h.key)})
 		h.pid = int32(pid)
-		return tried{answer: min(pid, 0)}, err
+		t.answer = min(pid, 0)
 	}
+	if err == nil && t.answer > 0 && tn.led.cancelled.Load() {
+		err = errUnflushed
+	}
+	return t, err
 }
 
 // refresh asks whether the session still holds the lock, and sets the lease
