@@ -290,20 +290,6 @@ func (led *ledger) takenThrough(a *access) (holds []*hold, tickets []*ticket) {
 	return holds, tickets
 }
 
-// endAll ends locks that are to be unlocked on behalf of somebody else than their
-// holders, who must know of it first.
-func (led *ledger) endAll(holds []*hold) {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	now := time.Now()
-	for _, h := range holds {
-		if h.expireLocked(now); h.err == nil {
-			h.endLocked(swanlock.ErrReleased)
-			h.ending = true
-		}
-	}
-}
-
 // hasFrom reports whether the session has a lock that was taken through a.
 func (led *ledger) hasFrom(a *access) bool {
 	led.mu.Lock()

@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/swanlake-io/swanlock"
 )
 
 // lose ends every lock of a session that is gone, and wakes all that wait for
@@ -106,5 +108,19 @@ func (led *ledger) expire() {
 	}
 	if led.owner != nil && len(led.unsettled) > 0 {
 		led.owner.overdue()
+	}
+}
+
+// endAll ends locks that are to be unlocked on behalf of somebody else than their
+// holders, who must know of it first.
+func (led *ledger) endAll(holds []*hold) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	now := time.Now()
+	for _, h := range holds {
+		if h.expireLocked(now); h.err == nil {
+			h.endLocked(swanlock.ErrReleased)
+			h.ending = true
+		}
 	}
 }

@@ -3,7 +3,7 @@ package pglock
 import (
 	"context"
 	"database/sql"
-	"fmt"
+	"errors"
 	"time"
 
 	"github.com/swanlake-io/swanlock/db"
@@ -45,19 +45,12 @@ func (p *Pool) anotherBackend(ctx context.Context, d time.Duration) (pid int32, 
 // askAnother returns the backend of a connection of the *sql.DB. The connection
 // goes back if it answers before ctx ends, and is closed otherwise.
 func (p *Pool) askAnother(ctx context.Context) (pid int32, err error) {
-	conn, err := p.conn(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer conn.Close()
-	tn, err := plain(conn).takeAlways()
-	if err != nil {
-		return 0, err
-	}
-	defer tn.give()
-	if pid, err = tn.askBackend(ctx); ctx.Err() != nil {
-		tn.destroy(context.Cause(ctx))
-	}
+	err = p.elsewhere(ctx, func(tn turn) (err error) {
+		if pid, err = tn.askBackend(ctx); ctx.Err() != nil {
+			tn.destroy(context.Cause(ctx))
+		}
+		return err
+	})
 	return pid, err
 }
 
@@ -77,32 +70,11 @@ func (tn turn) askBackend(ctx context.Context) (pid int32, err error) {
 // connects, so conn may return before it; a connection that comes later goes
 // back.
 func (p *Pool) conn(ctx context.Context) (*sql.Conn, error) {
-	type opened struct {
-		conn *sql.Conn
-		err  error
-	}
-	came := make(chan opened, 1)
-	go func() {
-		conn, err := p.db.Conn(ctx)
-		came <- opened{conn, err}
-	}()
-	select {
-	case o := <-came:
-		return o.conn, o.err
-	case <-ctx.Done():
-	}
-	select {
-	case o := <-came:
-		return o.conn, o.err
-	case <-time.After(grace):
-	}
-	go func() {
-		if o := <-came; o.err == nil {
-			o.conn.Close()
-		}
-	}()
-	return nil, fmt.Errorf("the server did not accept it in time: %w", context.Cause(ctx))
+	return within(ctx, grace, func() (*sql.Conn, error) { return p.db.Conn(ctx) },
+		func(conn *sql.Conn) { conn.Close() }, errNotAccepted)
 }
+
+var errNotAccepted = errors.New("the server did not accept it in time")
 
 // endBackend ends, in the background, a session of the pool that has not
 // confirmed its end. Its connection may have been cut off without the server's
@@ -113,7 +85,9 @@ func (p *Pool) endBackend(session db.EndBackendParams) {
 		if p.life.Err() != nil { // Close waits for this
 			bound = 2 * grace
 		}
-		err := p.elsewhere(bound, func(ctx context.Context, tn turn) error {
+		ctx, cancel := context.WithTimeout(context.Background(), bound)
+		defer cancel()
+		err := p.elsewhere(ctx, func(tn turn) error {
 			_, err := ask(ctx, tn, (*db.Queries).EndBackend, session)
 			return err
 		})
@@ -129,7 +103,9 @@ func (p *Pool) endBackend(session db.EndBackendParams) {
 func (s *poolSession) slow(session db.CancelBackendParams, done func()) {
 	cancel := func() {
 		defer done()
-		err := s.p.elsewhere(cancelling, func(ctx context.Context, tn turn) error {
+		ctx, end := context.WithTimeout(context.Background(), cancelling)
+		defer end()
+		err := s.p.elsewhere(ctx, func(tn turn) error {
 			cancelled, err := ask(ctx, tn, (*db.Queries).CancelBackend, session)
 			s.led.cancelled.Store(cancelled)
 			return err
@@ -147,10 +123,8 @@ func (s *poolSession) slow(session db.CancelBackendParams, done func()) {
 const cancelling = 2 * time.Second
 
 // elsewhere runs f on a connection of the *sql.DB that is no session of the
-// pool, for bound at most.
-func (p *Pool) elsewhere(bound time.Duration, f func(context.Context, turn) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), bound)
-	defer cancel()
+// pool, if there is one to be had before ctx ends.
+func (p *Pool) elsewhere(ctx context.Context, f func(turn) error) error {
 	conn, err := p.conn(ctx)
 	if err != nil {
 		return err
@@ -161,5 +135,5 @@ func (p *Pool) elsewhere(bound time.Duration, f func(context.Context, turn) erro
 		return err
 	}
 	defer tn.give()
-	return f(ctx, tn)
+	return f(tn)
 }

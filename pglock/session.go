@@ -91,10 +91,7 @@ func (s *Session) Close(ctx context.Context) error {
 	if a.closed.Swap(true) {
 		return nil
 	}
-	led, err := a.ledgerWithin(ctx, cleanupGrace(ctx))
-	if errors.Is(err, swanlock.ErrNotAcquired) { // the connection is in use
-		err = context.Cause(ctx)
-	}
+	led, err := a.ledger(ctx, cleanupGrace(ctx))
 	if err != nil {
 		return fmt.Errorf("pglock: close: %w", err)
 	}
