@@ -121,10 +121,8 @@ func TestAuditClosesDeadRows(t *testing.T) {
 // back in the background.
 func TestAuditClosingDeadRowsIsSlow(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		dbname := newDatabase(t)
-		o, target, other := observe(t, dbname), newTarget(t), newTarget(t)
-		_, err := provider(o.db).Up(bg)
-		must(t, err)
+		dbname, o := auditDatabase(t)
+		target, other := newTarget(t), newTarget(t)
 		conn := dial(t, driver, dbname)
 		s := pglock.NewSession(conn, pglock.WithAudit())
 		kept := acquired(t, s, other, swanlock.WithTTL(time.Minute))
@@ -137,7 +135,7 @@ func TestAuditClosingDeadRowsIsSlow(t *testing.T) {
 		ctx, cancel := context.WithTimeout(bg, time.Second)
 		defer cancel()
 		late, start := watchScheduler(t), time.Now()
-		_, err = s.TryAcquire(ctx, target, swanlock.WithTTL(time.Minute))
+		_, err := s.TryAcquire(ctx, target, swanlock.WithTTL(time.Minute))
 		wantIs(t, err, swanlock.ErrNotAcquired, context.DeadlineExceeded)
 		if took := time.Since(start); took > 4*time.Second+late() {
 			t.Errorf("it took %v, with a context of 1 s", took)
@@ -175,10 +173,8 @@ func TestAuditClosingDeadRowsFails(t *testing.T) {
 				}
 				t.Run(way+" "+name, func(t *testing.T) {
 					t.Parallel()
-					dbname := newDatabase(t)
-					o, target := observe(t, dbname), newTarget(t)
-					_, err := provider(o.db).Up(bg)
-					must(t, err)
+					dbname, o := auditDatabase(t)
+					target := newTarget(t)
 					pool := openDB(t, driver, dbname)
 					conn := connOf(t, pool)
 					l := with(t, pool, conn)
@@ -191,7 +187,7 @@ func TestAuditClosingDeadRowsFails(t *testing.T) {
 
 					ctx, cancel := context.WithTimeout(bg, time.Second)
 					defer cancel()
-					_, err = l.TryAcquire(ctx, target, swanlock.WithTTL(time.Minute))
+					_, err := l.TryAcquire(ctx, target, swanlock.WithTTL(time.Minute))
 					if err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
 						t.Fatalf("got %v, want an error", err)
 					}

@@ -18,17 +18,6 @@ var isolations = map[string]string{
 	"repeatable read": "options=-c%20default_transaction_isolation%3Drepeatable%5C%20read",
 }
 
-// auditDatabase makes a database of the test's own, with the audit's table, whose
-// parameter it returns.
-func auditDatabase(t testing.TB) (param string, o observer) {
-	t.Helper()
-	param = newDatabase(t)
-	o = observe(t, param)
-	_, err := provider(o.db).Up(bg)
-	must(t, err)
-	return param, o
-}
-
 // rounds takes, refreshes and releases a lock so often, on targets of its own.
 func rounds(t testing.TB, l swanlock.Locker, n int) {
 	for range n {

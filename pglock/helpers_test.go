@@ -119,6 +119,17 @@ func (o observer) locksOf(pid int) int { o.t.Helper(); return o.keys().LocksOf(p
 func (o observer) alive(pid int) bool  { o.t.Helper(); return o.keys().Alive(pid) }
 func (o observer) kill(pid int)        { o.t.Helper(); o.keys().Kill(pid) }
 
+// auditDatabase makes a database of the test's own, with the audit's table, whose
+// parameter it returns.
+func auditDatabase(t testing.TB) (param string, o observer) {
+	t.Helper()
+	param = newDatabase(t)
+	o = observe(t, param)
+	_, err := provider(o.db).Up(bg)
+	must(t, err)
+	return param, o
+}
+
 // newSession returns a Session on a connection of its own, closed with the test.
 func newSession(t testing.TB, driver string, opts ...pglock.SessionOption) (*pglock.Session, *sql.Conn) {
 	t.Helper()

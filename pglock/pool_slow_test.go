@@ -31,10 +31,7 @@ func keepsAll(t *testing.T, o observer, locks []swanlock.DistributedLock) {
 // proven and refreshed.
 func TestPoolBehindALockedTable(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		dbname := newDatabase(t)
-		o := observe(t, dbname)
-		_, err := provider(o.db).Up(bg)
-		must(t, err)
+		dbname, o := auditDatabase(t)
 		p := newPool(t, openDB(t, driver, dbname), pglock.WithAudit(), pglock.WithLogger(nil))
 		locks := holdMany(t, p, newTarget(t), 10)
 		short := acquired(t, p, newTarget(t), swanlock.WithTTL(6*time.Second), swanlock.WithAutoRefresh())

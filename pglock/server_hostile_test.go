@@ -59,10 +59,7 @@ func TestTargetsAreNeverSQL(t *testing.T) {
 	for _, driver := range everyMode {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
-			dbname := newDatabase(t)
-			o := observe(t, dbname)
-			_, err := provider(o.db).Up(bg)
-			must(t, err)
+			dbname, o := auditDatabase(t)
 			alive := canary(t, o)
 			s := pglock.NewSession(dial(t, driver, dbname), pglock.WithAudit())
 			// A backslash means something in this session's strings.

@@ -69,10 +69,8 @@ func TestAuditTableMissing(t *testing.T) {
 // nothing. Fact 1.
 func TestServerTimeouts(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		db := newDatabase(t)
-		o, conn := observe(t, db), dial(t, driver, db)
-		_, err := provider(o.db).Up(bg)
-		must(t, err)
+		db, o := auditDatabase(t)
+		conn := dial(t, driver, db)
 		// The row is written after the grant, and takes too long.
 		run(t, o.db, `CREATE TABLE busy (x int); CREATE TABLE how (sql text);
 			CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS

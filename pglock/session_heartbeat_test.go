@@ -17,32 +17,17 @@ func TestSessionHeartbeat(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)
 		s, conn := newSession(t, driver, pglock.WithHeartbeat(20*time.Millisecond), pglock.WithLogger(nil))
-		kept, err := s.TryAcquire(bg, newTarget(t))
-		must(t, err)
+		kept := acquired(t, s, newTarget(t))
 		taken, err := s.Acquire(bg, newTarget(t), swanlock.WithTTL(time.Minute))
 		must(t, err)
 
 		key := int64(pglock.KeyOf(taken.Info().Target))
 		run(t, conn, "SELECT pg_advisory_unlock($1)", key)
-		select {
-		case <-taken.Done():
-		case <-time.After(soon):
-			t.Fatal("a lock that the session does not hold any more is not found out")
-		}
-		if err := taken.Err(); !errors.Is(err, swanlock.ErrLost) {
-			t.Errorf("it ended with %v, want a loss", err)
-		}
+		wantIs(t, ended(t, taken), swanlock.ErrLost)
 		must(t, kept.Err())
 
-		o.kill(kept.(*pglock.PostgresLock).BackendPID())
-		select {
-		case <-kept.Done():
-		case <-time.After(soon):
-			t.Fatal("the end of the session is not found out")
-		}
-		if err := kept.Err(); !errors.Is(err, swanlock.ErrLost) {
-			t.Errorf("it ended with %v, want a loss", err)
-		}
+		o.kill(kept.BackendPID())
+		wantIs(t, ended(t, kept), swanlock.ErrLost)
 	})
 }
 
@@ -53,10 +38,8 @@ func TestSessionHeartbeatOnABusyConnection(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)
 		s, conn := newSession(t, driver, pglock.WithHeartbeat(5*time.Millisecond))
-		held, err := s.TryAcquire(bg, newTarget(t))
-		must(t, err)
-		short, err := s.TryAcquire(bg, newTarget(t), swanlock.WithTTL(1500*time.Millisecond))
-		must(t, err)
+		held := acquired(t, s, newTarget(t))
+		short := acquired(t, s, newTarget(t), swanlock.WithTTL(1500*time.Millisecond))
 
 		run(t, conn, "SELECT pg_sleep(0.2)")
 		rows, err := conn.QueryContext(bg, "SELECT i, pg_sleep(0.02) FROM generate_series(1, 10) i")
@@ -79,14 +62,7 @@ func TestSessionHeartbeatOnABusyConnection(t *testing.T) {
 		must(t, tx.Rollback())
 		must(t, held.Err())
 
-		select {
-		case <-short.Done():
-		case <-time.After(soon):
-			t.Fatal("the heartbeat restarts the TTL")
-		}
-		if err := short.Err(); !errors.Is(err, swanlock.ErrExpired) {
-			t.Errorf("it ended with %v, want the end of its TTL", err)
-		}
+		wantIs(t, ended(t, short), swanlock.ErrExpired)
 		o.wantSoonFree(short.Info().Target)
 		must(t, held.Err())
 		must(t, s.Close(bg))

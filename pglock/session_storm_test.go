@@ -28,13 +28,11 @@ func TestStorm(t *testing.T) {
 	}
 	const workers, targets = 8, 3
 	eachDriver(t, func(t *testing.T, driver string) {
-		dbname := newDatabase(t)
-		s := &storm{T: t, o: observe(t, dbname), holding: make(map[string]map[int]bool), killed: make(map[int]bool)}
+		dbname, o := auditDatabase(t)
+		s := &storm{T: t, o: o, holding: make(map[string]map[int]bool), killed: make(map[int]bool)}
 		for range targets {
 			s.targets = append(s.targets, newTarget(t))
 		}
-		_, err := provider(s.o.db).Up(bg)
-		must(t, err)
 		run(t, s.o.db, slowAudit)
 		db := openDB(t, driver, dbname)
 		db.SetMaxIdleConns(0) // a connection that was given back must not be seen again
