@@ -38,6 +38,7 @@ type ledger struct {
 	cancelled atomic.Bool
 
 	// Used by the holder of the turn.
+	midway  bool   // a statement was sent in this turn
 	marked  bool   // the token was sent; a rollback or DISCARD ALL may have removed it since
 	backend int32  // the process id that was marked last, or 0; mu is held, too, to write it
 	started int64  // when that process was started, as Mark answers; mu is held, too, to write it

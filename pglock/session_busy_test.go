@@ -180,3 +180,54 @@ func TestCloseTellsFirst(t *testing.T) {
 		}
 	})
 }
+
+// TestRowsInTheMidst: the connection's owner may open Rows between two statements of
+// one call, which then waits for them to be closed. Neither the session nor the
+// Rows are harmed.
+func TestRowsInTheMidst(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		for name, opts := range map[string][]swanlock.Option{"plain": nil, "with TTL and fence": {swanlock.WithTTL(time.Minute), swanlock.WithFence()}} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				o, target := observe(t), newTarget(t)
+				holder, _ := newSession(t, driver)
+				held := acquired(t, holder, target)
+				s, conn := newSession(t, driver)
+				pid := pidOf(t, conn)
+				got := waitsFor(t, o, shortly(t), s, target, opts...)
+				stop, stopped := make(chan struct{}), make(chan struct{})
+				go func() {
+					defer close(stopped)
+					for n := 0; ; n++ {
+						select {
+						case <-stop:
+							return
+						default:
+						}
+						rows, err := conn.QueryContext(bg, "SELECT 1")
+						if err != nil {
+							t.Errorf("the owner's statement %d: %v", n, err)
+							return
+						}
+						time.Sleep(20 * time.Millisecond)
+						for rows.Next() {
+						}
+						if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+							t.Errorf("the owner's rows %d: %v", n, err)
+							return
+						}
+						time.Sleep(20 * time.Millisecond)
+					}
+				}()
+				time.Sleep(2500 * time.Millisecond) // two waits in the server, or more
+				must(t, held.Release(bg))
+				out := <-got
+				close(stop)
+				<-stopped
+				must(t, out.err)
+				o.wantHeld(target, pid)
+				must(t, out.held.Release(bg))
+			})
+		}
+	})
+}

@@ -149,7 +149,7 @@ func (a *access) leave(ctx context.Context, t *ticket) {
 		return
 	}
 	err := turn{a, t.led}.soon(ctx, func(tn turn) error { return tn.drop(t) })
-	if err != nil && !errors.Is(err, errLeft) {
+	if err != nil && !errors.Is(err, errLeft) && !notSent(err) {
 		a.log.Warn("pglock: the session was destroyed, to give up its place in line", "err", err)
 	}
 }

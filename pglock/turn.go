@@ -125,7 +125,10 @@ type turn struct {
 	led     *ledger // what the session holds
 }
 
-func (tn turn) give() { tn.led.turns.Give() }
+func (tn turn) give() {
+	tn.led.midway = false
+	tn.led.turns.Give()
+}
 
 // do runs f, which sends the statements of package db, on the session. If ctx ends
 // before the connection is free, nothing is sent. A statement that was sent is not
@@ -134,6 +137,9 @@ func (tn turn) give() { tn.led.turns.Give() }
 func (tn turn) do(ctx context.Context, f func(context.Context) error) error {
 	tn.led.cancelled.Store(false)
 	err := tn.conn.Do(ctx, tn.led, f)
+	if errors.Is(err, ErrBusy) && tn.led.midway {
+		err = tn.behindRows(ctx, f)
+	}
 	if sqlState(err) == noPreparedStatement {
 		// DISCARD ALL or DEALLOCATE took the prepared statement, so it did not
 		// run.
@@ -145,7 +151,21 @@ func (tn turn) do(ctx context.Context, f func(context.Context) error) error {
 	if err == nil || sqlState(err) != "" {
 		tn.led.spoke.Store(true)
 	}
+	tn.led.midway = tn.led.midway || !notSent(err)
 	tn.led.answered()
+	return err
+}
+
+// behindRows is do for a statement that follows another of the same turn, while
+// the connection's owner has Rows open. What the first statement did may have
+// to be undone, so this one waits for the Rows to be closed, for patience.
+func (tn turn) behindRows(ctx context.Context, f func(context.Context) error) (err error) {
+	err = ErrBusy
+	pace := newPause()
+	for over := time.Now().Add(patience); errors.Is(err, ErrBusy) && time.Now().Before(over); {
+		time.Sleep(pace.next())
+		err = tn.conn.Do(ctx, tn.led, f)
+	}
 	return err
 }
 
@@ -257,6 +277,9 @@ func (tn turn) markInstead(ctx context.Context, instead string) error {
 // destroy ends the session, which frees its locks for certain. The holders of
 // its locks are told before that.
 func (tn turn) destroy(cause error) {
+	if notSent(cause) { // It is not that to those who meet the session's end later.
+		cause = errors.New(cause.Error())
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	me := db.EndBackendParams{Pid: tn.led.backend, Started: tn.led.started}
