@@ -165,6 +165,11 @@ func TestTTLWhileWaiting(t *testing.T) {
 		last := targets[2]
 		busy, err := l.TryAcquire(bg, last)
 		must(t, err)
+		time.AfterFunc(30*time.Second, func() {
+			if _, err := l.TryAcquire(bg, targets[0]); !errors.Is(err, swanlock.ErrNotAcquired) {
+				t.Errorf("%q while %q is waited for: %v", targets[0], last, err)
+			}
+		})
 		time.AfterFunc(time.Minute, func() { busy.Release(bg) })
 		held, err := multilock.Acquire(bg, l, targets, swanlock.WithTTL(ttl))
 		must(t, err)

@@ -13,6 +13,7 @@ import (
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/locktest"
 	"github.com/swanlake-io/swanlock/memlock"
+	"github.com/swanlake-io/swanlock/mocks"
 	"github.com/swanlake-io/swanlock/semaphore"
 )
 
@@ -180,6 +181,38 @@ func TestPlaceLost(t *testing.T) {
 			t.Errorf("Release: %v", err)
 		}
 		synctest.Wait()
+	})
+}
+
+// TestTooMany: a waiter that is granted more places than it wants, at the same
+// moment, gives back the rest.
+func TestTooMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var held atomic.Int32
+		grant := func() swanlock.DistributedLock {
+			held.Add(1)
+			return &mocks.DistributedLock{ReleaseFunc: func(context.Context) error { held.Add(-1); return nil }, ErrFunc: func() error { return nil }}
+		}
+		free := make(chan struct{})
+		sem := semaphore.New(&mocks.Locker{
+			TryAcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) {
+				return nil, swanlock.ErrNotAcquired
+			},
+			AcquireFunc: func(_ context.Context, target string, _ ...swanlock.Option) (swanlock.DistributedLock, error) {
+				if target != "t/line" {
+					<-free
+				}
+				return grant(), nil
+			},
+		}, 3)
+		time.AfterFunc(time.Second, func() { close(free) })
+		l, err := sem.Acquire(bg, "t")
+		must(t, err)
+		synctest.Wait()
+		if n := held.Load(); n != 1 {
+			t.Errorf("%d locks are held, want 1", n)
+		}
+		must(t, l.Release(bg))
 	})
 }
 
