@@ -45,7 +45,7 @@ func TryAcquire(ctx context.Context, l swanlock.Locker, targets []string, opts .
 	}
 	held, failed := s.try(ctx, s.targets)
 	if failed != nil {
-		s.giveBack(ctx, held)
+		several.GiveBack(ctx, held)
 		return nil, failed
 	}
 	return s.lock(held), nil
@@ -67,7 +67,7 @@ func Acquire(ctx context.Context, l swanlock.Locker, targets []string, opts ...s
 		if err == nil {
 			return held, nil
 		}
-		if !errors.Is(err, errLostMeanwhile) {
+		if !errors.Is(err, several.ErrLostMeanwhile) {
 			return nil, err
 		}
 	}
@@ -124,17 +124,9 @@ func (s *set) try(ctx context.Context, targets []string) (held []swanlock.Distri
 		return all, nil
 	}
 	rest := slices.DeleteFunc(all[first:], func(l swanlock.DistributedLock) bool { return l == nil })
-	s.giveBack(ctx, rest)
+	several.GiveBack(ctx, rest)
 	return all[:first], fmt.Errorf("multilock: %q: %w", targets[first], errs[first])
 }
-
-// giveBack frees locks that were taken in vain.
-func (s *set) giveBack(ctx context.Context, locks []swanlock.DistributedLock) {
-	// A lock that is lost already is free as well.
-	_ = several.Release(context.WithoutCancel(ctx), locks)
-}
-
-var errLostMeanwhile = errors.New("multilock: a lock was lost while another was waited for")
 
 func (s *set) acquire(ctx context.Context) (*Lock, error) {
 	var held []swanlock.DistributedLock
@@ -146,7 +138,7 @@ func (s *set) acquire(ctx context.Context) (*Lock, error) {
 			break
 		}
 		if !errors.Is(err, swanlock.ErrNotAcquired) || errors.Is(err, swanlock.ErrAlreadyHeld) || ctx.Err() != nil {
-			s.giveBack(ctx, held)
+			several.GiveBack(ctx, held)
 			return nil, err
 		}
 		target := s.targets[len(held)]
@@ -154,20 +146,17 @@ func (s *set) acquire(ctx context.Context) (*Lock, error) {
 		next, err := s.l.Acquire(ctx, target, s.opts...)
 		stop()
 		if err != nil {
-			s.giveBack(ctx, held)
+			several.GiveBack(ctx, held)
 			return nil, fmt.Errorf("multilock: %q: %w", target, err)
 		}
 		held, waited = append(held, next), true
 	}
 	lock := s.lock(held)
-	if waited && s.options.TTL > 0 { // All TTLs begin now, and what was lost is found.
-		if err := lock.Refresh(ctx); err != nil {
-			s.giveBack(ctx, held)
-			if errors.Is(err, swanlock.ErrLost) {
-				return nil, errLostMeanwhile
-			}
-			return nil, fmt.Errorf("%w: %w", err, swanlock.ErrNotAcquired)
-		}
+	if !waited {
+		return lock, nil
+	}
+	if err := lock.Renew(ctx, s.options); err != nil {
+		return nil, fmt.Errorf("multilock: %w", err)
 	}
 	return lock, nil
 }

@@ -53,7 +53,7 @@ func (s *Semaphore) TryAcquire(ctx context.Context, target string, opts ...swanl
 		err = fmt.Errorf("semaphore: %q: %d of its %d places were free: %w", target, len(parts), s.places, refused)
 	}
 	if err != nil {
-		giveBack(ctx, parts)
+		several.GiveBack(ctx, parts)
 		return nil, err
 	}
 	return lock(target, parts), nil
@@ -81,13 +81,11 @@ func (s *Semaphore) Acquire(ctx context.Context, target string, opts ...swanlock
 	defer first.Release(context.WithoutCancel(ctx)) // if it was lost, others may have overtaken
 	for {
 		held, err := s.acquire(ctx, target, o, opts)
-		if !errors.Is(err, errLostMeanwhile) {
+		if !errors.Is(err, several.ErrLostMeanwhile) {
 			return held, err
 		}
 	}
 }
-
-var errLostMeanwhile = errors.New("semaphore: a place was lost while another was waited for")
 
 // acquire takes places for the first in line.
 func (s *Semaphore) acquire(ctx context.Context, target string, o swanlock.Options, opts []swanlock.Option) (swanlock.DistributedLock, error) {
@@ -101,18 +99,15 @@ func (s *Semaphore) acquire(ctx context.Context, target string, o swanlock.Optio
 		parts, waited = append(parts, more...), true
 	}
 	if err != nil {
-		giveBack(ctx, parts)
+		several.GiveBack(ctx, parts)
 		return nil, err
 	}
 	held := lock(target, parts)
-	if waited && o.TTL > 0 && s.weight > 1 { // All TTLs begin now, and what was lost is found.
-		if err := held.Refresh(ctx); err != nil {
-			giveBack(ctx, parts)
-			if errors.Is(err, swanlock.ErrLost) {
-				return nil, errLostMeanwhile
-			}
-			return nil, fmt.Errorf("semaphore: %w: %w", swanlock.ErrNotAcquired, err)
-		}
+	if !waited {
+		return held, nil
+	}
+	if err := held.Renew(ctx, o); err != nil {
+		return nil, fmt.Errorf("semaphore: %q: %w", target, err)
 	}
 	return held, nil
 }
@@ -179,7 +174,7 @@ func (s *Semaphore) wait(ctx context.Context, target string, n int, opts []swanl
 		go func() {
 			for range left {
 				if a := <-answers; a.err == nil {
-					giveBack(ctx, []swanlock.DistributedLock{a.p})
+					several.GiveBack(ctx, []swanlock.DistributedLock{a.p})
 				}
 			}
 		}()
@@ -195,18 +190,14 @@ func (s *Semaphore) wait(ctx context.Context, target string, n int, opts []swanl
 			parts = append(parts, a.p)
 		case errors.Is(a.err, swanlock.ErrAlreadyHeld) && left > 0: // by this very session
 		default:
-			giveBack(ctx, parts)
+			several.GiveBack(ctx, parts)
 			return nil, fmt.Errorf("semaphore: %q: %w", target, a.err)
 		}
 	}
 	return parts, nil
 }
 
-func giveBack(ctx context.Context, locks []swanlock.DistributedLock) {
-	_ = several.Release(context.WithoutCancel(ctx), locks) // One that was lost is free as well.
-}
-
-func lock(target string, parts []swanlock.DistributedLock) swanlock.DistributedLock {
+func lock(target string, parts []swanlock.DistributedLock) *several.Lock {
 	info := parts[0].Info()
 	info.Target = target
 	return several.New(info, parts)

@@ -157,6 +157,34 @@ func Release(ctx context.Context, locks []swanlock.DistributedLock) error {
 	return errors.Join(errs...)
 }
 
+// GiveBack frees locks that were taken in vain, also when ctx has ended. One that
+// was lost is free as well, so there is no error.
+func GiveBack(ctx context.Context, locks []swanlock.DistributedLock) {
+	_ = Release(context.WithoutCancel(ctx), locks)
+}
+
+// ErrLostMeanwhile says that a part was lost while another was waited for. Nothing
+// is held, and the caller may begin anew.
+var ErrLostMeanwhile = fmt.Errorf("%w: a part of the lock was lost while another was waited for", swanlock.ErrNotAcquired)
+
+// Renew is called once, when l has been put together of locks that were acquired
+// with o, one after the other: it refreshes them, so that all TTLs begin now, and
+// what was lost is found. If it fails, nothing is held.
+func (l *Lock) Renew(ctx context.Context, o swanlock.Options) error {
+	if o.TTL == 0 || len(l.parts) == 1 {
+		return nil
+	}
+	err := l.Refresh(ctx)
+	if err == nil {
+		return nil
+	}
+	GiveBack(ctx, l.parts)
+	if errors.Is(err, swanlock.ErrLost) {
+		return ErrLostMeanwhile
+	}
+	return fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, err)
+}
+
 // Keep refreshes locks that were acquired with o, until the function that it
 // returns is called. It is for one who has some of what is wanted, and waits for
 // the rest. A lock that is lost all the same is found by the next Refresh.
