@@ -186,6 +186,37 @@ func TestObserverBlocksAgain(t *testing.T) {
 	})
 }
 
+// While one call is late, another that returns does not tell what has happened: the
+// End of a call does not overtake its Begin.
+func TestObserverKeepsOrder(t *testing.T) {
+	quiet(t)
+	synctest.Test(t, func(t *testing.T) {
+		bad := &recorder{onBegin: func(op swanlock.Op) {
+			time.Sleep(map[swanlock.Op]time.Duration{swanlock.OpRefresh: time.Hour, swanlock.OpTryAcquire: time.Minute}[op])
+		}}
+		l := swanlock.Observe(memlock.New(), bad)
+		held := mustAcquire(t, l)
+		var two sync.WaitGroup
+		for _, f := range []func(){
+			func() { held.Refresh(t.Context()) },
+			func() { l.TryAcquire(t.Context(), "u") },
+		} {
+			two.Go(f)
+		}
+		two.Wait()
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		for i, e := range bad.events {
+			if got := bad.ctxs[i].Value(ctxKey("op")); got != e.Op {
+				t.Errorf("the End of %v comes with the context %v, and not with Begin's", e.Op, got)
+			}
+		}
+		if got := len(bad.told()); got != 3 {
+			t.Errorf("got %d events, want 3", got)
+		}
+	})
+}
+
 // An observer that never returns costs a bounded amount of memory.
 func TestObserverNeverReturns(t *testing.T) {
 	log := quiet(t)
