@@ -129,9 +129,10 @@ type fate struct {
 	target  string
 	info    Info
 
+	loss sync.Once // tells that it was lost
+
 	mu   sync.Mutex
 	stop func() bool // ends the call of AfterDone
-	lost bool        // the loss was told
 	over time.Time   // when the lock ended; zero until that is known
 }
 
@@ -161,20 +162,16 @@ func (f *fate) done(err error) {
 	}
 }
 
-// lose tells, once, that the lock was lost because of err.
+// lose tells, once, that the lock was lost because of err. It returns when that
+// was told, whoever did it.
 func (f *fate) lose(err error) {
-	f.mu.Lock()
-	told := f.lost
-	f.lost = true
-	f.mu.Unlock()
-	if told {
-		return
-	}
-	e := Event{Op: OpLoss, Outcome: OutcomeLost, Err: err, Ended: f.end()}
-	if errors.Is(err, ErrExpired) {
-		e.Outcome = OutcomeExpired
-	}
-	f.tell(e)
+	f.loss.Do(func() {
+		e := Event{Op: OpLoss, Outcome: OutcomeLost, Err: err, Ended: f.end()}
+		if errors.Is(err, ErrExpired) {
+			e.Outcome = OutcomeExpired
+		}
+		f.tell(e)
+	})
 }
 
 // end notes that the lock is over, and reports whether that is new.

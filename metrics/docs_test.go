@@ -46,7 +46,7 @@ func TestMonitoringPage(t *testing.T) {
 			t.Errorf("the page's %s is not what comes out:\n%s", what, got)
 		}
 	}
-	if os.Getenv("SHOW") != "" {
+	if os.Getenv("SHOW") != "" { // with go test -v, to mend the page
 		fmt.Print(log, exposition)
 	}
 }
