@@ -150,6 +150,7 @@ func TestSame(t *testing.T) {
 				for _, backend := range []string{"memory", "other"} {
 					work(t, swanlock.Observe(space, s.observers(t, backend, group)...), space)
 					space.Lose("b", nil)
+					synctest.Wait()
 				}
 				otel, prom := series(t, s.otel), series(t, s.prom)
 				diff(t, otel, prom)

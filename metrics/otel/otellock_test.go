@@ -32,7 +32,7 @@ func traced(opts ...otellock.Option) (*memlock.Locker, swanlock.Locker, *tracete
 func attributesOf(set []attribute.KeyValue) map[string]string {
 	all := map[string]string{}
 	for _, a := range set {
-		all[string(a.Key)] = a.Value.Emit()
+		all[string(a.Key)] = a.Value.String()
 	}
 	return all
 }
