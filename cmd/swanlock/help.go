@@ -13,6 +13,10 @@ Try it without a server of your own:
 Commands:
   run          run a command while holding a lock
   key          print the advisory key of a target
+  ls           list who holds what, and who waits
+  audit        show who held what and when; prune: delete what is old
+  kill         end the session that holds a lock
+  doctor       check a server for use with swanlock
   migrate      create the audit table, or remove it: up, down, status, print
   dev          start a throw-away PostgreSQL and print how to use it
   demo         prove on this machine that the locks work
