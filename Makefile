@@ -5,7 +5,7 @@
 GO    ?= go
 TOOLS := bin/sqlc bin/staticcheck
 # What programs link: the standard library alone is below it.
-LIBRARY := . ./pglock ./memlock ./migrations ./locktest ./multilock ./semaphore ./election ./chain ./shard
+LIBRARY := . ./pglock ./pginspect ./memlock ./migrations ./locktest ./multilock ./semaphore ./election ./chain ./shard
 # Modules of their own, with the dependencies that only they need.
 MODULES := metrics metrics/otel metrics/prometheus
 
