@@ -227,8 +227,8 @@ func modeOf(shared bool) string {
 	return "exclusive"
 }
 
-// tablePart is how many records a table is laid out for at a time, so that a long
-// one needs no memory.
+// tablePart is how many records one table has, so that a long history needs no
+// memory; the next begins with the names of the columns again.
 const tablePart = 1000
 
 type recordTable struct {

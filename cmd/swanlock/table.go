@@ -171,20 +171,15 @@ func cut(s string, width int) string {
 		return s
 	}
 	runes := []rune(s)
-	head, tail := len(runes)/2, len(runes)/2
-	for head > 0 && textWidth(string(runes[:head]))+1+textWidth(string(runes[tail:])) > width {
-		if head+tail >= len(runes) && tail < len(runes) {
-			tail++
+	head, tail := runes[:len(runes)/2], runes[len(runes)/2:]
+	for len(head)+len(tail) > 0 && textWidth(string(head))+1+textWidth(string(tail)) > width {
+		if len(head) > len(tail) {
+			head = head[:len(head)-1]
 		} else {
-			head--
+			tail = tail[1:]
 		}
 	}
-	text := string(runes[:head]) + "…" + string(runes[tail:])
-	for textWidth(text) > width && tail < len(runes) {
-		tail++
-		text = string(runes[:head]) + "…" + string(runes[tail:])
-	}
-	return text
+	return string(head) + "…" + string(tail)
 }
 
 // wideRunes are those that take two places in a terminal.
