@@ -233,3 +233,7 @@ func openURL(t testing.TB, driver, url string) *sql.DB {
 	t.Cleanup(func() { on.Close() })
 	return on
 }
+
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
