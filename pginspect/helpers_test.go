@@ -237,3 +237,5 @@ func openURL(t testing.TB, driver, url string) *sql.DB {
 type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
+
+func sprint(v any) string { return fmt.Sprint(v) }

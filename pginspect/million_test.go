@@ -82,7 +82,7 @@ func TestMillion(t *testing.T) {
 			t.Logf("%-30s %6d answers: median %v, worst of 20 %v", name, n, took[10].Round(10*time.Microsecond), took[19].Round(10*time.Microsecond))
 		}
 		now := one[int64](t, on, "SELECT (extract(epoch FROM now()) * 1000000)::bigint")
-		t.Logf("EXPLAIN of HeldAt:\n%s", planOf(t, on, "(ANALYZE, BUFFERS, COSTS OFF) ", db.HeldAt, now-45*24*3600*1_000_000, 0, 10000))
+		t.Logf("EXPLAIN of HeldAt:\n%s", planOf(t, on, "(ANALYZE, BUFFERS, COSTS OFF) ", db.HeldAt, 0, 10000, now-45*24*3600*1_000_000))
 		t.Logf("EXPLAIN of InspectAudit:\n%s", planOf(t, on, "(ANALYZE, BUFFERS, COSTS OFF) ", db.InspectAudit))
 		t.Logf("EXPLAIN of History:\n%s", planOf(t, on, "(ANALYZE, BUFFERS, COSTS OFF) ", db.History, 0, now, 0, "%", "%", 101))
 	})
