@@ -33,13 +33,13 @@ func TestMillion(t *testing.T) {
 	must(t, err)
 	manyRows(t, on, 1_000_000)
 
-	acquires(t, server, "alone, one index less", func() { time.Sleep(10 * time.Second) })
+	acquires(t, server, "alone, one index less", func() { time.Sleep(5 * time.Second) })
 	acquires(t, server, "while migration 2 is applied", func() {
 		began := time.Now()
 		must(t, migrate(on))
 		t.Logf("migration 2 on a million rows: %v", time.Since(began).Round(time.Millisecond))
 	})
-	acquires(t, server, "alone", func() { time.Sleep(10 * time.Second) })
+	acquires(t, server, "alone", func() { time.Sleep(5 * time.Second) })
 	for _, relation := range []string{"lock_audit", "lock_audit_open", "lock_audit_key", "lock_audit_time", "lock_audit_span"} {
 		t.Logf("%s: %s", relation, one[string](t, on, "SELECT pg_size_pretty(pg_relation_size($1::regclass))", relation))
 	}
