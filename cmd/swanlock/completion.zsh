@@ -7,6 +7,7 @@ _swanlock() {
         'run:run a command while holding a lock'
         'key:print the advisory key of a target'
         'migrate:create the audit table, or remove it'
+        'serve:a web page of who holds what and who waits'
         'dev:start a throw-away PostgreSQL'
         'demo:prove on this machine that the locks work'
         'verify:try to break the locks, and check what happened'
@@ -61,9 +62,18 @@ _swanlock() {
             '--out[where the history goes]:folder:_files -/' \
             '--help[tell about verify]'
         ;;
+    serve)
+        ((CURRENT--))
+        shift words
+        _arguments \
+            '--listen[address and port]:address:' \
+            '--token-file[file of the token]:file:_files' \
+            '*--host[name under which the page is reached]:host:_hosts' \
+            '--help[tell about serve]'
+        ;;
     migrate) ((CURRENT == 3)) && _values command up down status print ;;
     completion) ((CURRENT == 3)) && _values shell bash zsh fish ;;
-    help) ((CURRENT == 3)) && _values command run key migrate dev demo verify completion ;;
+    help) ((CURRENT == 3)) && _values command run key migrate serve dev demo verify completion ;;
     key) ((CURRENT == 3)) && _files ;;
     esac
 }

@@ -18,11 +18,15 @@ func TestBashCompletion(t *testing.T) {
 		want []string
 	}{
 		{"swanlock r", []string{"run"}},
-		{"swanlock ", []string{"run", "key", "migrate", "dev", "demo", "verify", "completion", "version", "help", "--help", "--version"}},
+		{"swanlock ", []string{"run", "key", "migrate", "serve", "dev", "demo", "verify", "completion", "version", "help", "--help", "--version"}},
 		{"swanlock migrate ", []string{"up", "down", "status", "print", "--help"}},
 		{"swanlock migrate s", []string{"status"}},
 		{"swanlock completion z", []string{"zsh"}},
 		{"swanlock help k", []string{"key"}},
+		{"swanlock help s", []string{"serve"}},
+		{"swanlock serve --", []string{"--listen", "--token-file", "--host", "--help"}},
+		{"swanlock serve --listen 1", nil},
+		{"swanlock serve --token-file t", nil}, // a file name
 		{"swanlock run --t", []string{"--timeout", "--ttl"}},
 		{"swanlock run --ttl 5s --co", []string{"--conflict-exit-code"}},
 		{"swanlock verify --d", []string{"--dsn", "--duration"}},

@@ -14,6 +14,7 @@ Commands:
   run          run a command while holding a lock
   key          print the advisory key of a target
   migrate      create the audit table, or remove it: up, down, status, print
+  serve        a web page: who holds what, who waits, who held it before
   dev          start a throw-away PostgreSQL and print how to use it
   demo         prove on this machine that the locks work
   verify       try to break the locks, and check what happened

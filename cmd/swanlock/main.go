@@ -70,6 +70,7 @@ func commands() []command {
 		{"run", runHelp, cmdRun},
 		{"key", keyHelp, cmdKey},
 		{"migrate", migrateHelp, cmdMigrate},
+		{"serve", serveHelp, cmdServe},
 		{"dev", devHelp, cmdDev},
 		{"demo", demoHelp, cmdDemo},
 		{"verify", verifyHelp, cmdVerify},
