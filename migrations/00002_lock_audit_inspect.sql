@@ -5,11 +5,14 @@
 -- at a time, so that acquires do not queue up behind a long transaction's lock.
 -- +goose StatementBegin
 DO $$
+DECLARE
+    before varchar := pg_catalog.current_setting('lock_timeout');
 BEGIN
     PERFORM pg_catalog.set_config('lock_timeout', '50ms', true);
     FOR attempt IN 1..600 LOOP
         BEGIN
             ALTER TABLE lock_audit ADD COLUMN IF NOT EXISTS ended_by text;
+            PERFORM pg_catalog.set_config('lock_timeout', before, true);
             RETURN;
         EXCEPTION WHEN lock_not_available THEN
             IF attempt = 600 THEN
@@ -29,7 +32,7 @@ CREATE INDEX CONCURRENTLY lock_audit_time ON lock_audit (acquired_at, id);
 
 -- Who held what at a moment. Open rows are not in it, so an acquire does not pay.
 DROP INDEX CONCURRENTLY IF EXISTS lock_audit_span;
-CREATE INDEX CONCURRENTLY lock_audit_span ON lock_audit USING gist (tstzrange(acquired_at, released_at)) WHERE released_at IS NOT NULL;
+CREATE INDEX CONCURRENTLY lock_audit_span ON lock_audit USING gist (pg_catalog.tstzrange(acquired_at, released_at)) WHERE released_at IS NOT NULL;
 
 -- +goose Down
 DROP INDEX CONCURRENTLY IF EXISTS lock_audit_span;

@@ -16,7 +16,7 @@ func sessionOf(r db.InspectLocksRow) Session {
 }
 
 func (p *picture) lock(r db.InspectLocksRow) Lock {
-	l := Lock{Kind: Foreign, Key: r.Key, Database: r.Database, Shared: r.Shared, Session: sessionOf(r), SeenAt: at(r.At)}
+	l := Lock{Kind: Foreign, Key: r.Key, Database: r.Database, Here: r.Here, Shared: r.Shared, Session: sessionOf(r), SeenAt: at(r.At)}
 	if r.Space != 1 {
 		return l
 	}
@@ -38,7 +38,7 @@ func (p *picture) lock(r db.InspectLocksRow) Lock {
 }
 
 func (p *picture) waiter(r db.InspectLocksRow, in line) Waiter {
-	w := Waiter{Database: r.Database, Session: sessionOf(r), SeenAt: at(r.At), line: in, WaitingSince: at(r.WaitingSince)}
+	w := Waiter{Database: r.Database, Here: r.Here, Session: sessionOf(r), SeenAt: at(r.At), line: in, WaitingSince: at(r.WaitingSince)}
 	if r.Here && r.Space == 1 {
 		w.Target = p.names[r.Key]
 	}

@@ -84,6 +84,8 @@ func (d *doctor) reset(name, value, source string) string {
 		return "ALTER ROLE " + role + " IN DATABASE " + database + " RESET " + name
 	case "client":
 		return "take " + name + " out of the connection string (or PGOPTIONS)"
+	case "command line", "environment variable":
+		return "take " + name + " out of the server's " + source + ", and restart it"
 	}
 	return "ALTER SYSTEM SET " + name + " = " + value + "; SELECT pg_reload_conf()"
 }

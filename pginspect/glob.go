@@ -52,8 +52,10 @@ func like(pattern string) string {
 	return b.String()
 }
 
-// glob reports whether name matches the pattern. It goes back to the last *
-// alone, so that no pattern takes long.
+// Match reports whether name matches a pattern of Query's; "" matches all.
+func Match(pattern, name string) bool { return pattern == "" || glob(pattern, name) }
+
+// glob goes back to the last * alone, so that no pattern takes long.
 func glob(pattern, name string) bool {
 	p, n := []rune(pattern), []rune(name)
 	star, mark := -1, 0

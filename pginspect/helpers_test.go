@@ -225,3 +225,11 @@ func addRow(t testing.TB, on pginspect.DB, target, owner string, ago, held time.
 }
 
 func contextWithCancel() (context.Context, func()) { return context.WithCancel(bg) }
+
+func openURL(t testing.TB, driver, url string) *sql.DB {
+	t.Helper()
+	on, err := sql.Open(driver, url)
+	must(t, err)
+	t.Cleanup(func() { on.Close() })
+	return on
+}

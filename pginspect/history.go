@@ -62,6 +62,12 @@ func (r Record) HeldFor(now time.Time) time.Duration {
 	return max(0, now.Sub(r.AcquiredAt))
 }
 
+// Matches reports whether the record has such a target and owner, as History
+// finds it with them in a Query.
+func (r Record) Matches(target, owner string) bool {
+	return matches(target, true, Keyed, r.Target, r.Key) && Match(owner, r.Owner)
+}
+
 // MarshalJSON also writes ttl_seconds, and held_seconds if the hold has ended.
 func (r Record) MarshalJSON() ([]byte, error) {
 	type plain Record

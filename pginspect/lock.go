@@ -40,6 +40,7 @@ type Lock struct {
 	Target   string `json:"target,omitempty"` // "": not known
 	Key      int64  `json:"key"`              // of a Foreign one, both numbers
 	Database string `json:"database"`
+	Here     bool   `json:"here"` // it is the database that was asked
 	Shared   bool   `json:"shared"`
 	Session
 	Waiters []Waiter  `json:"waiters,omitempty"` // in their order; all holders of a key have the same
@@ -84,7 +85,7 @@ func (l Lock) Name() string { return nameOf(l.Kind, l.Target, l.Key) }
 // pattern without wildcards also matches by its key, in the database that was
 // asked, so that the lock of a target is found without an audit.
 func (l Lock) Matches(pattern string) bool {
-	return matches(pattern, l.Kind, l.Target, l.Key)
+	return matches(pattern, l.Here, l.Kind, l.Target, l.Key)
 }
 
 // MarshalJSON also writes held_seconds, ttl_seconds and ttl_left_seconds.
@@ -115,6 +116,7 @@ type Waiter struct {
 	Key      int64  `json:"key"`              // 0 with a Kind of "": not known
 	Kind     Kind   `json:"kind,omitempty"`
 	Database string `json:"database"`
+	Here     bool   `json:"here"` // it is the database that was asked
 	Session
 
 	// InLine says that the waiter has a ticket in swanlock's line, rather than
@@ -144,7 +146,7 @@ func (w Waiter) WaitingFor() time.Duration {
 func (w Waiter) Name() string { return nameOf(w.Kind, w.Target, w.Key) }
 
 // Matches is [Lock.Matches] for what the waiter waits for.
-func (w Waiter) Matches(pattern string) bool { return matches(pattern, w.Kind, w.Target, w.Key) }
+func (w Waiter) Matches(pattern string) bool { return matches(pattern, w.Here, w.Kind, w.Target, w.Key) }
 
 // MarshalJSON also writes waiting_seconds.
 func (w Waiter) MarshalJSON() ([]byte, error) {
@@ -168,10 +170,10 @@ func nameOf(k Kind, target string, key int64) string {
 	return fmt.Sprintf("key %d", key)
 }
 
-func matches(pattern string, k Kind, target string, key int64) bool {
-	if pattern == "" || target != "" && glob(pattern, target) {
+func matches(pattern string, here bool, k Kind, target string, key int64) bool {
+	if pattern == "" || target != "" && Match(pattern, target) {
 		return true
 	}
 	name, plain := unescaped(pattern)
-	return plain && k != Foreign && k != "" && int64(swanlock.KeyOf(name)) == key
+	return plain && here && k != Foreign && k != "" && int64(swanlock.KeyOf(name)) == key
 }

@@ -33,7 +33,7 @@ const lateRow = 20 * time.Millisecond
 // database, sorted by database, name and grant, each with its waiters. The
 // audit that is looked at is this database's alone.
 func Locks(ctx context.Context, on DB) ([]Lock, error) {
-	locks, _, err := look(ctx, on)
+	locks, _, err := Look(ctx, on)
 	return locks, err
 }
 
@@ -41,11 +41,12 @@ func Locks(ctx context.Context, on DB) ([]Lock, error) {
 // in its order. It also has those that no lock of Locks has: their lock was
 // just released, or is another one whose key is alike in 46 bits.
 func Waiters(ctx context.Context, on DB) ([]Waiter, error) {
-	_, waiters, err := look(ctx, on)
+	_, waiters, err := Look(ctx, on)
 	return waiters, err
 }
 
-func look(ctx context.Context, on DB) ([]Lock, []Waiter, error) {
+// Look returns what Locks and Waiters return, of one moment.
+func Look(ctx context.Context, on DB) ([]Lock, []Waiter, error) {
 	t, err := open(ctx, on)
 	if err != nil {
 		return nil, nil, err

@@ -31,10 +31,10 @@ type seenWaiter struct {
 	started time.Time
 }
 
-// Look returns what Locks and Waiters return, with HeldSince and WaitingSince
+// Look is the function Look, with HeldSince and WaitingSince
 // from the first look that had them.
 func (w *Watcher) Look(ctx context.Context, on DB) ([]Lock, []Waiter, error) {
-	locks, waiters, err := look(ctx, on)
+	locks, waiters, err := Look(ctx, on)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -13,6 +13,10 @@ Try it without a server of your own:
 Commands:
   run          run a command while holding a lock
   key          print the advisory key of a target
+  ls           list who holds what, and who waits
+  audit        show who held what and when; prune: delete what is old
+  kill         end the session that holds a lock
+  doctor       check a server for use with swanlock
   migrate      create the audit table, or remove it: up, down, status, print
   serve        a web page: who holds what, who waits, who held it before
   dev          start a throw-away PostgreSQL and print how to use it
@@ -120,12 +124,15 @@ const migrateHelp = `Usage: swanlock migrate up|down|status|print
 The locks need no table. The audit (run --audit, pglock.WithAudit) needs one,
 lock_audit, in the first schema of the search_path.
 
-  up       create it; safe to run on many hosts at once, and again. A table
-           that was made from what print prints is adopted, if its columns
-           are the same
+  up       create it, and the indexes that audit and ls need; safe to run on many
+           hosts at once, and again. No acquire waits for it. A table that was
+           made from what print prints is adopted, if its columns are the same
   down     remove it, with all that it holds
   status   say whether it is there; only looks, and needs no right to write
   print    print the SQL, for a migration tool of your own
+
+  swanlock migrate up
+  swanlock migrate print > 0042_swanlock.sql
 
 up keeps its version in the table swanlock_migrations (by goose), so it is not in
 the way of your own migrations. up and down need a connection to PostgreSQL

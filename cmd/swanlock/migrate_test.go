@@ -30,13 +30,13 @@ func TestMigrate(t *testing.T) {
 		do, says string
 		table    bool
 	}{
-		{"status", "pending                      00001_lock_audit.sql\n", false},
+		{"status", "pending                      00001_lock_audit.sql\npending                      00002_lock_audit_inspect.sql\n", false},
 		{"down", "nothing to do\n", false},
-		{"up", "applied 00001_lock_audit.sql\n", true},
+		{"up", "applied 00001_lock_audit.sql\napplied 00002_lock_audit_inspect.sql\n", true},
 		{"up", "nothing to do\n", true},
-		{"status", "  00001_lock_audit.sql\n", true},
-		{"down", "removed 00001_lock_audit.sql\n", false},
-		{"up", "applied 00001_lock_audit.sql\n", true},
+		{"status", "  00002_lock_audit_inspect.sql\n", true},
+		{"down", "removed 00002_lock_audit_inspect.sql\nremoved 00001_lock_audit.sql\n", false},
+		{"up", "applied 00001_lock_audit.sql\napplied 00002_lock_audit_inspect.sql\n", true},
 	} {
 		p := swanlockCommand(t, env, "migrate", step.do).start().want(0)
 		if got := p.stdout.String(); !strings.HasSuffix(got, step.says) || p.stderr.Len() > 0 {
@@ -65,8 +65,8 @@ func TestMigrateTogether(t *testing.T) {
 	for _, p := range all {
 		applied += strings.Count(p.stdout.String(), "applied")
 	}
-	if applied != 1 {
-		t.Errorf("%d of them applied the migration, want 1", applied)
+	if applied != 2 {
+		t.Errorf("they applied %d migrations, want 2", applied)
 	}
 }
 
