@@ -19,7 +19,7 @@ import (
 )
 
 // patience is how long a test waits for what should come at once.
-const patience = 30 * time.Second
+const patience = 15 * time.Second
 
 // chromium starts one browser for all tests, or says why there is none.
 var chromium = sync.OnceValues(func() (context.Context, error) {
@@ -207,6 +207,7 @@ const unreadable = `(() => {
     if (ratio < 4.5) found.add("contrast " + ratio.toFixed(2) + " of " + e.localName + "." + (e.getAttribute("class") ?? "") + ": " + e.textContent.slice(0, 30));
   }
   for (const e of document.querySelectorAll("a, button, input, select, summary, [tabindex]")) {
+    if (!e.checkVisibility()) continue;
     const name = e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || e.textContent.trim() || e.labels?.length;
     if (!name && e.type !== "hidden" && e.id !== "main") found.add("no name: " + e.outerHTML.slice(0, 80));
   }

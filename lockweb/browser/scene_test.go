@@ -106,6 +106,7 @@ func (s *scene) hold(l swanlock.Locker, target, owner string, opts ...swanlock.O
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.t.Cleanup(func() { _ = held.Release(context.Background()) }) // it may be lost by then
 	return held
 }
 
@@ -124,11 +125,14 @@ func (s *scene) session(opts ...pglock.SessionOption) *pglock.Session {
 // wait has so many wait for a target, and returns when they do.
 func (s *scene) wait(target string, n int) {
 	s.t.Helper()
+	var sessions []*pglock.Session
+	for range n {
+		sessions = append(sessions, s.session(pglock.WithAudit()))
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	var all sync.WaitGroup
-	s.t.Cleanup(func() { stop(); all.Wait() })
-	for i := range n {
-		l := s.session(pglock.WithAudit())
+	s.t.Cleanup(func() { stop(); all.Wait() }) // before the sessions are closed
+	for i, l := range sessions {
 		all.Go(func() {
 			if held, err := l.Acquire(ctx, target, swanlock.WithOwner(fmt.Sprintf("worker-%d", i+1))); err == nil {
 				held.Release(context.Background())
@@ -151,7 +155,7 @@ func (s *scene) tickets() (n int) {
 func (s *scene) past(target, owner string, fence int, ago, length time.Duration, end string) {
 	s.t.Helper()
 	s.exec(`INSERT INTO lock_audit (target, key, owner, ttl_ms, mode, fence, backend_pid, backend_start, client_addr, acquired_at, refreshed_at, released_at, end_reason, ended_by)
-		SELECT $1, $2, $3, 30000, 'exclusive', $4, 4000 + $4, at, '10.0.0.7', at, at + l, CASE WHEN $7::text <> '' THEN at + l END, nullif($7::text, ''), CASE WHEN $7 = 'killed' THEN 'alice (swanlock kill)' END
+		SELECT $1, $2, $3, 30000, 'exclusive', $4::bigint, 4000 + $4::integer, at, '10.0.0.7', at, at + l, CASE WHEN $7::text <> '' THEN at + l END, nullif($7::text, ''), CASE WHEN $7 = 'killed' THEN 'alice (swanlock kill)' END
 		FROM (SELECT now() - $5::float8 * interval '1 second' AS at, $6::float8 * interval '1 second' AS l) t`,
 		target, int64(swanlock.KeyOf(target)), owner, fence, ago.Seconds(), length.Seconds(), end)
 }

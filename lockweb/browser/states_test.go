@@ -59,10 +59,10 @@ func TestBusy(t *testing.T) {
 		p.says("#sum-waiters", "3")
 		p.says("#top", "/lake/checkpoint")
 		p.until("lanes", `document.querySelectorAll("#line li a").length >= 5`)
-		p.until("a lost hold", `document.querySelectorAll("#line .hold.lost").length >= 3`)
-		p.until("an orphan", `document.querySelectorAll("#line .hold.orphaned").length === 1`)
-		p.until("a fence to be seen", `[...document.querySelectorAll("#line .hold title")].some((t) => t.textContent.includes("fence 105") && t.textContent.includes("lost: its TTL ran out"))`)
-		p.until("who came next", `[...document.querySelectorAll("#line .hold title")].some((t) => /handed over to ingest-\d\/812 after \d ms/.test(t.textContent))`)
+		p.until("a lost hold", `document.querySelectorAll("#line .line .hold.lost").length >= 3`)
+		p.until("an orphan", `document.querySelectorAll("#line .line .hold.orphaned").length === 1`)
+		p.until("a fence to be seen", `[...document.querySelectorAll("#line .line .hold title")].some((t) => t.textContent.includes("fence 105") && t.textContent.includes("lost: its TTL ran out"))`)
+		p.until("who came next", `[...document.querySelectorAll("#line .line .hold title")].some((t) => /handed over to ingest-\d\/812 after \d ms/.test(t.textContent))`)
 		p.run(chromedp.Click(`#held summary`))
 		p.says("#held", "for ")
 		p.readable()
@@ -106,7 +106,7 @@ func TestMoment(t *testing.T) {
 	eachLook(t, func(p *tab) {
 		p.open(s.url + "?at=" + at)
 		p.says("#view", "Held at", "locks were held.", "/lake/checkpoint", "orphaned")
-		p.until("bars", `document.querySelectorAll("#view .hold").length > 3`)
+		p.until("bars", `document.querySelectorAll("#view .line .hold").length > 3`)
 		p.readable()
 		p.shoot("moment")
 	})
@@ -225,6 +225,6 @@ func TestKill(t *testing.T) {
 		p.run(chromedp.Click(".row-kill"), chromedp.SendKeys("#kill-by", "bob"), chromedp.Click("#kill-yes"))
 		p.until("no dialog", `!document.querySelector("#kill").open`)
 		p.says("#held-empty", "No lock is held")
-		p.until("it in the history", `[...document.querySelectorAll("#line .hold title")].some((t) => t.textContent.includes("killed by bob (on the web page, from 127.0.0.1)"))`)
+		p.until("it in the history", `[...document.querySelectorAll("#line .line .hold title")].some((t) => t.textContent.includes("killed by bob (on the web page, from 127.0.0.1)"))`)
 	}
 }

@@ -81,7 +81,10 @@ function redraw() {
   requestAnimationFrame(() => {
     asked = false;
     draw();
-    if (store.known) document.documentElement.dataset.ready = "yes";
+    if (store.known && !document.documentElement.dataset.ready) {
+      document.documentElement.dataset.ready = "yes";
+      performance.mark("swanlock-ready");
+    }
   });
 }
 
