@@ -54,16 +54,17 @@ func (h *handler) history(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusBadRequest, "the target has a byte that PostgreSQL does not take")
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), lookTimeout)
-	defer cancel()
 	q := pginspect.Query{Since: from, Until: to, Limit: maxRecords, After: pginspect.Cursor(query.Get("after"))}
 	if target != "" {
 		q.Target = literal(target)
 	}
-	page, err := pginspect.History(ctx, h.look.db, q)
-	if err == nil && page.Next == "" {
-		page.Records, err = h.withEarlier(ctx, page.Records, target, from)
-	}
+	page, err := within(r.Context(), func(ctx context.Context) (pginspect.Page, error) {
+		page, err := pginspect.History(ctx, h.look.db, q)
+		if err == nil && page.Next == "" {
+			page.Records, err = h.withEarlier(ctx, page.Records, target, from)
+		}
+		return page, err
+	})
 	if err != nil {
 		h.failed(w, r, err)
 		return
@@ -93,9 +94,9 @@ func (h *handler) held(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusBadRequest, plain(err))
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), lookTimeout)
-	defer cancel()
-	records, err := pginspect.HeldAt(ctx, h.look.db, at)
+	records, err := within(r.Context(), func(ctx context.Context) ([]pginspect.Record, error) {
+		return pginspect.HeldAt(ctx, h.look.db, at)
+	})
 	if err != nil {
 		h.failed(w, r, err)
 		return
@@ -151,9 +152,7 @@ func (h *handler) kill(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusBadRequest, "the request must be {pid, started, key, by}")
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), 3*lookTimeout)
-	defer cancel()
-	locks, err := pginspect.Locks(ctx, h.look.db)
+	locks, err := within(r.Context(), func(ctx context.Context) ([]pginspect.Lock, error) { return pginspect.Locks(ctx, h.look.db) })
 	if err != nil {
 		h.failed(w, r, err)
 		return
@@ -165,6 +164,8 @@ func (h *handler) kill(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusConflict, "that session does not hold that lock any more; nothing was done")
 		return
 	}
+	ctx, cancel := context.WithTimeout(r.Context(), 3*lookTimeout)
+	defer cancel()
 	killed, err := pginspect.Kill(ctx, h.look.db, locks[i].Session, h.by(r, k.By))
 	if err != nil {
 		status := http.StatusBadGateway

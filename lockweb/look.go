@@ -7,6 +7,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/swanlake-io/swanlock/pginspect"
@@ -15,6 +16,8 @@ import (
 const (
 	// lookTimeout bounds a look at the server.
 	lookTimeout = 5 * time.Second
+	// patience is how much longer a driver may take to notice that.
+	patience = 500 * time.Millisecond
 	// window and maxRecords bound the history that is shown live.
 	window     = 15 * time.Minute
 	maxRecords = 500
@@ -52,47 +55,113 @@ type looker struct {
 	db      *sql.DB
 	every   time.Duration
 	watcher pginspect.Watcher
-	turn    chan struct{} // holds one element while nobody looks
-	last    *snapshot     // of who has the turn
+
+	mu    sync.Mutex
+	last  *snapshot
+	under *looking // nil: nobody looks
 }
 
-func newLooker(db *sql.DB) *looker {
-	l := &looker{db: db, every: time.Second, turn: make(chan struct{}, 1)}
-	l.turn <- struct{}{}
-	return l
+// looking is a look that is under way.
+type looking struct {
+	began time.Time
+	done  chan struct{}
 }
+
+func newLooker(db *sql.DB) *looker { return &looker{db: db, every: time.Second} }
 
 // latest returns a snapshot that is not much older than the interval. After a
-// look that failed it is the last one that did not, with the trouble.
+// look that failed, or that is not over in time, it is the last one that
+// succeeded, with the trouble.
 func (l *looker) latest(ctx context.Context) (*snapshot, error) {
+	l.mu.Lock()
+	if l.last != nil && time.Since(l.last.taken) < l.every*9/10 {
+		defer l.mu.Unlock()
+		return l.last, nil
+	}
+	if l.under == nil {
+		l.under = &looking{time.Now(), make(chan struct{})}
+		go l.run(context.WithoutCancel(ctx), l.under)
+	}
+	under := l.under
+	l.mu.Unlock()
+	timer := time.NewTimer(time.Until(under.began.Add(lookTimeout + patience)))
+	defer timer.Stop()
+	var late error
 	select {
-	case <-l.turn:
+	case <-under.done:
+	case <-timer.C:
+		late = context.DeadlineExceeded
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	defer func() { l.turn <- struct{}{} }()
-	if l.last != nil && time.Since(l.last.taken) < l.every*9/10 {
-		return l.last, nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if late != nil && l.under == under {
+		l.last = l.troubledLocked(under.began, late)
 	}
-	// Others get the result as well, so it does not end with this request.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
+	return l.last, nil
+}
+
+// run looks. Others get the result as well, so it does not end with the request
+// that began it.
+func (l *looker) run(ctx context.Context, u *looking) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	began := time.Now()
 	s, err := l.look(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if err != nil {
-		s = &snapshot{now: began}
-		if l.last != nil {
-			before := *l.last
-			s = &before
-			s.now = before.now.Add(began.Sub(before.taken))
-		}
-		if s.head.Trouble = plain(err); s.head.Since == 0 {
-			s.head.Since = began.UnixMilli()
-		}
+		s = l.troubledLocked(u.began, err)
+	}
+	s.taken, s.took = time.Now(), time.Since(u.began)
+	l.last, l.under = s, nil
+	close(u.done)
+}
+
+// troubledLocked is what was known, with what is wrong now.
+func (l *looker) troubledLocked(began time.Time, err error) *snapshot {
+	s := &snapshot{now: began}
+	if l.last != nil {
+		before := *l.last
+		s = &before
+		s.now = before.now.Add(time.Since(before.taken))
+	}
+	if s.head.Trouble = plain(err); s.head.Since == 0 {
+		s.head.Since = began.UnixMilli()
 	}
 	s.taken, s.took = time.Now(), time.Since(began)
-	l.last = s
-	return s, nil
+	return s
+}
+
+// within returns what f returns, or an error soon after lookTimeout. lib/pq does
+// not leave a statement when its context ends, if the server does not answer a
+// request to cancel it either; f is left behind then.
+func within[T any](ctx context.Context, f func(ctx context.Context) (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	done := make(chan result, 1)
+	go func() {
+		defer cancel()
+		v, err := f(ctx)
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-ctx.Done():
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-timer.C:
+		var none T
+		return none, context.Cause(ctx)
+	}
 }
 
 func (l *looker) look(ctx context.Context) (s *snapshot, err error) {

@@ -1,6 +1,6 @@
 // The page: what the address says it shows, kept up to date by the stream.
 
-import { bdi, byId, setText, clockText, momentText, momentLink, plural } from "./dom.js";
+import { bdi, byId, setText, duration, clockText, momentText, momentLink, plural } from "./dom.js";
 import { store, now, follow } from "./live.js";
 import { drawLocks, drawContended } from "./locks.js";
 import { Timeline } from "./timeline.js";
@@ -51,9 +51,11 @@ function drawLine() {
 }
 
 function drawStatus() {
-  const down = Boolean(store.head.trouble);
-  status.className = down ? "down" : "live";
-  setText(status.lastElementChild, down ? `no answer since ${clockText(store.head.trouble_since + store.offset)}` : `live, ${clockText(store.lastNow)}`);
+  if (streamLost) return;
+  const down = Boolean(store.head.trouble), silent = Date.now() - store.heard;
+  status.className = down ? "down" : store.known && silent < 3000 ? "live" : "";
+  const news = store.known ? (silent < 3000 ? `live, ${clockText(store.lastNow)}` : `no news for ${duration(silent)}`) : "connecting …";
+  setText(status.lastElementChild, down ? `no answer since ${clockText(store.head.trouble_since)}` : news);
   const text = down ? `PostgreSQL does not answer (${store.head.trouble}). Trying again. ${store.locks.size ? "What is shown was so before." : ""}` : "";
   setText(banner, text);
   banner.hidden = !down;
@@ -74,7 +76,7 @@ function draw() {
   view.redraw();
 }
 
-let asked = false;
+let asked = false, streamLost = false;
 function redraw() {
   if (asked) return;
   asked = true;
@@ -129,7 +131,16 @@ addEventListener("keydown", (event) => {
 });
 addEventListener("resize", redraw);
 
-follow(redraw, (text, over) => {
+// The clocks go on while nothing comes.
+setInterval(() => {
+  if (!document.hidden && Date.now() - store.heard > 1500) redraw();
+}, 1000);
+
+follow(() => {
+  streamLost = false;
+  redraw();
+}, (text, over) => {
+  streamLost = true;
   status.className = "down";
   setText(status.lastElementChild, over ? "signed out" : "not live");
   setText(banner, text + (store.known ? clockText(store.lastNow) + "." : "no time at all."));

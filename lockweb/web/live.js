@@ -5,6 +5,7 @@ export const store = {
   head: { locks: 0, shown: 0, waiters: 0, audit: "" },
   known: false, // something has come
   lastNow: 0, // the server's clock, at the last change
+  heard: Date.now(), // our clock, at the last change
   offset: 0, // of the server's clock to ours
 };
 
@@ -20,6 +21,7 @@ function apply(change) {
   store.lastNow = change.now;
   store.offset = change.now - Date.now();
   store.known = true;
+  store.heard = Date.now();
 }
 
 // follow calls changed after each change, and lost with a text when nothing
