@@ -33,7 +33,7 @@ verify: lint bin/sqlc ## lint, and: generated code, SQL, go.mod and dependencies
 	$(GO) mod tidy -diff
 	cd tools && $(GO) mod tidy -diff
 	cd bench && $(GO) mod tidy -diff && $(GO) vet ./... && ../bin/staticcheck ./...
-	@foreign=$$($(GO) list -deps -f '{{if not .Standard}}{{.ImportPath}}{{end}}' . ./pglock ./memlock ./migrations ./locktest | grep -v '^github.com/swanlake-io/swanlock'); \
+	@foreign=$$($(GO) list -deps -f '{{if not .Standard}}{{.ImportPath}}{{end}}' . ./pglock ./pginspect ./memlock ./migrations ./locktest | grep -v '^github.com/swanlake-io/swanlock'); \
 		test -z "$$foreign" || { echo "linked into users' programs: $$foreign"; exit 1; }
 
 verify-knockouts: ## swanlock verify finds each guarantee that is taken out of a build (10 minutes)

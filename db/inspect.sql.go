@@ -326,6 +326,7 @@ SELECT
     COALESCE(1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.backend_start), 0)::bigint AS started,
     COALESCE(1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.query_start), 0)::bigint AS asked,
     COALESCE(1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.state_change), 0)::bigint AS changed,
+    COALESCE(pg_catalog.starts_with(a.query, 'SELECT s.pid, s.waits,'), false)::boolean AS turn,
     (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.clock_timestamp()))::bigint AS at
 FROM pg_catalog.pg_locks k
     LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) k.database
@@ -349,13 +350,15 @@ type InspectLocksRow struct {
 	Started      int64
 	Asked        int64
 	Changed      int64
+	Turn         bool
 	At           int64
 }
 
 // Lists every advisory lock that is held or waited for on the server, with its
 // session. Of sessions of other roles the columns are empty, unless this role
 // may read all statistics (pg_read_all_stats). space is 1 for locks with one
-// number of 64 bits, and 2 for those with two of 32. at is the time of the look.
+// number of 64 bits, and 2 for those with two of 32. turn says that the session
+// runs the statement Turn. at is the time of the look.
 func (q *Queries) InspectLocks(ctx context.Context) ([]InspectLocksRow, error) {
 	rows, err := q.db.QueryContext(ctx, InspectLocks)
 	if err != nil {
@@ -381,6 +384,7 @@ func (q *Queries) InspectLocks(ctx context.Context) ([]InspectLocksRow, error) {
 			&i.Started,
 			&i.Asked,
 			&i.Changed,
+			&i.Turn,
 			&i.At,
 		); err != nil {
 			return nil, err

@@ -93,10 +93,13 @@ type located struct {
 func (l located) text(query string) string {
 	query = strings.ReplaceAll(db.OneLine(query), "public.lock_audit", l.table)
 	if l.old {
-		query = strings.ReplaceAll(query, "a.ended_by, ", "NULL::varchar, ")
+		query = withoutEndedBy.Replace(query)
 	}
 	return query
 }
+
+// withoutEndedBy takes the column of the second migration out of what is read.
+var withoutEndedBy = strings.NewReplacer("a.ended_by, ", "NULL::varchar, ", "e.ended_by", "NULL::varchar AS ended_by", "o.ended_by", "NULL::varchar")
 
 func (l located) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	return l.DBTX.ExecContext(ctx, l.text(query), args...)

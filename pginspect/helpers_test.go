@@ -233,3 +233,9 @@ func openURL(t testing.TB, driver, url string) *sql.DB {
 	t.Cleanup(func() { on.Close() })
 	return on
 }
+
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+func sprint(v any) string { return fmt.Sprint(v) }

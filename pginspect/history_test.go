@@ -152,6 +152,28 @@ func TestStatesUnderLoad(t *testing.T) {
 	})
 }
 
+// TestSettled: a row whose lock is gone, and that is closed or opened only just
+// now, is not orphaned. One that is open in both looks is.
+func TestSettled(t *testing.T) {
+	on := connect(t, "pgx", "")
+	open := pginspect.Record{ID: 1, PID: 1, Key: 1, State: pginspect.Orphaned, AcquiredAt: time.Now().Add(-time.Hour)}
+	ended, other := open, open
+	ended.State, other.ID, other.Key = pginspect.Ended, 2, 2
+	for _, tt := range []struct{ first, second, want pginspect.Record }{{open, ended, ended}, {open, other, other}, {open, open, open}, {ended, open, ended}} {
+		looks := []pginspect.Record{tt.first, tt.second}
+		records, err := pginspect.Settled(bg, on, func() ([]pginspect.Record, error) {
+			defer func() { looks = looks[1:] }()
+			return looks[:1:1], nil
+		})
+		must(t, err)
+		wanted := tt.want.State
+		if tt.want == other {
+			wanted = pginspect.Held
+		}
+		want(t, "state", records[0].State, wanted)
+	}
+}
+
 // TestHeldAt: of a moment are the holds that had begun and had not ended, and
 // the open ones unless their TTL had passed.
 func TestHeldAt(t *testing.T) {
@@ -292,5 +314,27 @@ func TestPrune(t *testing.T) {
 		done, err = pginspect.Prune(bg, on, q)
 		must(t, err)
 		want(t, "deleted", done.Deleted, int64(0))
+	})
+}
+
+// TestPruneLetsAcquiresBy: nothing that a holder does waits for Prune, even if its
+// transaction does not end, and if an orphan that it deletes is of that target.
+func TestPruneLetsAcquiresBy(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		on := connect(t, driver, newDatabase(t))
+		must(t, migrate(on))
+		addRow(t, on, "t", "old", 100*24*time.Hour, time.Hour)
+		addRow(t, on, "t", "orphan", 100*24*time.Hour, -1)
+		tx, err := on.BeginTx(bg, nil)
+		must(t, err)
+		defer tx.Rollback()
+		done, err := pginspect.Prune(bg, tx, pginspect.PruneQuery{Before: time.Now().Add(-90 * 24 * time.Hour)})
+		must(t, err)
+		want(t, "deleted", done.Deleted, int64(2))
+		_, held := acquire(t, on, "t", audited)
+		must(t, held.Refresh(bg))
+		must(t, held.Release(bg))
+		must(t, tx.Commit())
+		want(t, "rows", one[int](t, on, "SELECT count(*) FROM lock_audit"), 1)
 	})
 }

@@ -146,7 +146,9 @@ func (w Waiter) WaitingFor() time.Duration {
 func (w Waiter) Name() string { return nameOf(w.Kind, w.Target, w.Key) }
 
 // Matches is [Lock.Matches] for what the waiter waits for.
-func (w Waiter) Matches(pattern string) bool { return matches(pattern, w.Here, w.Kind, w.Target, w.Key) }
+func (w Waiter) Matches(pattern string) bool {
+	return matches(pattern, w.Here, w.Kind, w.Target, w.Key)
+}
 
 // MarshalJSON also writes waiting_seconds.
 func (w Waiter) MarshalJSON() ([]byte, error) {

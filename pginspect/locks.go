@@ -85,6 +85,7 @@ type picture struct {
 	names   map[int64]string     // by key
 	tickets map[sessionLine]bool // a session's places in a line
 	lines   map[line]bool        // those that have a ticket, or a lock or waiter of their key
+	queued  map[line]bool        // those that have a ticket
 	locks   []Lock
 	waiters []Waiter
 }
@@ -95,7 +96,7 @@ type sessionLine struct {
 }
 
 func arrange(rows []db.InspectLocksRow, audit []db.InspectAuditRow) *picture {
-	p := &picture{rows: rows, audit: map[holding]db.InspectAuditRow{}, names: map[int64]string{}, tickets: map[sessionLine]bool{}, lines: map[line]bool{}}
+	p := &picture{rows: rows, audit: map[holding]db.InspectAuditRow{}, names: map[int64]string{}, tickets: map[sessionLine]bool{}, lines: map[line]bool{}, queued: map[line]bool{}}
 	for _, a := range audit {
 		p.audit[holding{a.Pid, a.Key}] = a
 		if a.Name != "" {
@@ -113,7 +114,7 @@ func arrange(rows []db.InspectLocksRow, audit []db.InspectAuditRow) *picture {
 	}
 	for _, r := range rows {
 		if in := lineOf(r.Database, 1, r.Key); isTicket(r) && shares[sessionLine{r.Pid, in}] {
-			p.tickets[sessionLine{r.Pid, in}], p.lines[in] = true, true
+			p.tickets[sessionLine{r.Pid, in}], p.lines[in], p.queued[in] = true, true, true
 		}
 	}
 	for _, r := range rows {
@@ -132,7 +133,10 @@ func (p *picture) place(r db.InspectLocksRow) {
 	case r.Space == 1 && r.Granted:
 		p.locks = append(p.locks, p.lock(r))
 	case r.Space == 1:
-		if !ofLine {
+		// A Pool waits on a session of its own for the ticket of another. Where that
+		// statement is not shown to this role, it is taken for one.
+		forTicket := p.queued[in] && (r.Turn || r.Started == 0)
+		if !ofLine && !forTicket {
 			w := p.waiter(r, in)
 			w.Key, w.Kind = r.Key, Keyed
 			p.waiters = append(p.waiters, w)
@@ -141,7 +145,7 @@ func (p *picture) place(r db.InspectLocksRow) {
 		w := p.waiter(r, in)
 		w.InLine, w.number = true, r.Key&numbers
 		p.waiters = append(p.waiters, w)
-	case ofLine, r.Key&numbers == 0 && p.lines[in]:
+	case ofLine, p.lines[in] && (r.Shared || r.Key&numbers == 0):
 	case r.Granted:
 		p.locks = append(p.locks, p.lock(r))
 	default:

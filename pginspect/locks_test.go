@@ -143,6 +143,13 @@ func TestWaiters(t *testing.T) {
 		}
 		first := look()
 		want(t, "holders", len(first), 2)
+		locks, err := pginspect.Locks(bg, on)
+		must(t, err)
+		for _, l := range locks {
+			if slices.Contains(pids, l.PID) {
+				t.Errorf("a waiter's own %s is among the locks", l.Name())
+			}
+		}
 		for _, l := range first {
 			var got []int
 			for i, w := range l.Waiters {
@@ -195,6 +202,18 @@ func TestPoolWaiters(t *testing.T) {
 			l := of(t, on, target)
 			return len(l) == 1 && len(l[0].Waiters) == cap(results) && l[0].Waiters[4].Place == 5
 		})
+		// The session that waits in the server for the first of them is none of
+		// them, nor is what it locks meanwhile a lock.
+		hash := int64(swanlock.KeyOf(target)) >> 18
+		for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); {
+			locks, waiters, err := pginspect.Look(bg, on)
+			must(t, err)
+			waiters = slices.DeleteFunc(waiters, func(w pginspect.Waiter) bool { return w.Key>>18 != hash })
+			locks = slices.DeleteFunc(locks, func(l pginspect.Lock) bool { return l.Key>>18 != hash })
+			if len(waiters) != cap(results) || len(locks) != 1 {
+				t.Fatalf("got %d waiters and %d locks, want %d and 1: %+v, %+v", len(waiters), len(locks), cap(results), waiters, locks)
+			}
+		}
 		must(t, held.Release(bg))
 		for range cap(results) {
 			must(t, <-results)

@@ -41,7 +41,8 @@ FROM (
 -- Lists every advisory lock that is held or waited for on the server, with its
 -- session. Of sessions of other roles the columns are empty, unless this role
 -- may read all statistics (pg_read_all_stats). space is 1 for locks with one
--- number of 64 bits, and 2 for those with two of 32. at is the time of the look.
+-- number of 64 bits, and 2 for those with two of 32. turn says that the session
+-- runs the statement Turn. at is the time of the look.
 SELECT
     k.pid::integer AS pid,
     pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint)::bigint AS key,
@@ -58,6 +59,7 @@ SELECT
     COALESCE(1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.backend_start), 0)::bigint AS started,
     COALESCE(1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.query_start), 0)::bigint AS asked,
     COALESCE(1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.state_change), 0)::bigint AS changed,
+    COALESCE(pg_catalog.starts_with(a.query, 'SELECT s.pid, s.waits,'), false)::boolean AS turn,
     (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.clock_timestamp()))::bigint AS at
 FROM pg_catalog.pg_locks k
     LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) k.database
