@@ -1,6 +1,6 @@
 # make help tells what there is. CI calls only what stands here.
 .DEFAULT_GOAL := help
-.PHONY: bench clean demo generate help lint mutants race soak test test-matrix verify verify-knockouts
+.PHONY: bench browser clean demo generate help lint mutants race soak test test-matrix verify verify-knockouts
 
 GO    ?= go
 TOOLS := bin/sqlc bin/staticcheck
@@ -33,7 +33,8 @@ verify: lint bin/sqlc ## lint, and: generated code, SQL, go.mod and dependencies
 	$(GO) mod tidy -diff
 	cd tools && $(GO) mod tidy -diff
 	cd bench && $(GO) mod tidy -diff && $(GO) vet ./... && ../bin/staticcheck ./...
-	@foreign=$$($(GO) list -deps -f '{{if not .Standard}}{{.ImportPath}}{{end}}' . ./pglock ./pginspect ./memlock ./migrations ./locktest | grep -v '^github.com/swanlake-io/swanlock'); \
+	cd lockweb/browser && $(GO) mod tidy -diff && $(GO) vet ./... && ../../bin/staticcheck ./...
+	@foreign=$$($(GO) list -deps -f '{{if not .Standard}}{{.ImportPath}}{{end}}' . ./pglock ./pginspect ./lockweb ./memlock ./migrations ./locktest | grep -v '^github.com/swanlake-io/swanlock'); \
 		test -z "$$foreign" || { echo "linked into users' programs: $$foreign"; exit 1; }
 
 verify-knockouts: ## swanlock verify finds each guarantee that is taken out of a build (10 minutes)
@@ -47,6 +48,9 @@ mutants: ## the tests of pglock find the defects that are put into it (SINCE=mai
 
 bench: ## swanlock against its floors and peers, with a table at the end (5 minutes)
 	cd bench && $(GO) run .
+
+browser: ## the page of lockweb in a real Chromium, in every state (SWANLOCK_SCREENSHOTS=folder: pictures of them)
+	cd lockweb/browser && $(GO) test -v -count=1 -timeout 15m .
 
 generate: bin/sqlc ## db/ from queries/ and migrations/
 	bin/sqlc generate

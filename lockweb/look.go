@@ -195,7 +195,7 @@ func plain(err error) string {
 	const most = 400
 	text := strings.TrimPrefix(strings.Join(strings.Fields(printable(err.Error())), " "), "pginspect: ")
 	if errors.Is(err, context.DeadlineExceeded) {
-		text = "no answer within " + lookTimeout.String() + " (" + text + ")"
+		text = "no answer within " + lookTimeout.String()
 	}
 	return shortened(text, most)
 }

@@ -130,7 +130,7 @@ func (p *tab) run(actions ...chromedp.Action[chromedp.Void]) {
 func (p *tab) open(url string) {
 	p.t.Helper()
 	p.run(chromedp.Navigate(url))
-	p.until("the first change", `document.documentElement.dataset.ready === "yes"`)
+	p.until("the first change", `document.documentElement?.dataset.ready === "yes"`)
 }
 
 // eval returns what an expression is in the page.

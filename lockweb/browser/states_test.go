@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
@@ -166,7 +168,7 @@ func TestServerDown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.says("#banner", "PostgreSQL does not answer", "no answer within 5s", "What is shown was so before.")
+		p.says("#banner", "PostgreSQL does not answer", "no answer within 5s", "What is shown was so at ")
 		p.says("#status", "no answer since")
 		p.says("#held", "/lake/checkpoint")
 		p.readable()
@@ -199,7 +201,7 @@ func TestKill(t *testing.T) {
 	held := s.hold(s.session(pglock.WithAudit()), "/lake/stuck", "stuck-1/3")
 	for _, l := range []look{light, dark} {
 		p := newTab(t, l)
-		p.run(chromedp.Navigate(s.url + "?q=stuck"))
+		p.run(call(network.ClearBrowserCookies, cdp.Empty{}), chromedp.Navigate(s.url+"?q=stuck"))
 		p.says("main", "Token")
 		p.readable()
 		p.shoot("sign-in")
@@ -207,7 +209,7 @@ func TestKill(t *testing.T) {
 		p.says("main", "That is not the token.")
 		p.readable()
 		p.run(chromedp.SendKeys("#token", token+kb.Enter))
-		p.until("the first change", `document.documentElement.dataset.ready === "yes"`)
+		p.until("the first change", `document.documentElement?.dataset.ready === "yes"`)
 		p.until("the search", `location.search === "?q=stuck"`)
 		p.run(chromedp.Click(".row-kill"))
 		p.says("#kill", "End this session?", "/lake/stuck", "stuck-1/3")

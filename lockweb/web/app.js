@@ -56,7 +56,7 @@ function drawStatus() {
   status.className = down ? "down" : store.known && silent < 3000 ? "live" : "";
   const news = store.known ? (silent < 3000 ? `live, ${clockText(store.lastNow)}` : `no news for ${duration(silent)}`) : "connecting …";
   setText(status.lastElementChild, down ? `no answer since ${clockText(store.head.trouble_since)}` : news);
-  const text = down ? `PostgreSQL does not answer (${store.head.trouble}). Trying again. ${store.locks.size ? "What is shown was so before." : ""}` : "";
+  const text = down ? `PostgreSQL does not answer (${store.head.trouble}). Trying again. ${store.goodNow ? `What is shown was so at ${clockText(store.goodNow)}.` : ""}` : "";
   setText(banner, text);
   banner.hidden = !down;
 }

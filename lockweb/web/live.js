@@ -5,11 +5,14 @@ export const store = {
   head: { locks: 0, shown: 0, waiters: 0, audit: "" },
   known: false, // something has come
   lastNow: 0, // the server's clock, at the last change
+  goodNow: 0, // the same, at the last one without trouble
   heard: Date.now(), // our clock, at the last change
   offset: 0, // of the server's clock to ours
 };
 
-export const now = () => Date.now() + store.offset;
+// now is the server's clock. It stands still while the server does not answer,
+// since what is shown is from then.
+export const now = () => (store.head.trouble && store.goodNow ? store.goodNow : Date.now() + store.offset);
 
 const kinds = { l: store.locks, w: store.waiters, r: store.records, c: store.contended };
 
@@ -20,6 +23,7 @@ function apply(change) {
   if (change.head) store.head = change.head;
   store.lastNow = change.now;
   store.offset = change.now - Date.now();
+  if (!store.head.trouble) store.goodNow = change.now;
   store.known = true;
   store.heard = Date.now();
 }

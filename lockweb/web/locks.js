@@ -6,6 +6,8 @@ import { askToKill, mayKill } from "./kill.js";
 
 const rows = new Map(); // by the lock's id
 
+const mostFresh = 20; // with more that come at once, none stands out
+
 const kindTexts = {
   audited: "", named: "not in the audit",
   keyed: "known by its key only", foreign: "not swanlock's",
@@ -16,9 +18,21 @@ function session(item) {
   return [`pid ${item.pid}`, parts.join(", ")];
 }
 
+// Rows that cannot be seen do not follow the clock until they can.
+const watcher = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    const row = rows.get(target.rowId);
+    if (!row) continue;
+    row.seen = isIntersecting;
+    if (isIntersecting && row.item) tick(row, now());
+  }
+}, { root: byId("held-scroll"), rootMargin: "200px" });
+
 function makeRow(id) {
   const cells = { target: el("td", { class: "target" }), owner: el("td"), held: el("td", { class: "brief" }), ttl: el("td", { class: "brief" }), fence: el("td", { class: "number" }), session: el("td"), waiters: el("td") };
-  const row = { id, item: null, cells, tr: el("tr", { class: "fresh" }, ...Object.values(cells)), list: null };
+  const row = { id, item: null, cells, tr: el("tr", {}, ...Object.values(cells)), list: null, seen: false };
+  row.tr.rowId = id;
+  watcher.observe(row.tr);
   if (mayKill) {
     row.button = el("button", { class: "row-kill", type: "button", click: () => askToKill(row.item) }, "End …");
     row.tr.append(el("td", { class: "brief" }, row.button));
@@ -29,6 +43,7 @@ function makeRow(id) {
 function fillRow(row, item) {
   if (row.item === item) return;
   row.item = item;
+  row.changed = true;
   row.words = [item.name, item.owner, item.key, item.pid, item.application, item.role, item.client].filter(Boolean).join("\n").toLowerCase();
   const { cells } = row;
   const tags = [item.shared && "reader", kindTexts[item.kind]].filter(Boolean);
@@ -88,16 +103,21 @@ export function drawLocks(query, only = null) {
   for (const [id, row] of rows) {
     if (!store.locks.has(id)) {
       row.tr.remove();
+      watcher.unobserve(row.tr);
       rows.delete(id);
     }
   }
-  const shown = [];
+  const shown = [], fresh = [];
   for (const [id, item] of store.locks) {
     let row = rows.get(id);
-    if (!row) rows.set(id, (row = makeRow(id)));
+    if (!row) {
+      rows.set(id, (row = makeRow(id)));
+      fresh.push(row.tr);
+    }
     fillRow(row, item);
     if (row.words.includes(query) && (only === null || item.name === only)) {
-      tick(row, t);
+      if (row.seen || row.changed) tick(row, t);
+      row.changed = false;
       shown.push(row);
     } else row.tr.remove();
   }
@@ -108,6 +128,7 @@ export function drawLocks(query, only = null) {
     if (tr === at) at = at.nextElementSibling;
     else body.insertBefore(tr, at);
   }
+  if (fresh.length <= mostFresh) for (const tr of fresh) tr.classList.add("fresh");
   byId("held").hidden = shown.length === 0;
   explain(shown.length, query, only);
   drawStray(t);
