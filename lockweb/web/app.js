@@ -2,7 +2,7 @@
 
 import { bdi, byId, setText, duration, clockText, momentText, momentLink, plural } from "./dom.js";
 import { store, now, follow } from "./live.js";
-import { drawLocks, drawContended } from "./locks.js";
+import { drawLocks, drawContended, showAllRows } from "./locks.js";
 import { Timeline } from "./timeline.js";
 import { noAudit, showMoment, showTarget } from "./views.js";
 
@@ -117,6 +117,11 @@ byId("when").addEventListener("submit", (event) => {
   event.preventDefault();
   const t = new Date(byId("at").value).getTime();
   if (t) location.assign(momentLink(t));
+});
+byId("held-rest").firstElementChild.addEventListener("click", () => {
+  showAllRows();
+  redraw();
+  byId("held-scroll").focus();
 });
 byId("sort").addEventListener("change", redraw);
 addEventListener("keydown", (event) => {

@@ -6,6 +6,14 @@ import { askToKill, mayKill } from "./kill.js";
 
 const rows = new Map(); // by the lock's id
 
+// Of many locks the first are shown, until somebody asks for all: each row costs
+// its share of every change.
+let mostRows = 100;
+
+export function showAllRows() {
+  mostRows = Infinity;
+}
+
 const mostFresh = 20; // with more that come at once, none stands out
 
 const kindTexts = {
@@ -123,6 +131,8 @@ export function drawLocks(query, only = null) {
   }
   const order = orders[byId("sort").value];
   shown.sort((a, b) => order(a, b) || byName(a, b));
+  const fitting = shown.length;
+  for (const row of shown.splice(mostRows)) row.tr.remove();
   let at = body.firstElementChild;
   for (const { tr } of shown) {
     if (tr === at) at = at.nextElementSibling;
@@ -130,7 +140,10 @@ export function drawLocks(query, only = null) {
   }
   if (fresh.length <= mostFresh) for (const tr of fresh) tr.classList.add("fresh");
   byId("held").hidden = shown.length === 0;
-  explain(shown.length, query, only);
+  const rest = byId("held-rest");
+  rest.hidden = fitting === shown.length;
+  setText(rest.firstElementChild, `Show the other ${plural(fitting - shown.length, "lock", "locks")}`);
+  explain(fitting, query, only);
   drawStray(t);
   drawSums(t);
 }
