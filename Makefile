@@ -1,13 +1,13 @@
 # make help tells what there is. CI calls only what stands here.
 .DEFAULT_GOAL := help
-.PHONY: bench clean demo generate help lint mutants race soak test test-matrix verify verify-knockouts
+.PHONY: bench browser clean demo generate help lint mutants race soak test test-matrix verify verify-knockouts
 
 GO    ?= go
 TOOLS := bin/sqlc bin/staticcheck
 # What programs link: the standard library alone is below it.
-LIBRARY := . ./pglock ./pginspect ./memlock ./migrations ./locktest ./multilock ./semaphore ./election ./chain ./shard
+LIBRARY := . ./pglock ./pginspect ./lockweb ./memlock ./migrations ./locktest ./multilock ./semaphore ./election ./chain ./shard
 # Modules of their own, with the dependencies that only they need.
-MODULES := metrics metrics/otel metrics/prometheus
+MODULES := metrics metrics/otel metrics/prometheus lockweb/browser
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ mutants: ## the tests of pglock find the defects that are put into it (SINCE=mai
 
 bench: ## swanlock against its floors and peers, with a table at the end (5 minutes)
 	cd bench && $(GO) run .
+
+browser: ## the page of lockweb in a real Chromium, in every state (SWANLOCK_SCREENSHOTS=folder: pictures of them)
+	cd lockweb/browser && $(GO) test -v -count=1 -timeout 15m .
 
 generate: bin/sqlc ## db/ from queries/ and migrations/
 	bin/sqlc generate

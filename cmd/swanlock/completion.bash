@@ -5,7 +5,7 @@ _swanlock() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} i words=
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        words='run key ls audit kill doctor migrate dev demo verify completion version help --help --version'
+        words='run key ls audit kill doctor migrate serve dev demo verify completion version help --help --version'
     else
         case ${COMP_WORDS[1]} in
         run)
@@ -34,6 +34,13 @@ _swanlock() {
             *) words='--embedded --dsn --duration --workers --faults --seed --json --out --help' ;;
             esac
             ;;
+        serve)
+            case $prev in
+            --listen | --host) return ;;
+            --token-file) ;;
+            *) words='--listen --token-file --host --help' ;;
+            esac
+            ;;
         ls)
             case $prev in
             --target | --interval) return ;;
@@ -58,7 +65,7 @@ _swanlock() {
         doctor) words='--json --verbose --help' ;;
         migrate) words='up down status print --help' ;;
         completion) words='bash zsh fish --help' ;;
-        help) words='run key ls audit kill doctor migrate dev demo verify completion' ;;
+        help) words='run key ls audit kill doctor migrate serve dev demo verify completion' ;;
         key | dev | demo) words='--help' ;;
         esac
     fi

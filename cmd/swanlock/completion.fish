@@ -8,6 +8,7 @@ complete -c swanlock -n __fish_use_subcommand -a audit -d 'Show who held what an
 complete -c swanlock -n __fish_use_subcommand -a kill -d 'End the session that holds a lock'
 complete -c swanlock -n __fish_use_subcommand -a doctor -d 'Check a server for use with swanlock'
 complete -c swanlock -n __fish_use_subcommand -a migrate -d 'Create the audit table, or remove it'
+complete -c swanlock -n __fish_use_subcommand -a serve -d 'A web page of who holds what and who waits'
 complete -c swanlock -n __fish_use_subcommand -a dev -d 'Start a throw-away PostgreSQL'
 complete -c swanlock -n __fish_use_subcommand -a demo -d 'Prove on this machine that the locks work'
 complete -c swanlock -n __fish_use_subcommand -a verify -d 'Try to break the locks, and check what happened'
@@ -36,6 +37,9 @@ complete -c swanlock -n '__fish_seen_subcommand_from verify' -l faults -x -a 'al
 complete -c swanlock -n '__fish_seen_subcommand_from verify' -l seed -x -d 'What to try, again'
 complete -c swanlock -n '__fish_seen_subcommand_from verify' -l json -d 'The report as JSON'
 complete -c swanlock -n '__fish_seen_subcommand_from verify' -l out -r -F -d 'Where the history goes'
+complete -c swanlock -n '__fish_seen_subcommand_from serve' -l listen -x -d 'Address and port'
+complete -c swanlock -n '__fish_seen_subcommand_from serve' -l token-file -r -F -d 'File of the token'
+complete -c swanlock -n '__fish_seen_subcommand_from serve' -l host -x -d 'Name under which the page is reached'
 complete -c swanlock -n '__fish_seen_subcommand_from ls' -l target -x -d 'Only those targets'
 complete -c swanlock -n '__fish_seen_subcommand_from ls' -l json -d 'Everything, as JSON'
 complete -c swanlock -n '__fish_seen_subcommand_from ls' -l watch -d 'Look again and again'
@@ -59,4 +63,4 @@ complete -c swanlock -n '__fish_seen_subcommand_from doctor' -l verbose -d 'The 
 complete -c swanlock -n '__fish_seen_subcommand_from key' -F
 complete -c swanlock -n '__fish_seen_subcommand_from migrate' -a 'up down status print'
 complete -c swanlock -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish'
-complete -c swanlock -n '__fish_seen_subcommand_from help' -a 'run key ls audit kill doctor migrate dev demo verify completion'
+complete -c swanlock -n '__fish_seen_subcommand_from help' -a 'run key ls audit kill doctor migrate serve dev demo verify completion'

@@ -11,6 +11,7 @@ _swanlock() {
         'kill:end the session that holds a lock'
         'doctor:check a server for use with swanlock'
         'migrate:create the audit table, or remove it'
+        'serve:a web page of who holds what and who waits'
         'dev:start a throw-away PostgreSQL'
         'demo:prove on this machine that the locks work'
         'verify:try to break the locks, and check what happened'
@@ -65,6 +66,15 @@ _swanlock() {
             '--out[where the history goes]:folder:_files -/' \
             '--help[tell about verify]'
         ;;
+    serve)
+        ((CURRENT--))
+        shift words
+        _arguments \
+            '--listen[address and port]:address:' \
+            '--token-file[file of the token]:file:_files' \
+            '*--host[name under which the page is reached]:host:_hosts' \
+            '--help[tell about serve]'
+        ;;
     ls)
         ((CURRENT--))
         shift words
@@ -107,7 +117,7 @@ _swanlock() {
     doctor) _arguments '--json[everything, as JSON]' '--verbose[the why of what is ok, too]' '--help[tell about doctor]' ;;
     migrate) ((CURRENT == 3)) && _values command up down status print ;;
     completion) ((CURRENT == 3)) && _values shell bash zsh fish ;;
-    help) ((CURRENT == 3)) && _values command run key ls audit kill doctor migrate dev demo verify completion ;;
+    help) ((CURRENT == 3)) && _values command run key ls audit kill doctor migrate serve dev demo verify completion ;;
     key) ((CURRENT == 3)) && _files ;;
     esac
 }

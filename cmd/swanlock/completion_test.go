@@ -18,10 +18,14 @@ func TestBashCompletion(t *testing.T) {
 		want []string
 	}{
 		{"swanlock r", []string{"run"}},
-		{"swanlock ", []string{"run", "key", "ls", "audit", "kill", "doctor", "migrate", "dev", "demo", "verify", "completion", "version", "help", "--help", "--version"}},
+		{"swanlock ", []string{"run", "key", "ls", "audit", "kill", "doctor", "migrate", "serve", "dev", "demo", "verify", "completion", "version", "help", "--help", "--version"}},
 		{"swanlock migrate ", []string{"up", "down", "status", "print", "--help"}},
 		{"swanlock migrate s", []string{"status"}},
 		{"swanlock completion z", []string{"zsh"}},
+		{"swanlock help s", []string{"serve"}},
+		{"swanlock serve --", []string{"--listen", "--token-file", "--host", "--help"}},
+		{"swanlock serve --listen 1", nil},
+		{"swanlock serve --token-file t", nil}, // a file name
 		{"swanlock help k", []string{"key", "kill"}},
 		{"swanlock ls --w", []string{"--watch"}},
 		{"swanlock ls --target ", nil},

@@ -18,6 +18,7 @@ Commands:
   kill         end the session that holds a lock
   doctor       check a server for use with swanlock
   migrate      create the audit table, or remove it: up, down, status, print
+  serve        a web page: who holds what, who waits, who held it before
   dev          start a throw-away PostgreSQL and print how to use it
   demo         prove on this machine that the locks work
   verify       try to break the locks, and check what happened

@@ -74,6 +74,7 @@ func commands() []command {
 		{"kill", killHelp, cmdKill},
 		{"doctor", doctorHelp, cmdDoctor},
 		{"migrate", migrateHelp, cmdMigrate},
+		{"serve", serveHelp, cmdServe},
 		{"dev", devHelp, cmdDev},
 		{"demo", demoHelp, cmdDemo},
 		{"verify", verifyHelp, cmdVerify},
