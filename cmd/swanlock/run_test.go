@@ -344,21 +344,19 @@ func TestUnreadableDSN(t *testing.T) {
 func TestAtLeast(t *testing.T) {
 	slow(t)
 	t.Parallel()
-	target := t.Name()
+	target, mark := t.Name(), file(t)
 	began := time.Now()
-	p := swanlockRun(t, runArgs("--at-least 3s --ttl 600ms "+target, "exit 3")...)
-	eventually(t, "holder", func() bool { return len(holders(t, target)) == 1 })
-	for time.Since(began) < 2500*time.Millisecond { // it began to hold after that
-		if n := len(holders(t, target)); n != 1 {
-			t.Fatalf("%d hold it after %v", n, time.Since(began))
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+	p := swanlockRun(t, runArgs("--at-least 3s --ttl 600ms "+target, `: >"$1"; exit 3`, mark)...)
+	eventually(t, "command", func() bool { return exists(mark) }) // it has the lock
+	next := swanlockRun(t, runArgs("--wait "+target, "exit 4")...)
 	p.want(3)
 	if took := time.Since(began); took < 3*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	swanlockRun(t, runArgs(target, "exit 4")...).want(4)
+	next.want(4)
+	if took := time.Since(began); took < 3*time.Second {
+		t.Errorf("the next one had the lock within %v", took)
+	}
 
 	p = swanlockRun(t, runArgs("--at-least 1h "+target, "exit 5")...)
 	eventually(t, "holder", func() bool { return len(holders(t, target)) == 1 })
