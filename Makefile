@@ -4,6 +4,10 @@
 
 GO    ?= go
 TOOLS := bin/sqlc bin/staticcheck
+# What programs link: the standard library alone is below it.
+LIBRARY := . ./pglock ./pginspect ./lockweb ./memlock ./migrations ./locktest ./multilock ./semaphore ./election ./chain ./shard
+# Modules of their own, with the dependencies that only they need.
+MODULES := metrics metrics/otel metrics/prometheus lockweb/browser
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +17,7 @@ demo: ## the main job on real processes and a PostgreSQL of its own (20 s)
 
 test: ## every test, unit and integration, with the race detector
 	$(GO) test -race -shuffle=on -timeout 30m ./...
+	@set -e; for module in $(MODULES); do (cd $$module && $(GO) test -race -shuffle=on ./...); done
 
 test-matrix: ## the integration tests on PostgreSQL 14 to 18, each driver in each of its modes (VERSIONS="14 18" SHORT=-short: less)
 	tools/matrix $(VERSIONS) -- $(SHORT) -timeout 20m ./pglock
@@ -32,9 +37,8 @@ verify: lint bin/sqlc ## lint, and: generated code, SQL, go.mod and dependencies
 	$(GO) run ./cmd/swanlock dev -- bin/sqlc vet
 	$(GO) mod tidy -diff
 	cd tools && $(GO) mod tidy -diff
-	cd bench && $(GO) mod tidy -diff && $(GO) vet ./... && ../bin/staticcheck ./...
-	cd lockweb/browser && $(GO) mod tidy -diff && $(GO) vet ./... && ../../bin/staticcheck ./...
-	@foreign=$$($(GO) list -deps -f '{{if not .Standard}}{{.ImportPath}}{{end}}' . ./pglock ./pginspect ./lockweb ./memlock ./migrations ./locktest | grep -v '^github.com/swanlake-io/swanlock'); \
+	@set -e; for module in bench $(MODULES); do (cd $$module && $(GO) mod tidy -diff && $(GO) vet ./... && $(CURDIR)/bin/staticcheck ./...); done
+	@foreign=$$($(GO) list -deps -f '{{if not .Standard}}{{.ImportPath}}{{end}}' $(LIBRARY) | grep -v '^github.com/swanlake-io/swanlock'); \
 		test -z "$$foreign" || { echo "linked into users' programs: $$foreign"; exit 1; }
 
 verify-knockouts: ## swanlock verify finds each guarantee that is taken out of a build (10 minutes)

@@ -334,27 +334,47 @@ func (q *Queries) KillClose(ctx context.Context, arg KillCloseParams) (int64, er
 	return result.RowsAffected()
 }
 
-const KillMark = `-- name: KillMark :many
+const KillMark = `-- name: KillMark :exec
 UPDATE public.lock_audit SET ended_by = $1::varchar
-WHERE released_at IS NULL AND backend_pid OPERATOR(pg_catalog.=) $2::integer
-    AND ($3::bigint OPERATOR(pg_catalog.=) 0 OR (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM backend_start))::bigint OPERATOR(pg_catalog.=) $3)
-    AND key OPERATOR(pg_catalog.=) ANY (ARRAY(
-        SELECT pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint) FROM pg_catalog.pg_locks k
-        WHERE (k.locktype, k.objsubid, k.pid) OPERATOR(pg_catalog.=) ('advisory', 1, $2) AND k.granted
-    ))
-RETURNING id
+WHERE id OPERATOR(pg_catalog.=) ANY (ARRAY(
+    SELECT r.id FROM public.lock_audit r
+    WHERE r.id OPERATOR(pg_catalog.=) ANY (CAST($2::varchar AS bigint[])) AND r.released_at IS NULL
+    FOR UPDATE SKIP LOCKED
+))
 `
 
 type KillMarkParams struct {
-	By      string
+	By  string
+	Ids string
+}
+
+// Writes who ends a session into its open rows, before it is ended: the next
+// holder of a lock may close a row sooner than the one who ended the session. A
+// row that the session's own transaction has locked is left for KillClose.
+func (q *Queries) KillMark(ctx context.Context, arg KillMarkParams) error {
+	_, err := q.db.ExecContext(ctx, KillMark, arg.By, arg.Ids)
+	return err
+}
+
+const KillRows = `-- name: KillRows :many
+SELECT a.id::bigint AS id FROM public.lock_audit a
+WHERE a.released_at IS NULL AND a.backend_pid OPERATOR(pg_catalog.=) $1::integer
+    AND ($2::bigint OPERATOR(pg_catalog.=) 0 OR (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.backend_start))::bigint OPERATOR(pg_catalog.=) $2)
+    AND a.key OPERATOR(pg_catalog.=) ANY (ARRAY(
+        SELECT pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint) FROM pg_catalog.pg_locks k
+        WHERE (k.locktype, k.objsubid, k.pid) OPERATOR(pg_catalog.=) ('advisory', 1, $1) AND k.granted
+    ))
+`
+
+type KillRowsParams struct {
 	Pid     int32
 	Started int64
 }
 
-// Writes who ends a session into its open rows, before it is ended: the next
-// holder of a lock may close a row sooner than the one who ended the session.
-func (q *Queries) KillMark(ctx context.Context, arg KillMarkParams) ([]int64, error) {
-	rows, err := q.db.QueryContext(ctx, KillMark, arg.By, arg.Pid, arg.Started)
+// Finds the open rows of a session's locks. It waits for no transaction of the
+// session's, which may have locked them.
+func (q *Queries) KillRows(ctx context.Context, arg KillRowsParams) ([]int64, error) {
+	rows, err := q.db.QueryContext(ctx, KillRows, arg.Pid, arg.Started)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,5 @@
-// Package migrations holds the migrations that the audit needs, for goose:
+// Package migrations holds the migrations of the audit and of the fence guard, for
+// goose:
 //
 //	goose.NewProvider(goose.DialectPostgres, db, migrations.FS,
 //		goose.WithTableName(migrations.Table))

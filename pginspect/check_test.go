@@ -25,7 +25,8 @@ func finding(r pginspect.Report, subject string) (found pginspect.Finding) {
 // TestCheck: each fault that a server, database or role may have is found, and
 // the statement that mends it does so.
 func TestCheck(t *testing.T) {
-	eachDriver(t, func(t *testing.T, driver string) {
+	// One after the other, since the settings of a role are the whole server's.
+	oneDriver(t, func(t *testing.T, driver string) {
 		name := newDatabase(t)
 		admin := connect(t, driver, name)
 		check := func(role string) pginspect.Report {

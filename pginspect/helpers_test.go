@@ -34,15 +34,20 @@ var bg = context.Background()
 const patience = 20 * time.Second
 
 func eachDriver(t *testing.T, f func(t *testing.T, driver string)) {
+	oneDriver(t, func(t *testing.T, driver string) {
+		t.Parallel()
+		f(t, driver)
+	})
+}
+
+// oneDriver is eachDriver, one driver after the other.
+func oneDriver(t *testing.T, f func(t *testing.T, driver string)) {
 	drivers := []string{"postgres", "pgx"}
 	if asked := os.Getenv("SWANLOCK_DRIVERS"); asked != "" && asked != "all" {
 		drivers = strings.Split(asked, ",")
 	}
 	for _, driver := range drivers {
-		t.Run(driver, func(t *testing.T) {
-			t.Parallel()
-			f(t, driver)
-		})
+		t.Run(driver, func(t *testing.T) { f(t, driver) })
 	}
 }
 

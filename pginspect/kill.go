@@ -52,7 +52,10 @@ func Kill(ctx context.Context, on DB, s Session, by string) (Killed, error) {
 	}
 	var ids []int64
 	if t.EndedBy && t.MaySelect && t.MayWrite {
-		if ids, err = t.q.KillMark(ctx, db.KillMarkParams{By: by, Pid: int32(s.PID), Started: started}); err != nil {
+		if ids, err = t.q.KillRows(ctx, db.KillRowsParams{Pid: int32(s.PID), Started: started}); err == nil && len(ids) > 0 {
+			err = t.q.KillMark(ctx, db.KillMarkParams{By: by, Ids: array(ids)})
+		}
+		if err != nil {
 			return Killed{}, explain("write who ends the session", err)
 		}
 	}

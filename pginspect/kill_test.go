@@ -1,6 +1,7 @@
 package pginspect_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -71,6 +72,29 @@ func TestKillWithNextHolder(t *testing.T) {
 		want(t, "killed by ann", one[int](t, on, "SELECT count(*) FROM lock_audit WHERE target = $1 AND end_reason = 'killed' AND ended_by = 'ann'", target), 10)
 		want(t, "overlaps", one[int](t, on, `SELECT count(*) FROM lock_audit a JOIN lock_audit b ON a.key = b.key AND a.id < b.id
 			WHERE a.target = $1 AND a.released_at > b.acquired_at`, target), 0)
+	})
+}
+
+// TestKillInTransaction: a holder whose own transaction has locked its row, and
+// does not end, is ended all the same, and its row closed.
+func TestKillInTransaction(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		on, target := connect(t, driver, ""), newTarget(t)
+		c := conn(t, on)
+		s := pglock.NewSession(c, audited...)
+		defer s.Close(bg)
+		_, err := s.TryAcquire(bg, target)
+		must(t, err)
+		exec(t, c, "BEGIN")
+		exec(t, c, "UPDATE lock_audit SET refreshed_at = clock_timestamp() WHERE target = $1", target)
+		ctx, cancel := context.WithTimeout(bg, patience)
+		defer cancel()
+		killed, err := pginspect.Kill(ctx, on, of(t, on, target)[0].Session, "ann")
+		must(t, err)
+		want(t, "rows", killed.Rows, 1)
+		r := record(t, on, target)
+		want(t, "end", r.End, "killed")
+		want(t, "by", r.EndedBy, "ann")
 	})
 }
 

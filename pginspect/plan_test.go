@@ -61,7 +61,7 @@ func TestPlans(t *testing.T) {
 			{"PruneBatch", db.PruneBatch, []any{now - 40*day, 0, 0, 1000}, []string{"using lock_audit_time"}},
 			{"PruneCount", db.PruneCount, []any{now - 80*day}, []string{"lock_audit_time"}},
 			{"InspectAudit", db.InspectAudit, nil, []string{"lock_audit_open", "lock_audit_key"}},
-			{"KillMark", db.KillMark, []any{"ann", 7, 0}, []string{"lock_audit_open"}},
+			{"KillRows", db.KillRows, []any{7, 0}, []string{"lock_audit_open"}},
 		} {
 			plan := planOf(t, c, "", tt.query, tt.args...)
 			for _, want := range tt.want {

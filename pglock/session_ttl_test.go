@@ -27,7 +27,7 @@ func (o observer) inTime(target string, ttl time.Duration, since time.Time, late
 // lock within the TTL, inside a transaction too, and the holder knew before
 // anybody else could have it. Fact 10.
 func TestLeaseEndedByServer(t *testing.T) {
-	const ttl = 600 * time.Millisecond
+	const ttl = 1200 * time.Millisecond
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, by := range acquirers {
 			for where, sql := range map[string]struct{ before, after string }{

@@ -57,20 +57,14 @@ func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
 	if row.answer < 0 {
 		settings(tn)
 	}
-	switch row.answer {
-	case heldElsewhere:
+	switch {
+	case row.answer == heldElsewhere:
 		tn.led.touch(sent)
 		return swanlock.ErrNotAcquired
-	case onStandby:
-		return ErrStandby
-	case fenceTooOld:
-		return ErrFenceInTransaction
-	case misread:
-		return fmt.Errorf("%w: the connection's client_encoding is not UTF8, and the target or the owner is not ASCII: connect with client_encoding=UTF8", ErrAudit)
-	case noOffset:
-		return errors.New("no fence: the setting swanlock.fence_offset must be a whole number of at most 18 digits (ALTER DATABASE ... SET swanlock.fence_offset = '0')")
-	case notOurs:
+	case row.answer == notOurs:
 		return fmt.Errorf("%w (process %d is marked, another was asked for the lock)", ErrPooler, tn.led.backend)
+	case row.answer < 0:
+		return refusal(row.answer)
 	}
 	h.info.Fence = uint64(row.answer)
 	h.began(sent)

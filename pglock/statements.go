@@ -2,7 +2,10 @@ package pglock
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
+	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/db"
 )
 
@@ -19,6 +22,26 @@ const (
 	misread       = -6 // the session's encoding would garble the audit's texts
 	noOffset      = -7 // swanlock.fence_offset is no number
 )
+
+// refusal returns the error of a statement that has answered one of these and
+// taken nothing.
+func refusal(answer int64) error {
+	switch answer {
+	case heldElsewhere:
+		return swanlock.ErrNotAcquired
+	case onStandby:
+		return ErrStandby
+	case fenceTooOld:
+		return ErrFenceInTransaction
+	case pretends:
+		return errPretends
+	case misread:
+		return fmt.Errorf("%w: the connection's client_encoding is not UTF8, and the target or the owner is not ASCII: connect with client_encoding=UTF8", ErrAudit)
+	case noOffset:
+		return errors.New("no fence: the setting swanlock.fence_offset must be a whole number of at most 18 digits (ALTER DATABASE ... SET swanlock.fence_offset = '0')")
+	}
+	return fmt.Errorf("the server has answered %d", answer)
+}
 
 // A tried is the answer to a try.
 type tried struct {

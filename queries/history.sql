@@ -131,17 +131,27 @@ SELECT
     COALESCE((SELECT 1000000 OPERATOR(pg_catalog.*) extract(epoch FROM b.acquired_at) FROM batch b ORDER BY b.acquired_at DESC, b.id DESC LIMIT 1), 0)::bigint AS after,
     COALESCE((SELECT b.id FROM batch b ORDER BY b.acquired_at DESC, b.id DESC LIMIT 1), 0)::bigint AS id;
 
--- name: KillMark :many
--- Writes who ends a session into its open rows, before it is ended: the next
--- holder of a lock may close a row sooner than the one who ended the session.
-UPDATE public.lock_audit SET ended_by = @by::varchar
-WHERE released_at IS NULL AND backend_pid OPERATOR(pg_catalog.=) @pid::integer
-    AND (@started::bigint OPERATOR(pg_catalog.=) 0 OR (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM backend_start))::bigint OPERATOR(pg_catalog.=) @started)
-    AND key OPERATOR(pg_catalog.=) ANY (ARRAY(
+-- name: KillRows :many
+-- Finds the open rows of a session's locks. It waits for no transaction of the
+-- session's, which may have locked them.
+SELECT a.id::bigint AS id FROM public.lock_audit a
+WHERE a.released_at IS NULL AND a.backend_pid OPERATOR(pg_catalog.=) @pid::integer
+    AND (@started::bigint OPERATOR(pg_catalog.=) 0 OR (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.backend_start))::bigint OPERATOR(pg_catalog.=) @started)
+    AND a.key OPERATOR(pg_catalog.=) ANY (ARRAY(
         SELECT pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint) FROM pg_catalog.pg_locks k
         WHERE (k.locktype, k.objsubid, k.pid) OPERATOR(pg_catalog.=) ('advisory', 1, @pid) AND k.granted
-    ))
-RETURNING id;
+    ));
+
+-- name: KillMark :exec
+-- Writes who ends a session into its open rows, before it is ended: the next
+-- holder of a lock may close a row sooner than the one who ended the session. A
+-- row that the session's own transaction has locked is left for KillClose.
+UPDATE public.lock_audit SET ended_by = @by::varchar
+WHERE id OPERATOR(pg_catalog.=) ANY (ARRAY(
+    SELECT r.id FROM public.lock_audit r
+    WHERE r.id OPERATOR(pg_catalog.=) ANY (CAST(@ids::varchar AS bigint[])) AND r.released_at IS NULL
+    FOR UPDATE SKIP LOCKED
+));
 
 -- name: KillClose :execrows
 -- Closes the rows of a session that was killed and is gone, or corrects what the

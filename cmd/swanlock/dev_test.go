@@ -113,9 +113,11 @@ func TestDemoInterrupted(t *testing.T) {
 			}
 			p.start()
 			lines := bufio.NewScanner(out)
+			if at == "" { // it starts its server
+				eventually(t, "file of the demo's", func() bool { found, _ := filepath.Glob(tmp + "/*"); return len(found) > 0 })
+			}
 			for at != "" && lines.Scan() && !strings.Contains(lines.Text(), at) {
 			}
-			time.Sleep(500 * time.Millisecond) // it catches signals by now
 			_ = p.Process.Signal(syscall.SIGINT)
 			for lines.Scan() {
 			}

@@ -15,29 +15,19 @@ import (
 // maxMigrationWait bounds the wait for another process that migrates.
 const maxMigrationWait = 5 * time.Minute
 
-// A migrationLock is goose's SessionLocker, on a lock of pglock's. goose's own
-// would be stranded if the connection turned out not to be one session, and
-// waiting for it polls once a second.
-type migrationLock struct {
-	target string
-	held   *pglock.PostgresLock
+// A migrationLock is a pglock.MigrationLocker that does not wait for ever. goose's
+// own locker would be stranded if the connection turned out not to be one session,
+// and waiting for it polls once a second.
+type migrationLock struct{ *pglock.MigrationLocker }
+
+func newMigrationLock(target string) migrationLock {
+	return migrationLock{pglock.MigrationLock(target)}
 }
 
-func newMigrationLock(target string) *migrationLock { return &migrationLock{target: target} }
-
-// SessionLock waits for the lock, on the session that migrates. It has no TTL:
-// nothing could refresh it while goose uses the connection.
-func (l *migrationLock) SessionLock(ctx context.Context, conn *sql.Conn) (err error) {
+func (l migrationLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, maxMigrationWait, errors.New("another process has been migrating for "+maxMigrationWait.String()))
 	defer cancel()
-	l.held, err = pglock.Acquire(ctx, conn, l.target)
-	return err
-}
-
-// SessionUnlock frees the lock. If it was lost, so was the session, and an
-// error says so: what goose did last may not be done.
-func (l *migrationLock) SessionUnlock(ctx context.Context, _ *sql.Conn) error {
-	return l.held.Release(ctx)
+	return l.MigrationLocker.SessionLock(ctx, conn)
 }
 
 // refusePooler refuses a pooler in transaction mode before anything is locked

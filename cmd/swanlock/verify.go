@@ -119,7 +119,7 @@ func runVerify(ctx context.Context, s streams, o verifyOptions) (found int, err 
 		return 0, err
 	}
 	cfg.Worker = []string{self, verifyWorkerName}
-	if cfg.AuditSQL, err = upSQL(migrations.FS); err != nil {
+	if cfg.MigrationsSQL, err = upSQL(migrations.FS); err != nil {
 		return 0, err
 	}
 	if o.embedded {

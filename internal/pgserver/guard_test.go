@@ -143,8 +143,8 @@ func TestStopDisturbedServer(t *testing.T) {
 			stop(t, s)
 			took := time.Since(begin)
 			t.Logf("Stop took %v", took)
-			if took > 5*time.Second {
-				t.Errorf("Stop took %v, want under 5 s", took)
+			if took > 7*time.Second { // then the guard kills what is left
+				t.Errorf("Stop took %v, want under 7 s", took)
 			}
 			checkNoMemory(t, segment)
 		})
@@ -219,8 +219,8 @@ func TestStopWithoutProc(t *testing.T) {
 		cancel()
 	}
 	checkEmpty(t, temp)
-	if took := time.Since(begin); took > 10*time.Second {
-		t.Errorf("took %v, want under 10 s", took)
+	if took := time.Since(begin); took > 25*time.Second { // three guards that see no end of their server take 30
+		t.Errorf("took %v, want under 25 s", took)
 	}
 }
 

@@ -28,9 +28,11 @@ CREATE TABLE register (target int PRIMARY KEY, fence bigint NOT NULL, value text
 CREATE TABLE register_log (id text PRIMARY KEY, met text NOT NULL);
 `
 
+const guardSQL = "CREATE TRIGGER fenced BEFORE UPDATE ON register FOR EACH ROW EXECUTE FUNCTION lock_fenced()"
+
 // openDatabase makes the schema. dsn is key=value, as pglock.DSNFromEnv has it;
-// auditSQL makes the table lock_audit.
-func openDatabase(ctx context.Context, dsn, name, auditSQL string, targets int) (_ *database, err error) {
+// migrationsSQL makes the table lock_audit and the fence guard.
+func openDatabase(ctx context.Context, dsn, name, migrationsSQL string, targets int) (_ *database, err error) {
 	cfg, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		return nil, errors.New("the connection string cannot be read")
@@ -61,10 +63,13 @@ func openDatabase(ctx context.Context, dsn, name, auditSQL string, targets int) 
 			err = errors.Join(err, d.drop())
 		}
 	}()
-	if _, err := d.db.ExecContext(ctx, schemaSQL+auditSQL); err != nil {
+	if _, err := d.db.ExecContext(ctx, schemaSQL+migrationsSQL); err != nil {
 		return nil, err
 	}
-	_, err = d.db.ExecContext(ctx, "INSERT INTO register SELECT i, 0, '', '' FROM generate_series(0, $1::int - 1) i", targets)
+	if _, err := d.db.ExecContext(ctx, "INSERT INTO register SELECT i, 0, '', '' FROM generate_series(0, $1::int - 1) i", targets); err != nil {
+		return nil, err
+	}
+	_, err = d.db.ExecContext(ctx, guardSQL)
 	return d, err
 }
 

@@ -2,7 +2,6 @@ package verify
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -11,15 +10,18 @@ import (
 // The register is what the locks guard: one row a target, written over
 // connections of its own, which no fault but a restart touches. A holder that
 // has a fence claims it first, so that nobody with a lower one can write it any
-// more, and then writes. What is accepted is logged by the same statement.
+// more, and then writes. What is accepted is logged by the same statement. The
+// fence guard of the migrations refuses the rest (docs/fences.md).
 const (
 	claimSQL = `WITH w AS (
-	UPDATE register SET fence = $1::bigint WHERE target = $2::int AND fence <= $1 RETURNING value
+	UPDATE register SET fence = $1::bigint FROM lock_fence($2::int, $1) WHERE target = $2 RETURNING value
 ) INSERT INTO register_log (id, met) SELECT $3::text, value FROM w RETURNING met`
 
 	writeSQL = `WITH w AS (
-	UPDATE register SET fence = $1::bigint, prev = value, value = $3::text WHERE target = $2::int AND fence <= $1 RETURNING prev
+	UPDATE register SET fence = $1::bigint, prev = value, value = $3::text FROM lock_fence($2::int, $1) WHERE target = $2 RETURNING prev
 ) INSERT INTO register_log (id, met) SELECT $3, prev FROM w RETURNING met`
+
+	staleFence = "SWL01" // the SQLSTATE of a write that is refused
 )
 
 // write claims or writes the register, and reports whether that was accepted.
@@ -36,7 +38,10 @@ func (c *client) write(id string, fence int64, target int, claim bool) (bool, er
 	e := event{What: evWritten, Hold: id, Outcome: OK}
 	err := c.register.QueryRowContext(ctx, statement, fence, target, name).Scan(&e.Met)
 	e.At = now()
-	if errors.Is(err, sql.ErrNoRows) {
+	if coded, ok := errors.AsType[interface {
+		error
+		SQLState() string
+	}](err); ok && coded.SQLState() == staleFence {
 		e.Outcome = Refused
 	} else if err != nil {
 		e.Outcome, e.Err = Failed, err.Error()

@@ -37,16 +37,16 @@ const (
 
 // A Config is what to do.
 type Config struct {
-	DSN      string // key=value
-	AuditSQL string // makes lock_audit
-	Worker   []string
-	Duration time.Duration
-	Workers  int
-	Faults   []string
-	Seed     uint64
-	Restart  func(ctx context.Context, immediate bool) error // nil: not possible
-	Pause    func() (resume func(), err error)               // as is this
-	Progress io.Writer
+	DSN           string // key=value
+	MigrationsSQL string // makes lock_audit and the fence guard
+	Worker        []string
+	Duration      time.Duration
+	Workers       int
+	Faults        []string
+	Seed          uint64
+	Restart       func(ctx context.Context, immediate bool) error // nil: not possible
+	Pause         func() (resume func(), err error)               // as is this
+	Progress      io.Writer
 }
 
 // Run starts the workers, injects the faults, and judges what happened. Its
@@ -55,7 +55,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	rnd := rand.New(rand.NewPCG(cfg.Seed, 0))
 	name := fmt.Sprintf("%08x", rand.Uint32()) // not the seed's: two runs may share a server
 	hist := &History{Seed: cfg.Seed, Targets: targets(name)}
-	d, err := openDatabase(ctx, cfg.DSN, name, cfg.AuditSQL, len(hist.Targets))
+	d, err := openDatabase(ctx, cfg.DSN, name, cfg.MigrationsSQL, len(hist.Targets))
 	if err != nil {
 		return nil, err
 	}

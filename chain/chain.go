@@ -1,0 +1,85 @@
+// Package chain takes the same target from several lockers, as one lock: all of
+// them, or none.
+//
+//	locks := chain.New(files, postgres)
+//
+// It is for a fleet that moves from one kind of lock to another. While old
+// processes lock in the one and new processes in the other, those in between lock
+// in both, and so exclude either. Each process goes from old to both, and when no
+// process is old any more, from both to new.
+package chain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/several"
+)
+
+// New returns a swanlock.Locker that takes each target from all of lockers, in
+// their order, which must be the same in all processes: those that wait in another
+// order may wait for each other. A locker that is nil, or none at all, is an error
+// of each acquire.
+//
+// Its locks are held while all of their parts are. When one part is lost, the lock
+// is lost; the others stay held until Release, which frees the last first. Their
+// deadline is the first of the parts'. If Acquire waits for a part, it refreshes
+// those that it has; if one is lost all the same, it begins anew.
+//
+// WithFence is refused with errors.ErrUnsupported: each locker counts for itself.
+// So are the options that one of lockers refuses.
+func New(lockers ...swanlock.Locker) swanlock.Locker { return &chain{lockers} }
+
+type chain struct{ lockers []swanlock.Locker }
+
+// TryAcquire takes the lock if it is free in all lockers.
+func (c *chain) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	return c.acquire(ctx, target, opts, swanlock.Locker.TryAcquire)
+}
+
+// Acquire waits in each locker until ctx ends.
+func (c *chain) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	for {
+		held, err := c.acquire(ctx, target, opts, swanlock.Locker.Acquire)
+		if !errors.Is(err, several.ErrLostMeanwhile) {
+			return held, err
+		}
+	}
+}
+
+func (c *chain) acquire(ctx context.Context, target string, opts []swanlock.Option,
+	acquire func(swanlock.Locker, context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error)) (swanlock.DistributedLock, error) {
+	o, err := swanlock.NewOptions(target, opts...)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("chain: %w", err)
+	case len(c.lockers) == 0:
+		return nil, errors.New("chain: it has no lockers")
+	case o.Fence:
+		return nil, fmt.Errorf("chain: %q: WithFence: %w: each of its lockers counts for itself", target, errors.ErrUnsupported)
+	}
+	var parts []swanlock.DistributedLock
+	for i, l := range c.lockers {
+		if l == nil {
+			err = errors.New("it is nil")
+		} else {
+			stop := several.Keep(parts, o)
+			var p swanlock.DistributedLock
+			if p, err = acquire(l, ctx, target, opts...); err == nil {
+				parts = append(parts, p)
+			}
+			stop()
+		}
+		if err != nil {
+			several.GiveBack(ctx, parts)
+			return nil, fmt.Errorf("chain: locker %d: %w", i+1, err)
+		}
+	}
+	held := several.New(parts[0].Info(), parts)
+	if err := held.Renew(ctx, o); err != nil {
+		return nil, fmt.Errorf("chain: %q: %w", target, err)
+	}
+	return held, nil
+}

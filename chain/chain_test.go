@@ -1,0 +1,140 @@
+package chain_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/chain"
+	"github.com/swanlake-io/swanlock/locktest"
+	"github.com/swanlake-io/swanlock/memlock"
+)
+
+var bg = context.Background()
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestConformance(t *testing.T) {
+	a, b := memlock.New(), memlock.New()
+	locktest.Run(t, func(t *testing.T) swanlock.Locker { return chain.New(a.Session(), b.Session()) },
+		locktest.InBubble(), locktest.Fair(), locktest.ShortTTL(300*time.Millisecond), locktest.WithoutFence("each of its lockers counts for itself"),
+		locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) {
+			b.Lose(held.Info().Target, nil)
+			a.Lose(held.Info().Target, nil) // which would stay until Release
+		}))
+}
+
+// TestMoving: processes that lock in the old locker, in both, and in the new one
+// exclude each other, as long as old ones and new ones do not meet.
+func TestMoving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		older, newer := memlock.New(), memlock.New()
+		both := chain.New(older, newer)
+		var holders, most atomic.Int32
+		var wg sync.WaitGroup
+		use := func(l swanlock.Locker, until time.Time) {
+			wg.Go(func() {
+				for time.Now().Before(until) {
+					held, err := l.Acquire(bg, "t", swanlock.WithTTL(time.Second), swanlock.WithAutoRefresh())
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					most.Store(max(most.Load(), holders.Add(1)))
+					time.Sleep(time.Duration(rand.IntN(3000)) * time.Millisecond)
+					holders.Add(-1)
+					if err := held.Release(bg); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		now := time.Now()
+		for range 4 {
+			use(older, now.Add(time.Minute))
+			use(both, now.Add(3*time.Minute))
+		}
+		time.Sleep(90 * time.Second) // no process is old any more
+		for range 4 {
+			use(newer, now.Add(4*time.Minute))
+		}
+		wg.Wait()
+		if n := most.Load(); n != 1 {
+			t.Errorf("%d held it at once", n)
+		}
+	})
+}
+
+// TestAllOrNothing: if one locker refuses, nothing is held in the others.
+func TestAllOrNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lockers := []*memlock.Locker{memlock.New(), memlock.New(), memlock.New()}
+		c := chain.New(lockers[0], lockers[1], lockers[2])
+		for i, l := range lockers {
+			busy, err := l.TryAcquire(bg, "t", swanlock.WithOwner("another"))
+			must(t, err)
+			if _, err := c.TryAcquire(bg, "t"); !errors.Is(err, swanlock.ErrNotAcquired) || !strings.Contains(err.Error(), "another") {
+				t.Errorf("locker %d: %v", i, err)
+			}
+			ctx, cancel := context.WithTimeout(bg, time.Minute)
+			if _, err := c.Acquire(ctx, "t", swanlock.WithTTL(time.Second)); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, swanlock.ErrNotAcquired) {
+				t.Errorf("locker %d: %v", i, err)
+			}
+			cancel()
+			must(t, busy.Release(bg))
+			for _, l := range lockers {
+				held, err := l.TryAcquire(bg, "t")
+				must(t, err)
+				must(t, held.Release(bg))
+			}
+		}
+	})
+}
+
+// TestBeginsAnew: a part that is lost while another is waited for is taken again, and
+// one that is kept does not expire.
+func TestBeginsAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := memlock.New(), memlock.New()
+		busy, err := second.TryAcquire(bg, "t")
+		must(t, err)
+		time.AfterFunc(time.Minute, func() {
+			if _, err := first.TryAcquire(bg, "t"); !errors.Is(err, swanlock.ErrNotAcquired) {
+				t.Errorf("while it waits: %v", err)
+			}
+			first.Lose("t", nil)
+		})
+		time.AfterFunc(2*time.Minute, func() { busy.Release(bg) })
+		held, err := chain.New(first, second).Acquire(bg, "t", swanlock.WithTTL(3*time.Second))
+		must(t, err)
+		must(t, held.Err())
+		if d, ok := held.Deadline(); !ok || time.Until(d) != 3*time.Second {
+			t.Errorf("deadline in %v", time.Until(d))
+		}
+		must(t, held.Release(bg))
+	})
+}
+
+func TestBadInput(t *testing.T) {
+	l := memlock.New()
+	for name, c := range map[string]swanlock.Locker{"none": chain.New(), "nil": chain.New(l, nil)} {
+		if _, err := c.TryAcquire(bg, "t"); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	held, err := l.TryAcquire(bg, "t")
+	must(t, err)
+	must(t, held.Release(bg))
+}

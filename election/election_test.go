@@ -1,0 +1,253 @@
+package election_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/election"
+	"github.com/swanlake-io/swanlock/memlock"
+	"github.com/swanlake-io/swanlock/mocks"
+)
+
+var bg = context.Background()
+
+// leads waits for the end of its term.
+func leads(ctx context.Context) error { <-ctx.Done(); return nil }
+
+func named(name string) election.Option {
+	return election.WithLockOptions(swanlock.WithOwner(name))
+}
+
+// TestOneLeads, and when its context ends, the next one leads at once; when the
+// lock is lost, another leads as soon as the TTL or the server lets it.
+func TestOneLeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := memlock.New()
+		var mu sync.Mutex
+		var log []string
+		var wg sync.WaitGroup
+		began := time.Now()
+		var stops []context.CancelFunc
+		for _, name := range []string{"a", "b", "c"} {
+			ctx, stop := context.WithCancel(bg)
+			stops = append(stops, stop)
+			wg.Go(func() {
+				err := election.Run(ctx, l, "t", func(ctx context.Context) error {
+					mu.Lock()
+					log = append(log, fmt.Sprintf("%v %s", time.Since(began), name))
+					mu.Unlock()
+					return leads(ctx)
+				}, named(name))
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("Run: %v", err)
+				}
+			})
+			synctest.Wait()
+		}
+		time.Sleep(time.Minute)
+		stops[0]()
+		time.Sleep(time.Minute)
+		l.Lose("t", nil)
+		time.Sleep(time.Minute)
+		stops[2]()
+		time.Sleep(time.Minute)
+		stops[1]()
+		wg.Wait()
+		if got, want := fmt.Sprint(log), "[0s a 1m0s b 2m0s c 3m0s b]"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		held, err := l.TryAcquire(bg, "t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		held.Release(bg)
+	})
+}
+
+// TestNeverTwo lead at once, whatever happens: losses, errors, processes that come
+// and go. When a term begins, the lock of the one before is over.
+func TestNeverTwo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := memlock.New()
+		ctx, stop := context.WithTimeout(bg, time.Hour)
+		defer stop()
+		var mu sync.Mutex
+		var last swanlock.DistributedLock
+		terms, losses := 0, 0
+		var wg sync.WaitGroup
+		for i := range 5 {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					life, cancel := context.WithTimeout(ctx, time.Duration(rand.IntN(600))*time.Second)
+					election.Run(life, l, "t", func(ctx context.Context) error {
+						held, _ := election.Lock(ctx)
+						mu.Lock()
+						if last != nil && last.Err() == nil && held.Err() == nil {
+							t.Errorf("process %d begins while another leads", i)
+						}
+						if held.Err() == nil { // It may have been lost before this was called.
+							last = held
+						}
+						terms++
+						mu.Unlock()
+						over := time.NewTimer(time.Duration(rand.IntN(60)) * time.Second)
+						defer over.Stop()
+						select {
+						case <-ctx.Done():
+							return nil
+						case <-over.C:
+							return []error{nil, errors.New("a bad day")}[rand.IntN(2)]
+						}
+					})
+					cancel()
+				}
+			})
+		}
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				time.Sleep(time.Duration(rand.IntN(60)) * time.Second)
+				if l.Lose("t", nil) {
+					losses++
+				}
+			}
+		})
+		wg.Wait()
+		if terms < 50 || losses < 10 {
+			t.Errorf("%d terms and %d losses in an hour", terms, losses)
+		}
+	})
+}
+
+// TestErrors: Run waits longer and longer while the locker fails, and leads when
+// it works again; an error of the function that leads lets another lead.
+func TestErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := memlock.New()
+		var tries []time.Duration
+		began := time.Now()
+		failing := &mocks.Locker{AcquireFunc: func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+			tries = append(tries, time.Since(began))
+			if len(tries) < 12 {
+				return nil, errors.New("the server is away")
+			}
+			return l.Acquire(ctx, target, opts...)
+		}}
+		var told []error
+		err := election.Run(bg, failing, "t", func(ctx context.Context) error {
+			held, ok := election.Lock(ctx)
+			if !ok || held.Info().Fence == 0 || held.Info().TTL != 15*time.Second {
+				t.Errorf("Lock: %v", held)
+			}
+			return election.ErrResign
+		}, election.OnError(func(err error) { told = append(told, err) }), election.WithLockOptions(swanlock.WithFence()),
+			election.WithBackoff(time.Second, time.Minute))
+		if err != nil || len(told) != 11 {
+			t.Errorf("Run: %v, after %d errors", err, len(told))
+		}
+		for i := 1; i < len(tries); i++ {
+			d, most := tries[i]-tries[i-1], min(time.Second<<(i-1), time.Minute)
+			if d < most/2 || d > most {
+				t.Errorf("wait %d took %v, want %v to %v", i, d, most/2, most)
+			}
+		}
+
+		other := make(chan struct{})
+		ctx, cancel := context.WithCancel(bg)
+		defer cancel()
+		go election.Run(ctx, l, "t", func(context.Context) error {
+			go election.Run(ctx, l, "t", func(ctx context.Context) error { close(other); return leads(ctx) })
+			return errors.New("a bad day")
+		})
+		<-other
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// TestLeader: who campaigns and who only watches know who leads, and are told of
+// each change once.
+func TestLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := memlock.New()
+		var mu sync.Mutex
+		holder := ""
+		look := election.LookUp(time.Second, func(context.Context, string) (string, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if holder == "?" {
+				return "", errors.New("the server is away")
+			}
+			return holder, nil
+		})
+		is := func(name string) { mu.Lock(); holder = name; mu.Unlock(); time.Sleep(2 * time.Second) }
+		ctx, stop := context.WithCancel(bg)
+		var seen []string
+		watcher := election.New(l, "t", look, election.OnLeader(func(owner string) { seen = append(seen, owner) }))
+		go watcher.Watch(ctx)
+		busy, err := l.TryAcquire(bg, "t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var log []string
+		candidate := election.New(l, "t", look, named("me"), election.OnStart(func(held swanlock.DistributedLock) { log = append(log, "start "+held.Info().Owner) }),
+			election.OnStop(func() { log = append(log, "stop") }))
+		ended := make(chan error, 1)
+		go func() { ended <- candidate.Run(ctx, leads) }()
+		is("other")
+		if watcher.Leader() != "other" || candidate.Leader() != "other" || <-candidate.Changes() != "other" {
+			t.Errorf("leader: %q and %q, want other", watcher.Leader(), candidate.Leader())
+		}
+		is("?")
+		if watcher.Leader() != "other" {
+			t.Errorf("after an error: %q", watcher.Leader())
+		}
+		busy.Release(bg)
+		synctest.Wait()
+		if candidate.Leader() != "me" || <-candidate.Changes() != "me" {
+			t.Errorf("leader: %q, want me", candidate.Leader())
+		}
+		is("") // by an old look
+		if candidate.Leader() != "me" {
+			t.Errorf("while it leads: %q", candidate.Leader())
+		}
+		is("me")
+		stop()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if got := fmt.Sprint(log); got != "[start me stop]" {
+			t.Errorf("callbacks: %s", got)
+		}
+		if got := fmt.Sprintf("%q", seen); got != `["other" "" "me"]` {
+			t.Errorf("the watcher saw %s", got)
+		}
+	})
+}
+
+func TestBadInput(t *testing.T) {
+	l := memlock.New()
+	never := func(context.Context) error { t.Error("it leads"); return nil }
+	for name, err := range map[string]error{
+		"no locker":       election.Run(bg, nil, "t", never),
+		"no target":       election.Run(bg, l, "", never),
+		"a negative TTL":  election.Run(bg, l, "t", never, election.WithLockOptions(swanlock.WithTTL(-1))),
+		"backoff of zero": election.Run(bg, l, "t", never, election.WithBackoff(0, 0)),
+		"no LookUp":       election.New(l, "t").Watch(bg),
+		"LookUp always":   election.New(l, "t", election.LookUp(0, func(context.Context, string) (string, error) { return "", nil })).Watch(bg),
+		"an option that the locker does not know": election.Run(bg, &mocks.Locker{AcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) {
+			return nil, errors.ErrUnsupported
+		}}, "t", never),
+	} {
+		if err == nil || errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

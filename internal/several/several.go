@@ -1,0 +1,234 @@
+// Package several makes one lock of several: it is held while all of them are.
+package several
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+)
+
+// A Lock is one lock that is made of others, its parts. It is a
+// swanlock.DistributedLock. When one part is lost, it is lost; the other parts
+// stay held until Release, so that nobody else begins while the holder is still
+// about to stop.
+type Lock struct {
+	info  swanlock.Info
+	parts []swanlock.DistributedLock
+
+	mu       sync.Mutex
+	err      error // why it is over; nil while it is held
+	released bool
+	watched  bool // a goroutine waits for the end of a part
+	done     chan struct{}
+}
+
+// New returns the lock of parts, which are held; info is what its own Info
+// returns, but for the time of its grant, which is that of the last part.
+func New(info swanlock.Info, parts []swanlock.DistributedLock) *Lock {
+	for _, p := range parts {
+		if at := p.Info().AcquiredAt; at.After(info.AcquiredAt) {
+			info.AcquiredAt = at
+		}
+	}
+	return &Lock{info: info, parts: parts, done: make(chan struct{})}
+}
+
+// Parts returns the locks that it is made of.
+func (l *Lock) Parts() []swanlock.DistributedLock { return slices.Clone(l.parts) }
+
+// Info returns what was locked, and how.
+func (l *Lock) Info() swanlock.Info { return l.info }
+
+// Err returns nil while all parts are held.
+func (l *Lock) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.errLocked()
+}
+
+func (l *Lock) errLocked() error {
+	for _, p := range l.parts {
+		if l.err != nil {
+			break
+		}
+		if err := p.Err(); err != nil {
+			l.endLocked(named(p, err))
+		}
+	}
+	return l.err
+}
+
+func (l *Lock) endLocked(err error) {
+	l.err = err
+	close(l.done)
+}
+
+// named returns err with the name of the part that it is about.
+func named(p swanlock.DistributedLock, err error) error {
+	return fmt.Errorf("%q: %w", p.Info().Target, err)
+}
+
+// Done returns a channel that is closed when the first part ends.
+func (l *Lock) Done() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.errLocked() == nil && !l.watched {
+		l.watched = true
+		go l.watch()
+	}
+	return l.done
+}
+
+func (l *Lock) watch() {
+	ends := []reflect.SelectCase{{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(l.done)}}
+	for _, p := range l.parts {
+		ends = append(ends, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(p.Done())})
+	}
+	reflect.Select(ends)
+	l.Err()
+}
+
+// Deadline returns the first deadline of the parts.
+func (l *Lock) Deadline() (first time.Time, ok bool) {
+	for _, p := range l.parts {
+		if d, has := p.Deadline(); has && (!ok || d.Before(first)) {
+			first, ok = d, true
+		}
+	}
+	return first, ok
+}
+
+// Refresh refreshes all parts, at the same time.
+func (l *Lock) Refresh(ctx context.Context) error {
+	if err := l.Err(); err != nil {
+		return err
+	}
+	errs := make([]error, len(l.parts))
+	Each(len(l.parts), func(i int) {
+		if err := l.parts[i].Refresh(ctx); err != nil {
+			errs[i] = named(l.parts[i], err)
+		}
+	})
+	if err := l.Err(); err != nil {
+		return err
+	}
+	return errors.Join(errs...)
+}
+
+// Release frees the parts, the last first.
+func (l *Lock) Release(ctx context.Context) error {
+	l.mu.Lock()
+	if l.released {
+		l.mu.Unlock()
+		return nil
+	}
+	l.released = true
+	over := l.errLocked()
+	l.mu.Unlock()
+
+	err := Release(ctx, l.parts)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.err == nil && errors.Is(err, swanlock.ErrLost):
+		l.endLocked(err)
+	case l.err == nil:
+		l.endLocked(swanlock.ErrReleased)
+	case over != nil && !errors.Is(over, swanlock.ErrReleased):
+		return over
+	}
+	return err
+}
+
+// Release frees locks, the last first, and returns their errors.
+func Release(ctx context.Context, locks []swanlock.DistributedLock) error {
+	var errs []error
+	for _, p := range slices.Backward(locks) {
+		if err := p.Release(ctx); err != nil {
+			errs = append(errs, named(p, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// GiveBack frees locks that were taken in vain, also when ctx has ended. One that
+// was lost is free as well, so there is no error.
+func GiveBack(ctx context.Context, locks []swanlock.DistributedLock) {
+	_ = Release(context.WithoutCancel(ctx), locks)
+}
+
+// ErrLostMeanwhile says that a part was lost while another was waited for. Nothing
+// is held, and the caller may begin anew.
+var ErrLostMeanwhile = fmt.Errorf("%w: a part of the lock was lost while another was waited for", swanlock.ErrNotAcquired)
+
+// Renew is called once, when l has been put together of locks that were acquired
+// with o, one after the other: it refreshes them, so that all TTLs begin now, and
+// what was lost is found. If it fails, nothing is held.
+func (l *Lock) Renew(ctx context.Context, o swanlock.Options) error {
+	if o.TTL == 0 || len(l.parts) == 1 {
+		return nil
+	}
+	err := l.Refresh(ctx)
+	if err == nil {
+		return nil
+	}
+	GiveBack(ctx, l.parts)
+	if errors.Is(err, swanlock.ErrLost) {
+		return ErrLostMeanwhile
+	}
+	return fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, err)
+}
+
+// Keep refreshes locks that were acquired with o, until the function that it
+// returns is called. It is for one who has some of what is wanted, and waits for
+// the rest. A lock that is lost all the same is found by the next Refresh.
+func Keep(locks []swanlock.DistributedLock, o swanlock.Options) (stop func()) {
+	if o.TTL == 0 || o.AutoRefresh || len(locks) == 0 {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(max(o.TTL/3, time.Millisecond))
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				Each(len(locks), func(i int) { locks[i].Refresh(ctx) })
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() { cancel(); <-stopped }
+}
+
+// together is how many calls are made at the same time: a Pool's batch holds as
+// many.
+const together = 512
+
+// Each calls f with the numbers below n, many at the same time, so that a Pool
+// sends what they ask for in one round trip.
+func Each(n int, f func(i int)) {
+	if n == 1 {
+		f(0)
+		return
+	}
+	var wg sync.WaitGroup
+	room := make(chan struct{}, together)
+	for i := range n {
+		room <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-room }()
+			f(i)
+		})
+	}
+	wg.Wait()
+}

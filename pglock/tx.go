@@ -1,0 +1,153 @@
+package pglock
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/db"
+)
+
+// TryAcquireTx takes the lock for the rest of the transaction, if it is free now.
+// The end of the transaction frees it, by commit and by rollback alike, so there
+// is nothing to release, and nothing is left behind by a crash. A rollback to a
+// savepoint that was there before frees it as well.
+//
+// The lock and those of sessions, Pools and SwanLake servers on the same target
+// exclude each other. It needs no session of its own, so it works behind a pooler
+// in transaction mode, as PgBouncer's.
+//
+// It honours WithOwner, WithShared and WithFence. The fence is safe from a crash
+// of the server once the transaction has committed; the transaction must not have
+// written before (ErrFenceInTransaction). WithTTL, WithAutoRefresh and whatever
+// else a transaction cannot keep is refused with an error that matches
+// errors.ErrUnsupported. Unlike other locks these stack: a transaction whose own
+// session has the target already gets it.
+//
+// After ErrNotAcquired and whatever was refused before it was sent the transaction
+// goes on; after another error of the server it has failed, and must be rolled
+// back. Nothing is held in either case. It takes one round trip, and one more with
+// lib/pq and the first time with pgx.
+func TryAcquireTx(ctx context.Context, tx *sql.Tx, target string, opts ...swanlock.Option) (swanlock.Info, error) {
+	return txLock{tx: tx}.acquire(ctx, target, opts, txLock.try)
+}
+
+// AcquireTx waits for the lock until ctx ends. See TryAcquireTx.
+//
+// It waits in the server, for 0.9 s at a time (nine tenths of deadlock_timeout),
+// each behind a savepoint, so that the end of a wait does not fail the transaction:
+// three round trips for each, and two more at first. PostgreSQL logs each wait that
+// has ended as a lock timeout. Whoever waits so has no place in the line of
+// sessions and Pools: it is served in the order of the server's own queue, beside
+// the first of that line, and goes back to the end of the queue with each wait. So
+// it may overtake others, and others may overtake it.
+//
+// If ctx is cancelled meanwhile, AcquireTx returns when the wait has ended, and the
+// transaction goes on. While it waits, the transaction is open, with all that it
+// holds: acquire before you write.
+func AcquireTx(ctx context.Context, tx *sql.Tx, target string, opts ...swanlock.Option) (swanlock.Info, error) {
+	return txLock{tx: tx}.acquire(ctx, target, opts, txLock.wait)
+}
+
+// A txLock is a lock that a transaction wants.
+type txLock struct {
+	tx *sql.Tx
+	q  *db.Queries
+	r  request
+}
+
+func (l txLock) acquire(ctx context.Context, target string, opts []swanlock.Option, how func(txLock, context.Context) (int64, error)) (info swanlock.Info, err error) {
+	if l.r, err = check(target, opts); err != nil {
+		return info, err
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("pglock: acquire %s: %w", quote(target), err)
+		}
+	}()
+	switch {
+	case l.tx == nil:
+		return info, errors.New("the transaction is nil")
+	case l.r.TTL > 0:
+		return info, fmt.Errorf("WithTTL: %w: the lock lasts as long as its transaction", errors.ErrUnsupported)
+	case ctx.Err() != nil:
+		return info, notAcquired(ctx)
+	}
+	l.q = db.New(db.On(l.tx))
+	began := time.Now()
+	answer, err := how(l, ctx)
+	if err != nil {
+		return info, explain(err, false)
+	}
+	if answer < 0 {
+		return info, refusal(answer)
+	}
+	return swanlock.Info{Target: target, Owner: l.r.Owner, AcquiredAt: began, Fence: uint64(answer), Shared: l.r.Shared}, nil
+}
+
+// bounded returns a context for a statement that ends later than ctx: a driver that
+// cancels one may end the session, and with it the transaction.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	bound, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(tidying)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel(context.Cause(ctx))
+		case <-bound.Done():
+		}
+	})
+	return bound, func() { stop(); cancel(nil) }
+}
+
+func (l txLock) try(ctx context.Context) (int64, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	return l.q.TryAcquireTx(ctx, db.TryAcquireTxParams{Fence: l.r.Fence, Shared: l.r.Shared, Key: int64(l.r.key)})
+}
+
+func (l txLock) wait(ctx context.Context) (int64, error) {
+	answer, err := l.try(ctx)
+	if err != nil || answer != heldElsewhere {
+		return answer, err
+	}
+	bound, cancel := bounded(ctx)
+	defer cancel()
+	deadlock, err := l.q.DeadlockTimeout(bound)
+	if err != nil {
+		return 0, err
+	}
+	for most := maxWait(time.Duration(deadlock) * time.Millisecond); ; {
+		if ctx.Err() != nil {
+			return 0, notAcquired(ctx)
+		}
+		answer, err := l.waitOnce(bound, before(ctx, most))
+		if sqlState(err) != lockNotAvailable {
+			return answer, err
+		}
+	}
+}
+
+// waitOnce waits for slice at most. Whatever its error, the transaction is as it
+// was before, unless it has failed.
+func (l txLock) waitOnce(ctx context.Context, slice time.Duration) (int64, error) {
+	const savepoint = "SAVEPOINT swanlock_wait"
+	if _, err := l.tx.ExecContext(ctx, savepoint); err != nil {
+		return 0, err
+	}
+	answer, err := l.q.AcquireTx(ctx, db.AcquireTxParams{Slice: strconv.FormatInt(milliseconds(slice), 10),
+		Shared: l.r.Shared, Key: int64(l.r.key), Fence: l.r.Fence})
+	end := "RELEASE " + savepoint
+	if err != nil { // A rollback also frees the lock, should it have been granted all the same.
+		end = "ROLLBACK TO " + savepoint + "; RELEASE " + savepoint
+	}
+	if _, failed := l.tx.ExecContext(ctx, end); failed != nil {
+		return 0, errors.Join(err, failed)
+	}
+	return answer, err
+}

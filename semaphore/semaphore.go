@@ -1,0 +1,204 @@
+// Package semaphore lets a number of holders, and no more, have a target at the
+// same time, on all hosts.
+//
+//	sem := semaphore.New(locks, 5)
+//	held, err := sem.Acquire(ctx, "/reports", swanlock.WithTTL(time.Minute), swanlock.WithAutoRefresh())
+//
+// Each of the places is a lock of its own, named after the target, so a place is
+// free again as soon as its holder's lock is: when its process or its session
+// dies, or its TTL ends.
+//
+// All processes should say the same number. While a deployment changes it, no
+// more than the larger number hold the target together: the places are numbered,
+// and a process uses those up to its own number.
+package semaphore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/several"
+)
+
+// A Semaphore is a swanlock.Locker whose targets can be held several times. It
+// refuses WithShared and WithFence, with errors that match
+// errors.ErrUnsupported: its holders are not readers, and have no order.
+type Semaphore struct {
+	l      swanlock.Locker
+	places int
+	weight int
+}
+
+// New returns a semaphore with that many places for each target. The locks of
+// the places are l's.
+func New(l swanlock.Locker, places int) *Semaphore { return &Semaphore{l, places, 1} }
+
+// Weighted returns a Semaphore whose acquires take that many places at once, or
+// none. It shares the places with s.
+func (s *Semaphore) Weighted(places int) *Semaphore { return &Semaphore{s.l, s.places, places} }
+
+// TryAcquire takes a place that is free, if there is one. It tries the places
+// one after the other, in a random order: one round trip while there is room,
+// and one for each place if there is none. It overtakes those that wait.
+func (s *Semaphore) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	if err := s.check(target, opts); err != nil {
+		return nil, err
+	}
+	parts, refused, err := s.try(ctx, target, s.weight, opts)
+	if err == nil && len(parts) < s.weight {
+		err = fmt.Errorf("semaphore: %q: %d of its %d places were free: %w", target, len(parts), s.places, refused)
+	}
+	if err != nil {
+		several.GiveBack(ctx, parts)
+		return nil, err
+	}
+	return lock(target, parts), nil
+}
+
+// Acquire waits for a place until ctx ends. Those that wait are served in the
+// order in which l serves them: they stand in line for a lock of their own, and
+// the first waits for all places at the same time. That lock costs two round
+// trips more than TryAcquire. On a pglock.Pool each of these waits may use a
+// session; on a pglock.Session they take turns on the connection, so that a
+// place that has become free is found within a second for each place.
+func (s *Semaphore) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	if err := s.check(target, opts); err != nil {
+		return nil, err
+	}
+	o, _ := swanlock.NewOptions(target, opts...)
+	line := []swanlock.Option{swanlock.WithOwner(o.Owner)}
+	if o.TTL > 0 {
+		line = append(line, swanlock.WithTTL(max(o.TTL, time.Second)), swanlock.WithAutoRefresh())
+	}
+	first, err := s.l.Acquire(ctx, target+"/line", line...)
+	if err != nil {
+		return nil, fmt.Errorf("semaphore: %q: %w", target, err)
+	}
+	defer first.Release(context.WithoutCancel(ctx)) // if it was lost, others may have overtaken
+	for {
+		held, err := s.acquire(ctx, target, o, opts)
+		if !errors.Is(err, several.ErrLostMeanwhile) {
+			return held, err
+		}
+	}
+}
+
+// acquire takes places for the first in line.
+func (s *Semaphore) acquire(ctx context.Context, target string, o swanlock.Options, opts []swanlock.Option) (swanlock.DistributedLock, error) {
+	parts, _, err := s.try(ctx, target, s.weight, opts)
+	waited := false
+	for err == nil && len(parts) < s.weight {
+		stop := several.Keep(parts, o)
+		var more []swanlock.DistributedLock
+		more, err = s.wait(ctx, target, s.weight-len(parts), opts)
+		stop()
+		parts, waited = append(parts, more...), true
+	}
+	if err != nil {
+		several.GiveBack(ctx, parts)
+		return nil, err
+	}
+	held := lock(target, parts)
+	if !waited {
+		return held, nil
+	}
+	if err := held.Renew(ctx, o); err != nil {
+		return nil, fmt.Errorf("semaphore: %q: %w", target, err)
+	}
+	return held, nil
+}
+
+func (s *Semaphore) check(target string, opts []swanlock.Option) error {
+	o, err := swanlock.NewOptions(target, opts...)
+	switch {
+	case err != nil:
+		return fmt.Errorf("semaphore: %w", err)
+	case s.l == nil:
+		return errors.New("semaphore: the locker is nil")
+	case s.places < 1:
+		return fmt.Errorf("semaphore: it has %d places: it needs one or more", s.places)
+	case s.weight < 1 || s.weight > s.places:
+		return fmt.Errorf("semaphore: a weight of %d is not from 1 to its %d places", s.weight, s.places)
+	case o.Shared:
+		return fmt.Errorf("semaphore: WithShared: %w: its places are what several holders share", errors.ErrUnsupported)
+	case o.Fence:
+		return fmt.Errorf("semaphore: WithFence: %w: its holders have no order", errors.ErrUnsupported)
+	}
+	return nil
+}
+
+func (s *Semaphore) place(target string, i int) string { return fmt.Sprintf("%s/place-%d", target, i) }
+
+// try takes up to n places that are free. refused is why another was not taken:
+// it matches swanlock.ErrAlreadyHeld only if all the others are this session's.
+func (s *Semaphore) try(ctx context.Context, target string, n int, opts []swanlock.Option) (parts []swanlock.DistributedLock, refused, err error) {
+	for _, i := range rand.Perm(s.places) {
+		if len(parts) == n {
+			break
+		}
+		p, err := s.l.TryAcquire(ctx, s.place(target, i), opts...)
+		switch {
+		case err == nil:
+			parts = append(parts, p)
+		case !errors.Is(err, swanlock.ErrNotAcquired) || ctx.Err() != nil:
+			return parts, nil, fmt.Errorf("semaphore: %q: %w", target, err)
+		case refused == nil || errors.Is(refused, swanlock.ErrAlreadyHeld):
+			refused = err
+		}
+	}
+	return parts, refused, nil
+}
+
+// wait waits for all places, and returns those that become free first, n at
+// most. What is granted later is given back in the background.
+func (s *Semaphore) wait(ctx context.Context, target string, n int, opts []swanlock.Option) (parts []swanlock.DistributedLock, err error) {
+	wctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type answer struct {
+		p   swanlock.DistributedLock
+		err error
+	}
+	answers := make(chan answer, s.places)
+	for i := range s.places {
+		go func() {
+			p, err := s.l.Acquire(wctx, s.place(target, i), opts...)
+			answers <- answer{p, err}
+		}()
+	}
+	left := s.places
+	defer func() {
+		go func() {
+			for range left {
+				if a := <-answers; a.err == nil {
+					several.GiveBack(ctx, []swanlock.DistributedLock{a.p})
+				}
+			}
+		}()
+	}()
+	for left > 0 && len(parts) < n {
+		if len(parts) > 0 && len(answers) == 0 {
+			break
+		}
+		a := <-answers
+		left--
+		switch {
+		case a.err == nil:
+			parts = append(parts, a.p)
+		case errors.Is(a.err, swanlock.ErrAlreadyHeld) && left > 0: // by this very session
+		default:
+			several.GiveBack(ctx, parts)
+			return nil, fmt.Errorf("semaphore: %q: %w", target, a.err)
+		}
+	}
+	return parts, nil
+}
+
+func lock(target string, parts []swanlock.DistributedLock) *several.Lock {
+	info := parts[0].Info()
+	info.Target = target
+	return several.New(info, parts)
+}
