@@ -57,7 +57,7 @@ func TestManyLocks(t *testing.T) {
 	p.says("#held-note", "1 of 500 locks")
 	p.until("a link to it", `location.search === "?q=TABLE-123"`)
 	p.run(chromedp.KeyEvent("xyz"))
-	p.says("#held-empty", "None of the 500 locks")
+	p.says("#held-empty", "None of the 500 locks", "Look for it in the history")
 	p.run(chromedp.KeyEvent(kb.Escape))
 	p.until("the first rows", `document.querySelectorAll("#held tbody tr").length === 100`)
 	p.says("#held-rest", "Show the other 400 locks")
