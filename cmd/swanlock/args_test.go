@@ -60,6 +60,7 @@ func TestBadArguments(t *testing.T) {
 		{"run --ttl 1ms t -- cmd", "--ttl 1ms is under 100ms"},
 		{"run --ttl 900h t -- cmd", "more than the server can keep"},
 		{"run --timeout -1s t -- cmd", "--timeout -1s is negative"},
+		{"run --at-least -1s t -- cmd", "--at-least -1s is negative"},
 		{"run --grace -1s t -- cmd", "--grace -1s is negative"},
 		{"run --wait --timeout 1s t -- cmd", "give one of them"},
 		{"run --poll t -- cmd", "--poll is a way to wait"},

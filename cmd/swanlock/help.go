@@ -64,6 +64,10 @@ Flags, all before TARGET:
                     lock when D has passed since the last refresh
   --grace D         time from SIGTERM to SIGKILL when the lock is lost, or for what
                     CMD leaves running after SIGTERM (default 10s)
+  --at-least D      keep the lock for D, even if CMD takes less: then hosts whose
+                    clocks differ do not run a short job one after the other.
+                    swanlock stays until then; a signal that would end CMD, or the
+                    end of swanlock, frees the lock sooner
   --detach          free the lock when CMD itself ends, whatever it left running
   --fence           get a number that rises with every holder, in SWANLOCK_FENCE
   --audit           write a row of lock_audit (first: swanlock migrate up)

@@ -176,7 +176,6 @@ func serverTitle() string {
 	return cfg.Database + " on " + net.JoinHostPort(cfg.Host, fmt.Sprint(cfg.Port))
 }
 
-
 const serveHelp = `Usage: swanlock serve [flags]
 
 Serves a web page that shows who holds which lock, who waits for it, and, from the
