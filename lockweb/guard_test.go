@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/swanlake-io/swanlock/internal/pgserver"
 	"github.com/swanlake-io/swanlock/lockweb"
@@ -256,4 +257,34 @@ func TestMounted(t *testing.T) {
 			t.Errorf("the page wants %s, which is not below it", file[1])
 		}
 	}
+}
+
+// TestTooManyPages: there is a bound on the streams, and one that ends makes room.
+func TestTooManyPages(t *testing.T) {
+	s := serve(t, connect(t, "pgx", ""))
+	open := func() (status int, end func()) {
+		ctx, stop := context.WithCancel(bg)
+		r, err := http.NewRequestWithContext(ctx, "GET", s.url+"/api/events", nil)
+		must(t, err)
+		answer, err := s.client.Do(r)
+		must(t, err)
+		end = func() { stop(); answer.Body.Close() }
+		t.Cleanup(end)
+		return answer.StatusCode, end
+	}
+	var ends []func()
+	for range 64 {
+		status, end := open()
+		want(t, "status", status, 200)
+		ends = append(ends, end)
+	}
+	status, _ := open()
+	want(t, "status of one more", status, 503)
+	_, text := s.get("/metrics")
+	contains(t, "the metrics", text, "swanlock_server_pages 64\n")
+	ends[0]()
+	for end := time.Now().Add(patience); status != 200 && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		status, _ = open()
+	}
+	want(t, "status when one has ended", status, 200)
 }

@@ -1,6 +1,6 @@
 // The table of the locks that are held now.
 
-import { el, bdi, byId, setText, duration, targetName, visible, plural } from "./dom.js";
+import { el, bdi, byId, setText, duration, targetLink, targetName, visible, plural } from "./dom.js";
 import { store, now } from "./live.js";
 import { askToKill, mayKill } from "./kill.js";
 
@@ -159,7 +159,10 @@ function explain(shown, query, only) {
     else why = "No lock is held, in any database of this server.";
   } else if (query) note = `${shown} of ${plural(head.locks, "lock", "locks")}`;
   if (head.shown < head.locks) note += (note ? "; " : "") + `the ${head.shown.toLocaleString("en")} with the most waiters, then the oldest, of ${head.locks.toLocaleString("en")}`;
-  setText(empty, why);
+  if (empty.dataset.why !== why) {
+    empty.dataset.why = why;
+    empty.replaceChildren(why, ...(why && query ? [" ", el("a", { href: targetLink(byId("q").value.trim()) }, "Look for it in the history")] : []));
+  }
   empty.hidden = !why;
   byId("held-scroll").hidden = shown === 0;
   setText(byId("held-note"), note);
