@@ -57,8 +57,8 @@ func (e *Elector) IsLeader(ctx context.Context) error {
 }
 
 // Close steps down, so that another process may lead: call it after the scheduler's
-// Shutdown. Its error matches swanlock.ErrLost if the lock was lost before; this
-// process leads no more even then. If ctx ends while IsLeader works, the error is
+// Shutdown. Its error matches swanlock.ErrLost if the lock was lost since IsLeader
+// last looked; this process leads no more even then. If ctx ends while IsLeader works, the error is
 // context.Cause(ctx), and nothing has changed.
 func (e *Elector) Close(ctx context.Context) error {
 	if err := e.enter(ctx); err != nil {

@@ -224,6 +224,19 @@ func TestTold(t *testing.T) {
 		}
 		logged("no server")
 
+		e = gocronlock.NewElector(locks, "term", told)
+		must(t, e.IsLeader(t.Context()))
+		locks.Lose("term", nil)
+		next, err := locks.TryAcquire(t.Context(), "term")
+		must(t, err)
+		for _, want := range []string{"lock lost", ""} { // once
+			if err := e.IsLeader(t.Context()); !errors.Is(err, swanlock.ErrNotAcquired) {
+				t.Errorf("got %v, want ErrNotAcquired", err)
+			}
+			logged(want)
+		}
+		must(t, next.Release(t.Context()))
+
 		k, err := l.Lock(t.Context(), "lost")
 		must(t, err)
 		locks.Lose("lost", nil)
