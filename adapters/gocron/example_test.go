@@ -12,9 +12,10 @@ import (
 )
 
 func Example() {
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	locks := memlock.New() // one for both hosts, as a database would be
+	sent := make(chan struct{})
 
 	for range 2 {
 		locker := gocronlock.NewLocker(locks, gocronlock.WithHoldAtLeast(time.Minute))
@@ -24,7 +25,10 @@ func Example() {
 			return
 		}
 		_, err = s.NewJob(gocron.DailyJob(1, gocron.NewAtTimes(gocron.NewAtTime(3, 0, 0))),
-			gocron.NewTask(func() { fmt.Println("the report is sent") }),
+			gocron.NewTask(func() {
+				fmt.Println("the report is sent")
+				close(sent)
+			}),
 			gocron.WithName("report"), gocron.WithStartAt(gocron.WithStartImmediately()))
 		if err != nil {
 			fmt.Println(err)
@@ -34,6 +38,7 @@ func Example() {
 		defer locker.Close(ctx)
 		defer s.Shutdown()
 	}
-	<-ctx.Done()
+	<-sent
+	cancel()
 	// Output: the report is sent
 }
