@@ -4,6 +4,8 @@
 
 GO    ?= go
 TOOLS := bin/sqlc bin/staticcheck
+# Modules of their own, with the dependencies that only they need.
+MODULES := adapters/certmagic adapters/cron adapters/gocron adapters/goose adapters/migrate adapters/river
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +15,7 @@ demo: ## the main job on real processes and a PostgreSQL of its own (20 s)
 
 test: ## every test, unit and integration, with the race detector
 	$(GO) test -race -shuffle=on -timeout 30m ./...
+	@set -e; for module in $(MODULES); do (cd $$module && $(GO) test -race -shuffle=on ./...); done
 
 test-matrix: ## the integration tests on PostgreSQL 14 to 18, each driver in each of its modes (VERSIONS="14 18" SHORT=-short: less)
 	tools/matrix $(VERSIONS) -- $(SHORT) -timeout 20m ./pglock
@@ -32,7 +35,7 @@ verify: lint bin/sqlc ## lint, and: generated code, SQL, go.mod and dependencies
 	$(GO) run ./cmd/swanlock dev -- bin/sqlc vet
 	$(GO) mod tidy -diff
 	cd tools && $(GO) mod tidy -diff
-	cd bench && $(GO) mod tidy -diff && $(GO) vet ./... && ../bin/staticcheck ./...
+	@set -e; for module in bench $(MODULES); do (cd $$module && $(GO) mod tidy -diff && $(GO) vet ./... && $(CURDIR)/bin/staticcheck ./...); done
 	@foreign=$$($(GO) list -deps -f '{{if not .Standard}}{{.ImportPath}}{{end}}' . ./pglock ./memlock ./migrations ./locktest ./multilock ./semaphore ./election ./chain ./shard | grep -v '^github.com/swanlake-io/swanlock'); \
 		test -z "$$foreign" || { echo "linked into users' programs: $$foreign"; exit 1; }
 

@@ -131,6 +131,11 @@ func TestHoldAtLeast(t *testing.T) {
 				skipped[i] = "info skip <nil>"
 			}
 			log.want(t, skipped...)
+			begin := time.Now()
+			cronlock.OneHost(locks, "other", cronlock.WithHoldAtLeast(atLeast), cronlock.WithContext(ctx))(cron.FuncJob(func() {})).Run()
+			if took := time.Since(begin); took != 0 {
+				t.Errorf("the run took %v: cron.Stop would wait for it", took)
+			}
 			cancel() // and nothing is kept any more
 			synctest.Wait()
 			held, err := locks.TryAcquire(t.Context(), "job")
