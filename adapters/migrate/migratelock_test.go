@@ -236,11 +236,19 @@ func TestErrors(t *testing.T) {
 		if err := d.Lock(); !errors.Is(err, database.ErrLocked) || time.Since(begin) != time.Second {
 			t.Errorf("what is opened: got %v after %v", err, time.Since(begin))
 		}
+		waiting := migratelock.Wrap(newStub(t), locks, "m")
+		got := make(chan error)
+		go func() { got <- waiting.Lock() }()
+		synctest.Wait()
+		begin = time.Now()
+		must(t, waiting.Close())
+		if err := <-got; !errors.Is(err, database.ErrLocked) || time.Since(begin) != 0 {
+			t.Errorf("Close while Lock waits: got %v after %v", err, time.Since(begin))
+		}
 		must(t, other.Release(t.Context()))
 
 		late := slow{locks, make(chan struct{})}
 		d = migratelock.Wrap(newStub(t), late, "m")
-		got := make(chan error)
 		go func() { got <- d.Lock() }()
 		synctest.Wait()
 		must(t, d.Close())
