@@ -1,11 +1,13 @@
 # make help tells what there is. CI calls only what stands here.
 .DEFAULT_GOAL := help
-.PHONY: bench clean demo generate help lint mutants race soak test test-matrix verify verify-knockouts
+.PHONY: bench browser clean demo generate help lint mutants race soak test test-matrix verify verify-knockouts
 
 GO    ?= go
 TOOLS := bin/sqlc bin/staticcheck
+# What programs link: the standard library alone is below it.
+LIBRARY := . ./pglock ./pginspect ./lockweb ./memlock ./migrations ./locktest ./multilock ./semaphore ./election ./chain ./shard
 # Modules of their own, with the dependencies that only they need.
-MODULES := adapters/certmagic adapters/cron adapters/gocron adapters/goose adapters/migrate adapters/river
+MODULES := $(wildcard adapters/*) lockweb/browser metrics metrics/otel metrics/prometheus
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,7 +38,7 @@ verify: lint bin/sqlc ## lint, and: generated code, SQL, go.mod and dependencies
 	$(GO) mod tidy -diff
 	cd tools && $(GO) mod tidy -diff
 	@set -e; for module in bench $(MODULES); do (cd $$module && $(GO) mod tidy -diff && $(GO) vet ./... && $(CURDIR)/bin/staticcheck ./...); done
-	@foreign=$$($(GO) list -deps -f '{{if not .Standard}}{{.ImportPath}}{{end}}' . ./pglock ./memlock ./migrations ./locktest ./multilock ./semaphore ./election ./chain ./shard | grep -v '^github.com/swanlake-io/swanlock'); \
+	@foreign=$$($(GO) list -deps -f '{{if not .Standard}}{{.ImportPath}}{{end}}' $(LIBRARY) | grep -v '^github.com/swanlake-io/swanlock'); \
 		test -z "$$foreign" || { echo "linked into users' programs: $$foreign"; exit 1; }
 
 verify-knockouts: ## swanlock verify finds each guarantee that is taken out of a build (10 minutes)
@@ -50,6 +52,9 @@ mutants: ## the tests of pglock find the defects that are put into it (SINCE=mai
 
 bench: ## swanlock against its floors and peers, with a table at the end (5 minutes)
 	cd bench && $(GO) run .
+
+browser: ## the page of lockweb in a real Chromium, in every state (SWANLOCK_SCREENSHOTS=folder: pictures of them)
+	cd lockweb/browser && $(GO) test -v -count=1 -timeout 15m .
 
 generate: bin/sqlc ## db/ from queries/ and migrations/
 	bin/sqlc generate

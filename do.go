@@ -3,6 +3,7 @@ package swanlock
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // Do waits for target, runs f while it is held, and releases it.
@@ -49,8 +50,12 @@ func Do(ctx context.Context, l Locker, target string, f func(ctx context.Context
 // done, even if the lock is held for longer: until then, or until ctx ends, a
 // goroutine waits for held.Done. Once cancel has returned, WithLock does not
 // use held any more.
+//
+// Held(ctx, target) tells code further down, which has the context alone,
+// whether the lock is still held.
 func WithLock(ctx context.Context, held DistributedLock) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
+	outer, _ := ctx.Value(heldKey{}).(*heldIn)
+	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, heldKey{}, &heldIn{held, outer}))
 	select {
 	case <-held.Done():
 		cancel(held.Err())
@@ -69,4 +74,48 @@ func WithLock(ctx context.Context, held DistributedLock) (context.Context, conte
 		cancel(nil)
 		<-watched
 	}
+}
+
+// heldKey is the key of a context's *heldIn.
+type heldKey struct{}
+
+// A heldIn is a lock for which WithLock made a context, and those of the
+// contexts around it.
+type heldIn struct {
+	lock  DistributedLock
+	outer *heldIn
+}
+
+// Held returns nil if target is held by the lock of ctx: that is the lock of the
+// Do or WithLock that made ctx, or a context around it. Otherwise it returns what
+// the lock's Err does or, if none of these locks is one of target, an error that
+// matches ErrNotAcquired. It looks at the clock, and does not ask the server.
+//
+// A function that must not run without a lock can say so in its first lines, and
+// look again before each step:
+//
+//	if err := swanlock.Held(ctx, "/lake/checkpoint"); err != nil {
+//		return err
+//	}
+//
+// Targets are told apart by KeyOf. The end of ctx itself does not matter.
+func Held(ctx context.Context, target string) (err error) {
+	key := KeyOf(target)
+	in, _ := ctx.Value(heldKey{}).(*heldIn)
+	for ; in != nil; in = in.outer {
+		if KeyOf(in.lock.Info().Target) != key {
+			continue
+		}
+		over := in.lock.Err()
+		if over == nil {
+			return nil
+		}
+		if err == nil {
+			err = over
+		}
+	}
+	if err == nil {
+		err = fmt.Errorf("swanlock: %q: %w: this context is not one of its lock: use Do or WithLock", target, ErrNotAcquired)
+	}
+	return err
 }

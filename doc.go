@@ -8,7 +8,9 @@
 //	}, swanlock.WithTTL(30*time.Second), swanlock.WithAutoRefresh())
 //
 // Package pglock has the lockers for PostgreSQL; package memlock has one in
-// memory, for tests; package locktest checks any.
+// memory, for tests; package locktest checks any. Observe tells metrics, traces
+// and logs what a locker does; the modules metrics/otel and metrics/prometheus
+// have observers.
 //
 // # What a lock promises, and what it does not
 //

@@ -155,3 +155,58 @@ func ExampleKeyOf() {
 	// true
 	// false
 }
+
+// A printer is an observer: it prints how locks end.
+type printer struct{}
+
+func (printer) Begin(ctx context.Context, _ swanlock.Op, _ string) context.Context { return ctx }
+
+func (printer) End(_ context.Context, e swanlock.Event) {
+	switch {
+	case e.Op == swanlock.OpLoss:
+		fmt.Println("lost:", e.Target, e.Outcome)
+	case e.Ended:
+		fmt.Println("released:", e.Target)
+	}
+}
+
+// Two locks end: one is released, the other's TTL runs out.
+func ExampleObserve() {
+	locks := swanlock.Observe(memlock.New(), printer{})
+	held, err := locks.TryAcquire(context.Background(), "/lake/t1")
+	if err == nil {
+		err = held.Release(context.Background())
+	}
+	if err != nil {
+		fmt.Println(err)
+	}
+	err = swanlock.Do(context.Background(), locks, "/lake/t2", func(ctx context.Context, _ swanlock.DistributedLock) error {
+		<-ctx.Done()
+		return nil
+	}, swanlock.WithTTL(10*time.Millisecond))
+	fmt.Println(errors.Is(err, swanlock.ErrExpired))
+	// Output:
+	// released: /lake/t1
+	// lost: /lake/t2 expired
+	// true
+}
+
+// A function far from where the lock was taken makes sure that it is held.
+func ExampleHeld() {
+	write := func(ctx context.Context) error {
+		if err := swanlock.Held(ctx, "/lake/t1"); err != nil {
+			return err
+		}
+		fmt.Println("written")
+		return nil
+	}
+	err := swanlock.Do(context.Background(), memlock.New(), "/lake/t1", func(ctx context.Context, _ swanlock.DistributedLock) error {
+		return write(ctx)
+	})
+	fmt.Println(err)
+	fmt.Println(errors.Is(write(context.Background()), swanlock.ErrNotAcquired))
+	// Output:
+	// written
+	// <nil>
+	// true
+}

@@ -82,7 +82,8 @@ type lock struct {
 	deadline time.Time
 	timer    *time.Timer // nil without a TTL
 	done     chan struct{}
-	err      error // why it is no longer held
+	after    []*func(error) // what AfterDone is to call
+	err      error          // why it is no longer held
 	released bool
 }
 
@@ -126,6 +127,10 @@ func (k *lock) end(err error) {
 	}
 	k.line.holders = slices.DeleteFunc(k.line.holders, func(h *lock) bool { return h == k })
 	close(k.done)
+	for _, f := range k.after {
+		go (*f)(err)
+	}
+	k.after = nil
 }
 
 // tick is called by the timer. Refresh does not touch the timer, so a tick that
@@ -161,6 +166,26 @@ func (k *lock) ended() error {
 func (k *lock) Info() swanlock.Info { return k.info }
 
 func (k *lock) Done() <-chan struct{} { return k.done }
+
+// AfterDone calls f, in a goroutine of its own, when Done is closed, with what Err
+// returns then. stop prevents that, and reports whether it did. swanlock.Observe
+// uses it.
+func (k *lock) AfterDone(f func(err error)) (stop func() bool) {
+	k.space.mu.Lock()
+	defer k.space.mu.Unlock()
+	if err := k.ended(); err != nil {
+		go f(err)
+		return func() bool { return false }
+	}
+	k.after = append(k.after, &f)
+	return func() bool {
+		k.space.mu.Lock()
+		defer k.space.mu.Unlock()
+		n := len(k.after)
+		k.after = slices.DeleteFunc(k.after, func(other *func(error)) bool { return other == &f })
+		return len(k.after) < n
+	}
+}
 
 func (k *lock) Err() error {
 	k.space.mu.Lock()

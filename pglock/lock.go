@@ -44,13 +44,14 @@ type hold struct {
 
 	// Guarded by led.mu.
 	done     chan struct{} // nil until Done is called
-	keeper   keeper        // nil, as is a, once the session cannot be reached
-	a        *access       // the access that it was taken through
-	err      error         // why it is over; nil while it is held
-	released bool          // Release was called
-	ending   bool          // Done is closed, but the server has not confirmed the unlock
-	lease    lease         // its own TTL; the end of the session's lease ends it too
-	auto     *time.Timer   // the next background refresh; nil: none
+	after    afterDone
+	keeper   keeper      // nil, as is a, once the session cannot be reached
+	a        *access     // the access that it was taken through
+	err      error       // why it is over; nil while it is held
+	released bool        // Release was called
+	ending   bool        // Done is closed, but the server has not confirmed the unlock
+	lease    lease       // its own TTL; the end of the session's lease ends it too
+	auto     *time.Timer // the next background refresh; nil: none
 
 	// The session for which the lock is counted in Pool.claims, or nil. It is
 	// guarded by Pool.mu, not by led.mu.
@@ -198,6 +199,7 @@ func (h *hold) endLocked(err error) {
 	if h.done != nil {
 		close(h.done)
 	}
+	h.after.call(err)
 	if h.auto != nil {
 		h.auto.Stop()
 	}

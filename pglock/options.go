@@ -36,6 +36,7 @@ type config struct {
 	maxWaiters  int
 	maxSessions int           // 0: half of what the *sql.DB may open
 	heartbeat   time.Duration // 0: none, for a Session
+	counts      counts
 }
 
 func defaults() *config {

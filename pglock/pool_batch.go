@@ -200,6 +200,7 @@ func (b batcher) awaited(h *hold, below int64) (bool, error) {
 // sendBatch sends the ops in one statement.
 func (b batcher) sendBatch(releases, acquires []*op) {
 	s := b.s
+	b.counts.batch(len(releases) + len(acquires))
 	sent := time.Now()
 	row, err := ask(context.Background(), b.turn, (*db.Queries).Batch, db.BatchParams{
 		Pid:     s.pid,

@@ -21,6 +21,7 @@ func (b batcher) prove(proofs []*op) {
 		row, err = b.q.Heartbeat(ctx)
 		return err
 	})
+	b.counts.heartbeat(sent)
 	switch {
 	case err == nil && row.Pid != s.pid:
 		b.endBehindPooler(row.Pid)

@@ -152,6 +152,7 @@ func (tn turn) do(ctx context.Context, f func(context.Context) error) error {
 		tn.led.spoke.Store(true)
 	}
 	tn.led.midway = tn.led.midway || !notSent(err)
+	tn.counts.sent(err)
 	tn.led.answered()
 	return err
 }

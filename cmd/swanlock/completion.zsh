@@ -6,7 +6,12 @@ _swanlock() {
     commands=(
         'run:run a command while holding a lock'
         'key:print the advisory key of a target'
+        'ls:list who holds what, and who waits'
+        'audit:show who held what and when'
+        'kill:end the session that holds a lock'
+        'doctor:check a server for use with swanlock'
         'migrate:create the audit table, or remove it'
+        'serve:a web page of who holds what and who waits'
         'dev:start a throw-away PostgreSQL'
         'demo:prove on this machine that the locks work'
         'verify:try to break the locks, and check what happened'
@@ -42,6 +47,7 @@ _swanlock() {
             '--audit[write a row of lock_audit]' \
             '--owner[name of the holder]:owner:' \
             '(-E --conflict-exit-code)'{-E,--conflict-exit-code}'[exit code if held elsewhere]:code:' \
+            '--at-least[keep the lock for that long, even if the command takes less]:duration:' \
             '--detach[free the lock when the command itself has ended]' \
             '--quiet[say nothing if the lock is held elsewhere]' \
             '--help[tell about run]' \
@@ -61,9 +67,58 @@ _swanlock() {
             '--out[where the history goes]:folder:_files -/' \
             '--help[tell about verify]'
         ;;
+    serve)
+        ((CURRENT--))
+        shift words
+        _arguments \
+            '--listen[address and port]:address:' \
+            '--token-file[file of the token]:file:_files' \
+            '*--host[name under which the page is reached]:host:_hosts' \
+            '--help[tell about serve]'
+        ;;
+    ls)
+        ((CURRENT--))
+        shift words
+        _arguments \
+            '--target[only those targets]:pattern:' \
+            '--json[everything, as JSON]' \
+            '--watch[look again and again]' \
+            '--interval[how often to look]:duration:' \
+            '--help[tell about ls]'
+        ;;
+    audit)
+        ((CURRENT--))
+        shift words
+        if [[ $words[2] == prune ]]; then
+            _arguments '--older-than[what ended longer ago]:duration:' '--help[tell about audit]' '1:command:(prune)'
+            return
+        fi
+        _arguments \
+            '--target[only those targets]:pattern:' \
+            '--owner[only those owners]:pattern:' \
+            '--since[only holds that began then or later]:time:' \
+            '--until[only holds that began before]:time:' \
+            '--at[what was held at that moment]:time:' \
+            '--limit[at most that many]:number:' \
+            '(--csv)--json[everything, as JSON]' \
+            '(--json)--csv[everything, as CSV]' \
+            '--help[tell about audit]' \
+            '1:command:(prune)'
+        ;;
+    kill)
+        ((CURRENT--))
+        shift words
+        _arguments \
+            '--yes[do not ask]' \
+            '--by[who does it, for the audit]:name:' \
+            '--target[the argument is a target, not a PID]' \
+            '--help[tell about kill]' \
+            '1:target:_files'
+        ;;
+    doctor) _arguments '--json[everything, as JSON]' '--verbose[the why of what is ok, too]' '--help[tell about doctor]' ;;
     migrate) ((CURRENT == 3)) && _values command up down status print ;;
     completion) ((CURRENT == 3)) && _values shell bash zsh fish ;;
-    help) ((CURRENT == 3)) && _values command run key migrate dev demo verify completion ;;
+    help) ((CURRENT == 3)) && _values command run key ls audit kill doctor migrate serve dev demo verify completion ;;
     key) ((CURRENT == 3)) && _files ;;
     esac
 }

@@ -13,7 +13,12 @@ Try it without a server of your own:
 Commands:
   run          run a command while holding a lock
   key          print the advisory key of a target
+  ls           list who holds what, and who waits
+  audit        show who held what and when; prune: delete what is old
+  kill         end the session that holds a lock
+  doctor       check a server for use with swanlock
   migrate      create the audit table, or remove it: up, down, status, print
+  serve        a web page: who holds what, who waits, who held it before
   dev          start a throw-away PostgreSQL and print how to use it
   demo         prove on this machine that the locks work
   verify       try to break the locks, and check what happened
@@ -59,6 +64,10 @@ Flags, all before TARGET:
                     lock when D has passed since the last refresh
   --grace D         time from SIGTERM to SIGKILL when the lock is lost, or for what
                     CMD leaves running after SIGTERM (default 10s)
+  --at-least D      keep the lock for D, even if CMD takes less: then hosts whose
+                    clocks differ do not run a short job one after the other.
+                    swanlock stays until then; a signal that would end CMD, or the
+                    end of swanlock, frees the lock sooner
   --detach          free the lock when CMD itself ends, whatever it left running
   --fence           get a number that rises with every holder, in SWANLOCK_FENCE
   --audit           write a row of lock_audit (first: swanlock migrate up)
@@ -119,12 +128,15 @@ const migrateHelp = `Usage: swanlock migrate up|down|status|print
 The locks need no table. The audit (run --audit, pglock.WithAudit) needs one,
 lock_audit, in the first schema of the search_path.
 
-  up       create it; safe to run on many hosts at once, and again. A table
-           that was made from what print prints is adopted, if its columns
-           are the same
+  up       create it, and the indexes that audit and ls need; safe to run on many
+           hosts at once, and again. No acquire waits for it. A table that was
+           made from what print prints is adopted, if its columns are the same
   down     remove it, with all that it holds
   status   say whether it is there; only looks, and needs no right to write
   print    print the SQL, for a migration tool of your own
+
+  swanlock migrate up
+  swanlock migrate print > 0042_swanlock.sql
 
 up keeps its version in the table swanlock_migrations (by goose), so it is not in
 the way of your own migrations. up and down need a connection to PostgreSQL

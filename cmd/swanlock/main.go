@@ -69,7 +69,12 @@ func commands() []command {
 	return []command{
 		{"run", runHelp, cmdRun},
 		{"key", keyHelp, cmdKey},
+		{"ls", lsHelp, cmdLs},
+		{"audit", auditHelp, cmdAudit},
+		{"kill", killHelp, cmdKill},
+		{"doctor", doctorHelp, cmdDoctor},
 		{"migrate", migrateHelp, cmdMigrate},
+		{"serve", serveHelp, cmdServe},
 		{"dev", devHelp, cmdDev},
 		{"demo", demoHelp, cmdDemo},
 		{"verify", verifyHelp, cmdVerify},
@@ -102,7 +107,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 // pgserver say begins with theirs, which a user need not know.
 func complain(w io.Writer, err error) {
 	text := oneLine(err.Error())
-	for _, name := range []string{"pglock: ", "pgserver: "} {
+	for _, name := range []string{"pglock: ", "pgserver: ", "pginspect: "} {
 		text = strings.TrimPrefix(strings.ReplaceAll(text, ": "+name, ": "), name)
 	}
 	fmt.Fprintln(w, "swanlock: "+text)
@@ -182,4 +187,20 @@ func parse(fs *flag.FlagSet, args []string, min, max int) ([]string, error) {
 		return nil, failf(exitUsage, "%s: %s is one argument too many (see swanlock %[1]s --help)", fs.Name(), quote(fs.Arg(max)))
 	}
 	return fs.Args(), nil
+}
+
+// parseMixed is parse for a command whose flags may follow its arguments.
+func parseMixed(fs *flag.FlagSet, args []string, min, max int) (found []string, err error) {
+	for {
+		if _, err := parse(fs, args, 0, -1); err != nil {
+			return nil, err
+		}
+		rest := fs.Args()
+		if used := len(args) - len(rest); len(rest) == 0 || used > 0 && args[used-1] == "--" {
+			found = append(found, rest...)
+			break
+		}
+		found, args = append(found, rest[0]), rest[1:]
+	}
+	return parse(fs, append([]string{"--"}, found...), min, max)
 }

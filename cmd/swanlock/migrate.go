@@ -95,11 +95,12 @@ func migrateUp(ctx context.Context, s streams, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	if adopting.adopted != "" {
-		if err := print(s.out, "adopted "+adopting.adopted+"\n"); err != nil {
+	for _, file := range adopting.adopted {
+		if err := print(s.out, "adopted "+file+"\n"); err != nil {
 			return err
 		}
-	} else if len(done) == 0 {
+	}
+	if len(adopting.adopted)+len(done) == 0 {
 		return print(s.out, "nothing to do\n")
 	}
 	for _, m := range done {
@@ -118,14 +119,16 @@ func migrateDown(ctx context.Context, s streams, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	m, err := p.Down(ctx)
-	if errors.Is(err, goose.ErrNoNextVersion) {
+	done, err := p.DownTo(ctx, 0)
+	if err == nil && len(done) == 0 || errors.Is(err, goose.ErrNoNextVersion) {
 		return print(s.out, "nothing to do\n")
 	}
-	if err != nil {
-		return err
+	for _, m := range done {
+		if err := print(s.out, "removed "+m.Source.Path+"\n"); err != nil {
+			return err
+		}
 	}
-	return print(s.out, "removed "+m.Source.Path+"\n")
+	return err
 }
 
 // migrateStatus only looks: it writes nothing, and takes no lock.
@@ -156,19 +159,23 @@ func statusOf(ctx context.Context, conn *sql.Conn, m *goose.Source) (string, err
 	if err != nil || !at.IsZero() {
 		return "applied " + at.UTC().Format(time.DateTime), err
 	}
-	switch there, err := audit(ctx, conn); {
-	case err != nil:
+	there, err := audit(ctx, conn)
+	if err != nil {
 		return "", err
-	case m.Version != auditVersion || there == "":
-		return "pending", nil
-	case there == auditColumns:
-		return "applied, not by migrate up", nil
-	default:
-		return "another table is in the way", nil
 	}
+	made, ok := madeBy(there)
+	switch {
+	case !ok && m.Version == auditVersion:
+		return "another table is in the way", nil
+	case m.Version > made.version:
+		return "pending", nil
+	}
+	return "applied, not by migrate up", nil
 }
 
-// upSQL is what the migrations do, without what only goose reads.
+// upSQL is what the migrations do, without what only goose reads, and so that it
+// may run in a transaction: a tool of the user's own may insist on that, and on a
+// new table no index is worth more.
 func upSQL(fsys fs.FS) (string, error) {
 	names, err := fs.Glob(fsys, "*.sql")
 	if err != nil {
@@ -191,8 +198,12 @@ func upSQL(fsys fs.FS) (string, error) {
 				case "Down":
 					up = false
 				}
-			} else if up {
-				fmt.Fprintln(&out, lines.Text())
+			} else if up && !strings.HasPrefix(lines.Text(), "DROP INDEX CONCURRENTLY IF EXISTS ") {
+				line, cut := strings.CutPrefix(lines.Text(), "CREATE INDEX CONCURRENTLY ")
+				if cut {
+					line = "CREATE INDEX " + line + " -- on a table in use: CREATE INDEX CONCURRENTLY, in no transaction"
+				}
+				fmt.Fprintln(&out, line)
 			}
 		}
 		if err := lines.Err(); err != nil {

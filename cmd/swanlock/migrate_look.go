@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,12 +16,43 @@ import (
 	"github.com/swanlake-io/swanlock/migrations"
 )
 
+// auditVersion is the migration that makes lock_audit.
+const auditVersion = 1
+
+// A made is what lock_audit looks like after a migration, as audit tells it.
+type made struct {
+	version int64
+	file    string
+	there   string
+}
+
+// madeAs are those of all migrations, in order. The indexes matter from the
+// second on: without them it is to be applied.
+var madeAs = []made{
+	{1, "00001_lock_audit.sql", auditColumns},
+	{2, "00002_lock_audit_inspect.sql", strings.Replace(auditColumns, "end_reason text, ", "end_reason text, ended_by text, ", 1) + " INDEXED"},
+}
+
+// madeBy returns the last migration that lock_audit is as after. Its version is 0
+// if there is none. Another table is not ok.
+func madeBy(there string) (last made, ok bool) {
+	for _, m := range madeAs {
+		if there == m.there {
+			return m, true
+		}
+	}
+	for _, m := range madeAs {
+		// With the columns of a later migration, but not yet its indexes, or the
+		// other way round, that is to be applied.
+		if columns, _ := strings.CutSuffix(m.there, " INDEXED"); there == columns || there == columns+" INDEXED" {
+			return made{max(auditVersion, m.version-1), madeAs[max(auditVersion, m.version-1)-1].file, there}, true
+		}
+	}
+	return made{}, there == ""
+}
+
 const (
-	// auditVersion is the migration that makes lock_audit, and auditFile its
-	// file.
-	auditVersion = 1
-	auditFile    = "00001_lock_audit.sql"
-	// auditColumns are the columns that it makes, as audit tells them.
+	// auditColumns are the columns that the first migration makes.
 	auditColumns = "acquired_at timestamp with time zone NOT NULL, backend_pid integer NOT NULL, " +
 		"backend_start timestamp with time zone NOT NULL, client_addr inet, end_reason text, fence bigint, " +
 		"id bigint NOT NULL IDENTITY, key bigint NOT NULL, mode text NOT NULL, owner text NOT NULL, " +
@@ -28,7 +60,8 @@ const (
 		"target text NOT NULL, ttl_ms bigint NOT NULL"
 )
 
-// audit returns the columns of lock_audit, or "" if there is no such table.
+// audit returns the columns of lock_audit, and whether it has the indexes of the
+// second migration, or "" if there is no such table.
 func audit(ctx context.Context, conn *sql.Conn) (columns string, err error) {
 	for range 3 {
 		if columns, err = auditOnce(ctx, conn); columns != noColumns {
@@ -44,7 +77,12 @@ func auditOnce(ctx context.Context, conn *sql.Conn) (columns string, err error) 
 	err = conn.QueryRowContext(ctx, `
 SELECT coalesce(pg_catalog.string_agg(pg_catalog.concat(a.attname, ' ', pg_catalog.format_type(a.atttypid, a.atttypmod),
     CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END, CASE WHEN a.attidentity OPERATOR(pg_catalog.=) '' THEN '' ELSE ' IDENTITY' END),
-    ', ' ORDER BY a.attname), CASE WHEN pg_catalog.to_regclass('lock_audit') IS NULL THEN '' ELSE '`+noColumns+`' END)
+    ', ' ORDER BY a.attname) OPERATOR(pg_catalog.||) CASE WHEN (SELECT pg_catalog.count(*) FROM pg_catalog.pg_index i
+        JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid
+        WHERE i.indrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('lock_audit') AND i.indisvalid
+            AND (c.relname OPERATOR(pg_catalog.=) 'lock_audit_time' OR c.relname OPERATOR(pg_catalog.=) 'lock_audit_span')) OPERATOR(pg_catalog.=) 2
+        THEN ' INDEXED' ELSE '' END,
+    CASE WHEN pg_catalog.to_regclass('lock_audit') IS NULL THEN '' ELSE '`+noColumns+`' END)
 FROM pg_catalog.pg_attribute AS a
 WHERE a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('lock_audit') AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped`,
 		pgx.QueryExecModeSimpleProtocol).Scan(&columns)
@@ -68,11 +106,11 @@ func appliedAt(ctx context.Context, conn *sql.Conn, version int64) (at time.Time
 	return at, err
 }
 
-// An adopter notes under the lock that lock_audit is there, if it was made from
-// what migrate print says, so that goose does not make it again.
+// An adopter notes under the lock which migrations lock_audit shows, if it was
+// made from what migrate print says, so that goose does not make it again.
 type adopter struct {
 	lock.SessionLocker
-	adopted string // the file, or ""
+	adopted []string // their files
 }
 
 func (a *adopter) SessionLock(ctx context.Context, conn *sql.Conn) error {
@@ -86,26 +124,29 @@ func (a *adopter) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	return err
 }
 
-// adoptable reports whether lock_audit is there, is as the migration makes it,
-// and is not known to goose. A table that differs is an error.
-func adoptable(ctx context.Context, conn *sql.Conn) (bool, error) {
+// adoptable returns what lock_audit is as after, if it is there, and goose does
+// not know it. The version is 0 if nothing is to be adopted. A table that differs
+// is an error.
+func adoptable(ctx context.Context, conn *sql.Conn) (made, error) {
 	at, err := appliedAt(ctx, conn, auditVersion)
 	if err != nil || !at.IsZero() {
-		return false, err
+		return made{}, err
 	}
 	there, err := audit(ctx, conn)
-	if err != nil || there == "" {
-		return false, err
+	if err != nil {
+		return made{}, err
 	}
-	if there != auditColumns {
-		return false, fmt.Errorf("there is a table lock_audit, and it is not the one that %s makes: rename it, or drop it (its columns: %s; wanted: %s)",
-			auditFile, there, auditColumns)
+	last, ok := madeBy(there)
+	if !ok {
+		err = fmt.Errorf("there is a table lock_audit, and it is not the one that %s makes: rename it, or drop it (its columns: %s; wanted: %s)",
+			madeAs[0].file, there, auditColumns)
 	}
-	return true, nil
+	return last, err
 }
 
 func (a *adopter) adopt(ctx context.Context, conn *sql.Conn) error {
-	if ok, err := adoptable(ctx, conn); !ok {
+	last, err := adoptable(ctx, conn)
+	if err != nil || last.version == 0 {
 		return err
 	}
 	store, err := database.NewStore(goose.DialectPostgres, migrations.Table)
@@ -121,12 +162,16 @@ func (a *adopter) adopt(ctx context.Context, conn *sql.Conn) error {
 	if err := tx.QueryRowContext(ctx, "SELECT pg_catalog.to_regclass($1) IS NOT NULL", migrations.Table).Scan(&exists); err != nil {
 		return err
 	}
-	versions := []int64{auditVersion}
+	var versions []int64
 	if !exists {
 		if err := store.CreateVersionTable(ctx, tx); err != nil {
 			return err
 		}
-		versions = []int64{0, auditVersion} // goose wants its zero
+		versions = append(versions, 0) // goose wants its zero
+	}
+	var files []string
+	for _, m := range madeAs[:last.version] {
+		versions, files = append(versions, m.version), append(files, m.file)
 	}
 	for _, version := range versions {
 		if err := store.Insert(ctx, tx, database.InsertRequest{Version: version}); err != nil {
@@ -136,6 +181,6 @@ func (a *adopter) adopt(ctx context.Context, conn *sql.Conn) error {
 	if err := tx.Commit(); err != nil {
 		return err
 	}
-	a.adopted = auditFile
+	a.adopted = files
 	return nil
 }

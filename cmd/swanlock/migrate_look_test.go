@@ -92,8 +92,8 @@ func TestMigrateAdoptsWhatPrintMade(t *testing.T) {
 			before(dsn)
 			execSQL(t, dsn, text, "INSERT INTO lock_audit (target, key, owner, ttl_ms, mode, backend_pid, backend_start, acquired_at, refreshed_at) "+
 				"VALUES ('t', 1, 'o', 0, 'shared', 1, now(), now(), now())")
-			migrateSays(t, dsn, "status", "applied, not by migrate up   00001_lock_audit.sql\n")
-			migrateSays(t, dsn, "up", "adopted 00001_lock_audit.sql\n")
+			migrateSays(t, dsn, "status", "applied, not by migrate up   00001_lock_audit.sql\napplied, not by migrate up   00002_lock_audit_inspect.sql\npending                      00003_fence_guard.sql\n")
+			migrateSays(t, dsn, "up", "adopted 00001_lock_audit.sql\nadopted 00002_lock_audit_inspect.sql\napplied 00003_fence_guard.sql\n")
 			migrateSays(t, dsn, "status", "applied 20")
 			migrateSays(t, dsn, "up", "nothing to do\n")
 			var rows int
@@ -101,6 +101,27 @@ func TestMigrateAdoptsWhatPrintMade(t *testing.T) {
 				t.Errorf("%d rows are left, %v; want 1", rows, err)
 			}
 			migrateSays(t, dsn, "down", "removed")
+		})
+	}
+}
+
+// What an earlier version printed, and what lacks an index, is adopted as far as
+// it goes; the rest is applied.
+func TestMigrateAdoptsHalf(t *testing.T) {
+	t.Parallel()
+	_, all, _ := runHere("migrate", "print")
+	first, _, _ := strings.Cut(all, "-- 00002")
+	for name, change := range map[string][]string{
+		"the first":        {first},
+		"without an index": {all, "DROP INDEX lock_audit_span"},
+		"without the name": {all, "ALTER TABLE lock_audit DROP ended_by"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dsn := newDatabase(t)
+			execSQL(t, dsn, change...)
+			migrateSays(t, dsn, "status", "applied, not by migrate up   00001_lock_audit.sql\npending                      00002_lock_audit_inspect.sql\npending                      00003_fence_guard.sql\n")
+			migrateSays(t, dsn, "up", "adopted 00001_lock_audit.sql\napplied 00002_lock_audit_inspect.sql\napplied 00003_fence_guard.sql\n")
+			migrateSays(t, dsn, "up", "nothing to do\n")
 		})
 	}
 }
@@ -114,10 +135,10 @@ func TestMigrateRefusesAnotherTable(t *testing.T) {
 		migrateSays(t, dsn, "status", "another table is in the way  00001_lock_audit.sql\n")
 		swanlockCommand(t, env(dsn), "migrate", "up").start().want(exitUnavailable).
 			says("there is a table lock_audit, and it is not the one that 00001_lock_audit.sql makes")
-		if got := tables(t, dsn); got != "lock_audit" {
+		if got := tables(t, dsn); got != "lock_audit lock_fences" {
 			t.Errorf("%s: migrate up left %s", change, got)
 		}
-		execSQL(t, dsn, "DROP TABLE lock_audit")
+		execSQL(t, dsn, "DROP TABLE lock_audit, lock_fences")
 	}
 	migrateSays(t, dsn, "up", "applied")
 }
@@ -143,7 +164,7 @@ func TestMigrateRefusesAPooler(t *testing.T) {
 		})
 	}
 	migrateSays(t, dsn, "up", "applied")
-	if got, want := tables(t, dsn), "lock_audit "+migrations.Table; got != want {
+	if got, want := tables(t, dsn), "lock_audit lock_fences "+migrations.Table; got != want {
 		t.Errorf("tables %q, want %q", got, want)
 	}
 }

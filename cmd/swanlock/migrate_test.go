@@ -22,7 +22,7 @@ func TestMigrate(t *testing.T) {
 	defer func() { // a user's own migrations are not in our way, nor we in theirs
 		var tables string
 		err := openDB(t, dsn).QueryRow("SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_tables WHERE schemaname = 'public'").Scan(&tables)
-		if want := "lock_audit " + migrations.Table; err != nil || tables != want {
+		if want := "lock_audit lock_fences " + migrations.Table; err != nil || tables != want {
 			t.Errorf("tables %q, %v; want %q", tables, err, want)
 		}
 	}()
@@ -30,13 +30,13 @@ func TestMigrate(t *testing.T) {
 		do, says string
 		table    bool
 	}{
-		{"status", "pending                      00001_lock_audit.sql\n", false},
+		{"status", "pending                      00001_lock_audit.sql\npending                      00002_lock_audit_inspect.sql\npending                      00003_fence_guard.sql\n", false},
 		{"down", "nothing to do\n", false},
-		{"up", "applied 00001_lock_audit.sql\n", true},
+		{"up", "applied 00001_lock_audit.sql\napplied 00002_lock_audit_inspect.sql\napplied 00003_fence_guard.sql\n", true},
 		{"up", "nothing to do\n", true},
-		{"status", "  00001_lock_audit.sql\n", true},
-		{"down", "removed 00001_lock_audit.sql\n", false},
-		{"up", "applied 00001_lock_audit.sql\n", true},
+		{"status", "  00003_fence_guard.sql\n", true},
+		{"down", "removed 00003_fence_guard.sql\nremoved 00002_lock_audit_inspect.sql\nremoved 00001_lock_audit.sql\n", false},
+		{"up", "applied 00001_lock_audit.sql\napplied 00002_lock_audit_inspect.sql\napplied 00003_fence_guard.sql\n", true},
 	} {
 		p := swanlockCommand(t, env, "migrate", step.do).start().want(0)
 		if got := p.stdout.String(); !strings.HasSuffix(got, step.says) || p.stderr.Len() > 0 {
@@ -65,8 +65,8 @@ func TestMigrateTogether(t *testing.T) {
 	for _, p := range all {
 		applied += strings.Count(p.stdout.String(), "applied")
 	}
-	if applied != 1 {
-		t.Errorf("%d of them applied the migration, want 1", applied)
+	if applied != 3 {
+		t.Errorf("they applied %d migrations, want 3", applied)
 	}
 }
 

@@ -16,6 +16,7 @@ const (
 // runOptions is what the arguments of run say.
 type runOptions struct {
 	ttl, timeout, grace  time.Duration
+	atLeast              time.Duration // how long the lock is kept, at least
 	owner                string
 	wait                 bool // for as long as it takes
 	shared, fence, audit bool
@@ -31,6 +32,7 @@ func parseRun(args []string) (runOptions, error) {
 	flags.DurationVar(&o.ttl, "ttl", defaultTTL, "")
 	flags.DurationVar(&o.timeout, "timeout", 0, "")
 	flags.DurationVar(&o.grace, "grace", defaultGrace, "")
+	flags.DurationVar(&o.atLeast, "at-least", 0, "")
 	flags.StringVar(&o.owner, "owner", "", "")
 	flags.BoolVar(&o.wait, "wait", false, "")
 	flags.BoolVar(&o.shared, "shared", false, "")
@@ -61,6 +63,8 @@ func parseRun(args []string) (runOptions, error) {
 		return wrong("--poll is a way to wait: give --wait or --timeout as well")
 	case o.timeout < 0:
 		return wrong("--timeout %v is negative", o.timeout)
+	case o.atLeast < 0:
+		return wrong("--at-least %v is negative", o.atLeast)
 	case o.grace < 0:
 		return wrong("--grace %v is negative", o.grace)
 	case o.ttl > 0 && o.ttl < minTTL:

@@ -59,6 +59,14 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 	}
 	g.proc = c
 	lost := g.watch(ctx)
+	if lost == nil {
+		if early := g.keep(o.atLeast); early != nil {
+			warn(fmt.Errorf("the lock on %s was kept for less than --at-least %v: %w", quote(o.target), o.atLeast, early))
+			h.close(ctx)
+			code, _ := c.result()
+			return &failure{code: code}
+		}
+	}
 	if err := h.release(ctx); lost == nil && err != nil {
 		lost = err
 	}

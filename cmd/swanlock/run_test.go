@@ -338,3 +338,37 @@ func TestUnreadableDSN(t *testing.T) {
 		}
 	}
 }
+
+// TestAtLeast: the lock is kept for that long after a command that takes less, past
+// its TTL too, with the command's exit code; and a signal ends that.
+func TestAtLeast(t *testing.T) {
+	slow(t)
+	t.Parallel()
+	target := t.Name()
+	began := time.Now()
+	p := swanlockRun(t, runArgs("--at-least 3s --ttl 600ms "+target, "exit 3")...)
+	eventually(t, "holder", func() bool { return len(holders(t, target)) == 1 })
+	for time.Since(began) < 2500*time.Millisecond { // it began to hold after that
+		if n := len(holders(t, target)); n != 1 {
+			t.Fatalf("%d hold it after %v", n, time.Since(began))
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	p.want(3)
+	if took := time.Since(began); took < 3*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	swanlockRun(t, runArgs(target, "exit 4")...).want(4)
+
+	p = swanlockRun(t, runArgs("--at-least 1h "+target, "exit 5")...)
+	eventually(t, "holder", func() bool { return len(holders(t, target)) == 1 })
+	time.Sleep(time.Second) // the command has ended
+	_ = p.Process.Signal(syscall.SIGTERM)
+	p.want(5)
+
+	p = swanlockRun(t, runArgs("--at-least 1h "+target, "exit 6")...)
+	eventually(t, "holder", func() bool { return len(holders(t, target)) == 1 })
+	time.Sleep(time.Second)
+	execSQL(t, migrated(t), fmt.Sprintf("SELECT pg_terminate_backend(%d)", holders(t, target)[0]))
+	p.want(6).says("was kept for less than --at-least 1h0m0s")
+}

@@ -1,0 +1,230 @@
+package telemetry
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+)
+
+// Labels are the values of the attributes; empty ones are left out. Each
+// instrument takes those that are among its Keys.
+type Labels struct{ Backend, Operation, Outcome, Mode, End, Reason, Error, Group string }
+
+// Value returns the value of an attribute.
+func (l Labels) Value(key string) string {
+	switch key {
+	case KeyBackend:
+		return l.Backend
+	case KeyOperation:
+		return l.Operation
+	case KeyOutcome:
+		return l.Outcome
+	case KeyMode:
+		return l.Mode
+	case KeyEnd:
+		return l.End
+	case KeyReason:
+		return l.Reason
+	case KeyError:
+		return l.Error
+	case KeyGroup:
+		return l.Group
+	}
+	return ""
+}
+
+// A Sink is where a system keeps its metrics.
+type Sink interface {
+	Add(ctx context.Context, i *Instrument, l Labels, n int64)
+	Record(ctx context.Context, i *Instrument, l Labels, seconds float64)
+}
+
+// Config is what the options of an observer set.
+type Config struct {
+	Backend string
+	Group   func(target string) string // nil: no groups
+}
+
+// DefaultBackend is the backend of pglock.
+const DefaultBackend = "postgresql"
+
+const (
+	// maxGroups bounds how many groups of targets there are.
+	maxGroups = 50
+	// OtherGroup is the group of the targets that would be in one more.
+	OtherGroup = "_other"
+)
+
+// Metrics is a swanlock.Observer that counts.
+type Metrics struct {
+	config Config
+	sink   Sink
+
+	mu     sync.RWMutex
+	groups map[string]bool
+}
+
+// NewMetrics returns an observer that counts in sink. Series that rise from 0 are
+// made at once: Prometheus does not see the first step of one that begins with 1.
+func NewMetrics(c Config, sink Sink) *Metrics {
+	m := &Metrics{config: c, sink: sink, groups: make(map[string]bool)}
+	if c.Group == nil {
+		m.begin("")
+	}
+	return m
+}
+
+func (m *Metrics) begin(group string) {
+	ctx, l := context.Background(), Labels{Backend: m.config.Backend, Group: group}
+	m.sink.Add(ctx, AcquireActive, l, 0)
+	for _, mode := range []string{"exclusive", "shared"} {
+		l.Mode = mode
+		m.sink.Add(ctx, LockActive, l, 0)
+	}
+	l.Mode = ""
+	for _, reason := range []string{"expired", "session", "other"} {
+		l.Reason = reason
+		m.sink.Add(ctx, LockLosses, l, 0)
+	}
+}
+
+// NeverBlocks is a promise to swanlock.Observe.
+func (m *Metrics) NeverBlocks() {}
+
+// group returns the target's group, and makes its series at first sight.
+func (m *Metrics) group(target string) string {
+	if m.config.Group == nil {
+		return ""
+	}
+	group := m.config.Group(target)
+	m.mu.RLock()
+	known, full := m.groups[group], len(m.groups) >= maxGroups
+	m.mu.RUnlock()
+	if known {
+		return group
+	}
+	if full {
+		group = OtherGroup
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.groups[group] {
+		m.groups[group] = true
+		m.begin(group)
+	}
+	return group
+}
+
+// Begin counts a caller that waits.
+func (m *Metrics) Begin(ctx context.Context, op swanlock.Op, target string) context.Context {
+	if op == swanlock.OpAcquire {
+		m.sink.Add(ctx, AcquireActive, Labels{Backend: m.config.Backend, Group: m.group(target)}, 1)
+	}
+	return ctx
+}
+
+// End counts first, and records then, where a function of the user's may panic.
+func (m *Metrics) End(ctx context.Context, e swanlock.Event) {
+	l := Labels{Backend: m.config.Backend, Group: m.group(e.Target), Mode: "exclusive", Outcome: string(e.Outcome)}
+	if e.Shared {
+		l.Mode = "shared"
+	}
+	if e.Outcome == swanlock.OutcomeError {
+		l.Error = ErrorType(e.Err)
+	}
+	if e.Op == swanlock.OpAcquire {
+		m.sink.Add(ctx, AcquireActive, l, -1)
+	}
+	if e.Outcome == swanlock.OutcomeAcquired {
+		m.sink.Add(ctx, LockActive, l, 1)
+	}
+	if e.Ended {
+		m.sink.Add(ctx, LockActive, l, -1)
+	}
+	if e.Op == swanlock.OpLoss {
+		l.Reason = reason(e)
+		m.sink.Add(ctx, LockLosses, l, 1)
+	}
+	if e.Ended {
+		l.End = "released"
+		if e.Op == swanlock.OpLoss {
+			l.End = string(e.Outcome)
+		}
+		m.sink.Record(ctx, HoldDuration, l, e.Held.Seconds())
+	}
+	switch e.Op {
+	case swanlock.OpTryAcquire, swanlock.OpAcquire:
+		l.Operation = e.Op.String()
+		m.sink.Record(ctx, AcquireDuration, l, e.Took.Seconds())
+	case swanlock.OpRefresh:
+		m.sink.Record(ctx, RefreshDuration, l, e.Took.Seconds())
+	case swanlock.OpRelease:
+		m.sink.Record(ctx, ReleaseDuration, l, e.Took.Seconds())
+	}
+}
+
+// reason returns why a lock was lost: its TTL ran out, its session or connection
+// ended, or anything else.
+func reason(e swanlock.Event) string {
+	switch {
+	case e.Outcome == swanlock.OutcomeExpired:
+		return "expired"
+	case cutOff(e.Err):
+		return "session"
+	}
+	return "other"
+}
+
+func cutOff(err error) bool {
+	var network net.Error
+	state := sqlState(err)
+	return errors.As(err, &network) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, driver.ErrBadConn) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || strings.HasPrefix(state, "08") || strings.HasPrefix(state, "57P")
+}
+
+func sqlState(err error) string {
+	var state interface{ SQLState() string }
+	if errors.As(err, &state) {
+		return state.SQLState()
+	}
+	return ""
+}
+
+// ErrorType returns what kind of error err is: PostgreSQL's SQLSTATE, or a word.
+// There are few, whatever is in the errors.
+func ErrorType(err error) string {
+	switch state := sqlState(err); {
+	case len(state) == 5:
+		return state
+	case errors.Is(err, errors.ErrUnsupported):
+		return "unsupported"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "timeout"
+	case cutOff(err):
+		return "connection"
+	}
+	return "_OTHER" // as OpenTelemetry's conventions have it
+}
+
+// AgeOf returns how long ago the time was that oldest returns, in seconds; 0 if
+// there is no row. ok is false if oldest fails.
+func AgeOf(ctx context.Context, oldest func(context.Context) (time.Time, error)) (seconds float64, ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	at, err := oldest(ctx)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return 0, true
+	case err != nil:
+		return 0, false
+	}
+	return time.Since(at).Seconds(), true
+}

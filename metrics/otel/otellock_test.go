@@ -1,0 +1,186 @@
+package otellock_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric/noop"
+	sdk "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/memlock"
+	otellock "github.com/swanlake-io/swanlock/metrics/otel"
+)
+
+// traced returns a locker in memory whose calls are traced, and the spans.
+func traced(opts ...otellock.Option) (*memlock.Locker, swanlock.Locker, *tracetest.SpanRecorder, *sdktrace.TracerProvider) {
+	spans := tracetest.NewSpanRecorder()
+	p := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
+	space := memlock.New()
+	return space, swanlock.Observe(space, otellock.Traces(append(opts, otellock.WithTracerProvider(p))...)), spans, p
+}
+
+func attributesOf(set []attribute.KeyValue) map[string]string {
+	all := map[string]string{}
+	for _, a := range set {
+		all[string(a.Key)] = a.Value.String()
+	}
+	return all
+}
+
+func TestTraces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, l, spans, p := traced()
+		ctx, outside := p.Tracer("test").Start(t.Context(), "request")
+		held, err := l.Acquire(ctx, "t", swanlock.WithFence(), swanlock.WithOwner("me"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = l.TryAcquire(ctx, "t")
+		_, _ = l.TryAcquire(ctx, "")
+		_ = held.Refresh(ctx)
+		_ = held.Release(ctx)
+		outside.End()
+		ended := spans.Ended()
+		want := []struct {
+			name, outcome, fence string
+			status               codes.Code
+		}{
+			{"swanlock acquire", "acquired", "1", codes.Unset},
+			{"swanlock try", "not_acquired", "", codes.Unset},
+			{"swanlock try", "error", "", codes.Error},
+			{"swanlock refresh", "ok", "1", codes.Unset},
+			{"swanlock release", "ok", "1", codes.Unset},
+		}
+		if len(ended) != len(want)+1 {
+			t.Fatalf("got %d spans, want %d", len(ended), len(want)+1)
+		}
+		for i, want := range want {
+			s := ended[i]
+			a := attributesOf(s.Attributes())
+			if s.Name() != want.name || a["swanlock.outcome"] != want.outcome || a["swanlock.fence"] != want.fence || s.Status().Code != want.status {
+				t.Errorf("got %s %v %v, want %+v", s.Name(), a, s.Status(), want)
+			}
+			if s.SpanKind().String() != "internal" || s.Parent().SpanID() != outside.SpanContext().SpanID() || (a["swanlock.target"] != "t") != (want.outcome == "error") {
+				t.Errorf("%s: got the kind %v, the parent %v, the target %q", s.Name(), s.SpanKind(), s.Parent().SpanID(), a["swanlock.target"])
+			}
+		}
+	})
+}
+
+// TestTracedLoss: a loss is an event of the span around the acquire or, when that
+// has ended, a span that is linked to the acquire's.
+func TestTracedLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space, l, spans, p := traced()
+		ctx, outside := p.Tracer("test").Start(t.Context(), "request")
+		lose := func() {
+			if _, err := l.Acquire(ctx, "t", swanlock.WithFence()); err != nil {
+				t.Fatal(err)
+			}
+			space.Lose("t", errors.New("killed"))
+			synctest.Wait()
+		}
+		lose()
+		outside.End()
+		all := spans.Ended()
+		if len(all) != 2 || len(all[1].Events()) != 1 {
+			t.Fatalf("got %d spans, want 2, and one event", len(all))
+		}
+		e := all[1].Events()[0]
+		if a := attributesOf(e.Attributes); e.Name != "swanlock loss" || a["swanlock.target"] != "t" || a["swanlock.outcome"] != "lost" || a["swanlock.fence"] != "1" || !strings.Contains(a["exception.message"], "killed") {
+			t.Errorf("got the event %s %v", e.Name, a)
+		}
+
+		lose() // The request has ended.
+		all = spans.Ended()
+		if len(all) != 4 {
+			t.Fatalf("got %d spans, want 4", len(all))
+		}
+		acquire, loss := all[2], all[3]
+		if loss.Name() != "swanlock loss" || loss.Parent().IsValid() || len(loss.Links()) != 1 || loss.Links()[0].SpanContext.SpanID() != acquire.SpanContext().SpanID() ||
+			loss.Status().Code != codes.Error || loss.EndTime() != loss.StartTime() {
+			t.Errorf("got %s with the links %v, from %v to %v", loss.Name(), loss.Links(), loss.StartTime(), loss.EndTime())
+		}
+		// A lock that ends without a call has no span of that.
+		held, err := l.Acquire(t.Context(), "t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = held.(interface {
+			Unwrap() swanlock.DistributedLock
+		}).Unwrap().Release(t.Context())
+		synctest.Wait()
+		if got := len(spans.Ended()); got != 5 {
+			t.Errorf("got %d spans, want one more, of the acquire", got)
+		}
+	})
+}
+
+// TestExemplars: a measurement has the trace of its call.
+func TestExemplars(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reader := sdk.NewManualReader()
+		metrics, err := otellock.Metrics(otellock.WithMeterProvider(sdk.NewMeterProvider(sdk.WithReader(reader))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := sdktrace.NewTracerProvider()
+		ctx, outside := p.Tracer("test").Start(t.Context(), "request")
+		l := swanlock.Observe(memlock.New(), otellock.Traces(otellock.WithTracerProvider(p)), metrics)
+		held, err := l.Acquire(ctx, "t")
+		if err == nil {
+			err = errors.Join(held.Refresh(ctx), held.Release(ctx))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		outside.End()
+		var data metricdata.ResourceMetrics
+		if err := reader.Collect(t.Context(), &data); err != nil {
+			t.Fatal(err)
+		}
+		traceID := outside.SpanContext().TraceID()
+		histograms := 0
+		for _, m := range data.ScopeMetrics[0].Metrics {
+			h, ok := m.Data.(metricdata.Histogram[float64])
+			if !ok {
+				continue
+			}
+			histograms++
+			if e := h.DataPoints[0].Exemplars; len(e) != 1 || string(e[0].TraceID) != string(traceID[:]) {
+				t.Errorf("%s: got the exemplars %v, want one of the trace %v", m.Name, e, traceID)
+			}
+		}
+		if histograms != 4 || data.ScopeMetrics[0].Scope.Name != otellock.Scope {
+			t.Errorf("got %d histograms of %q, want 4", histograms, data.ScopeMetrics[0].Scope.Name)
+		}
+	})
+}
+
+// TestFewAllocations: once its series are there, a measurement allocates nothing.
+func TestFewAllocations(t *testing.T) {
+	for name, p := range map[string]otellock.Option{
+		"noop": otellock.WithMeterProvider(noop.NewMeterProvider()),
+		"sdk":  otellock.WithMeterProvider(sdk.NewMeterProvider(sdk.WithReader(sdk.NewManualReader()))),
+	} {
+		metrics, err := otellock.Metrics(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := context.Background()
+		e := swanlock.Event{Op: swanlock.OpAcquire, Target: "t", Outcome: swanlock.OutcomeAcquired, Took: time.Millisecond}
+		if got := testing.AllocsPerRun(100, func() { metrics.End(metrics.Begin(ctx, e.Op, e.Target), e) }); got > 0 {
+			t.Errorf("%s: got %v allocations, want none", name, got)
+		}
+	}
+}

@@ -1,0 +1,40 @@
+-- +goose NO TRANSACTION
+-- +goose Up
+-- Who ended a lock whose end_reason is killed: what swanlock kill was told. To add
+-- it takes a moment in which nobody else may use the table. It is tried for 50 ms
+-- at a time, so that acquires do not queue up behind a long transaction's lock.
+-- +goose StatementBegin
+DO $$
+DECLARE
+    before varchar := pg_catalog.current_setting('lock_timeout');
+BEGIN
+    PERFORM pg_catalog.set_config('lock_timeout', '50ms', true);
+    FOR attempt IN 1..600 LOOP
+        BEGIN
+            ALTER TABLE lock_audit ADD COLUMN IF NOT EXISTS ended_by text;
+            PERFORM pg_catalog.set_config('lock_timeout', before, true);
+            RETURN;
+        EXCEPTION WHEN lock_not_available THEN
+            IF attempt = 600 THEN
+                RAISE;
+            END IF;
+        END;
+        PERFORM pg_catalog.pg_sleep(0.05);
+    END LOOP;
+END
+$$;
+-- +goose StatementEnd
+
+-- The history by time, a page at a time, and what is old enough to be pruned. An
+-- index that an interrupted build has left is built anew.
+DROP INDEX CONCURRENTLY IF EXISTS lock_audit_time;
+CREATE INDEX CONCURRENTLY lock_audit_time ON lock_audit (acquired_at, id);
+
+-- Who held what at a moment. Open rows are not in it, so an acquire does not pay.
+DROP INDEX CONCURRENTLY IF EXISTS lock_audit_span;
+CREATE INDEX CONCURRENTLY lock_audit_span ON lock_audit USING gist (pg_catalog.tstzrange(acquired_at, released_at)) WHERE released_at IS NOT NULL;
+
+-- +goose Down
+DROP INDEX CONCURRENTLY IF EXISTS lock_audit_span;
+DROP INDEX CONCURRENTLY IF EXISTS lock_audit_time;
+ALTER TABLE lock_audit DROP COLUMN IF EXISTS ended_by;

@@ -1,0 +1,156 @@
+// Package pginspect answers what an operator asks about the locks of a
+// PostgreSQL server: who holds them and since when, who waits, who held what at
+// some moment, whether the server is set up for them; and it ends a holder's
+// session, and deletes old rows of the audit.
+//
+//	locks, err := pginspect.Locks(ctx, db)
+//	page, err := pginspect.History(ctx, db, pginspect.Query{Target: "/lake/*"})
+//	then, err := pginspect.HeldAt(ctx, db, noon)
+//
+// What the server itself knows of a lock is its key and its session. Target,
+// owner, fence, TTL and the time of the grant are those that the holder wrote
+// into the audit ([pglock.WithAudit]), in the table lock_audit of the database
+// that is asked. Without an audit the key stands for the target.
+//
+// Nothing here takes a lock of swanlock's, and nothing but Kill and Prune
+// writes. A role that is not the holders' own sees their locks, but not their
+// sessions' application, client and state, unless it may read all statistics
+// (GRANT pg_read_all_stats). Check says what a role lacks.
+//
+// It links the standard library, the root package and the statements alone.
+// The functions are safe for concurrent use.
+//
+// [pglock.WithAudit]: https://pkg.go.dev/github.com/swanlake-io/swanlock/pglock#WithAudit
+package pginspect
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/swanlake-io/swanlock/db"
+)
+
+// A DB is a *sql.DB, a *sql.Conn or a *sql.Tx.
+type DB interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// ErrNoAudit is the error of what needs the table lock_audit, if no schema of
+// the search_path has it. "swanlock migrate up" makes it.
+var ErrNoAudit = errors.New("there is no table lock_audit in this database: run swanlock migrate up")
+
+// allIndexes is how many indexes InspectTable counts when both migrations were
+// applied.
+const allIndexes = 4
+
+// A table is the audit's, and how to send statements to it.
+type table struct {
+	db.InspectTableRow
+	q *db.Queries
+}
+
+// open looks for the audit's table. Without one, table.q still has the
+// statements that need none.
+func open(ctx context.Context, on DB) (table, error) {
+	to := located{db.On(on), "public.lock_audit", false}
+	row, err := db.New(to).InspectTable(ctx)
+	if err != nil {
+		return table{}, explain("look for the audit", err)
+	}
+	if row.Schema != "" {
+		to.table = row.Schema + ".lock_audit"
+	}
+	to.old = !row.EndedBy
+	return table{row, db.New(to)}, nil
+}
+
+// openAudit is open for what needs the table, and the right to read it.
+func openAudit(ctx context.Context, on DB) (table, error) {
+	t, err := open(ctx, on)
+	switch {
+	case err != nil:
+	case t.Schema == "":
+		err = fmt.Errorf("pginspect: %w", ErrNoAudit)
+	case !t.MaySelect:
+		err = fmt.Errorf("pginspect: this role may not read the audit: GRANT SELECT ON %s.lock_audit TO it", t.Schema)
+	}
+	return t, err
+}
+
+// A located DBTX sends statements for the audit's actual table, on one line.
+type located struct {
+	db.DBTX
+	table string
+	old   bool // the second migration was not applied
+}
+
+func (l located) text(query string) string {
+	query = strings.ReplaceAll(db.OneLine(query), "public.lock_audit", l.table)
+	if l.old {
+		query = withoutEndedBy.Replace(query)
+	}
+	return query
+}
+
+// withoutEndedBy takes the column of the second migration out of what is read.
+var withoutEndedBy = strings.NewReplacer("a.ended_by, ", "NULL::varchar, ", "e.ended_by", "NULL::varchar AS ended_by", "o.ended_by", "NULL::varchar")
+
+func (l located) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	return l.DBTX.ExecContext(ctx, l.text(query), args...)
+}
+
+func (l located) QueryContext(ctx context.Context, query string, args ...any) (db.Rows, error) {
+	return l.DBTX.QueryContext(ctx, l.text(query), args...)
+}
+
+func (l located) QueryRowContext(ctx context.Context, query string, args ...any) db.Row {
+	return l.DBTX.QueryRowContext(ctx, l.text(query), args...)
+}
+
+// explain says what failed.
+func explain(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("pginspect: %s: %w", what, err)
+}
+
+// sqlState returns the server's code of an error, or "".
+func sqlState(err error) string {
+	if e, ok := errors.AsType[interface {
+		error
+		SQLState() string
+	}](err); ok {
+		return e.SQLState()
+	}
+	return ""
+}
+
+// at is the time that a statement has returned in microseconds; 0 is none.
+func at(micros int64) time.Time {
+	if micros == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(micros).UTC()
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return context.Cause(ctx)
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}
