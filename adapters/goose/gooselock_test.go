@@ -32,9 +32,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func open(t *testing.T, driver string, params ...string) *sql.DB {
+func open(t *testing.T, driver string) *sql.DB {
 	t.Helper()
-	db, err := sql.Open(driver, pgserver.Default().URL(params...))
+	db, err := sql.Open(driver, pgserver.Default().URL())
 	must(t, err)
 	t.Cleanup(func() { db.Close() })
 	return db
@@ -67,12 +67,13 @@ func provider(t *testing.T, db *sql.DB, l *gooselock.Locker, table string) *goos
 func TestOneHostMigrates(t *testing.T) {
 	for _, driver := range []string{"postgres", "pgx"} {
 		t.Run(driver, func(t *testing.T) {
+			table := fmt.Sprintf("%s_%d_", driver, time.Now().UnixNano())
 			var applied atomic.Int32
 			var wg sync.WaitGroup
 			for range 4 {
 				db := open(t, driver)
 				db.SetMaxOpenConns(2)
-				p := provider(t, db, gooselock.New(newPool(t, db), t.Name()), driver)
+				p := provider(t, db, gooselock.New(newPool(t, db), t.Name()), table)
 				wg.Go(func() {
 					done, err := p.Up(t.Context())
 					if err != nil {
