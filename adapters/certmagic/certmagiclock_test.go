@@ -2,6 +2,8 @@ package certmagiclock_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"database/sql"
@@ -13,9 +15,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"crypto/ecdsa"
-	"crypto/elliptic"
 
 	"github.com/caddyserver/certmagic"
 	_ "github.com/jackc/pgx/v5/stdlib"
@@ -91,8 +90,8 @@ func newPool(t *testing.T, driver string) *pglock.Pool {
 	return p
 }
 
-// TestOneObtains: of several hosts, and several goroutines of each, one obtains the
-// certificate, and the others find it.
+// TestOneObtains: of several hosts, and several goroutines of each, one obtains
+// the certificate, and the others find it.
 func TestOneObtains(t *testing.T) {
 	for _, driver := range []string{"postgres", "pgx"} {
 		t.Run(driver, func(t *testing.T) {
@@ -117,7 +116,8 @@ func TestOneObtains(t *testing.T) {
 	}
 }
 
-// TestWaits: two calls of one process wait for a name, as those of two processes do.
+// TestWaits: two calls of one process wait for a name, as those of two
+// processes do.
 func TestWaits(t *testing.T) {
 	for _, driver := range []string{"postgres", "pgx"} {
 		t.Run(driver, func(t *testing.T) {
@@ -133,6 +133,7 @@ func TestWaits(t *testing.T) {
 					if n := atomic.AddInt32(&running, 1); n != 1 {
 						t.Errorf("%d hold the name", n)
 					}
+					time.Sleep(5 * time.Millisecond)
 					runs++ // the race detector sees that one comes after the other
 					atomic.AddInt32(&running, -1)
 					if err := l.Unlock(t.Context(), "n"); err != nil {
@@ -148,8 +149,9 @@ func TestWaits(t *testing.T) {
 	}
 }
 
-// TestLease: certmagic holds the lock for longer than its TTL, between two attempts. A
-// lock that is lost is taken again before the next one, or else that one is put off.
+// TestLease: certmagic holds the lock for longer than its TTL, between two
+// attempts. A lock that is lost is taken again before the next one, or else
+// that one is put off.
 func TestLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const name = "/certificates/issue_cert_example.com"

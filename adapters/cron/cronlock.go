@@ -16,8 +16,8 @@ import (
 )
 
 // A Job is a cron.Job with a context, which ends when the lock is lost, or as
-// WithContext says. For that, OneHost must be the last wrapper of its chain: the
-// others hide what they wrap.
+// WithContext says. For that, OneHost must be the last wrapper of its chain:
+// the others hide what they wrap.
 type Job func(ctx context.Context)
 
 // Run runs the job without a lock.
@@ -26,25 +26,28 @@ func (j Job) Run() { j(context.Background()) }
 // An Option changes how OneHost works.
 type Option func(*once)
 
-// WithHoldAtLeast keeps the lock until d has passed since it was granted, in the
-// background, also when the job has ended. Without it, the lock covers the run alone:
-// a job that takes less time than the clocks of two hosts differ runs on both, one
-// after the other. d is more than that difference, and less than the interval of the
-// job, whose next run would be skipped otherwise. What holds the lock is this process:
-// if it ends, the lock is free.
+// WithHoldAtLeast keeps the lock until d has passed since it was granted, in
+// the background, also when the job has ended. Without it, the lock covers the
+// run alone: a job that takes less time than the clocks of two hosts differ
+// runs on both, one after the other. d is more than that difference, and less
+// than the interval of the job, whose next run would be skipped otherwise. What
+// holds the lock is this process: if it ends, the lock is free.
 func WithHoldAtLeast(d time.Duration) Option { return func(o *once) { o.atLeast = d } }
 
-// WithContext sets the context of the calls to the locker, and of each Job. When it
-// has ended, no job is run, and the locks that WithHoldAtLeast keeps are released.
+// WithContext sets the context of the calls to the locker, and of each Job.
+// When it has ended, no job is run, and the locks that WithHoldAtLeast keeps
+// are released.
 func WithContext(ctx context.Context) Option { return func(o *once) { o.ctx = ctx } }
 
-// WithLockOptions sets options of the lock. A TTL wants swanlock.WithAutoRefresh
-// beside it, or it must be longer than a job runs and than WithHoldAtLeast.
+// WithLockOptions sets options of the lock. A TTL wants
+// swanlock.WithAutoRefresh beside it, or it must be longer than a job runs and
+// than WithHoldAtLeast.
 func WithLockOptions(opts ...swanlock.Option) Option { return func(o *once) { o.opts = opts } }
 
-// WithLogger sets where it is told that a run is skipped, since another host has the
-// lock (Info) or the locker failed (Error), and that a lock was lost or could not be
-// released (Error). The default is cron.DefaultLogger, which prints errors alone.
+// WithLogger sets where it is told that a run is skipped, since another host
+// has the lock (Info) or the locker failed (Error), and that a lock was lost or
+// could not be released (Error). The default is cron.DefaultLogger, which
+// prints errors alone.
 func WithLogger(l cron.Logger) Option { return func(o *once) { o.log = l } }
 
 type once struct {
@@ -56,10 +59,10 @@ type once struct {
 	log     cron.Logger
 }
 
-// OneHost returns a wrapper by which a job is run while the lock of target is held. A
-// run is skipped if the lock is not free, or cannot be had. The lock is released when
-// the job returns or panics; the panic goes on, to cron.Recover if that is earlier in
-// the chain. All jobs of one target exclude each other.
+// OneHost returns a wrapper by which a job is run while the lock of target is
+// held. A run is skipped if the lock is not free, or cannot be had. The lock is
+// released when the job returns or panics; the panic goes on, to cron.Recover
+// if that is earlier in the chain. All jobs of one target exclude each other.
 func OneHost(locks swanlock.Locker, target string, opts ...Option) cron.JobWrapper {
 	o := &once{locks: locks, target: target, ctx: context.Background(), log: cron.DefaultLogger}
 	for _, opt := range opts {

@@ -106,8 +106,8 @@ func TestOneHost(t *testing.T) {
 	}
 }
 
-// TestHoldAtLeast: the clocks of two hosts differ by more than a job takes. It is run
-// once all the same, and again when its time has come.
+// TestHoldAtLeast: the clocks of two hosts differ by more than a job takes. It
+// is run once all the same, and again when its time has come.
 func TestHoldAtLeast(t *testing.T) {
 	for atLeast, want := range map[time.Duration]int32{0: 6, 30 * time.Second: 3} {
 		synctest.Test(t, func(t *testing.T) {
@@ -152,7 +152,8 @@ func (broken) TryAcquire(context.Context, string, ...swanlock.Option) (swanlock.
 	return nil, errors.New("no server")
 }
 
-// TestEnds: what a job is told, and what is logged; and that the lock is free after it.
+// TestEnds: what a job is told, and what is logged; and that the lock is free
+// after it.
 func TestEnds(t *testing.T) {
 	locks, log := memlock.New(), new(log)
 	ctx, cancel := context.WithCancelCause(t.Context())

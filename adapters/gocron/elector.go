@@ -10,8 +10,8 @@ import (
 // ErrClosed says that the Elector was closed: this process leads no more.
 var ErrClosed = errors.New("gocronlock: the Elector is closed")
 
-// An Elector is a gocron.Elector: the process that holds its lock leads, and runs
-// all jobs. All its methods may be called by several goroutines at once.
+// An Elector is a gocron.Elector: the process that holds its lock leads, and
+// runs all jobs. All its methods may be called by several goroutines at once.
 type Elector struct {
 	config
 	locks  swanlock.Locker
@@ -21,21 +21,21 @@ type Elector struct {
 	closed bool
 }
 
-// NewElector returns an Elector whose lock is target. It sends nothing until a job is
-// due. With a TTL, the lock wants swanlock.WithAutoRefresh, so that the leader stays
-// the same between two jobs.
+// NewElector returns an Elector whose lock is target. It sends nothing until a
+// job is due. With a TTL, the lock wants swanlock.WithAutoRefresh, so that the
+// leader stays the same between two jobs.
 func NewElector(locks swanlock.Locker, target string, opts ...Option) *Elector {
 	return &Elector{config: newConfig(opts), locks: locks, target: target, turn: make(chan struct{}, 1)}
 }
 
-// IsLeader returns nil if this process leads. If nobody does, it begins to lead: so
-// a leader that has lost its lock is followed at the next job of any host. The
-// error matches swanlock.ErrNotAcquired if another process leads, and ErrClosed
-// after Close; any other is logged as well. gocron then skips the run. A job that
-// runs while the lock is lost is not told.
+// IsLeader returns nil if this process leads. If nobody does, it begins to
+// lead: so a leader that has lost its lock is followed at the next job of any
+// host. The error matches swanlock.ErrNotAcquired if another process leads, and
+// ErrClosed after Close; any other is logged as well. gocron then skips the
+// run. A job that runs while the lock is lost is not told.
 func (e *Elector) IsLeader(ctx context.Context) error {
-	// One at a time: of two jobs that are due together, the second would find the
-	// lock held, by this very process, and be skipped.
+	// One at a time: of two jobs that are due together, the second would find
+	// the lock held, by this very process, and be skipped.
 	if err := e.enter(ctx); err != nil {
 		return err
 	}
@@ -56,10 +56,11 @@ func (e *Elector) IsLeader(ctx context.Context) error {
 	return e.tell("cannot lead", e.target, err)
 }
 
-// Close steps down, so that another process may lead: call it after the scheduler's
-// Shutdown. Its error matches swanlock.ErrLost if the lock was lost since IsLeader
-// last looked; this process leads no more even then. If ctx ends while IsLeader works, the error is
-// context.Cause(ctx), and nothing has changed.
+// Close steps down, so that another process may lead: call it after the
+// scheduler's Shutdown. Its error matches swanlock.ErrLost if the lock was lost
+// since IsLeader last looked; this process leads no more even then. If ctx ends
+// while IsLeader works, the error is context.Cause(ctx), and nothing has
+// changed.
 func (e *Elector) Close(ctx context.Context) error {
 	if err := e.enter(ctx); err != nil {
 		return err

@@ -1,12 +1,12 @@
-// Package gocronlock has gocron run each job on one host at a time, by a Locker,
-// or all jobs on one host, by an Elector, on any swanlock.Locker.
+// Package gocronlock has gocron run each job on one host at a time, by a
+// Locker, or all jobs on one host, by an Elector, on any swanlock.Locker.
 //
 //	s, err := gocron.NewScheduler(gocron.WithDistributedLocker(
 //		gocronlock.NewLocker(pool, gocronlock.WithHoldAtLeast(30*time.Second))))
 //
-// The target of a job's lock is the job's name. Give each job one (gocron.WithName):
-// without it, it has that of its function, and closures in one function may change
-// theirs with each build.
+// The target of a job's lock is the job's name. Give each job one
+// (gocron.WithName): without it, it has that of its function, and closures in
+// one function may change theirs with each build.
 package gocronlock
 
 import (
@@ -30,20 +30,23 @@ type config struct {
 	log     *slog.Logger
 }
 
-// WithHoldAtLeast keeps the lock of a job until d has passed since it was granted,
-// in the background, also when the job has ended. Without it, the lock covers the
-// run alone: a job that takes less time than the clocks of two hosts differ runs
-// on both, one after the other. d is more than that difference, and less than the
-// interval of the job, whose next run would be skipped otherwise. What holds the
-// lock is this process: if it ends, the lock is free. An Elector ignores it.
+// WithHoldAtLeast keeps the lock of a job until d has passed since it was
+// granted, in the background, also when the job has ended. Without it, the lock
+// covers the run alone: a job that takes less time than the clocks of two hosts
+// differ runs on both, one after the other. d is more than that difference, and
+// less than the interval of the job, whose next run would be skipped otherwise.
+// What holds the lock is this process: if it ends, the lock is free. An Elector
+// ignores it.
 func WithHoldAtLeast(d time.Duration) Option { return func(c *config) { c.atLeast = d } }
 
-// WithLockOptions sets options of the locks. A TTL wants swanlock.WithAutoRefresh
-// beside it, or it must be longer than a job runs and than WithHoldAtLeast.
+// WithLockOptions sets options of the locks. A TTL wants
+// swanlock.WithAutoRefresh beside it, or it must be longer than a job runs and
+// than WithHoldAtLeast.
 func WithLockOptions(opts ...swanlock.Option) Option { return func(c *config) { c.lock = opts } }
 
-// WithLogger sets where failures are logged; the default is slog.Default. gocron
-// takes each error of a Locker or an Elector for "skip this run", and tells nobody.
+// WithLogger sets where failures are logged; the default is slog.Default.
+// gocron takes each error of a Locker or an Elector for "skip this run", and
+// tells nobody.
 func WithLogger(l *slog.Logger) Option { return func(c *config) { c.log = l } }
 
 func newConfig(opts []Option) config {
@@ -62,8 +65,8 @@ func (c *config) tell(what, target string, err error) error {
 	return err
 }
 
-// A Locker is a gocron.Locker. All its methods may be called by several goroutines
-// at once.
+// A Locker is a gocron.Locker. All its methods may be called by several
+// goroutines at once.
 type Locker struct {
 	config
 	locks   swanlock.Locker
@@ -93,9 +96,9 @@ func (l *Locker) Lock(ctx context.Context, job string) (gocron.Lock, error) {
 	return &lock{l, held, time.Now().Add(l.atLeast)}, nil
 }
 
-// Close returns when the locks that WithHoldAtLeast keeps are free; when ctx ends, it
-// releases them. Call it after the scheduler's Shutdown: from then on, each lock is
-// released as soon as its job has ended.
+// Close returns when the locks that WithHoldAtLeast keeps are free; when ctx
+// ends, it releases them. Call it after the scheduler's Shutdown: from then on,
+// each lock is released as soon as its job has ended.
 func (l *Locker) Close(ctx context.Context) {
 	l.mu.Lock()
 	l.closed = true
@@ -110,9 +113,9 @@ type lock struct {
 	until time.Time
 }
 
-// Unlock frees the lock, at once or in the background when its time has come. Its
-// error is logged; one that matches swanlock.ErrLost says that the job may have run
-// beside another for a while.
+// Unlock frees the lock, at once or in the background when its time has come.
+// Its error is logged; one that matches swanlock.ErrLost says that the job may
+// have run beside another for a while.
 func (k *lock) Unlock(ctx context.Context) error {
 	l, wait := k.l, time.Until(k.until)
 	l.mu.Lock()

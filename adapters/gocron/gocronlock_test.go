@@ -96,8 +96,8 @@ func TestOneHostAtATime(t *testing.T) {
 	})
 }
 
-// TestHoldAtLeast: the clocks of two hosts differ by more than a job takes. It is run
-// once all the same, and again when its time has come.
+// TestHoldAtLeast: the clocks of two hosts differ by more than a job takes. It
+// is run once all the same, and again when its time has come.
 func TestHoldAtLeast(t *testing.T) {
 	for atLeast, want := range map[time.Duration]int32{0: 6, 30 * time.Second: 3} {
 		synctest.Test(t, func(t *testing.T) {
@@ -126,8 +126,8 @@ func TestHoldAtLeast(t *testing.T) {
 	}
 }
 
-// TestClose: it waits for the locks that are kept, releases them when its context
-// ends, and keeps none from then on.
+// TestClose: it waits for the locks that are kept, releases them when its
+// context ends, and keeps none from then on.
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		locks := memlock.New()
@@ -173,8 +173,8 @@ func (broken) TryAcquire(context.Context, string, ...swanlock.Option) (swanlock.
 	return nil, errBroken
 }
 
-// TestTold: gocron skips a run for any error. One that says that the lock is held
-// elsewhere is not logged, each other is, as is a loss.
+// TestTold: gocron skips a run for any error. One that says that the lock is
+// held elsewhere is not logged, each other is, as is a loss.
 func TestTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -247,8 +247,8 @@ func TestTold(t *testing.T) {
 	})
 }
 
-// TestElector: one of two processes leads, for all jobs that are due together; when
-// its session dies or it steps down, the other one does.
+// TestElector: one of two processes leads, for all jobs that are due together;
+// when its session dies or it steps down, the other one does.
 func TestElector(t *testing.T) {
 	eachDriver(t, func(t *testing.T, db func() *sql.DB) {
 		admin := db()

@@ -61,9 +61,9 @@ func provider(t *testing.T, db *sql.DB, l *gooselock.Locker, table string) *goos
 	return p
 }
 
-// TestOneHostMigrates: of several hosts that migrate at the same time one does it, and
-// the others find nothing left to do. The lock is on the database that is migrated, and
-// on the same *sql.DB.
+// TestOneHostMigrates: of several hosts that migrate at the same time one does
+// it, and the others find nothing left to do. The lock is on the database that
+// is migrated, and on the same *sql.DB.
 func TestOneHostMigrates(t *testing.T) {
 	for _, driver := range []string{"postgres", "pgx"} {
 		t.Run(driver, func(t *testing.T) {
@@ -90,8 +90,8 @@ func TestOneHostMigrates(t *testing.T) {
 	}
 }
 
-// TestOneConnection: a db that allows one connection has none for a Pool of locks.
-// goose waits until its deadline, and nothing is held then.
+// TestOneConnection: a db that allows one connection has none for a Pool of
+// locks. goose waits until its deadline, and nothing is held then.
 func TestOneConnection(t *testing.T) {
 	for _, driver := range []string{"postgres", "pgx"} {
 		t.Run(driver, func(t *testing.T) {
@@ -111,8 +111,9 @@ func TestOneConnection(t *testing.T) {
 	}
 }
 
-// TestUnlock: one Locker serves several databases and providers; Unlock frees the lock
-// although its context has ended; a loss is told, and costs the next holder nothing.
+// TestUnlock: one Locker serves several databases and providers; Unlock frees
+// the lock although its context has ended; a loss is told, and costs the next
+// holder nothing.
 func TestUnlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		locks := memlock.New()

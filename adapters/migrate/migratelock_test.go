@@ -85,8 +85,8 @@ func newMigrate(t *testing.T, d database.Driver) *migrate.Migrate {
 	return m
 }
 
-// TestOneHostMigrates: of several hosts that migrate at the same time one does it, and
-// the others find nothing left to do.
+// TestOneHostMigrates: of several hosts that migrate at the same time one does
+// it, and the others find nothing left to do.
 func TestOneHostMigrates(t *testing.T) {
 	eachDriver(t, func(t *testing.T, db func() *sql.DB, driver func() database.Driver) {
 		var did atomic.Int32
@@ -138,8 +138,8 @@ func isFree(t *testing.T, locks swanlock.Locker) bool {
 	return err == nil
 }
 
-// TestDeadline: Lock gives up before migrate does, which would not take the lock that
-// it got later back.
+// TestDeadline: Lock gives up before migrate does, which would not take the
+// lock that it got later back.
 func TestDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		locks := memlock.New()
@@ -161,8 +161,8 @@ func TestDeadline(t *testing.T) {
 	})
 }
 
-// TestLateLock: with a timeout that is too long, migrate gives up first. Close frees the
-// lock that came later, or ends the wait for it.
+// TestLateLock: with a timeout that is too long, migrate gives up first. Close
+// frees the lock that came later, or ends the wait for it.
 func TestLateLock(t *testing.T) {
 	for _, first := range []string{"release", "close"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -208,8 +208,8 @@ func (s slow) Acquire(ctx context.Context, target string, opts ...swanlock.Optio
 	return s.Locker.Acquire(context.WithoutCancel(ctx), target, opts...)
 }
 
-// TestErrors: a loss is told; what is opened has the same lock; a driver locks once, and
-// not after Close.
+// TestErrors: a loss is told; what is opened has the same lock; a driver locks
+// once, and not after Close.
 func TestErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		locks := memlock.New()

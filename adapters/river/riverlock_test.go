@@ -153,8 +153,8 @@ func TestOneAtATime(t *testing.T) {
 	})
 }
 
-// TestLoss: a job whose lock is lost is told, and tried again, although it says that
-// it succeeded.
+// TestLoss: a job whose lock is lost is told, and tried again, although it says
+// that it succeeded.
 func TestLoss(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		locks, queue := memlock.New(), driver+"_loss"
