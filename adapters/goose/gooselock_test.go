@@ -97,9 +97,10 @@ func TestOneConnection(t *testing.T) {
 		t.Run(driver, func(t *testing.T) {
 			db := open(t, driver)
 			db.SetMaxOpenConns(1)
+			must(t, db.Ping()) // goose is to have its connection before the deadline
 			pool := newPool(t, db)
 			p := provider(t, db, gooselock.New(pool, t.Name()), driver+"_one")
-			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 			defer cancel()
 			if _, err := p.Up(ctx); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, swanlock.ErrNotAcquired) {
 				t.Errorf("got %v, want ErrNotAcquired and the deadline", err)
