@@ -7,7 +7,7 @@ TOOLS := bin/sqlc bin/staticcheck
 # What programs link: the standard library alone is below it.
 LIBRARY := . ./pglock ./pginspect ./lockweb ./memlock ./migrations ./locktest ./multilock ./semaphore ./election ./chain ./shard
 # Modules of their own, with the dependencies that only they need.
-MODULES := metrics metrics/otel metrics/prometheus lockweb/browser
+MODULES := $(wildcard adapters/*) lockweb/browser metrics metrics/otel metrics/prometheus
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -129,13 +129,21 @@ func (s *Server) SocketURL(params ...string) string {
 
 func (s *Server) connString(host string, query url.Values, params []string) string {
 	query.Set("sslmode", "disable")
+	address := url.URL{Scheme: "postgres", User: url.User("postgres"), Host: host, Path: "/postgres"}
 	for _, p := range params {
 		name, value, _ := strings.Cut(p, "=")
-		query.Set(name, value)
+		switch name { // lib/pq takes the wrong one of two values
+		case "user":
+			address.User = url.User(value)
+		case "dbname":
+			address.Path = "/" + value
+		default:
+			query.Set(name, value)
+		}
 	}
 	// libpq, unlike the Go drivers, does not read + as a space.
-	encoded := strings.ReplaceAll(query.Encode(), "+", "%20")
-	return "postgres://postgres@" + host + "/postgres?" + encoded
+	address.RawQuery = strings.ReplaceAll(query.Encode(), "+", "%20")
+	return address.String()
 }
 
 // Addr returns the TCP address, "127.0.0.1:port".

@@ -24,6 +24,12 @@ import (
 func TestConnect(t *testing.T) {
 	s := Default()
 	version := strconv.Itoa(s.Version())
+	admin := open(t, "pgx", s.URL())
+	for _, statement := range []string{"DROP DATABASE IF EXISTS app", "CREATE DATABASE app"} { // with -count, the server is there already
+		if _, err := admin.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, driver := range []string{"postgres", "pgx"} {
 		for _, tt := range []struct {
 			name, url, address, database string
@@ -31,6 +37,7 @@ func TestConnect(t *testing.T) {
 			{"TCP", s.URL("application_name=a b+c&d=e"), "127.0.0.1", "postgres"},
 			{"socket", s.SocketURL("application_name=a b+c&d=e"), "", "postgres"},
 			{"TCP dbname", s.URL("application_name=a b+c&d=e", "dbname=template1"), "127.0.0.1", "template1"},
+			{"TCP dbname that sorts first", s.URL("application_name=a b+c&d=e", "dbname=app"), "127.0.0.1", "app"},
 			{"socket dbname", s.SocketURL("application_name=a b+c&d=e", "dbname=template1"), "", "template1"},
 		} {
 			t.Run(driver+" "+tt.name, func(t *testing.T) {

@@ -1,0 +1,315 @@
+package gocronlock_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-co-op/gocron/v2"
+	"github.com/google/uuid"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "github.com/lib/pq"
+
+	"github.com/swanlake-io/swanlock"
+	gocronlock "github.com/swanlake-io/swanlock/adapters/gocron"
+	"github.com/swanlake-io/swanlock/internal/pgserver"
+	"github.com/swanlake-io/swanlock/memlock"
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+func TestMain(m *testing.M) { pgserver.Main(m) }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eachDriver(t *testing.T, f func(t *testing.T, db func() *sql.DB)) {
+	for _, driver := range []string{"postgres", "pgx"} {
+		t.Run(driver, func(t *testing.T) {
+			f(t, func() *sql.DB {
+				db, err := sql.Open(driver, pgserver.Default().URL())
+				must(t, err)
+				t.Cleanup(func() { db.Close() })
+				return db
+			})
+		})
+	}
+}
+
+func newPool(t *testing.T, db *sql.DB) *pglock.Pool {
+	t.Helper()
+	p, err := pglock.NewPool(db, pglock.WithHeartbeat(50*time.Millisecond))
+	must(t, err)
+	t.Cleanup(func() { must(t, p.Close(context.Background())) })
+	return p
+}
+
+// start starts a host that runs job every interval from first on.
+func start(t *testing.T, opt gocron.SchedulerOption, first time.Time, interval time.Duration, job func(), names ...string) gocron.Scheduler {
+	t.Helper()
+	s, err := gocron.NewScheduler(opt)
+	must(t, err)
+	for _, name := range names {
+		_, err = s.NewJob(gocron.DurationJob(interval), gocron.NewTask(job), gocron.WithName(name),
+			gocron.WithStartAt(gocron.WithStartDateTime(first)))
+		must(t, err)
+	}
+	s.Start()
+	return s
+}
+
+// TestOneHostAtATime: of three hosts, never two run a job at the same time.
+func TestOneHostAtATime(t *testing.T) {
+	eachDriver(t, func(t *testing.T, db func() *sql.DB) {
+		var running, runs atomic.Int32
+		enough := make(chan struct{})
+		for range 3 {
+			l := gocronlock.NewLocker(newPool(t, db()))
+			s := start(t, gocron.WithDistributedLocker(l), time.Now().Add(100*time.Millisecond), 50*time.Millisecond, func() {
+				if n := running.Add(1); n != 1 {
+					t.Errorf("%d hosts run the job", n)
+				}
+				time.Sleep(20 * time.Millisecond)
+				running.Add(-1)
+				if runs.Add(1) == 10 {
+					close(enough)
+				}
+			}, t.Name())
+			t.Cleanup(func() { must(t, s.Shutdown()) })
+		}
+		select {
+		case <-enough:
+		case <-time.After(time.Minute):
+			t.Errorf("%d runs", runs.Load())
+		}
+	})
+}
+
+// TestHoldAtLeast: the clocks of two hosts differ by more than a job takes. It
+// is run once all the same, and again when its time has come.
+func TestHoldAtLeast(t *testing.T) {
+	for atLeast, want := range map[time.Duration]int32{0: 6, 30 * time.Second: 3} {
+		synctest.Test(t, func(t *testing.T) {
+			locks := memlock.New()
+			var runs atomic.Int32
+			first := time.Now().Add(time.Minute)
+			var close []func()
+			for host := range 2 {
+				l := gocronlock.NewLocker(locks, gocronlock.WithHoldAtLeast(atLeast))
+				s := start(t, gocron.WithDistributedLocker(l), first.Add(time.Duration(host)*200*time.Millisecond), time.Minute,
+					func() { runs.Add(1) }, "job")
+				close = append(close, func() { must(t, s.Shutdown()); l.Close(t.Context()) })
+			}
+			time.Sleep(3*time.Minute + time.Second)
+			synctest.Wait()
+			if got := runs.Load(); got != want {
+				t.Errorf("held for at least %v: got %d runs in three minutes, want %d", atLeast, got, want)
+			}
+			for _, f := range close {
+				f()
+			}
+			held, err := locks.TryAcquire(t.Context(), "job")
+			must(t, err)
+			must(t, held.Release(t.Context()))
+		})
+	}
+}
+
+// TestClose: it waits for the locks that are kept, releases them when its
+// context ends, and keeps none from then on.
+func TestClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		locks := memlock.New()
+		l := gocronlock.NewLocker(locks, gocronlock.WithHoldAtLeast(time.Minute))
+		begin := time.Now()
+		kept, err := l.Lock(t.Context(), "kept")
+		must(t, err)
+		late, err := l.Lock(t.Context(), "late")
+		must(t, err)
+		time.Sleep(time.Second)
+		must(t, kept.Unlock(t.Context()))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		l.Close(ctx)
+		if got := time.Since(begin); got != 2*time.Second {
+			t.Errorf("Close with a context of a second returned %v after the grant", got)
+		}
+		must(t, late.Unlock(t.Context()))
+		for _, target := range []string{"kept", "late"} {
+			held, err := locks.TryAcquire(t.Context(), target)
+			must(t, err)
+			must(t, held.Release(t.Context()))
+		}
+
+		l = gocronlock.NewLocker(locks, gocronlock.WithHoldAtLeast(time.Minute))
+		k, err := l.Lock(t.Context(), "kept")
+		must(t, err)
+		begin = time.Now()
+		must(t, k.Unlock(t.Context()))
+		l.Close(t.Context())
+		if got := time.Since(begin); got != time.Minute {
+			t.Errorf("Close without a deadline returned %v after the grant", got)
+		}
+	})
+}
+
+// broken is a locker whose server is gone.
+type broken struct{ swanlock.Locker }
+
+var errBroken = errors.New("no server")
+
+func (broken) TryAcquire(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) {
+	return nil, errBroken
+}
+
+// TestTold: gocron skips a run for any error. One that says that the lock is
+// held elsewhere is not logged, each other is, as is a loss.
+func TestTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		logged := func(want string) {
+			t.Helper()
+			if got := log.String(); !strings.Contains(got, want) || want == "" && got != "" {
+				t.Errorf("got the log %q, want %q", got, want)
+			}
+			log.Reset()
+		}
+		told := gocronlock.WithLogger(slog.New(slog.NewTextHandler(&log, nil)))
+		locks := memlock.New()
+		l, e := gocronlock.NewLocker(locks, told), gocronlock.NewElector(locks, "lead", told)
+		for _, target := range []string{"job", "lead"} {
+			held, err := locks.TryAcquire(t.Context(), target)
+			must(t, err)
+			defer held.Release(context.Background())
+		}
+		skipped := 0
+		s, err := gocron.NewScheduler(gocron.WithDistributedLocker(l))
+		must(t, err)
+		_, err = s.NewJob(gocron.DurationJob(time.Minute), gocron.NewTask(func() { t.Error("run") }), gocron.WithName("job"),
+			gocron.WithEventListeners(gocron.AfterLockError(func(_ uuid.UUID, _ string, err error) {
+				skipped++
+				if !errors.Is(err, swanlock.ErrNotAcquired) {
+					t.Errorf("got %v, want ErrNotAcquired", err)
+				}
+			})))
+		must(t, err)
+		s.Start()
+		time.Sleep(time.Minute + time.Second)
+		must(t, s.Shutdown())
+		if skipped != 1 {
+			t.Errorf("%d runs were skipped, want 1", skipped)
+		}
+		if err := e.IsLeader(t.Context()); !errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("got %v, want ErrNotAcquired", err)
+		}
+		logged("")
+
+		if k, err := gocronlock.NewLocker(broken{}, told).Lock(t.Context(), "j"); err != errBroken || k != nil {
+			t.Errorf("got %v, %v", k, err)
+		}
+		logged("no server")
+		if err := gocronlock.NewElector(broken{}, "e", told).IsLeader(t.Context()); err != errBroken {
+			t.Errorf("got %v", err)
+		}
+		logged("no server")
+
+		e = gocronlock.NewElector(locks, "term", told)
+		must(t, e.IsLeader(t.Context()))
+		locks.Lose("term", nil)
+		next, err := locks.TryAcquire(t.Context(), "term")
+		must(t, err)
+		for _, want := range []string{"lock lost", ""} { // once
+			if err := e.IsLeader(t.Context()); !errors.Is(err, swanlock.ErrNotAcquired) {
+				t.Errorf("got %v, want ErrNotAcquired", err)
+			}
+			logged(want)
+		}
+		must(t, next.Release(t.Context()))
+
+		k, err := l.Lock(t.Context(), "lost")
+		must(t, err)
+		locks.Lose("lost", nil)
+		if err := k.Unlock(t.Context()); !errors.Is(err, swanlock.ErrLost) {
+			t.Errorf("got %v, want ErrLost", err)
+		}
+		logged("lock lost")
+	})
+}
+
+// TestElector: one of two processes leads, for all jobs that are due together;
+// when its session dies or it steps down, the other one does.
+func TestElector(t *testing.T) {
+	eachDriver(t, func(t *testing.T, db func() *sql.DB) {
+		admin := db()
+		var electors []*gocronlock.Elector
+		for range 2 {
+			electors = append(electors, gocronlock.NewElector(newPool(t, db()), t.Name(), gocronlock.WithLogger(slog.New(slog.DiscardHandler))))
+		}
+		one, two := electors[0], electors[1]
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				if err := one.IsLeader(t.Context()); err != nil {
+					t.Errorf("one of several jobs that are due together is skipped: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if err := two.IsLeader(t.Context()); !errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Fatalf("got %v, want ErrNotAcquired", err)
+		}
+		_, err := admin.Exec(`SELECT pg_terminate_backend(pid) FROM pg_locks
+			WHERE locktype = 'advisory' AND objsubid = 1 AND (classid::bigint << 32) + objid::bigint = $1 AND granted`, int64(swanlock.KeyOf(t.Name())))
+		must(t, err)
+		eventually(t, func() bool { return two.IsLeader(t.Context()) == nil })
+		eventually(t, func() bool { return errors.Is(one.IsLeader(t.Context()), swanlock.ErrNotAcquired) })
+		must(t, two.Close(t.Context()))
+		if err := two.IsLeader(t.Context()); err != gocronlock.ErrClosed {
+			t.Errorf("after Close: got %v, want ErrClosed", err)
+		}
+		eventually(t, func() bool { return one.IsLeader(t.Context()) == nil })
+		must(t, one.Close(t.Context()))
+	})
+}
+
+func eventually(t *testing.T, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !f(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not within a minute")
+		}
+	}
+}
+
+// TestElectorJobs: of two hosts one runs all jobs.
+func TestElectorJobs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		locks := memlock.New()
+		var runs [2]atomic.Int32
+		var schedulers []gocron.Scheduler
+		for host := range 2 {
+			e := gocronlock.NewElector(locks, "lead", gocronlock.WithLockOptions(swanlock.WithTTL(time.Second), swanlock.WithAutoRefresh()))
+			defer e.Close(context.Background())
+			schedulers = append(schedulers, start(t, gocron.WithDistributedElector(e), time.Now().Add(time.Minute), time.Minute,
+				func() { runs[host].Add(1) }, "a", "b", "c"))
+		}
+		time.Sleep(5*time.Minute + time.Second)
+		if a, b := runs[0].Load(), runs[1].Load(); a+b != 15 || a*b != 0 {
+			t.Errorf("got %d and %d runs, want 15 and none", a, b)
+		}
+		for _, s := range schedulers {
+			must(t, s.Shutdown())
+		}
+	})
+}
