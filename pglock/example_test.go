@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/pglock"
 	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
@@ -234,6 +237,38 @@ func ExamplePostgresLock_Refresh() {
 	// Output:
 	// <nil>
 	// true true
+}
+
+// A program that has a pgxpool locks on that.
+func ExampleNewPool_pgxpool() {
+	ctx := context.Background()
+	server, err := pgtest.Migrated()
+	if err != nil {
+		panic(err)
+	}
+	pool, err := pgxpool.New(ctx, server.URL())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer pool.Close()
+
+	db := stdlib.OpenDBFromPool(pool)
+	defer db.Close()
+	locks, err := pglock.NewPool(db)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer locks.Close(ctx)
+
+	held, err := locks.TryAcquire(ctx, "/lake/pgxpool")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(held.Err(), held.Release(ctx))
+	// Output: <nil> <nil>
 }
 
 func ExampleKeyOf() {
