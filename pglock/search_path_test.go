@@ -75,7 +75,9 @@ func hostileSchema(t *testing.T) (dbname string) {
 		END LOOP;
 	END $do$`)
 	for _, relation := range namesOf(t, `(?:FROM|JOIN) pg_catalog\.(\w+) \w`) {
-		run(t, admin, "CREATE TABLE app."+relation+" AS SELECT * FROM pg_catalog."+relation+" LIMIT 0")
+		columns := one[string](t, admin, `SELECT string_agg(quote_ident(a.attname), ', ') FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
+			WHERE a.attrelid = ('pg_catalog.' || $1)::regclass AND a.attnum > 0 AND y.typtype <> 'p'`, relation)
+		run(t, admin, "CREATE TABLE app."+relation+" AS SELECT "+columns+" FROM pg_catalog."+relation+" LIMIT 0")
 	}
 	run(t, admin, "CREATE TABLE app.swanlock_decoy (LIKE public.lock_audit)")
 	for _, name := range []string{"text", "int8", "int4", "bool", "oid", "name", "varchar", "float8", "interval", "numeric"} {
