@@ -127,6 +127,21 @@ func TestBeginsAnew(t *testing.T) {
 	})
 }
 
+// TestLostWithoutTTL: the same without a TTL, if the loss is known.
+func TestLostWithoutTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := memlock.New(), memlock.New()
+		busy, err := second.TryAcquire(bg, "t")
+		must(t, err)
+		time.AfterFunc(time.Minute, func() { first.Lose("t", nil) })
+		time.AfterFunc(2*time.Minute, func() { busy.Release(bg) })
+		held, err := chain.New(first, second).Acquire(bg, "t")
+		must(t, err)
+		must(t, held.Err())
+		must(t, held.Release(bg))
+	})
+}
+
 func TestBadInput(t *testing.T) {
 	l := memlock.New()
 	for name, c := range map[string]swanlock.Locker{"none": chain.New(), "nil": chain.New(l, nil)} {

@@ -86,6 +86,7 @@ type Election struct {
 	mu      sync.Mutex
 	leader  string
 	leads   bool
+	terms   int // how often leads has changed
 	changes chan string
 }
 
@@ -128,7 +129,7 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context) error
 		defer func() { cancel(); <-watched }()
 	}
 	for failures := 0; ; {
-		err := e.term(ctx, lead)
+		led, err := e.term(ctx, lead)
 		switch {
 		case errors.Is(err, ErrResign):
 			return nil
@@ -137,7 +138,7 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context) error
 		case err == nil:
 			failures = 0
 			continue
-		case errors.Is(err, errors.ErrUnsupported):
+		case !led && errors.Is(err, errors.ErrUnsupported):
 			return fmt.Errorf("election: %w", err)
 		}
 		e.onError(err)
@@ -162,12 +163,12 @@ func (e *Election) check() error {
 	return nil
 }
 
-// term waits until this process leads, and leads until that is over. A loss is no
-// failure: the process campaigns again at once.
-func (e *Election) term(ctx context.Context, lead func(context.Context) error) (err error) {
+// term waits until this process leads, and leads until that is over. led reports
+// whether it did. A loss is no failure: the process campaigns again at once.
+func (e *Election) term(ctx context.Context, lead func(context.Context) error) (led bool, err error) {
 	held, err := e.l.Acquire(ctx, e.target, e.opts...)
 	if err != nil {
-		return err
+		return false, err
 	}
 	lctx, cancel := swanlock.WithLock(context.WithValue(ctx, lockKey{}, held), held)
 	defer func() {
@@ -186,7 +187,7 @@ func (e *Election) term(ctx context.Context, lead func(context.Context) error) (
 		e.onError(lost)
 		err = nil
 	}
-	return err
+	return true, err
 }
 
 type lockKey struct{}
@@ -223,8 +224,11 @@ func (e *Election) Changes() <-chan string { return e.changes }
 // look asks who leads, from time to time.
 func (e *Election) look(ctx context.Context) {
 	for ctx.Err() == nil {
+		e.mu.Lock()
+		before := e.terms
+		e.mu.Unlock()
 		if owner, err := e.holder(ctx, e.target); err == nil {
-			e.seen(owner)
+			e.seen(owner, before)
 		}
 		sleep(ctx, e.every)
 	}
@@ -236,19 +240,21 @@ func (e *Election) now(owner string, leads bool) {
 	defer e.telling.Unlock()
 	e.mu.Lock()
 	e.leads = leads
+	e.terms++
 	e.mu.Unlock()
 	e.tell(owner)
 }
 
 // seen notes what holder has answered. It does not know better while this process
-// leads.
-func (e *Election) seen(owner string) {
+// leads, nor if it was asked before this process began or ended to lead: terms is
+// as it was then.
+func (e *Election) seen(owner string, terms int) {
 	e.telling.Lock()
 	defer e.telling.Unlock()
 	e.mu.Lock()
-	leads := e.leads
+	stale := e.leads || e.terms != terms
 	e.mu.Unlock()
-	if !leads {
+	if !stale {
 		e.tell(owner)
 	}
 }

@@ -251,3 +251,46 @@ func TestBadInput(t *testing.T) {
 		}
 	}
 }
+
+// TestUnsupportedByTheLeader: only the locker's own refusal of an option ends Run.
+func TestUnsupportedByTheLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		terms := 0
+		err := election.Run(bg, memlock.New(), "t", func(context.Context) error {
+			if terms++; terms < 3 {
+				return errors.ErrUnsupported
+			}
+			return election.ErrResign
+		})
+		if err != nil || terms != 3 {
+			t.Errorf("Run: %v, after %d terms", err, terms)
+		}
+	})
+}
+
+// TestStaleLook: what was asked before this process stepped down says nothing of the
+// time after it.
+func TestStaleLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := memlock.New()
+		var seen []string
+		looks := 0
+		e := election.New(l, "t", named("me"), election.OnLeader(func(owner string) { seen = append(seen, owner) }),
+			election.LookUp(500*time.Millisecond, func(context.Context, string) (string, error) {
+				if looks++; looks == 2 {
+					time.Sleep(2 * time.Second) // it is asked while this process leads
+				}
+				return "me", nil
+			}))
+		err := e.Run(bg, func(ctx context.Context) error {
+			time.Sleep(time.Second)
+			return election.ErrResign
+		})
+		if err != nil || looks != 2 {
+			t.Errorf("Run: %v, after %d looks", err, looks)
+		}
+		if got := fmt.Sprintf("%q", seen); got != `["me" ""]` || e.Leader() != "" {
+			t.Errorf("it saw %s", got)
+		}
+	})
+}

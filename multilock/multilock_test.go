@@ -271,3 +271,39 @@ func TestNoDeadlock(t *testing.T) {
 	wg.Wait()
 	free(t, l, names...)
 }
+
+// TestReleaseAgain: a part for which nothing could be sent is still held, and so the
+// Lock is; Release may be called again.
+func TestReleaseAgain(t *testing.T) {
+	busy, held := errors.New("busy"), map[string]bool{"a": true, "b": true}
+	fails := 1
+	l := &mocks.Locker{TryAcquireFunc: func(_ context.Context, target string, _ ...swanlock.Option) (swanlock.DistributedLock, error) {
+		return &mocks.DistributedLock{
+			InfoFunc: func() swanlock.Info { return swanlock.Info{Target: target} },
+			ReleaseFunc: func(context.Context) error {
+				if target == "a" && fails > 0 {
+					fails--
+					return busy
+				}
+				held[target] = false
+				return nil
+			},
+			ErrFunc: func() error {
+				if held[target] {
+					return nil
+				}
+				return swanlock.ErrReleased
+			},
+		}, nil
+	}}
+	lock, err := multilock.TryAcquire(bg, l, []string{"a", "b"})
+	must(t, err)
+	if err := lock.Release(bg); !errors.Is(err, busy) || !held["a"] {
+		t.Errorf("Release: %v", err)
+	}
+	must(t, lock.Release(bg))
+	must(t, lock.Release(bg))
+	if held["a"] || held["b"] {
+		t.Errorf("held: %v", held)
+	}
+}

@@ -17,7 +17,10 @@ var (
 	ErrNoSession = errors.New("there is no such session with an advisory lock")
 	// ErrNotAllowed is the error of Kill if this role may not end the session.
 	// Nothing was done.
-	ErrNotAllowed = errors.New("this role may not end that session: GRANT pg_signal_backend TO it, or ask as a superuser")
+	ErrNotAllowed = errors.New("this role may not end that session: GRANT pg_signal_backend and pg_read_all_stats TO it, or ask as a superuser")
+	// ErrUnseen is the error of Kill if it is not known when the session began, so
+	// that a later one with the same process id would be taken for it.
+	ErrUnseen = errors.New("this role may not see when that session began: GRANT pg_read_all_stats TO it, or ask as a superuser")
 	// ErrStillThere is the error of Kill if the session was told to end and has
 	// not ended: its process is in something that cannot be interrupted. It may
 	// end later. Its rows are open, and say who asked.
@@ -46,10 +49,10 @@ func Kill(ctx context.Context, on DB, s Session, by string) (Killed, error) {
 	if err != nil {
 		return Killed{}, err
 	}
-	var started int64
-	if !s.Started.IsZero() {
-		started = s.Started.UnixMicro()
+	if s.Started.IsZero() {
+		return Killed{}, ErrUnseen
 	}
+	started := s.Started.UnixMicro()
 	var ids []int64
 	if t.EndedBy && t.MaySelect && t.MayWrite {
 		if ids, err = t.q.KillRows(ctx, db.KillRowsParams{Pid: int32(s.PID), Started: started}); err == nil && len(ids) > 0 {

@@ -47,10 +47,15 @@ func (m *MigrationLocker) SessionLock(ctx context.Context, conn *sql.Conn) error
 func (m *MigrationLocker) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 	m.mu.Lock()
 	l := m.held[conn]
-	delete(m.held, conn)
 	m.mu.Unlock()
 	if l == nil {
 		return errors.New("pglock: SessionUnlock on a connection that SessionLock did not lock")
 	}
-	return l.Release(ctx)
+	err := l.Release(ctx)
+	if err == nil || l.Err() != nil { // Otherwise nothing was sent, and it may be called again.
+		m.mu.Lock()
+		delete(m.held, conn)
+		m.mu.Unlock()
+	}
+	return err
 }

@@ -78,6 +78,14 @@ func TestMigrationLockOnConnections(t *testing.T) {
 		short, cancel := context.WithTimeout(bg, 50*time.Millisecond)
 		defer cancel()
 		wantIs(t, m.SessionLock(short, one), swanlock.ErrNotAcquired, context.DeadlineExceeded)
+		rows, err := two.QueryContext(bg, manyRows)
+		must(t, err)
+		rows.Next()
+		wantIs(t, m.SessionUnlock(bg, two), pglock.ErrBusy)
+		must(t, rows.Close())
+		must(t, m.SessionUnlock(bg, two)) // nothing was sent before
+		o.wantHeld(target)
+		must(t, m.SessionLock(bg, two))
 		if err := m.SessionUnlock(bg, one); err == nil {
 			t.Error("a connection without the lock is unlocked")
 		}

@@ -28,6 +28,10 @@ import (
 // errors.ErrUnsupported. Unlike other locks these stack: a transaction whose own
 // session has the target already gets it.
 //
+// What the transaction reads may be older than the grant under REPEATABLE READ and
+// SERIALIZABLE, whose snapshot is that of the first statement, this one: use READ
+// COMMITTED.
+//
 // After ErrNotAcquired and whatever was refused before it was sent the transaction
 // goes on; after another error of the server it has failed, and must be rolled
 // back. Nothing is held in either case. It takes one round trip, and one more with
@@ -44,7 +48,9 @@ func TryAcquireTx(ctx context.Context, tx *sql.Tx, target string, opts ...swanlo
 // has ended as a lock timeout. Whoever waits so has no place in the line of
 // sessions and Pools: it is served in the order of the server's own queue, beside
 // the first of that line, and goes back to the end of the queue with each wait. So
-// it may overtake others, and others may overtake it.
+// it may overtake others, and others may overtake it. No wait lasts until the server
+// would look for a deadlock: two transactions that wait for each other's targets do
+// so until the first of their contexts ends. Take several targets in one order.
 //
 // If ctx is cancelled meanwhile, AcquireTx returns when the wait has ended, and the
 // transaction goes on. While it waits, the transaction is open, with all that it

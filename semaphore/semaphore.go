@@ -78,13 +78,18 @@ func (s *Semaphore) Acquire(ctx context.Context, target string, opts ...swanlock
 	if err != nil {
 		return nil, fmt.Errorf("semaphore: %q: %w", target, err)
 	}
-	defer first.Release(context.WithoutCancel(ctx)) // if it was lost, others may have overtaken
-	for {
-		held, err := s.acquire(ctx, target, o, opts)
-		if !errors.Is(err, several.ErrLostMeanwhile) {
-			return held, err
-		}
+	held, err := s.acquire(ctx, target, o, opts)
+	for errors.Is(err, several.ErrLostMeanwhile) {
+		held, err = s.acquire(ctx, target, o, opts)
 	}
+	left := first.Release(context.WithoutCancel(ctx))
+	if left == nil || first.Err() != nil { // If it was lost, others may have overtaken.
+		return held, err
+	}
+	if err == nil {
+		several.GiveBack(ctx, []swanlock.DistributedLock{held})
+	}
+	return nil, errors.Join(err, fmt.Errorf("semaphore: %q: the place in line could not be given up: %w", target, left))
 }
 
 // acquire takes places for the first in line.

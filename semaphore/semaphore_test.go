@@ -234,3 +234,21 @@ func TestBadInput(t *testing.T) {
 		}
 	}
 }
+
+// TestLineStays: if the place in line cannot be given up, which would stop all that
+// come later, the acquire fails, and nothing else is held.
+func TestLineStays(t *testing.T) {
+	l, busy := memlock.New(), errors.New("busy")
+	sem := semaphore.New(&mocks.Locker{
+		TryAcquireFunc: l.TryAcquire,
+		AcquireFunc: func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+			return &mocks.DistributedLock{ReleaseFunc: func(context.Context) error { return busy }, ErrFunc: func() error { return nil }}, nil
+		},
+	}, 2)
+	if _, err := sem.Acquire(bg, "t"); !errors.Is(err, busy) {
+		t.Errorf("got %v", err)
+	}
+	all, err := semaphore.New(l, 2).Weighted(2).TryAcquire(bg, "t")
+	must(t, err)
+	must(t, all.Release(bg))
+}

@@ -46,12 +46,21 @@ type guard struct {
 	grace   time.Duration // at most a third of the TTL is used
 	signals <-chan os.Signal
 	warn    func(error)
+	told    bool // a signal has told the process to end
+}
+
+// ends reports whether a signal asks a process to end.
+func ends(sig os.Signal) bool {
+	return sig == syscall.SIGINT || sig == syscall.SIGTERM || sig == syscall.SIGQUIT || sig == syscall.SIGHUP
 }
 
 // keep holds on to the lock, after the process has ended, until atLeast has passed
-// since it was acquired, or a signal says to end. It returns how the lock was lost
+// since it was acquired, or a signal says to end or has said so to the process. It returns how the lock was lost
 // meanwhile, if it was.
 func (g *guard) keep(atLeast time.Duration) error {
+	if g.told {
+		return nil
+	}
 	until := g.lock.Info().AcquiredAt.Add(atLeast)
 	every := maxRefresh
 	for _, d := range []time.Duration{g.ttl / 3, g.idle / 3} {
@@ -68,7 +77,7 @@ func (g *guard) keep(atLeast time.Duration) error {
 			cancel()
 		case <-g.lock.Done():
 		case sig := <-g.signals:
-			if sig == syscall.SIGINT || sig == syscall.SIGTERM || sig == syscall.SIGQUIT || sig == syscall.SIGHUP {
+			if ends(sig) {
 				until = time.Now()
 			}
 		}
@@ -135,9 +144,10 @@ func (g *guard) watch(ctx context.Context) (lost error) {
 			}
 			return lost
 		case sig := <-g.signals:
+			g.told = g.told || ends(sig)
 			g.proc.signal(sig.(syscall.Signal))
 		case <-cancelled:
-			cancelled = nil
+			cancelled, g.told = nil, true
 			g.proc.signal(syscall.SIGTERM)
 		case err := <-results:
 			if timer != nil {

@@ -364,6 +364,12 @@ func TestAtLeast(t *testing.T) {
 	_ = p.Process.Signal(syscall.SIGTERM)
 	p.want(5)
 
+	mark = file(t)
+	p = swanlockRun(t, runArgs("--at-least 1h "+target, `: >"$1"; exec sleep 600`, mark)...)
+	eventually(t, "command", func() bool { return exists(mark) })
+	_ = p.Process.Signal(syscall.SIGTERM)
+	p.want(128 + 15)
+
 	p = swanlockRun(t, runArgs("--at-least 1h "+target, "exit 6")...)
 	eventually(t, "holder", func() bool { return len(holders(t, target)) == 1 })
 	time.Sleep(time.Second)

@@ -121,7 +121,8 @@ func (l *Lock) Refresh(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Release frees the parts, the last first.
+// Release frees the parts, the last first. If a part is held all the same, because
+// nothing could be sent for it (pglock.ErrBusy), it may be called again.
 func (l *Lock) Release(ctx context.Context) error {
 	l.mu.Lock()
 	if l.released {
@@ -135,6 +136,10 @@ func (l *Lock) Release(ctx context.Context) error {
 	err := Release(ctx, l.parts)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err != nil && slices.ContainsFunc(l.parts, func(p swanlock.DistributedLock) bool { return p.Err() == nil }) {
+		l.released = false // Nothing was sent for that part, so Release may be called again.
+		return err
+	}
 	switch {
 	case l.err == nil && errors.Is(err, swanlock.ErrLost):
 		l.endLocked(err)
@@ -168,13 +173,14 @@ func GiveBack(ctx context.Context, locks []swanlock.DistributedLock) {
 var ErrLostMeanwhile = fmt.Errorf("%w: a part of the lock was lost while another was waited for", swanlock.ErrNotAcquired)
 
 // Renew is called once, when l has been put together of locks that were acquired
-// with o, one after the other: it refreshes them, so that all TTLs begin now, and
-// what was lost is found. If it fails, nothing is held.
+// with o, one after the other: it refreshes them if they have a TTL, so that all
+// TTLs begin now, and what is known to be lost is found. If it fails, nothing is
+// held.
 func (l *Lock) Renew(ctx context.Context, o swanlock.Options) error {
-	if o.TTL == 0 || len(l.parts) == 1 {
-		return nil
+	err := l.Err()
+	if err == nil && o.TTL > 0 && len(l.parts) > 1 {
+		err = l.Refresh(ctx)
 	}
-	err := l.Refresh(ctx)
 	if err == nil {
 		return nil
 	}

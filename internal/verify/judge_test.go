@@ -158,8 +158,13 @@ var planted = []plant{
 	}},
 	{"a lock that was not granted is there all the same", KindNobody, func(s *story) {
 		h, next := s.hold(mutex, 100, 0), s.hold(shared, 300, 400)
-		h.Outcome, h.Release, next.Label = Refused, Span{}, h.Label
+		h.Outcome, h.Release, h.Wait, next.Label = Refused, Span{}, false, h.Label
 		s.seen(h, 110)
+	}},
+	{"a lock that a waiter gave up is there after its last wait", KindNobody, func(s *story) {
+		h, next := s.hold(mutex, 100, 0), s.hold(shared, 3000, 3100)
+		h.Outcome, h.Release, next.Label = Refused, Span{}, h.Label
+		s.seen(h, 102+oneWait.Milliseconds())
 	}},
 	{"a lock outlives the process that was killed", KindNobody, func(s *story) {
 		h := lost(s.hold(mutex, 100, 0))
@@ -292,6 +297,11 @@ var sound = []sane{
 		s.write(b, 1310, Write{ID: "b", Claim: true, Outcome: OK})
 		s.seen(h, 1050)
 		s.seen(b, 1320)
+	}},
+	{"a waiter gave up, and its last wait in the server was granted and undone", func(s *story) {
+		h, next := s.hold(mutex, 100, 0), s.hold(shared, 3000, 3100)
+		h.Outcome, h.Release, next.Label = Refused, Span{}, h.Label
+		s.seen(h, 100+oneWait.Milliseconds())
 	}},
 	{"a holder was killed, and another came", func(s *story) {
 		h := lost(s.hold(mutex, 100, 0), 110)

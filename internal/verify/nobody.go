@@ -76,6 +76,9 @@ func (hist *History) claim(h *Hold) claim {
 		c.until = h.Release.Return + late
 	case h.Outcome == Refused && h.Single && hist.answered(h) && !hist.slowed(h):
 		c.until = h.Acquire.Return
+		if h.Wait { // One whose context has ended leaves a wait in the server behind, which may be granted before it is undone.
+			c.until += int64(oneWait)
+		}
 		return c
 	case h.Outcome != OK && h.Outcome != Pending:
 		c.until = h.Acquire.Return + late
