@@ -15,12 +15,10 @@ var (
 	// ErrNoSession is the error of Kill if the session is not there any more, or
 	// has no advisory lock and waits for none. Nothing was done.
 	ErrNoSession = errors.New("there is no such session with an advisory lock")
-	// ErrNotAllowed is the error of Kill if this role may not end the session.
-	// Nothing was done.
+	// ErrNotAllowed is the error of Kill if this role may not end the session, or
+	// may not see when it began, so that a later one with the same process id
+	// would be taken for it. Nothing was done.
 	ErrNotAllowed = errors.New("this role may not end that session: GRANT pg_signal_backend and pg_read_all_stats TO it, or ask as a superuser")
-	// ErrUnseen is the error of Kill if it is not known when the session began, so
-	// that a later one with the same process id would be taken for it.
-	ErrUnseen = errors.New("this role may not see when that session began: GRANT pg_read_all_stats TO it, or ask as a superuser")
 	// ErrStillThere is the error of Kill if the session was told to end and has
 	// not ended: its process is in something that cannot be interrupted. It may
 	// end later. Its rows are open, and say who asked.
@@ -49,8 +47,8 @@ func Kill(ctx context.Context, on DB, s Session, by string) (Killed, error) {
 	if err != nil {
 		return Killed{}, err
 	}
-	if s.Started.IsZero() {
-		return Killed{}, ErrUnseen
+	if s.Started.IsZero() { // A later session with the same process id would be taken for it.
+		return Killed{}, ErrNotAllowed
 	}
 	started := s.Started.UnixMicro()
 	var ids []int64
