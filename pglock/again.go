@@ -14,7 +14,7 @@ import (
 // what the statement did to the session's locks.
 
 // auditTries is how often a row is written, at most, until it succeeds.
-const auditTries = 10
+const auditTries = 20
 
 // inTheWay reports whether err says that a transaction has failed because of
 // what other sessions did meanwhile, and may succeed if it is repeated.
