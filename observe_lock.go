@@ -163,7 +163,7 @@ func (f *fate) done(err error) {
 }
 
 // lose tells, once, that the lock was lost because of err. It returns when that
-// was told, whoever did it.
+// was told, by this call or by another.
 func (f *fate) lose(err error) {
 	f.loss.Do(func() {
 		e := Event{Op: OpLoss, Outcome: OutcomeLost, Err: err, Ended: f.end()}

@@ -139,7 +139,7 @@ func TestObserve(t *testing.T) {
 	})
 }
 
-// A loss is told once, whoever finds out first, and when it has happened.
+// A loss is told once, by the first that finds out, and when it has happened.
 func TestObserveLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &recorder{}

@@ -1,4 +1,4 @@
-// Package lockweb is a web page for whoever operates swanlock: who holds which
+// Package lockweb is a web page for operators of swanlock: who holds which
 // lock, who waits for it, who held it before, and what happened at some moment.
 //
 //	http.Handle("/locks/", http.StripPrefix("/locks", lockweb.Handler(db)))

@@ -61,7 +61,8 @@ func (h *handler) metrics(w http.ResponseWriter, r *http.Request) {
 	w.Write([]byte(b.String()))
 }
 
-// healthz says whether the server answers. It needs no token, and tells nothing.
+// healthz answers 200 if the server answers, and 503 if it does not. It needs no
+// token, and tells nothing else.
 func (h *handler) healthz(w http.ResponseWriter, r *http.Request) {
 	s, err := h.look.latest(r.Context())
 	if err != nil {

@@ -22,8 +22,8 @@ type MigrationLocker struct {
 //		goose.WithSessionLocker(pglock.MigrationLock("/app/migrations")))
 //
 // The lock is on the connection that migrates: it is freed with that session, and
-// has no TTL, since nothing could refresh it while a migration runs. Whoever waits
-// stands in line, as Acquire does, for as long as its own context lasts.
+// has no TTL, since nothing could refresh it while a migration runs. SessionLock
+// stands in line, as Acquire does, until its context ends.
 func MigrationLock(target string) *MigrationLocker {
 	return &MigrationLocker{target: target, held: make(map[*sql.Conn]*PostgresLock)}
 }

@@ -45,7 +45,7 @@ func TryAcquireTx(ctx context.Context, tx *sql.Tx, target string, opts ...swanlo
 // It waits in the server, for 0.9 s at a time (nine tenths of deadlock_timeout),
 // each behind a savepoint, so that the end of a wait does not fail the transaction:
 // three round trips for each, and two more at first. PostgreSQL logs each wait that
-// has ended as a lock timeout. Whoever waits so has no place in the line of
+// has ended as a lock timeout. The transaction has no place in the line of
 // sessions and Pools: it is served in the order of the server's own queue, beside
 // the first of that line, and goes back to the end of the queue with each wait. So
 // it may overtake others, and others may overtake it. No wait lasts until the server
