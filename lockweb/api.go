@@ -18,11 +18,6 @@ import (
 	"github.com/swanlake-io/swanlock/pginspect"
 )
 
-// literal is the pattern that a target alone matches.
-func literal(target string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`).Replace(target)
-}
-
 // moment reads a time: RFC 3339, or Unix milliseconds.
 func moment(text string, otherwise time.Time) (time.Time, error) {
 	if text == "" {
@@ -56,7 +51,7 @@ func (h *handler) history(w http.ResponseWriter, r *http.Request) {
 	}
 	q := pginspect.Query{Since: from, Until: to, Limit: maxRecords, After: pginspect.Cursor(query.Get("after"))}
 	if target != "" {
-		q.Target = literal(target)
+		q.Target = pginspect.Literal(target)
 	}
 	page, err := within(r.Context(), func(ctx context.Context) (pginspect.Page, error) {
 		page, err := pginspect.History(ctx, h.look.db, q)

@@ -52,6 +52,11 @@ func like(pattern string) string {
 	return b.String()
 }
 
+// Literal returns the pattern that matches name alone.
+func Literal(name string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`).Replace(name)
+}
+
 // Match reports whether name matches a pattern of Query's; "" matches all.
 func Match(pattern, name string) bool { return pattern == "" || glob(pattern, name) }
 

@@ -87,7 +87,7 @@ func sessionsOf(locks []pginspect.Lock, waiters []pginspect.Waiter, target strin
 		}
 	}
 	for _, l := range locks {
-		if pid != 0 && l.PID == pid || pid == 0 && l.Here && l.Matches(literally(target)) {
+		if pid != 0 && l.PID == pid || pid == 0 && l.Here && l.Matches(pginspect.Literal(target)) {
 			add(l.Session)
 		}
 	}
@@ -97,11 +97,6 @@ func sessionsOf(locks []pginspect.Lock, waiters []pginspect.Waiter, target strin
 		}
 	}
 	return found
-}
-
-// literally is the pattern that matches target alone.
-func literally(target string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`).Replace(target)
 }
 
 // killOne shows what a session has, asks, and ends it.
