@@ -45,7 +45,7 @@ func (s *Semaphore) Weighted(places int) *Semaphore { return &Semaphore{s.l, s.p
 // one after the other, in a random order: one round trip while there is room,
 // and one for each place if there is none. It overtakes those that wait.
 func (s *Semaphore) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
-	if err := s.check(target, opts); err != nil {
+	if _, err := s.check(target, opts); err != nil {
 		return nil, err
 	}
 	parts, refused, err := s.try(ctx, target, s.weight, opts)
@@ -66,10 +66,10 @@ func (s *Semaphore) TryAcquire(ctx context.Context, target string, opts ...swanl
 // session; on a pglock.Session they take turns on the connection, so that a
 // place that has become free is found within a second for each place.
 func (s *Semaphore) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
-	if err := s.check(target, opts); err != nil {
+	o, err := s.check(target, opts)
+	if err != nil {
 		return nil, err
 	}
-	o, _ := swanlock.NewOptions(target, opts...)
 	line := []swanlock.Option{swanlock.WithOwner(o.Owner)}
 	if o.TTL > 0 {
 		line = append(line, swanlock.WithTTL(max(o.TTL, time.Second)), swanlock.WithAutoRefresh())
@@ -117,23 +117,23 @@ func (s *Semaphore) acquire(ctx context.Context, target string, o swanlock.Optio
 	return held, nil
 }
 
-func (s *Semaphore) check(target string, opts []swanlock.Option) error {
-	o, err := swanlock.NewOptions(target, opts...)
+func (s *Semaphore) check(target string, opts []swanlock.Option) (o swanlock.Options, err error) {
+	o, err = swanlock.NewOptions(target, opts...)
 	switch {
 	case err != nil:
-		return fmt.Errorf("semaphore: %w", err)
+		err = fmt.Errorf("semaphore: %w", err)
 	case s.l == nil:
-		return errors.New("semaphore: the locker is nil")
+		err = errors.New("semaphore: the locker is nil")
 	case s.places < 1:
-		return fmt.Errorf("semaphore: it has %d places: it needs one or more", s.places)
+		err = fmt.Errorf("semaphore: it has %d places: it needs one or more", s.places)
 	case s.weight < 1 || s.weight > s.places:
-		return fmt.Errorf("semaphore: a weight of %d is not from 1 to its %d places", s.weight, s.places)
+		err = fmt.Errorf("semaphore: a weight of %d is not from 1 to its %d places", s.weight, s.places)
 	case o.Shared:
-		return fmt.Errorf("semaphore: WithShared: %w: its places are what several holders share", errors.ErrUnsupported)
+		err = fmt.Errorf("semaphore: WithShared: %w: its places are what several holders share", errors.ErrUnsupported)
 	case o.Fence:
-		return fmt.Errorf("semaphore: WithFence: %w: its holders have no order", errors.ErrUnsupported)
+		err = fmt.Errorf("semaphore: WithFence: %w: its holders have no order", errors.ErrUnsupported)
 	}
-	return nil
+	return o, err
 }
 
 func (s *Semaphore) place(target string, i int) string { return fmt.Sprintf("%s/place-%d", target, i) }

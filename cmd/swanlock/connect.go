@@ -26,6 +26,25 @@ const connectTimeout = 10 * time.Second
 // that it names, which has answered. No error shows a password.
 func open(ctx context.Context) (*sql.DB, error) { return openWithin(ctx, connectTimeout) }
 
+// onServer runs f on a pool of connections to the server, until a signal comes.
+func onServer(ctx context.Context, name string, f func(ctx context.Context, on *sql.DB) error) error {
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	on, err := open(ctx)
+	if err == nil {
+		defer on.Close()
+		if err = f(ctx, on); err != nil {
+			if _, ok := err.(*failure); !ok {
+				err = failf(exitUnavailable, "%s: %w", name, err)
+			}
+		}
+	}
+	if ended := interrupted(ctx, name); err != nil && ended != nil {
+		return ended
+	}
+	return err
+}
+
 // openWithin is open with a bound of the caller's.
 func openWithin(ctx context.Context, timeout time.Duration) (*sql.DB, error) {
 	dsn, err := pglock.DSNFromEnv()

@@ -41,9 +41,8 @@ func cmdDemo(ctx context.Context, s streams, args []string) (err error) {
 	defer stop()
 	began := time.Now()
 	d := &demo{out: s.out, tick: "✓", cross: "✗", key: pglock.KeyOf(demoTarget)}
-	if isTerminal(s.out) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" {
-		d.tick, d.cross = "\x1b[32m✓\x1b[0m", "\x1b[31m✗\x1b[0m"
-	}
+	c := coloursFor(s.out)
+	d.tick, d.cross = c.green+d.tick+c.off, c.red+d.cross+c.off
 	if err := d.show(ctx); err != nil {
 		if ended := interrupted(ctx, "demo"); ended != nil {
 			return ended

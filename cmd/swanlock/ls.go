@@ -67,25 +67,6 @@ func cmdLs(ctx context.Context, s streams, args []string) error {
 	})
 }
 
-// onServer runs f on a pool of connections to the server, until a signal comes.
-func onServer(ctx context.Context, name string, f func(ctx context.Context, on *sql.DB) error) error {
-	ctx, stop := untilSignal(ctx)
-	defer stop()
-	on, err := open(ctx)
-	if err == nil {
-		defer on.Close()
-		if err = f(ctx, on); err != nil {
-			if _, ok := err.(*failure); !ok {
-				err = failf(exitUnavailable, "%s: %w", name, err)
-			}
-		}
-	}
-	if ended := interrupted(ctx, name); err != nil && ended != nil {
-		return ended
-	}
-	return err
-}
-
 // A lister shows the locks.
 type lister struct {
 	target  string
@@ -110,7 +91,8 @@ func (l *lister) look(ctx context.Context, on *sql.DB, out io.Writer, lines int)
 		return l.json(locks, waiters)
 	}
 	width, _, _ := screenOf(out)
-	text := lockTable(locks, waiters, coloursFor(out)).text(width, coloursFor(out))
+	c := coloursFor(out)
+	text := lockTable(locks, waiters, c).text(width, c)
 	if len(locks)+len(waiters) == 0 {
 		text = "no advisory lock is held"
 		if l.target != "" {

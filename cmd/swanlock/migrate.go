@@ -41,23 +41,12 @@ func cmdMigrate(ctx context.Context, s streams, args []string) error {
 		return failf(exitUsage, "migrate: %s is not one of up, down, status and print", quote(args[0]))
 	}
 
-	ctx, stop := untilSignal(ctx)
-	defer stop()
-	db, err := open(ctx)
-	if err != nil {
-		if ended := interrupted(ctx, "migrate"); ended != nil {
-			return ended
+	return onServer(ctx, "migrate", func(ctx context.Context, db *sql.DB) error {
+		if err := do(ctx, s, db); err != nil {
+			return failf(exitUnavailable, "migrate %s: %w", args[0], err)
 		}
-		return err
-	}
-	defer db.Close()
-	if err := do(ctx, s, db); err != nil {
-		if ended := interrupted(ctx, "migrate"); ended != nil {
-			return ended
-		}
-		return failf(exitUnavailable, "migrate %s: %w", args[0], err)
-	}
-	return nil
+		return nil
+	})
 }
 
 // migrator applies migrations, by one process at a time.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log"
@@ -73,7 +74,7 @@ func (o serveOptions) token() (string, error) {
 	return token, nil
 }
 
-func cmdServe(ctx context.Context, s streams, args []string) (err error) {
+func cmdServe(ctx context.Context, s streams, args []string) error {
 	o, err := parseServe(args)
 	if err != nil {
 		return err
@@ -82,8 +83,6 @@ func cmdServe(ctx context.Context, s streams, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	ctx, stop := untilSignal(ctx)
-	defer stop()
 	listener, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return failf(exitUnavailable, "serve: %w", err)
@@ -93,14 +92,13 @@ func cmdServe(ctx context.Context, s streams, args []string) (err error) {
 	if !addr.IP.IsLoopback() && token == "" {
 		return failf(exitUsage, "serve: %s can be reached from elsewhere, so it needs a token (--token-file, or %s)", quote(o.listen), tokenVar)
 	}
-	db, err := open(ctx)
-	if err != nil {
-		if ended := interrupted(ctx, "serve"); ended != nil {
-			return ended
-		}
-		return err
-	}
-	defer db.Close()
+	return onServer(ctx, "serve", func(ctx context.Context, db *sql.DB) error {
+		return serve(ctx, s, db, listener, o, token)
+	})
+}
+
+// serve serves the page until ctx ends.
+func serve(ctx context.Context, s streams, db *sql.DB, listener net.Listener, o serveOptions, token string) error {
 	db.SetMaxOpenConns(serveConns)
 	opts := []lockweb.Option{lockweb.WithTitle(serverTitle())}
 	if token != "" {
@@ -119,8 +117,8 @@ func cmdServe(ctx context.Context, s streams, args []string) (err error) {
 		ErrorLog:          log.New(warnings{s.err}, "serve: ", 0),
 		BaseContext:       func(net.Listener) context.Context { return ctx }, // ends the streams
 	}
-	if err := print(s.out, serveURL(addr, o.hosts)+"\n"); err != nil {
-		return err
+	if err := print(s.out, serveURL(listener.Addr().(*net.TCPAddr), o.hosts)+"\n"); err != nil {
+		return &failure{exitFailed, err}
 	}
 	if isTerminal(s.err) {
 		fmt.Fprint(s.err, serveNote(token != ""))
