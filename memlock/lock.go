@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/after"
 )
 
 // A space is what a server is to other lockers: all lines, under one mutex.
@@ -82,8 +83,8 @@ type lock struct {
 	deadline time.Time
 	timer    *time.Timer // nil without a TTL
 	done     chan struct{}
-	after    []*func(error) // what AfterDone is to call
-	err      error          // why it is no longer held
+	after    after.Funcs
+	err      error // why it is no longer held
 	released bool
 }
 
@@ -127,10 +128,7 @@ func (k *lock) end(err error) {
 	}
 	k.line.holders = slices.DeleteFunc(k.line.holders, func(h *lock) bool { return h == k })
 	close(k.done)
-	for _, f := range k.after {
-		go (*f)(err)
-	}
-	k.after = nil
+	k.after.Call(err)
 }
 
 // tick is called by the timer. Refresh does not touch the timer, so a tick that
@@ -177,13 +175,11 @@ func (k *lock) AfterDone(f func(err error)) (stop func() bool) {
 		go f(err)
 		return func() bool { return false }
 	}
-	k.after = append(k.after, &f)
+	remove := k.after.Add(f)
 	return func() bool {
 		k.space.mu.Lock()
 		defer k.space.mu.Unlock()
-		n := len(k.after)
-		k.after = slices.DeleteFunc(k.after, func(other *func(error)) bool { return other == &f })
-		return len(k.after) < n
+		return remove()
 	}
 }
 

@@ -3,6 +3,8 @@ package mocks
 import (
 	"context"
 	"database/sql/driver"
+
+	"github.com/swanlake-io/swanlock/internal/sqlstate"
 )
 
 // This file is a driver whose connections hand pglock's statements, prepared or
@@ -100,7 +102,7 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 		return nil, SQLState(noSuchStatement)
 	}
 	rows, err := s.c.QueryContext(ctx, s.query, args)
-	s.gone = stateOf(err) == noSuchStatement
+	s.gone = sqlstate.Of(err) == noSuchStatement
 	return rows, err
 }
 

@@ -1,7 +1,6 @@
 package mocks
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -255,14 +254,6 @@ func (s SQLState) Error() string { return "mocks: the server failed (SQLSTATE " 
 
 // SQLState is the method of a driver's error that pglock looks for.
 func (s SQLState) SQLState() string { return string(s) }
-
-func stateOf(err error) string {
-	var coded interface{ SQLState() string }
-	if errors.As(err, &coded) {
-		return coded.SQLState()
-	}
-	return ""
-}
 
 // accepts reports whether q is what s expects.
 func (s *step) accepts(q *question) bool {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/swanlake-io/swanlock/internal/sqlstate"
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
@@ -189,7 +190,7 @@ func (s *session) ask(ctx context.Context, q *question, query string, args []dri
 		}
 	case s.ownAccord(q):
 		as = &step{verb: q.verb}
-		if err := s.trouble[q.key()].err; stateOf(err) == abortedTransaction {
+		if err := s.trouble[q.key()].err; sqlstate.Of(err) == abortedTransaction {
 			as.outcome, as.err = fails, err // as everything, until it is rolled back
 		}
 	case q.verb == tryAcquire && pg.stays[q.key()]:
@@ -224,7 +225,7 @@ func (s *session) judge(q *question) {
 	}
 	q.mayProbe = true
 	trouble := s.trouble[q.key()]
-	state := stateOf(trouble.err)
+	state := sqlstate.Of(trouble.err)
 	failed := trouble.verb == undo || trouble.verb == tryAcquire || trouble.verb == refresh && state != noSuchStatement && state != abortedTransaction
 	if failed || ok && (g.leased || g.audit != 0) {
 		q.verb = probe
@@ -240,7 +241,7 @@ func (s *session) ownAccord(q *question) bool {
 	case undo:
 		return after == tryAcquire
 	case refresh:
-		return after == refresh && stateOf(trouble.err) == noSuchStatement
+		return after == refresh && sqlstate.Of(trouble.err) == noSuchStatement
 	case probe:
 		return after == refresh || after == undo || after == tryAcquire // the last: a wait that was cut
 	case release: // once more, or to put back the settings after a loss

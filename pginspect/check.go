@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock/db"
+	"github.com/swanlake-io/swanlock/internal/sqlstate"
 )
 
 // A Level is how much a Finding matters.
@@ -136,7 +137,7 @@ func (d *doctor) pooler(ctx context.Context, on *sql.DB, conn *sql.Conn) (bool, 
 			var pid int
 			err := c.QueryRowContext(ctx, "SELECT pg_catalog.pg_backend_pid()").Scan(&pid)
 			switch {
-			case slices.Contains([]string{"26000", "42P05", "08P01"}, sqlState(err)):
+			case slices.Contains([]string{"26000", "42P05", "08P01"}, sqlstate.Of(err)):
 				d.find("pooler", Failure, "a prepared statement met a session that does not know it", poolerWhy, poolerFix)
 				return true, nil
 			case err != nil:

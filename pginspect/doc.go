@@ -121,17 +121,6 @@ func explain(what string, err error) error {
 	return fmt.Errorf("pginspect: %s: %w", what, err)
 }
 
-// sqlState returns the server's code of an error, or "".
-func sqlState(err error) string {
-	if e, ok := errors.AsType[interface {
-		error
-		SQLState() string
-	}](err); ok {
-		return e.SQLState()
-	}
-	return ""
-}
-
 // at is the time that a statement has returned in microseconds; 0 is none.
 func at(micros int64) time.Time {
 	if micros == 0 {

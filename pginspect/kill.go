@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock/db"
+	"github.com/swanlake-io/swanlock/internal/sqlstate"
 )
 
 var (
@@ -68,7 +69,7 @@ func Kill(ctx context.Context, on DB, s Session, by string) (Killed, error) {
 		switch {
 		case err == nil:
 			err = ErrNoSession
-		case sqlState(err) == "42501":
+		case sqlstate.Of(err) == "42501":
 			err = fmt.Errorf("%w (%w)", ErrNotAllowed, err)
 		}
 		if len(ids) > 0 {

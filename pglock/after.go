@@ -1,18 +1,5 @@
 package pglock
 
-import "slices"
-
-// An afterDone has the functions that AfterDone is to call. It is guarded by
-// ledger.mu.
-type afterDone []*func(err error)
-
-func (a *afterDone) call(err error) {
-	for _, f := range *a {
-		go (*f)(err)
-	}
-	*a = nil
-}
-
 // AfterDone calls f, in a goroutine of its own, when Done is closed, with what
 // Err returns then; at once if it is closed already. stop prevents that, and
 // reports whether it did. Unlike a goroutine that waits for Done, this costs
@@ -26,12 +13,10 @@ func (l *PostgresLock) AfterDone(f func(err error)) (stop func() bool) {
 		go f(h.err)
 		return func() bool { return false }
 	}
-	h.after = append(h.after, &f)
+	remove := h.after.Add(f)
 	return func() bool {
 		h.led.mu.Lock()
 		defer h.led.mu.Unlock()
-		n := len(h.after)
-		h.after = slices.DeleteFunc(h.after, func(other *func(error)) bool { return other == &f })
-		return len(h.after) < n
+		return remove()
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/sqlstate"
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
@@ -102,18 +103,7 @@ func (unflushed) Error() string {
 }
 func (unflushed) SQLState() string { return queryCanceled }
 
-// sqlState returns the SQLSTATE of err, or "" if err is not an error of the
-// server. The errors of both drivers have the method.
-func sqlState(err error) string {
-	if err == nil {
-		return ""
-	}
-	var coded interface{ SQLState() string }
-	if errors.As(err, &coded) {
-		return coded.SQLState()
-	}
-	return ""
-}
+func sqlState(err error) string { return sqlstate.Of(err) }
 
 // explain adds to a driver's error what it means here.
 func explain(err error, audited bool) error {

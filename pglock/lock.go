@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/after"
 )
 
 // A PostgresLock is a lock held by a PostgreSQL session. It is a
@@ -44,7 +45,7 @@ type hold struct {
 
 	// Guarded by led.mu.
 	done     chan struct{} // nil until Done is called
-	after    afterDone
+	after    after.Funcs
 	keeper   keeper      // nil, as is a, once the session cannot be reached
 	a        *access     // the access that it was taken through
 	err      error       // why it is over; nil while it is held
@@ -199,7 +200,7 @@ func (h *hold) endLocked(err error) {
 	if h.done != nil {
 		close(h.done)
 	}
-	h.after.call(err)
+	h.after.Call(err)
 	if h.auto != nil {
 		h.auto.Stop()
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/sqlstate"
 )
 
 // Labels are the values of the attributes; empty ones are left out. Each
@@ -185,23 +186,15 @@ func reason(e swanlock.Event) string {
 
 func cutOff(err error) bool {
 	var network net.Error
-	state := sqlState(err)
+	state := sqlstate.Of(err)
 	return errors.As(err, &network) || errors.Is(err, sql.ErrConnDone) || errors.Is(err, driver.ErrBadConn) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || strings.HasPrefix(state, "08") || strings.HasPrefix(state, "57P")
-}
-
-func sqlState(err error) string {
-	var state interface{ SQLState() string }
-	if errors.As(err, &state) {
-		return state.SQLState()
-	}
-	return ""
 }
 
 // ErrorType returns what kind of error err is: PostgreSQL's SQLSTATE, or a word.
 // There are few, whatever is in the errors.
 func ErrorType(err error) string {
-	switch state := sqlState(err); {
+	switch state := sqlstate.Of(err); {
 	case len(state) == 5:
 		return state
 	case errors.Is(err, errors.ErrUnsupported):

@@ -2,9 +2,10 @@ package verify
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
+
+	"github.com/swanlake-io/swanlock/internal/sqlstate"
 )
 
 // The register is what the locks guard: one row a target, written over
@@ -38,10 +39,7 @@ func (c *client) write(id string, fence int64, target int, claim bool) (bool, er
 	e := event{What: evWritten, Hold: id, Outcome: OK}
 	err := c.register.QueryRowContext(ctx, statement, fence, target, name).Scan(&e.Met)
 	e.At = now()
-	if coded, ok := errors.AsType[interface {
-		error
-		SQLState() string
-	}](err); ok && coded.SQLState() == staleFence {
+	if sqlstate.Of(err) == staleFence {
 		e.Outcome = Refused
 	} else if err != nil {
 		e.Outcome, e.Err = Failed, err.Error()
