@@ -63,11 +63,11 @@ FROM public.lock_audit g, LATERAL (
         AND (g.mode OPERATOR(pg_catalog.=) 'exclusive' OR o.mode OPERATOR(pg_catalog.=) 'exclusive')
     FOR UPDATE SKIP LOCKED
 ) o
-WHERE g.id OPERATOR(pg_catalog.=) $1::bigint AND a.id OPERATOR(pg_catalog.=) o.id
+WHERE g.id OPERATOR(pg_catalog.=) ANY (CAST($1::varchar AS bigint[])) AND a.id OPERATOR(pg_catalog.=) o.id
 `
 
-// Closes the rows that a grant has proven to be over. The grant's own row is
-// audit_id, and its lock is still held. The rows are the open ones of the same
+// Closes the rows that grants have proven to be over. The grants' own rows are
+// granted, and their locks are still held. The rows are the open ones of the same
 // key that are older; if a reader was granted, only the exclusive ones. Each
 // interval ends at this grant at the latest, and where the next interval began,
 // if that was sooner (a row may have been written too late for the snapshot of
@@ -75,8 +75,8 @@ WHERE g.id OPERATOR(pg_catalog.=) $1::bigint AND a.id OPERATOR(pg_catalog.=) o.i
 // another reader may have been granted before. A row that another session is
 // closing, perhaps in a long transaction, is not waited for. No interval ends
 // before it began, even if the clock was set back.
-func (q *Queries) CloseDead(ctx context.Context, auditID int64) error {
-	_, err := q.db.ExecContext(ctx, CloseDead, auditID)
+func (q *Queries) CloseDead(ctx context.Context, granted string) error {
+	_, err := q.db.ExecContext(ctx, CloseDead, granted)
 	return err
 }
 

@@ -61,7 +61,7 @@ var shapes = map[string]shape{
 	"PrepareWait":       {line, db.PrepareWaitParams{}, db.PrepareWaitRow{}},
 	"AuditReleased":     {auditLost, db.AuditReleasedParams{}, struct{}{}},
 	"AuditLost":         {auditLost, struct{ AuditID int64 }{}, struct{}{}},
-	"CloseDead":         {closeDead, struct{ AuditID int64 }{}, struct{}{}},
+	"CloseDead":         {closeDead, struct{ Granted string }{}, struct{}{}},
 }
 
 // names are those of shapes, by the statement as it is sent.
@@ -115,6 +115,7 @@ type question struct {
 	IdleInTransaction string
 	Pid               int32
 	EndReason         string
+	Granted           string
 
 	Hash                  int64
 	Ticket                int32

@@ -42,7 +42,7 @@ func TestStatementsAreRead(t *testing.T) {
 	q := db.New(db.On(pool))
 	try := question{Key: 1, Shared: true, Fence: true, Lease: "2", Target: "t", Owner: "o", TtlMs: 3, Session: "s", Instead: "i", Line: 9, Backend: 10, Started: 11,
 		Sure: true, Marked: 12, Home: "h", Gen: "13"}
-	lock := question{Key: 1, Shared: true, Idle: "4", IdleInTransaction: "5", AuditID: 6, Pid: 7, EndReason: "r",
+	lock := question{Key: 1, Shared: true, Idle: "4", IdleInTransaction: "5", AuditID: 6, Pid: 7, EndReason: "r", Granted: "{6}",
 		SetIdle: "8", SetIdleInTransaction: "9", Temporary: true, Gen: "10", At: 11}
 	wait := question{Key: 1, Shared: true, Hash: 2, Hint: 8, Own: true, Ticket: 3, Ahead: 4, Lowest: 9, Shares: 10, Mine: true, Slice: "5", Known: "{6}", Pid: 7, SetIdle: "11", SetIdleInTransaction: "12", Xact: 13}
 	seen := make(map[string]bool)
@@ -70,7 +70,7 @@ func TestStatementsAreRead(t *testing.T) {
 		"UndoTicket":        func() { q.UndoTicket(ctx, fill[db.UndoTicketParams](wait)) },
 		"PrepareWait":       func() { q.PrepareWait(ctx, fill[db.PrepareWaitParams](wait)) },
 		"AuditLost":         func() { q.AuditLost(ctx, lock.AuditID) },
-		"CloseDead":         func() { q.CloseDead(ctx, lock.AuditID) },
+		"CloseDead":         func() { q.CloseDead(ctx, lock.Granted) },
 	} {
 		seen[name] = true
 		send()

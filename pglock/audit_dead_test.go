@@ -79,7 +79,7 @@ func TestAuditClosesDeadRows(t *testing.T) {
 					if r.after {
 						id = insert(target, r.mode, r.acquired, r.refreshed, r.ttl, r.released)
 					}
-					must(t, db.New(db.On(conn)).CloseDead(bg, ours))
+					must(t, db.New(db.On(conn)).CloseDead(bg, fmt.Sprintf("{%d}", ours)))
 
 					want, why := r.wantWriter, r.writersReason
 					if by == "shared" {
@@ -108,7 +108,7 @@ func TestAuditClosesDeadRows(t *testing.T) {
 			one[int64](t, tx, "SELECT id FROM lock_audit WHERE id = $1 FOR UPDATE", id)
 			ctx, cancel := context.WithTimeout(bg, soon)
 			defer cancel()
-			must(t, db.New(db.On(conn)).CloseDead(ctx, insert(target, "exclusive", 100, 100, 0, 0)))
+			must(t, db.New(db.On(conn)).CloseDead(ctx, fmt.Sprintf("{%d}", insert(target, "exclusive", 100, 100, 0, 0))))
 			if got, reason := end(id); got != 0 {
 				t.Errorf("it was ended at %d, %q", got, reason)
 			}

@@ -35,6 +35,13 @@ func Sabotage(held swanlock.DistributedLock) error {
 	return err
 }
 
+// SabotageShared is Sabotage for a reader.
+func SabotageShared(held swanlock.DistributedLock) error {
+	h := held.(*PostgresLock).h
+	_, err := h.a.sql().ExecContext(context.Background(), "SELECT pg_advisory_unlock_shared($1)", int64(h.id.key))
+	return err
+}
+
 // Exchange unlocks held on its own session, and takes the lock of key there.
 func Exchange(held swanlock.DistributedLock, key Key) error {
 	h := held.(*PostgresLock).h

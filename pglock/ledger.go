@@ -56,7 +56,7 @@ type ledger struct {
 	unsettled []*hold                  // those of locks that have ended here, and are to be unlocked
 	tickets   map[*ticket]struct{}     // the session's places in line
 	abandoned []*ticket                // those of tickets that are to be dropped, because no caller waits on them
-	doubts    map[Key]bool             // the keys of which the session may have one share more than it has readers
+	readers   map[Key]int              // how many of locks are readers' of a key; the server has one lock for them
 	lease     lease                    // the shortest TTL of the locks, or what owner has set; it starts with the last statement
 	settings  settings                 // the settings that make the lease on the server
 	places    map[*placeLease]struct{} // the leases of places in line
@@ -144,6 +144,7 @@ func (led *ledger) add(h *hold, sent time.Time) error {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	led.locks[h.id] = h
+	led.countReaderLocked(h.id, 1)
 	led.touchLocked(sent)
 	led.countLocked()
 	now := time.Now()
@@ -260,6 +261,7 @@ func (led *ledger) removeLocked(h *hold) {
 		return
 	}
 	delete(led.locks, h.id)
+	led.countReaderLocked(h.id, -1)
 	h.letGoLocked()
 	led.countLocked()
 	if len(led.locks) == 0 {
@@ -379,19 +381,17 @@ func (led *ledger) renewed(sent time.Time, proven func(*hold) bool) {
 func (led *ledger) expected() (locks, sum int64) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	var read map[Key]bool
-	for id := range led.locks {
-		if id.reader > 0 { // The server shows one lock for all readers of a key.
-			if read[id.key] {
-				continue
-			}
-			if read == nil {
-				read = make(map[Key]bool)
-			}
-			read[id.key] = true
-		}
+	add := func(key Key) {
 		locks++
-		sum += int64(uint64(id.key)>>32) + int64(uint64(id.key)&0xffffffff)
+		sum += int64(uint64(key)>>32) + int64(uint64(key)&0xffffffff)
+	}
+	for id := range led.locks {
+		if id.reader == 0 {
+			add(id.key)
+		}
+	}
+	for key := range led.readers { // The server shows one lock for all readers of a key.
+		add(key)
 	}
 	return locks, sum
 }

@@ -36,6 +36,7 @@ func (led *ledger) loseLocked(cause error) {
 		}
 	}
 	clear(led.locks)
+	clear(led.readers)
 	clear(led.tickets)
 	clear(led.places)
 	led.unsettled, led.abandoned, led.lease.ttl, led.owner = nil, nil, 0, nil

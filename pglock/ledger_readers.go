@@ -1,44 +1,36 @@
 package pglock
 
-// hasOtherReader reports whether the session holds key for a reader other than
-// except.
-func (led *ledger) hasOtherReader(key Key, except *hold) bool {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	// Only a pool's session has many locks, and it seldom asks.
-	for id, h := range led.locks {
-		if id.key == key && id.reader > 0 && h != except {
-			return true
-		}
+// Only a pool's session has several readers of one key. To the server they are
+// one lock: the first of them takes it, and the last one frees it.
+
+// countReaderLocked notes that the session has n more readers of the key of id,
+// if that is a reader's.
+func (led *ledger) countReaderLocked(id lockID, n int) {
+	if id.reader == 0 {
+		return
 	}
-	return false
+	if led.readers == nil {
+		led.readers = make(map[Key]int)
+	}
+	if led.readers[id.key] += n; led.readers[id.key] == 0 {
+		delete(led.readers, id.key)
+	}
 }
 
-// doubt notes that the server may have given the session one more share of key
-// than the ledger has readers. The server does not show how often a session has
-// a lock, so the extra share is released after the last reader has gone.
-func (led *ledger) doubt(key Key) {
+// readersOf returns how many readers of key the session has.
+func (led *ledger) readersOf(key Key) int {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	if led.doubts == nil {
-		led.doubts = make(map[Key]bool)
-	}
-	led.doubts[key] = true
+	return led.readers[key]
 }
 
-// doubted reports whether the extra share of key is to be released now, and
-// strikes it out if so.
-func (led *ledger) doubted(key Key) bool {
+// shared reports whether the session has the lock of h for other readers, too.
+func (led *ledger) shared(h *hold) bool {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	if !led.doubts[key] {
-		return false
+	others := led.readers[h.key]
+	if led.locks[h.id] == h && h.id.reader > 0 {
+		others--
 	}
-	for id := range led.locks {
-		if id.key == key {
-			return false
-		}
-	}
-	delete(led.doubts, key)
-	return true
+	return others > 0
 }

@@ -228,9 +228,6 @@ func (tn turn) advance(ctx context.Context, h *hold, t *ticket, wait time.Durati
 	sent := time.Now()
 	row, err := ask(ctx, tn, (*db.Queries).Turn, params)
 	state := sqlState(err)
-	if wait == 0 && h.Shared && tn.led.hasOtherReader(h.key, h) {
-		state = "" // A probe would find the lock of the other readers.
-	}
 	switch {
 	case state == lockNotAvailable, state == queryCanceled:
 		// The wait ended, but the lock may have been granted all the same.

@@ -61,6 +61,15 @@ func (p *Pool) claimLocked(h *hold, s *poolSession) {
 	}
 }
 
+// claimMore is claimLocked, with the room, for a lock that is asked for on s and
+// nowhere else.
+func (p *Pool) claimMore(h *hold, s *poolSession) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reserveLocked(s)
+	p.claimLocked(h, s)
+}
+
 // claimants returns how many callers have claimed key.
 func (p *Pool) claimants(key Key) int {
 	p.mu.Lock()

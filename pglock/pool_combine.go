@@ -22,9 +22,6 @@ type combiner struct {
 	queue  []*op // the other ops, in order
 	spare  []*op // an array that the queue can use again
 
-	// Used by the goroutine alone.
-	releases, acquires []*op
-	keys               []byte
 }
 
 const (
@@ -54,17 +51,23 @@ type op struct {
 	err   error
 	state atomic.Int32 // calling, returned or left
 	done  chan struct{}
+
+	ticket *ticket // the place in line that an acquire gives up when it is granted; nil: none
+	below  int32   // the number of the ticket that a reader may not overtake; 0: any
+
+	// Of an op in a batch: see readers and numbered.
+	stays  bool // the session's lock stays as it is, for its other readers
+	leader *op  // the op whose answer is this one's too; nil: itself
+	place  int  // the number of the answer, from 1 on
 }
 
-// batched reports whether o can share a statement with others. Locks with a
-// fence or an audit's row need a statement of their own, and so do readers, of
-// which several may have one key.
-func (o *op) batched(audit bool) bool {
+// batched reports whether o can share a statement with others.
+func (s *poolSession) batched(o *op) bool {
 	switch o.kind {
 	case acquiring:
-		return !o.h.Shared && !o.h.Fence && !audit
+		return !s.p.audit || s.utf8
 	case releasing:
-		return !o.h.Shared && o.h.audit == 0
+		return o.h.audit == 0 || s.utf8 && o.h.schema == s.led.schema
 	}
 	return false
 }
@@ -149,7 +152,8 @@ func (s *poolSession) solo(ctx context.Context, f func(context.Context, turn) er
 
 // take returns the ops that are to be sent next. If there are none, the
 // combiner is not busy any more.
-func (c *combiner) take(audit bool) (proofs, batch []*op) {
+func (s *poolSession) take() (proofs, batch []*op) {
+	c := &s.combiner
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.proofs)+len(c.queue) == 0 {
@@ -159,7 +163,7 @@ func (c *combiner) take(audit bool) (proofs, batch []*op) {
 	proofs, c.proofs = c.proofs, nil
 	n, serial := 0, 0
 	for n < len(c.queue) && n < batchSize && serial < aloneSize {
-		if !c.queue[n].batched(audit) {
+		if !s.batched(c.queue[n]) {
 			serial++
 		}
 		n++
@@ -172,12 +176,12 @@ func (c *combiner) take(audit bool) (proofs, batch []*op) {
 // serve sends what is queued until nothing is.
 func (s *poolSession) serve() {
 	for {
-		proofs, batch := s.combiner.take(s.p.audit)
+		proofs, batch := s.take()
 		if len(proofs)+len(batch) == 0 {
 			return
 		}
-		s.serveOnce(proofs, batch)
-		for _, ops := range [][]*op{proofs, batch} {
+		given := s.serveOnce(proofs, batch)
+		for _, ops := range [][]*op{proofs, batch, given} {
 			for _, o := range ops {
 				if o.end != nil {
 					o.end()
@@ -192,15 +196,17 @@ func (s *poolSession) serve() {
 	}
 }
 
-func (s *poolSession) serveOnce(proofs, batch []*op) {
+// serveOnce sends the ops, and those of the waiters that are given what they
+// release (see successors), which it returns.
+func (s *poolSession) serveOnce(proofs, batch []*op) (given []*op) {
 	defer func() {
 		if p := recover(); p != nil { // The driver panicked, and left the ops in an unknown state.
 			err := fmt.Errorf("%w: the driver panicked: %v", errSessionGone, p)
 			s.led.lose(err)
-			for _, o := range slices.Concat(proofs, batch) {
+			for _, o := range slices.Concat(proofs, batch, given) {
 				o.err = err
 			}
-			batcher{turn{s.a, s.led}, s}.undoLeft(proofs, batch)
+			batcher{turn{s.a, s.led}, s}.undoLeft(proofs, batch, given)
 		}
 	}()
 	tn, err := s.a.takeAlways()
@@ -210,6 +216,8 @@ func (s *poolSession) serveOnce(proofs, batch []*op) {
 		tn = turn{s.a, s.led} // The session is over, so nothing is sent.
 	}
 	b := batcher{tn, s}
-	b.run(proofs, batch)
-	b.undoLeft(proofs, batch)
+	given = b.successors(batch)
+	b.run(proofs, slices.Concat(batch, given))
+	b.undoLeft(proofs, batch, given)
+	return given
 }

@@ -14,20 +14,20 @@ import (
 // themselves.
 func (b batcher) prove(proofs []*op) {
 	s := b.s
-	locks, sum := b.led.expected()
+	rows := b.rowsOf(proofs)
 	sent := time.Now()
-	var row db.HeartbeatRow
-	err := b.do(context.Background(), func(ctx context.Context) (err error) {
-		row, err = b.q.Heartbeat(ctx)
-		return err
-	})
+	row, proven, err := b.askForAll(rows)
+	if rows != "" && sqlState(err) != "" { // The rows could not be written.
+		rows, sent = "", time.Now()
+		row, proven, err = b.askForAll(rows)
+	}
 	b.counts.heartbeat(sent)
 	switch {
 	case err == nil && row.Pid != s.pid:
 		b.endBehindPooler(row.Pid)
 	case err != nil && sqlState(err) == "":
 		b.destroy(err)
-	case err != nil || row.Locks != locks || row.Sum != sum:
+	case !proven:
 		if unknown := b.reconcile(); unknown != nil {
 			b.destroy(unknown)
 		}
@@ -36,18 +36,21 @@ func (b batcher) prove(proofs []*op) {
 		s.failAll(proofs)
 		return
 	}
+	written := rows != "" && proven
 	if err == nil {
 		asked := make(map[*hold]bool, len(proofs))
 		for _, o := range proofs {
 			asked[o.h] = true
 		}
-		b.led.renewed(sent, func(h *hold) bool { return h.audit == 0 && (h.AutoRefresh || asked[h]) })
+		b.led.renewed(sent, func(h *hold) bool {
+			return asked[h] && (h.audit == 0 || written) || h.audit == 0 && h.AutoRefresh
+		})
 	}
 	for _, o := range proofs {
 		switch o.err = explain(err, false); {
 		case o.h == nil:
-		case o.h.audit != 0:
-			b.sendOne(o) // The audit's row must be written.
+		case o.h.audit != 0 && !written:
+			b.sendOne(o)
 		default:
 			if over := o.h.over(); over != nil {
 				o.err = over
@@ -55,6 +58,41 @@ func (b batcher) prove(proofs []*op) {
 		}
 	}
 	b.rest()
+}
+
+// askForAll sends the statement of prove, which also refreshes the rows given. It
+// reports whether that has proven all locks.
+func (b batcher) askForAll(rows string) (row db.HeartbeatRow, proven bool, err error) {
+	locks, sum := b.led.expected()
+	err = b.do(context.Background(), func(ctx context.Context) (err error) {
+		if rows == "" {
+			row, err = b.q.Heartbeat(ctx)
+			return err
+		}
+		audited, err := b.auditIn(b.led.schema).HeartbeatAudited(ctx, db.HeartbeatAuditedParams{Locks: locks, Sum: sum, Ids: rows})
+		row = db.HeartbeatRow(audited)
+		return err
+	})
+	return row, err == nil && row.Locks == locks && row.Sum == sum, err
+}
+
+// rowsOf returns the ids of the audit's rows that the proofs are to refresh, or ""
+// if there is none, or one that is in another table by now.
+func (b batcher) rowsOf(proofs []*op) string {
+	var ids []int64
+	for _, o := range proofs {
+		if o.h == nil || o.h.audit == 0 {
+			continue
+		}
+		if o.h.schema != b.led.schema {
+			return ""
+		}
+		ids = append(ids, o.h.audit)
+	}
+	if ids == nil {
+		return ""
+	}
+	return array(ids, func(id int64) int64 { return id })
 }
 
 // reconcile ends the locks that the session has lost, and unlocks those that it
@@ -67,7 +105,7 @@ func (b batcher) reconcile() error {
 	ours := b.led.holds()
 	for _, h := range ours {
 		if shared, ok := held[h.key]; !ok || shared != h.Shared {
-			b.released(h, false)
+			b.proven(h, db.RefreshRow{Pid: h.pid})
 		}
 	}
 	for _, h := range ours {

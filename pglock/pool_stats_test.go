@@ -42,21 +42,28 @@ func TestPoolStats(t *testing.T) {
 			t.Errorf("got %d round trips for two statements, and the network %d", got, n)
 		}
 
+		other, _ := newSession(t, driver)
+		theirs := acquired(t, other, newTarget(t))
 		ctx, cancel := context.WithCancel(bg)
 		var waiting sync.WaitGroup
-		for range 3 {
+		for i := range 3 {
+			target := first.Info().Target
+			if i == 0 {
+				target = theirs.Info().Target
+			}
 			waiting.Go(func() {
-				if _, err := p.Acquire(ctx, first.Info().Target); err == nil {
+				if _, err := p.Acquire(ctx, target); err == nil {
 					t.Error("got a lock that is held")
 				}
 			})
 		}
-		eventually(t, "three callers wait, one of them in the server", func() bool {
+		eventually(t, "three callers wait, in the server only the one whose holder is elsewhere", func() bool {
 			s := p.Stats()
 			return s.Waiters == 3 && s.WaitingSessions == 1 && s.Locks == 2 && s.Used == 5
 		})
 		cancel()
 		waiting.Wait()
+		must(t, theirs.Release(bg))
 		must(t, first.Release(bg))
 		must(t, second.Release(bg))
 		eventually(t, "nothing is left", func() bool {

@@ -17,16 +17,25 @@ type queue struct{ waiters []*waiter }
 // A waiter is a caller in a queue.
 type waiter struct {
 	r     request
+	ctx   context.Context
 	s     *poolSession // the session that has the ticket
 	own   bool         // s is for this waiter alone, which also waits on it
 	t     *ticket
 	woken chan struct{}
+
+	// Guarded by Pool.mu.
+	asking bool // it asks the server for the lock
+	given  *op  // the acquire with which a holder of this pool passes the lock on; nil: none
 }
 
 // wakeLocked makes the first waiter look again.
 func (q *queue) wakeLocked() {
+	q.waiters[0].wakeLocked()
+}
+
+func (me *waiter) wakeLocked() {
 	select {
-	case q.waiters[0].woken <- struct{}{}:
+	case me.woken <- struct{}{}:
 	default:
 	}
 }
@@ -48,7 +57,12 @@ func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*Post
 	s.ended()
 	defer func() { p.leave(me) }()
 	for pace := newRhythm(); ; {
+		l, err := p.passed(ctx, me)
 		switch {
+		case l != nil:
+			return l, nil
+		case err != nil:
+			return nil, err
 		case ctx.Err() != nil:
 			return nil, notAcquired(ctx)
 		case p.life.Err() != nil:
@@ -62,8 +76,9 @@ func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*Post
 			me = next
 		}
 		idle := time.Duration(-1)
-		if p.first(me) {
+		if p.mayAsk(me) {
 			l, adv, err := p.step(ctx, me, pace.looks)
+			p.asked(me)
 			switch {
 			case l != nil:
 				return l, nil
@@ -110,7 +125,7 @@ func (p *Pool) join(ctx context.Context, r request, tried bool) (me *waiter, err
 }
 
 func (p *Pool) joinOnce(ctx context.Context, r request, tried bool) (*waiter, error) {
-	me := &waiter{r: r, woken: make(chan struct{}, 1)}
+	me := &waiter{r: r, ctx: ctx, woken: make(chan struct{}, 1)}
 	if err := p.reserveForWait(me); err != nil {
 		return nil, err
 	}
@@ -164,6 +179,11 @@ func (p *Pool) reserveForWait(me *waiter) (err error) {
 		return errPoolClosed
 	}
 	lease := leaseOf(me.r.TTL)
+	if c := p.claims[me.r.key]; c != nil && c.at.isOpen() && c.at.fitsLocked(lease) && p.locks < p.maxLocks {
+		me.s = c.at // Its holder can pass the lock on.
+		p.reserveLocked(me.s)
+		return nil
+	}
 	if p.queues[me.r.key] == nil && !p.reserved[me.r.key] && p.mayWaitLocked() && p.locks < p.maxLocks {
 		s := p.emptySessionLocked(lease, nil)
 		room := p.spare(1) || slices.ContainsFunc(p.sessions, func(other *poolSession) bool { return other != s && other.isOpen() && other.fitsLocked(lease) })
@@ -202,13 +222,6 @@ func (p *Pool) enqueue(me *waiter) {
 	q.waiters = slices.Insert(q.waiters, i, me)
 }
 
-// first reports whether me is the first in its queue.
-func (p *Pool) first(me *waiter) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.queues[me.r.key].waiters[0] == me
-}
-
 // leave gives up the place of me, without waiting for the server.
 func (p *Pool) leave(me *waiter) {
 	live := me.t.live()
@@ -227,6 +240,9 @@ func (p *Pool) leave(me *waiter) {
 			next.ahead.Store(0) // The one that leaves was first in line, so the next is now.
 		}
 		q.wakeLocked()
+	}
+	if o := me.given; o != nil && !p.stopped {
+		p.work.Go(func() { p.refuse(o) })
 	}
 	switch {
 	case p.stopped:
@@ -309,25 +325,37 @@ func (p *Pool) attempt(ctx context.Context, me *waiter, s *poolSession, wait tim
 
 // advanceFor is the part of attempt that has the turn.
 func (b batcher) advanceFor(ctx context.Context, h *hold, me *waiter, wait time.Duration) (advanced, error) {
-	// The session has the lock, and the server would grant it once more.
-	if b.led.held(h.key) != nil || !h.Shared && b.led.hasOtherReader(h.key, h) {
-		return advanced{}, nil
-	}
-	if awaited, err := b.awaited(h, int64(me.t.number)); err != nil || awaited {
-		return advanced{}, err
+	switch {
+	case b.led.held(h.key) != nil, !h.Shared && b.led.readersOf(h.key) > 0:
+		return advanced{}, nil // The server would grant it to this session once more.
+	case h.Shared && b.led.readersOf(h.key) > 0:
+		return b.joinReaders(ctx, h, me)
 	}
 	adv, err := b.advance(context.WithoutCancel(ctx), h, me.t, wait)
 	if err != nil || !adv.granted {
 		return adv, err
 	}
 	p := b.s.p
-	p.mu.Lock()
-	p.reserveLocked(b.s)
-	p.claimLocked(h, b.s)
-	p.mu.Unlock()
+	p.claimMore(h, b.s)
 	if err := b.complete(ctx, h); err != nil {
 		p.unclaim(h)
 		return advanced{waited: adv.waited}, err
 	}
 	return adv, nil
+}
+
+// joinReaders takes the lock for a waiter on a session that has it for other
+// readers.
+func (b batcher) joinReaders(ctx context.Context, h *hold, me *waiter) (advanced, error) {
+	o := &op{kind: acquiring, ctx: ctx, h: h, below: me.t.number}
+	b.s.p.claimMore(h, b.s)
+	b.send(b.readers(nil, []*op{o}))
+	if o.err != nil {
+		b.s.p.unclaim(h)
+		if elsewhere(o.err) {
+			o.err = nil
+		}
+		return advanced{}, o.err
+	}
+	return advanced{granted: true}, nil
 }

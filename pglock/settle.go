@@ -16,10 +16,9 @@ import (
 // unlock, an error. Where the state of a lock cannot be found out, the session
 // is destroyed.
 
-// grant asks for the lock, and enters it in the ledger. If it fails, nothing is
-// held.
-func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
-	// The audit's table may have been created since it was last looked for.
+// prepare marks the session, and finds the audit's table, where that is to be done
+// before an acquire. The table may have been created since it was last looked for.
+func (tn turn) prepare(ctx context.Context) error {
 	if !tn.led.marked || tn.audit && tn.led.schema == "" {
 		if err := tn.mark(ctx); err != nil {
 			return err
@@ -27,6 +26,15 @@ func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
 	}
 	if tn.audit && tn.led.schema == "" {
 		return fmt.Errorf("%w: no schema of the search_path has lock_audit: run its migration (swanlock migrate up)", ErrAudit)
+	}
+	return nil
+}
+
+// grant asks for the lock, and enters it in the ledger. If it fails, nothing is
+// held.
+func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
+	if err := tn.prepare(ctx); err != nil {
+		return err
 	}
 	sent := time.Now()
 	row, err := tn.try(ctx, h, lease)
@@ -74,7 +82,8 @@ func (tn turn) grant(ctx context.Context, h *hold, lease string) error {
 		tn.warnLeaseless(row.saved)
 	}
 	if h.staleRows {
-		if err := tn.closeStaleRows(h); err != nil {
+		if err := tn.closeStaleRows(h.schema, h.audit); err != nil {
+			tn.release(h)
 			return err
 		}
 	}
@@ -97,9 +106,6 @@ func (tn turn) undo(h *hold, err error) error {
 	case notSent(err), state == inFailedTransaction, state == noPreparedStatement, state == duplicatePreparedStatement:
 		return err // The statement was refused before it ran.
 	case state == "":
-	case h.Shared && tn.led.hasOtherReader(h.key, h):
-		tn.led.doubt(h.key) // An unlock might free the other reader's share.
-		return err
 	default:
 		undone := tn.unlockIfHeld(h.key, h.Shared)
 		if undone == nil {
@@ -277,6 +283,9 @@ func (tn turn) release(h *hold) error {
 	if !tn.led.contains(h) { // The session is gone, or h was settled meanwhile.
 		return h.over()
 	}
+	if tn.led.shared(h) {
+		return tn.leaveReaders(h)
+	}
 	c := tn.led.leaseWithout(h)
 	expired := errors.Is(h.over(), swanlock.ErrExpired)
 	sent := time.Now()
@@ -290,11 +299,7 @@ func (tn turn) release(h *hold) error {
 		// and no more.
 		failed := err
 		unaudited = explain(err, h.audit != 0)
-		if shares := h.Shared && tn.led.hasOtherReader(h.key, h); shares {
-			row, err = tn.leaveShare(h)
-		} else {
-			row, err = tn.unlock(h, c, false, expired)
-		}
+		row, err = tn.unlock(h, c, false, expired)
 		if err == nil && row.Pid == h.pid {
 			// If the session does not hold the lock any more, the first
 			// statement has unlocked it, unless it was refused before it ran.
@@ -316,11 +321,6 @@ func (tn turn) release(h *hold) error {
 	tn.led.touch(sent)
 	tn.led.changed(c, row.Xact)
 	over := tn.led.settled(h, row.Released)
-	if h.Shared && tn.led.doubted(h.key) {
-		if err := tn.unlockIfHeld(h.key, true); err != nil {
-			tn.destroy(err)
-		}
-	}
 	tn.ease(h)
 	if c.gen != "" && !tn.led.empty() { // The other locks count on the shorter lease until then.
 		tn.confirm()
@@ -337,16 +337,30 @@ func (tn turn) release(h *hold) error {
 	return nil
 }
 
-// leaveShare ends the lock of a reader whose unlock has failed, on a session
-// with other readers of the key. Whether the unlock was done cannot be seen,
-// since all shares of a session look like one. So one share may be too many: it
-// is released with the last reader (see doubt).
-func (tn turn) leaveShare(h *hold) (released, error) {
+// leaveReaders ends the lock of a reader on a session that has it for others,
+// too.
+func (tn turn) leaveReaders(h *hold) error {
+	expired := errors.Is(h.over(), swanlock.ErrExpired)
 	row, err := tn.probe(h)
-	if err == nil {
-		tn.led.doubt(h.key)
+	switch {
+	case err != nil:
+		tn.destroy(explain(err, false))
+		return h.over()
+	case row.Pid != h.pid:
+		return tn.wrongBackend(h, row.Pid)
 	}
-	return released{Pid: row.Pid, Released: row.Held, Xact: row.Xact}, err
+	var unaudited error
+	switch {
+	case h.audit == 0:
+	case row.Held:
+		unaudited = explain(tn.auditReleased(h, row.Xact, endReason(expired)), true)
+	default:
+		tn.refresh(context.Background(), h, true) // It closes the row.
+	}
+	if over := tn.led.settled(h, row.Held); !errors.Is(over, swanlock.ErrReleased) {
+		return over
+	}
+	return unaudited
 }
 
 // releaseAll releases the locks that were taken through the access of tn, and

@@ -80,10 +80,7 @@ func (tn turn) try(ctx context.Context, h *hold, lease string) (t tried, err err
 		h.pid = int32(pid)
 		t.answer = min(pid, 0)
 	}
-	if err == nil && t.answer > 0 && tn.led.cancelled.Load() {
-		err = errUnflushed
-	}
-	return t, err
+	return t, tn.flushed(t.answer, err)
 }
 
 // refresh asks whether the session still holds the lock, and sets the lease
@@ -153,17 +150,13 @@ func (tn turn) terminate(h *hold) {
 	}
 }
 
-// closeStaleRows closes the audit's rows of holders that are dead, as the grant
-// of h has proven. If it fails, nothing is held.
-func (tn turn) closeStaleRows(h *hold) error {
-	err := tn.writeAgain(func(ctx context.Context) error { return tn.auditIn(h.schema).CloseDead(ctx, h.audit) })
-	switch {
-	case err == nil:
-		return nil
-	case sqlState(err) == "" && !notSent(err):
+// closeStaleRows closes the audit's rows of holders that are dead, as the grants
+// with the rows granted have proven.
+func (tn turn) closeStaleRows(schema string, granted ...int64) error {
+	ids := array(granted, func(id int64) int64 { return id })
+	err := tn.writeAgain(func(ctx context.Context) error { return tn.auditIn(schema).CloseDead(ctx, ids) })
+	if err != nil && sqlState(err) == "" && !notSent(err) {
 		tn.destroy(err)
-	default:
-		tn.release(h)
 	}
 	return explain(err, true)
 }

@@ -71,8 +71,8 @@ SELECT
 FROM l LEFT JOIN row ON true;
 
 -- name: CloseDead :exec
--- Closes the rows that a grant has proven to be over. The grant's own row is
--- audit_id, and its lock is still held. The rows are the open ones of the same
+-- Closes the rows that grants have proven to be over. The grants' own rows are
+-- granted, and their locks are still held. The rows are the open ones of the same
 -- key that are older; if a reader was granted, only the exclusive ones. Each
 -- interval ends at this grant at the latest, and where the next interval began,
 -- if that was sooner (a row may have been written too late for the snapshot of
@@ -96,7 +96,7 @@ FROM public.lock_audit g, LATERAL (
         AND (g.mode OPERATOR(pg_catalog.=) 'exclusive' OR o.mode OPERATOR(pg_catalog.=) 'exclusive')
     FOR UPDATE SKIP LOCKED
 ) o
-WHERE g.id OPERATOR(pg_catalog.=) @audit_id::bigint AND a.id OPERATOR(pg_catalog.=) o.id;
+WHERE g.id OPERATOR(pg_catalog.=) ANY (CAST(@granted::varchar AS bigint[])) AND a.id OPERATOR(pg_catalog.=) o.id;
 
 -- name: RefreshAudited :one
 -- Refresh with a row. If the lock is found lost, its interval ends at

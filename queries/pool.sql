@@ -10,7 +10,8 @@ SELECT pg_catalog.pg_backend_pid()::integer AS pid;
 -- known before locks are taken on it. idle_ms is the lease that it had, perhaps
 -- its role's. room is the number of locks for which the whole server has
 -- memory. deadlock_ms is as in PrepareWait. The isolation is read committed,
--- under which other sessions cannot make the audit's rows fail.
+-- under which other sessions cannot make the audit's rows fail. utf8 says that
+-- the session's encoding is the UTF-8 that we send.
 SELECT
     o.pid,
     o.idle_ms,
@@ -19,6 +20,7 @@ SELECT
     o.room,
     o.deadlock_ms,
     o.isolation,
+    o.utf8,
     (
         SELECT pg_catalog.count(pg_catalog.set_config(w.name, w.setting, false))
         FROM (VALUES ('default_transaction_isolation', 'read committed'), ('lock_timeout', '1s'),
@@ -37,6 +39,7 @@ FROM (
         COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
         pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
         pg_catalog.current_setting('default_transaction_isolation')::varchar AS isolation,
+        (pg_catalog.current_setting('client_encoding') OPERATOR(pg_catalog.=) 'UTF8')::boolean AS utf8,
         pg_catalog.int8mul(pg_catalog.current_setting('max_locks_per_transaction')::bigint, pg_catalog.int8pl(
             pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('max_prepared_transactions')::bigint))::bigint AS room,
         (1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(pg_catalog.current_setting('deadlock_timeout') AS interval)))::bigint AS deadlock_ms
@@ -64,28 +67,197 @@ SELECT
 -- name: Batch :one
 -- Unlocks the keys of release, then tries to lock those of acquire, and answers
 -- with a '1' or '0' for each, in order. lines has, for each try, the hash of
--- the line that it does not overtake, or 0: see TryAcquireWith. The second part
--- reads the first one's row before it locks anything, so that the unlocks come
--- first.
+-- the line that it does not overtake, or 0: see TryAcquireWith. unshare and
+-- share say which of the locks are readers', and tickets has the tickets, of
+-- this session, that are given up when the lock is granted (the hash plus the
+-- number; 0: none). Each of these three may be empty. The second part reads the
+-- first one's row before it locks anything, so that the unlocks come first, and
+-- the last one reads the second's: so the fence is newer than each grant. All
+-- grants of the statement share it.
 WITH s AS MATERIALIZED (
     SELECT pg_catalog.pg_backend_pid()::integer AS pid, pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid::integer AS ours
 ), r AS MATERIALIZED (
-    SELECT COALESCE(pg_catalog.string_agg(CASE WHEN k.ours AND pg_catalog.pg_advisory_unlock(k.key) THEN '1' ELSE '0' END, ''), '')::varchar AS released
-    FROM (SELECT s.ours, pg_catalog.unnest(CAST(@release::varchar AS bigint[]))::bigint AS key FROM s) k
+    SELECT COALESCE(pg_catalog.string_agg(CASE
+        WHEN k.ours AND CASE WHEN k.shared THEN pg_catalog.pg_advisory_unlock_shared(k.key) ELSE pg_catalog.pg_advisory_unlock(k.key) END THEN '1'
+        ELSE '0'
+    END, ''), '')::varchar AS released
+    FROM (
+        SELECT s.ours, pg_catalog.unnest(CAST(@release::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST(@unshare::varchar AS boolean[]))::boolean AS shared
+        FROM s
+    ) k
 ), a AS MATERIALIZED (
     SELECT COALESCE(pg_catalog.string_agg(CASE
         WHEN k.ours AND (k.line OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_try_advisory_xact_lock(
                 pg_catalog.int8shr(k.line, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(k.line, 32), 32)::integer))
-            AND pg_catalog.pg_try_advisory_lock(k.key) THEN '1'
+            AND CASE WHEN k.shared THEN pg_catalog.pg_try_advisory_lock_shared(k.key) ELSE pg_catalog.pg_try_advisory_lock(k.key) END
+        THEN CASE
+            WHEN k.ticket OPERATOR(pg_catalog.<>) 0 AND pg_catalog.pg_advisory_unlock(
+                    pg_catalog.int8shr(k.ticket, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(k.ticket, 32), 32)::integer)
+                AND pg_catalog.pg_advisory_unlock_shared(
+                    pg_catalog.int8shr(k.ticket, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(pg_catalog.int8and(k.ticket, -262144), 32), 32)::integer) THEN '1'
+            ELSE '1'
+        END
         ELSE '0'
     END, ''), '')::varchar AS acquired
     FROM (
         SELECT s.ours AND r.released IS NOT NULL AS ours,
-            pg_catalog.unnest(CAST(@acquire::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST(@lines::varchar AS bigint[]))::bigint AS line
+            pg_catalog.unnest(CAST(@acquire::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST(@lines::varchar AS bigint[]))::bigint AS line,
+            pg_catalog.unnest(CAST(@share::varchar AS boolean[]))::boolean AS shared, pg_catalog.unnest(CAST(@tickets::varchar AS bigint[]))::bigint AS ticket
         FROM s, r
     ) k
 )
-SELECT s.pid, r.released, a.acquired FROM s, r, a;
+SELECT s.pid, r.released, a.acquired, (CASE
+    WHEN @fence::boolean AND pg_catalog.strpos(a.acquired, '1') OPERATOR(pg_catalog.>) 0
+        AND pg_catalog.pg_logical_emit_message(true, 'swanlock', ''::varchar) IS NOT NULL
+    THEN pg_catalog.int8pl(pg_catalog.pg_current_xact_id()::varchar::bigint, COALESCE(
+        CASE WHEN pg_catalog.current_setting('swanlock.fence_offset', true) OPERATOR(pg_catalog.<>) ''
+            THEN pg_catalog.current_setting('swanlock.fence_offset', true)::bigint END, 0))
+    ELSE 0
+END)::bigint AS fence
+FROM s, r, a;
+
+-- name: BatchAudited :one
+-- Batch with rows, for a pool's session. The rows with the ids of closing are
+-- closed, with the time before the unlocks; of is the number, from 1 on, of the
+-- row's unlock among those of release, or 0 if the lock is to stay, for other
+-- readers; a row whose lock was not held any more is closed as lost. For each of
+-- targets, owners, ttls, shared and under a row is written if its lock was
+-- granted, with the time after the grants: under is the number of the lock among
+-- those of acquire, or 0 if the session has it already. A row is written with
+-- the transaction's id as its fence, which is assigned after the last grant,
+-- since nothing is written before. So the rows are closed late, too, and the next
+-- holder's CloseDead may have been there first, which is corrected. ids has the
+-- new rows' ids, in the order of their texts. dead has a '1' for each of them
+-- whose key has open rows of holders that must be dead: see TryAcquireAudited.
+WITH s AS MATERIALIZED (
+    SELECT pg_catalog.pg_backend_pid()::integer AS pid, pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid::integer AS ours,
+        pg_catalog.clock_timestamp() AS began
+), r AS MATERIALIZED (
+    SELECT COALESCE(pg_catalog.string_agg(CASE
+        WHEN k.ours AND CASE WHEN k.shared THEN pg_catalog.pg_advisory_unlock_shared(k.key) ELSE pg_catalog.pg_advisory_unlock(k.key) END THEN '1'
+        ELSE '0'
+    END, ''), '')::varchar AS released
+    FROM (
+        SELECT s.ours, pg_catalog.unnest(CAST(@release::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST(@unshare::varchar AS boolean[]))::boolean AS shared
+        FROM s
+    ) k
+), a AS MATERIALIZED (
+    SELECT COALESCE(pg_catalog.string_agg(CASE
+        WHEN k.ours AND (k.line OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_try_advisory_xact_lock(
+                pg_catalog.int8shr(k.line, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(k.line, 32), 32)::integer))
+            AND CASE WHEN k.shared THEN pg_catalog.pg_try_advisory_lock_shared(k.key) ELSE pg_catalog.pg_try_advisory_lock(k.key) END
+        THEN CASE
+            WHEN k.ticket OPERATOR(pg_catalog.<>) 0 AND pg_catalog.pg_advisory_unlock(
+                    pg_catalog.int8shr(k.ticket, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(k.ticket, 32), 32)::integer)
+                AND pg_catalog.pg_advisory_unlock_shared(
+                    pg_catalog.int8shr(k.ticket, 32)::integer, pg_catalog.int8shr(pg_catalog.int8shl(pg_catalog.int8and(k.ticket, -262144), 32), 32)::integer) THEN '1'
+            ELSE '1'
+        END
+        ELSE '0'
+    END, ''), '')::varchar AS acquired
+    FROM (
+        SELECT s.ours AND r.released IS NOT NULL AS ours,
+            pg_catalog.unnest(CAST(@acquire::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST(@lines::varchar AS bigint[]))::bigint AS line,
+            pg_catalog.unnest(CAST(@share::varchar AS boolean[]))::boolean AS shared, pg_catalog.unnest(CAST(@tickets::varchar AS bigint[]))::bigint AS ticket
+        FROM s, r
+    ) k
+), f AS MATERIALIZED (
+    SELECT s.pid, s.ours, s.began, r.released, a.acquired, pg_catalog.clock_timestamp() AS granted_at, (CASE
+        WHEN pg_catalog.strpos(a.acquired, '1') OPERATOR(pg_catalog.>) 0
+        THEN pg_catalog.int8pl(pg_catalog.pg_current_xact_id()::varchar::bigint, COALESCE(
+            CASE WHEN pg_catalog.current_setting('swanlock.fence_offset', true) OPERATOR(pg_catalog.<>) ''
+                THEN pg_catalog.current_setting('swanlock.fence_offset', true)::bigint END, 0))
+        ELSE 0
+    END)::bigint AS fence
+    FROM s, r, a
+), closed AS (
+    UPDATE public.lock_audit u SET
+        released_at = CASE WHEN c.held THEN GREATEST(u.refreshed_at, LEAST(u.released_at, c.began)) ELSE u.refreshed_at END,
+        end_reason = CASE WHEN c.held THEN CASE WHEN c.expired THEN 'expired' ELSE 'released' END ELSE 'lost' END
+    FROM (
+        SELECT n.id, n.expired, n.began,
+            (n.of OPERATOR(pg_catalog.=) 0 OR pg_catalog.substr(n.released, n.of, 1) OPERATOR(pg_catalog.=) '1') AS held
+        FROM (
+            SELECT f.released, f.began, pg_catalog.unnest(CAST(@closing::varchar AS bigint[]))::bigint AS id,
+                pg_catalog.unnest(CAST(@of::varchar AS integer[]))::integer AS of, pg_catalog.unnest(CAST(@expired::varchar AS boolean[]))::boolean AS expired
+            FROM f
+            WHERE f.ours
+        ) n
+    ) c
+    WHERE u.id OPERATOR(pg_catalog.=) c.id AND (u.released_at IS NULL OR u.end_reason OPERATOR(pg_catalog.=) 'killed')
+), n AS MATERIALIZED (
+    SELECT pg_catalog.row_number() OVER () AS place, w.*
+    FROM (
+        SELECT f.pid, f.granted_at, f.fence, f.acquired,
+            pg_catalog.unnest(CAST(@keys::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST(@targets::varchar AS varchar[]))::varchar AS target,
+            pg_catalog.unnest(CAST(@owners::varchar AS varchar[]))::varchar AS owner, pg_catalog.unnest(CAST(@ttls::varchar AS bigint[]))::bigint AS ttl_ms,
+            pg_catalog.unnest(CAST(@shared::varchar AS boolean[]))::boolean AS shared, pg_catalog.unnest(CAST(@under::varchar AS integer[]))::integer AS under
+        FROM f
+        WHERE f.ours
+    ) w
+    WHERE w.under OPERATOR(pg_catalog.=) 0 OR pg_catalog.substr(w.acquired, w.under, 1) OPERATOR(pg_catalog.=) '1'
+), row AS (
+    INSERT INTO public.lock_audit (target, key, owner, ttl_ms, mode, fence, backend_pid, backend_start, client_addr, acquired_at, refreshed_at)
+    SELECT n.target, n.key, n.owner, n.ttl_ms, CASE WHEN n.shared THEN 'shared' ELSE 'exclusive' END,
+        CASE WHEN n.shared THEN NULL ELSE n.fence END, n.pid, pg_catalog.to_timestamp(@started::double precision),
+        pg_catalog.inet_client_addr(), n.granted_at, n.granted_at
+    FROM n
+    ORDER BY n.place
+    RETURNING id
+)
+SELECT
+    f.pid, f.released, f.acquired, f.fence,
+    COALESCE((SELECT pg_catalog.string_agg(row.id::varchar, ',' ORDER BY row.id) FROM row), '')::varchar AS ids,
+    COALESCE((
+        SELECT pg_catalog.string_agg(CASE WHEN EXISTS (
+            SELECT FROM public.lock_audit o
+            WHERE o.key OPERATOR(pg_catalog.=) n.key AND o.released_at IS NULL AND (n.shared IS NOT TRUE OR o.mode OPERATOR(pg_catalog.=) 'exclusive')
+                AND o.id OPERATOR(pg_catalog.<>) ALL (CAST(@closing::varchar AS bigint[]))
+        ) THEN '1' ELSE '0' END, '' ORDER BY n.place) FROM n
+    ), '')::varchar AS dead
+FROM f;
+
+-- name: Readers :one
+-- For each of keys: '0' if this session does not hold the lock as a reader, '2'
+-- if it does and nobody waits for the lock, else '1'. Those wait who are in the
+-- server's queue to have it alone, and those who have a ticket with a number
+-- below that of below.
+WITH k AS MATERIALIZED (
+    SELECT
+        k.pid, k.objsubid, k.mode, k.granted,
+        pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint) AS key,
+        pg_catalog.int8and(k.objid::bigint, 262143) AS number
+    FROM pg_catalog.pg_locks k
+    WHERE (k.locktype, k.database) OPERATOR(pg_catalog.=)
+        ('advisory', (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+)
+SELECT
+    pg_catalog.pg_backend_pid()::integer AS pid,
+    COALESCE(pg_catalog.string_agg(CASE
+        WHEN o.key IS NULL THEN '0'
+        WHEN w.key IS NOT NULL OR t.lowest OPERATOR(pg_catalog.<) q.below THEN '1'
+        ELSE '2'
+    END, '' ORDER BY q.place), '')::varchar AS answers
+FROM (
+    SELECT pg_catalog.row_number() OVER () AS place, n.key, n.below
+    FROM (
+        SELECT pg_catalog.unnest(CAST(@keys::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST(@below::varchar AS bigint[]))::bigint AS below
+        OFFSET 0
+    ) n
+) q
+LEFT JOIN (
+    SELECT DISTINCT k.key FROM k
+    WHERE (k.pid, k.objsubid, k.mode) OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 1, 'ShareLock') AND k.granted
+) o ON o.key OPERATOR(pg_catalog.=) q.key
+LEFT JOIN (
+    SELECT DISTINCT k.key FROM k
+    WHERE (k.objsubid, k.mode) OPERATOR(pg_catalog.=) (1, 'ExclusiveLock') AND NOT k.granted
+) w ON w.key OPERATOR(pg_catalog.=) q.key
+LEFT JOIN (
+    SELECT pg_catalog.int8and(k.key, -262144) AS hash, pg_catalog.min(k.number) AS lowest FROM k
+    WHERE (k.objsubid, k.mode) OPERATOR(pg_catalog.=) (2, 'ExclusiveLock') AND k.granted AND k.number OPERATOR(pg_catalog.>) 0
+    GROUP BY 1
+) t ON t.hash OPERATOR(pg_catalog.=) pg_catalog.int8and(q.key, -262144);
 
 -- name: Heartbeat :one
 -- Counts the locks of this session, and adds up the two halves of their keys.
@@ -96,6 +268,24 @@ SELECT
 FROM pg_catalog.pg_locks k
 WHERE (k.pid, k.locktype, k.objsubid) OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 1) AND k.granted;
 
+-- name: HeartbeatAudited :one
+-- Heartbeat with rows: if the number of the locks and the sum of their keys are
+-- as expected, all locks are proven, and the rows with these ids say so.
+WITH h AS MATERIALIZED (
+    SELECT
+        pg_catalog.pg_backend_pid()::integer AS pid,
+        pg_catalog.count(*)::bigint AS locks,
+        COALESCE(pg_catalog.sum(pg_catalog.int8pl(k.classid::bigint, k.objid::bigint)), 0)::bigint AS sum
+    FROM pg_catalog.pg_locks k
+    WHERE (k.pid, k.locktype, k.objsubid) OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 1) AND k.granted
+), row AS (
+    UPDATE public.lock_audit a SET refreshed_at = GREATEST(a.refreshed_at, pg_catalog.clock_timestamp())
+    FROM h
+    WHERE h.locks OPERATOR(pg_catalog.=) @locks::bigint AND h.sum OPERATOR(pg_catalog.=) @sum::bigint
+        AND a.id OPERATOR(pg_catalog.=) ANY (CAST(@ids::varchar AS bigint[])) AND a.released_at IS NULL
+)
+SELECT h.pid, h.locks, h.sum FROM h;
+
 -- name: HeldKeys :many
 -- Lists the locks of this session.
 SELECT
@@ -104,22 +294,6 @@ SELECT
     (k.mode OPERATOR(pg_catalog.=) 'ShareLock')::boolean AS shared
 FROM pg_catalog.pg_locks k
 WHERE (k.pid, k.locktype, k.objsubid) OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 1) AND k.granted;
-
--- name: Awaited :one
--- Reports whether another session waits for the lock in the server's queue, or has
--- a ticket with a number lower than below.
-SELECT EXISTS (
-    SELECT
-    FROM pg_catalog.pg_locks k
-    WHERE (k.locktype, k.mode, k.database) OPERATOR(pg_catalog.=) ('advisory', 'ExclusiveLock',
-            (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
-        AND ((k.objsubid, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint)) OPERATOR(pg_catalog.=) (1, @key::bigint)
-                AND NOT k.granted
-            OR (k.objsubid, pg_catalog.int8and(pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), -262144))
-                    OPERATOR(pg_catalog.=) (2, @hash::bigint)
-                AND pg_catalog.int8and(k.objid::bigint, 262143) OPERATOR(pg_catalog.>) 0
-                AND pg_catalog.int8and(k.objid::bigint, 262143) OPERATOR(pg_catalog.<) @below::bigint AND k.granted)
-)::boolean AS awaited;
 
 -- name: CancelBackend :one
 -- Cancels the statement of another of this client's sessions. See EndBackend

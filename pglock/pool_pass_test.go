@@ -1,0 +1,150 @@
+package pglock_test
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+// inLine has n callers of l wait for the lock, which is held, one after the
+// other. Each says its name when it has the lock, and releases it.
+func inLine(t *testing.T, o observer, l swanlock.Locker, target string, order *[]string, names ...string) (wait func()) {
+	t.Helper()
+	var wg sync.WaitGroup
+	before := o.tickets(target)
+	for i, name := range names {
+		wg.Go(func() {
+			held, err := l.Acquire(shortly(t), target)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				return
+			}
+			*order = append(*order, name) // Only the holder writes.
+			if err := held.Release(bg); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+		o.wantTickets(target, before+i+1)
+	}
+	return wg.Wait
+}
+
+// In one pool a lock goes from caller to caller in one statement each, on the
+// holder's session, and nobody waits in the server. With an audit, the rows say
+// so, and the fences rise.
+func TestPoolPassesOn(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		param, o := auditDatabase(t)
+		for name, opts := range map[string][]pglock.PoolOption{"plain": nil, "audited": {pglock.WithAudit()}} {
+			t.Run(name, func(t *testing.T) {
+				o, target := o.in(t), newTarget(t)
+				p := newPool(t, openDB(t, driver, param), append(opts, pglock.WithHeartbeat(time.Hour))...)
+				held := acquired(t, p, target)
+				var order, names []string
+				for i := range 20 {
+					names = append(names, fmt.Sprint(i))
+				}
+				wait := inLine(t, o, p, target, &order, names...)
+				if s := p.Stats(); s.WaitingSessions != 0 || s.Sessions != 1 {
+					t.Errorf("20 wait for a lock of their own pool: got %+v, want one session, which does not wait", s)
+				}
+				trips := p.Stats().RoundTrips
+				must(t, held.Release(bg))
+				wait()
+				if !slices.Equal(order, names) {
+					t.Errorf("got the order %v", order)
+				}
+				// The first statement of each kind is one trip more.
+				if got := p.Stats().RoundTrips - trips; got > 21+3 {
+					t.Errorf("got %d round trips for 21 releases, of which 20 pass the lock on", got)
+				}
+				o.wantHeld(target)
+				o.wantTickets(target, 0)
+				if opts != nil {
+					reasons := slices.Repeat([]string{"released"}, 21)
+					o.wantReasons(target, reasons...)
+					o.wantSound()
+				}
+			})
+		}
+	})
+}
+
+// A lock is passed on past nobody: neither a ticket of another host, nor whoever
+// waits in the server's queue.
+func TestPoolPassesNobody(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		p := newPool(t, openDB(t, driver), pglock.WithHeartbeat(time.Hour))
+		other, _ := newSession(t, driver)
+		held := acquired(t, p, target)
+		var order []string
+		first := inLine(t, o, p, target, &order, "1")
+		second := inLine(t, o, other, target, &order, "2")
+		third := inLine(t, o, p, target, &order, "3")
+		must(t, held.Release(bg))
+		first()
+		second()
+		third()
+		if want := []string{"1", "2", "3"}; !slices.Equal(order, want) {
+			t.Errorf("got the order %v, want %v", order, want)
+		}
+
+		held, order = acquired(t, p, target), nil
+		last := inLine(t, o, p, target, &order, "with a ticket")
+		queued := dial(t, driver)
+		done := make(chan error, 1)
+		go func() {
+			_, err := queued.ExecContext(bg, "SELECT pg_advisory_lock($1)", int64(pglock.KeyOf(target)))
+			order = append(order, "in the queue")
+			done <- err
+		}()
+		eventually(t, "it is in the queue", func() bool {
+			return one[bool](t, o.db, "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND NOT granted AND (classid::bigint << 32 | objid::bigint) = $1::bigint)", int64(pglock.KeyOf(target)))
+		})
+		must(t, held.Release(bg))
+		must(t, <-done)
+		_, err := queued.ExecContext(bg, "SELECT pg_advisory_unlock_all()")
+		must(t, err)
+		last()
+		if want := []string{"in the queue", "with a ticket"}; !slices.Equal(order, want) {
+			t.Errorf("got the order %v, want %v", order, want)
+		}
+		o.wantHeld(target)
+	})
+}
+
+// When the session dies in the statement that passes the lock on, its holder is
+// told, and the waiter gets the lock from another session.
+func TestPoolDiesWhilePassing(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target, schema := observe(t), newTarget(t), "passing_"+driver
+		db := evilDB(t, driver, schema, fmt.Sprintf(`CREATE FUNCTION %s.pg_advisory_unlock(k bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+			BEGIN
+				IF k = %d AND nextval('%[1]s.calls') = 1 THEN PERFORM pg_sleep(60); END IF;
+				RETURN pg_catalog.pg_advisory_unlock(k);
+			END $$`, schema, int64(pglock.KeyOf(target))))
+		p := newPool(t, db, pglock.WithHeartbeat(time.Hour), pglock.WithLogger(nil))
+		held := acquired(t, p, target)
+		var order []string
+		wait := inLine(t, o, p, target, &order, "waiter")
+		released := make(chan error, 1)
+		go func() { released <- held.Release(bg) }()
+		eventually(t, "the release is under way", func() bool {
+			return one[bool](t, o.db, "SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = $1::int", backendOf(held))
+		})
+		o.kill(backendOf(held))
+		wantIs(t, <-released, swanlock.ErrLost)
+		wait()
+		if len(order) != 1 {
+			t.Error("the waiter did not get the lock")
+		}
+		o.wantHeld(target)
+		o.wantTickets(target, 0)
+	})
+}

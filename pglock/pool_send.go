@@ -1,0 +1,292 @@
+package pglock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/db"
+)
+
+// This file sends many acquires and releases in one statement.
+
+// send sends the ops, in one statement if there are several. They are sorted by
+// readers.
+func (b batcher) send(releases, acquires []*op) {
+	if len(releases)+len(acquires) > 1 {
+		b.sendBatch(releases, acquires)
+		return
+	}
+	for _, o := range slices.Concat(releases, acquires) {
+		if o.stays || o.ticket != nil {
+			b.sendBatch(releases, acquires)
+		} else {
+			b.sendOne(o)
+		}
+	}
+}
+
+// sendBatch sends the ops in one statement.
+func (b batcher) sendBatch(releases, acquires []*op) {
+	if err := b.prepare(context.Background()); err != nil { // There is no table: there are no rows to be closed.
+		for _, o := range acquires {
+			o.err = err
+		}
+		for _, o := range releases {
+			b.sendOne(o)
+		}
+		return
+	}
+	b.counts.batch(len(releases) + len(acquires))
+	sent := time.Now()
+	row, err := b.ask(releases, acquires)
+	if err == nil && row.Pid != b.s.pid {
+		b.endBehindPooler(row.Pid)
+		b.s.failAll(releases)
+		for _, o := range acquires {
+			o.err = ErrPooler
+		}
+		return
+	}
+	var rows []auditRow
+	if err == nil {
+		rows, err = rowsOf(row, releases, acquires, b.audit)
+	}
+	if err != nil {
+		b.untangle(releases, acquires, err)
+		return
+	}
+	b.led.touch(sent)
+	for _, o := range releases {
+		o.err = b.released(o.h, o.answered(row.Released))
+	}
+	b.granted(acquires, row, rows, sent)
+}
+
+// ask sends the statement of sendBatch.
+func (b batcher) ask(releases, acquires []*op) (row db.BatchAuditedRow, err error) {
+	unlocks, locks := numbered(releases), numbered(acquires)
+	plain := db.BatchParams{
+		Pid:     b.s.pid,
+		Release: keys(unlocks),
+		Unshare: flags(unlocks, (*op).shared),
+		Acquire: keys(locks),
+		Lines:   array(locks, func(o *op) int64 { return o.h.line }),
+		Share:   flags(locks, (*op).shared),
+		Tickets: "{}",
+		Fence:   slices.ContainsFunc(acquires, func(o *op) bool { return o.h.Fence }),
+	}
+	if slices.ContainsFunc(locks, func(o *op) bool { return o.ticket != nil }) {
+		plain.Tickets = array(locks, func(o *op) int64 { return o.ticket.bits() })
+	}
+	if !b.audit {
+		var answer db.BatchRow
+		answer, err = ask(context.Background(), b.turn, (*db.Queries).Batch, plain)
+		row = db.BatchAuditedRow{Pid: answer.Pid, Released: answer.Released, Acquired: answer.Acquired, Fence: answer.Fence}
+		return row, b.flushed(row.Fence, err)
+	}
+	row, err = askAs(context.Background(), b.turn, b.auditIn(b.led.schema), (*db.Queries).BatchAudited, db.BatchAuditedParams{
+		Pid: plain.Pid, Release: plain.Release, Unshare: plain.Unshare, Acquire: plain.Acquire, Lines: plain.Lines, Share: plain.Share, Tickets: plain.Tickets,
+		Closing: array(releases, func(o *op) int64 { return o.h.audit }),
+		Of:      array(releases, func(o *op) int64 { return int64(o.number()) }),
+		Expired: flags(releases, func(o *op) bool { return errors.Is(o.h.over(), swanlock.ErrExpired) }),
+		Keys:    keys(acquires),
+		Targets: texts(acquires, func(o *op) string { return o.h.target }),
+		Owners:  texts(acquires, func(o *op) string { return o.h.Owner }),
+		Ttls:    array(acquires, func(o *op) int64 { return milliseconds(o.h.TTL) }),
+		Shared:  flags(acquires, (*op).shared),
+		Under:   array(acquires, func(o *op) int64 { return int64(o.number()) }),
+		Started: float64(b.led.started) / 1e6,
+	})
+	for _, o := range acquires {
+		o.h.schema = b.led.schema
+	}
+	return row, b.flushed(row.Fence, err)
+}
+
+// granted notes the server's answers to the acquires.
+func (b batcher) granted(acquires []*op, row db.BatchAuditedRow, rows []auditRow, sent time.Time) {
+	over := make([]error, len(acquires))
+	var stale []int64
+	for i, o := range acquires {
+		if !o.answered(row.Acquired) {
+			o.err = swanlock.ErrNotAcquired
+			continue
+		}
+		h := o.h
+		h.pid = row.Pid
+		h.began(sent)
+		if h.Fence || b.audit && !h.Shared {
+			h.info.Fence = uint64(row.Fence)
+		}
+		if b.audit {
+			h.audit, h.staleRows = rows[0].id, rows[0].stale
+			rows = rows[1:]
+		}
+		if h.staleRows {
+			stale = append(stale, h.audit)
+		}
+		if o.ticket != nil {
+			o.ticket.hint.passed(o.ticket, o.ticket.number)
+			b.led.displace(o.ticket)
+		}
+		over[i] = b.led.add(h, sent)
+	}
+	var unclosed error
+	if len(stale) > 0 {
+		unclosed = b.closeStaleRows(b.led.schema, stale...)
+	}
+	// Now that all readers are in the ledger, none of them frees the others' lock.
+	for i, o := range acquires {
+		if o.err != nil {
+			continue
+		}
+		if o.err = o.h.tooLate(o.ctx, over[i]); o.err == nil && o.h.staleRows {
+			o.err = unclosed
+		}
+		if o.err != nil {
+			b.release(o.h)
+		}
+	}
+}
+
+// released notes the server's answer to the unlock of h, and returns the error
+// of its Release.
+func (b batcher) released(h *hold, held bool) error {
+	if err := b.led.settled(h, held); !errors.Is(err, swanlock.ErrReleased) {
+		return err
+	}
+	return nil
+}
+
+// untangle settles a batch that failed with err, of which some locks and
+// unlocks may have been made: it gives the locks back, and finishes the
+// unlocks. Then it sends each acquire by itself, so that none fails because of
+// another one, unless the statement was cancelled.
+func (b batcher) untangle(releases, acquires []*op, err error) {
+	var held map[Key]bool
+	unknown := err
+	if sqlState(err) != "" {
+		held, unknown = b.held(context.Background())
+	}
+	leaving := make(map[Key]bool)
+	for _, o := range releases {
+		leaving[o.h.key] = true
+	}
+	for _, o := range acquires { // A lock that was granted is given back, here or by its former holder's release.
+		o.err = explain(err, b.audit)
+		if o.ticket != nil {
+			o.err = swanlock.ErrNotAcquired // It joins the line again.
+			b.led.displace(o.ticket)
+			b.undoTicket(o.ticket.hash, err)
+		}
+		if shared, ok := held[o.h.key]; ok && unknown == nil && o.answers() && shared == o.h.Shared && !leaving[o.h.key] {
+			unknown = b.unlockIfHeld(o.h.key, shared)
+		}
+	}
+	if unknown != nil {
+		b.destroy(err)
+	}
+	if b.led.alive() != nil {
+		b.s.failAll(releases)
+		for _, o := range acquires {
+			o.err = fmt.Errorf("%w: %w", errSessionGone, err)
+		}
+		return
+	}
+	for _, o := range releases {
+		_, ok := held[o.h.key]
+		switch {
+		case ok || o.stays:
+			o.err = b.release(o.h)
+		case o.h.audit != 0:
+			o.err = b.closeReleased(o.h)
+		default: // The session lives, so only the batch can have unlocked it.
+			o.err = b.released(o.h, true)
+		}
+	}
+	if len(releases)+len(acquires) == 1 || sqlState(err) == queryCanceled {
+		return
+	}
+	for _, o := range acquires {
+		if o.ticket == nil && b.s.stillWanted(o) {
+			o.err, o.stays, o.leader = nil, false, nil
+			b.send(b.readers(nil, []*op{o}))
+		}
+	}
+}
+
+// closeReleased notes that h was unlocked by a batch that has failed, so that its
+// row was not closed, and closes it.
+func (b batcher) closeReleased(h *hold) error {
+	expired := errors.Is(h.over(), swanlock.ErrExpired)
+	over := b.released(h, true)
+	row, err := b.probe(h) // It asks for the server's time.
+	if err == nil {
+		err = b.auditReleased(h, row.Xact, endReason(expired))
+	}
+	if over != nil {
+		return over
+	}
+	return explain(err, true)
+}
+
+// flushed returns errUnflushed instead of err if there is none, and the fence may
+// not be on the server's disk.
+func (tn turn) flushed(fence int64, err error) error {
+	if err == nil && fence > 0 && tn.led.cancelled.Load() {
+		return errUnflushed
+	}
+	return err
+}
+
+// An auditRow is what the server says of a row that it has written.
+type auditRow struct {
+	id    int64
+	stale bool // see hold.staleRows
+}
+
+// rowsOf returns the rows that were written for the acquires that were granted,
+// and an error if the server has not answered everything.
+func rowsOf(row db.BatchAuditedRow, releases, acquires []*op, audit bool) (rows []auditRow, err error) {
+	unlocks, locks, granted := 0, 0, 0
+	for _, o := range releases {
+		unlocks = max(unlocks, o.number())
+	}
+	for _, o := range acquires {
+		locks = max(locks, o.number())
+	}
+	if len(row.Released) != unlocks || len(row.Acquired) != locks {
+		return nil, fmt.Errorf("the server answered %d of %d unlocks and %d of %d locks", len(row.Released), unlocks, len(row.Acquired), locks)
+	}
+	if !audit {
+		return nil, nil
+	}
+	for _, o := range acquires {
+		if o.answered(row.Acquired) {
+			granted++
+		}
+	}
+	for id := range strings.SplitSeq(row.Ids, ",") {
+		if id == "" {
+			break
+		}
+		n, err := strconv.ParseInt(id, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("the server answered %q for a row: %w", id, err)
+		}
+		rows = append(rows, auditRow{id: n})
+	}
+	if len(rows) != granted || len(row.Dead) != granted {
+		return nil, fmt.Errorf("the server wrote %d of %d rows", len(rows), granted)
+	}
+	for i := range rows {
+		rows[i].stale = row.Dead[i] == '1'
+	}
+	return rows, nil
+}
