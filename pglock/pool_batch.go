@@ -128,8 +128,12 @@ func (s *poolSession) stillWanted(o *op) bool {
 }
 
 // taken reports whether a waiter of this pool was granted the key of o after o
-// had claimed it. The server would grant it to this session once more.
+// had claimed it. The server would grant it to this session once more. A lock that
+// is passed on is held until then.
 func (s *poolSession) taken(o *op) bool {
+	if o.ticket != nil {
+		return false
+	}
 	return s.led.held(o.h.key) != nil || !o.h.Shared && s.p.claimants(o.h.key) > 1
 }
 

@@ -136,7 +136,7 @@ func TestPoolDiesWhilePassing(t *testing.T) {
 		released := make(chan error, 1)
 		go func() { released <- held.Release(bg) }()
 		eventually(t, "the release is under way", func() bool {
-			return one[bool](t, o.db, "SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = $1::int", backendOf(held))
+			return one[bool](t, o.db, "SELECT COALESCE(wait_event = 'PgSleep', false) FROM pg_stat_activity WHERE pid = $1::int", backendOf(held))
 		})
 		o.kill(backendOf(held))
 		wantIs(t, <-released, swanlock.ErrLost)
