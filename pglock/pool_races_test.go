@@ -11,11 +11,11 @@ import (
 )
 
 // A try that has claimed the key but is not sent yet, and a waiter that
-// polls on the same session: both are granted.
+// comes meanwhile, on the same session: never are both granted.
 func TestPoolPollAndTryBothHold(t *testing.T) {
 	for _, kind := range []string{"exclusive", "shared try", "shared waiter"} {
 		t.Run(kind, func(t *testing.T) {
-			p := newPool(t, openDB(t, "pgx"), pglock.WithPolling())
+			o, p := observe(t), newPool(t, openDB(t, "pgx"), pglock.WithPolling())
 			warm := acquired(t, p, newTarget(t))
 			must(t, warm.Release(bg))
 			target := newTarget(t)
@@ -28,27 +28,32 @@ func TestPoolPollAndTryBothHold(t *testing.T) {
 			}
 			rest, err := p.SplitTry(bg, target, try...) // TryAcquire, descheduled after its claim
 			must(t, err)
-			ctx, cancel := context.WithTimeout(bg, 2*time.Second)
-			defer cancel()
-			b, err := p.Acquire(ctx, target, wait...) // its try fails, it takes a ticket, and polls
-			if err != nil {
-				t.Fatalf("the waiter: %v", err)
+			var b swanlock.DistributedLock
+			waited := make(chan error, 1)
+			go func() { // Its try fails, it takes a ticket, and waits or polls.
+				var err error
+				b, err = p.Acquire(shortly(t), target, wait...)
+				waited <- err
+			}()
+			if kind == "shared try" {
+				must(t, <-waited)
+			} else { // It knows that the lock is claimed.
+				o.wantTickets(target, 1)
 			}
 			a, err := rest()
 			if err == nil {
-				if a.Err() == nil && b.Err() == nil {
+				if kind == "shared try" && a.Err() == nil && b.Err() == nil {
 					t.Errorf("TWO HOLDERS: a (shared %v) and b (shared %v)", a.Info().Shared, b.Info().Shared)
 				}
-				a.Release(bg)
+				o.wantHeld(target, backendOf(a))
+				must(t, a.Release(bg))
 			}
-			if err := b.Release(bg); err != nil {
-				t.Errorf("b's release: %v", err)
+			if kind != "shared try" {
+				must(t, <-waited)
 			}
-			ctx2, cancel2 := context.WithTimeout(bg, time.Second)
-			defer cancel2()
-			if err := p.Close(ctx2); err != nil {
-				t.Errorf("close: %v", err)
-			}
+			o.wantHeld(target, backendOf(b))
+			must(t, b.Release(bg))
+			must(t, p.Close(shortly(t)))
 		})
 	}
 }
