@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/pressly/goose/v3"
 	"github.com/swanlake-io/swanlock"
-	"github.com/swanlake-io/swanlock/migrations"
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
@@ -18,8 +16,7 @@ import (
 func auditRow(h *harness) {
 	db := h.open("pgx", "")
 	defer db.Close()
-	provider := must(goose.NewProvider(goose.DialectPostgres, db, migrations.FS, goose.WithTableName(migrations.Table)))
-	must(provider.Up(h.ctx))
+	h.migrate(db)
 	conns := connect(db, 2)
 	defer disconnect(conns)
 	session, closeSession := sessions(conns[:1], pglock.WithAudit())

@@ -57,7 +57,7 @@ func TestPlans(t *testing.T) {
 		}{
 			{"History", db.History, []any{0, now, 0, "%", "%", 101}, []string{"Backward using lock_audit_time"}},
 			{"HistoryOfKey", db.HistoryOfKey, []any{7, 0, now, 0, "%", 101}, []string{"lock_audit_key"}},
-			{"HeldAt", db.HeldAt, []any{0, 10000, now - 40*day}, []string{"CTE h", "lock_audit_span", "lock_audit_open"}},
+			{"HeldAt", db.HeldAt, []any{0, 10000, now - 40*day}, []string{"CTE h", "lock_audit_span", "lock_audit_time", "lock_audit_open"}},
 			{"PruneBatch", db.PruneBatch, []any{now - 40*day, 0, 0, 1000}, []string{"using lock_audit_time"}},
 			{"PruneCount", db.PruneCount, []any{now - 80*day}, []string{"lock_audit_time"}},
 			{"InspectAudit", db.InspectAudit, nil, []string{"lock_audit_open", "lock_audit_key"}},

@@ -56,15 +56,26 @@ ORDER BY a.acquired_at DESC, a.id DESC
 LIMIT @most::bigint;
 
 -- name: HeldAt :many
--- Returns a page of the rows whose hold was under way at that time, by id. The
--- two halves have an index each: lock_audit_span has the ended holds, and
--- lock_audit_open the others. They are a step of their own, since a plan that
--- combined them with the order by id would read the whole index of that.
+-- Returns a page of the rows whose hold was under way at that time, by id. Each of
+-- the three parts has an index: lock_audit_span has the holds that took more than
+-- ten seconds, lock_audit_time finds the shorter ones by when they began, and
+-- lock_audit_open has those that have not ended. They are a step of their own,
+-- since a plan that combined them with the order by id would read the whole index
+-- of that.
 WITH h AS MATERIALIZED (
     SELECT e.id, e.target, e.key, e.owner, e.ttl_ms, e.mode, e.fence, e.backend_pid, e.client_addr, e.acquired_at, e.refreshed_at, e.released_at, e.end_reason, e.ended_by
     FROM public.lock_audit e
-    WHERE e.released_at IS NOT NULL AND pg_catalog.tstzrange(e.acquired_at, e.released_at) OPERATOR(pg_catalog.@>)
-        (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) (@at::bigint OPERATOR(pg_catalog.*) interval '1 microsecond'))
+    WHERE (e.released_at OPERATOR(pg_catalog.-) e.acquired_at) OPERATOR(pg_catalog.>) interval '10 seconds'
+        AND pg_catalog.tstzrange(e.acquired_at, e.released_at) OPERATOR(pg_catalog.@>)
+            (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) (@at::bigint OPERATOR(pg_catalog.*) interval '1 microsecond'))
+    UNION ALL
+    SELECT s.id, s.target, s.key, s.owner, s.ttl_ms, s.mode, s.fence, s.backend_pid, s.client_addr, s.acquired_at, s.refreshed_at, s.released_at, s.end_reason, s.ended_by
+    FROM public.lock_audit s
+    WHERE s.acquired_at OPERATOR(pg_catalog.<=) (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) (@at OPERATOR(pg_catalog.*) interval '1 microsecond'))
+        AND s.acquired_at OPERATOR(pg_catalog.>=) (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+)
+            (pg_catalog.int8mi(@at, 10000000) OPERATOR(pg_catalog.*) interval '1 microsecond'))
+        AND s.released_at OPERATOR(pg_catalog.>) (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) (@at OPERATOR(pg_catalog.*) interval '1 microsecond'))
+        AND (s.released_at OPERATOR(pg_catalog.-) s.acquired_at) OPERATOR(pg_catalog.<=) interval '10 seconds'
     UNION ALL
     SELECT o.id, o.target, o.key, o.owner, o.ttl_ms, o.mode, o.fence, o.backend_pid, o.client_addr, o.acquired_at, o.refreshed_at, o.released_at, o.end_reason, o.ended_by
     FROM public.lock_audit o
