@@ -361,6 +361,11 @@ func TestAtLeast(t *testing.T) {
 	p = swanlockRun(t, runArgs("--at-least 1h "+target, "exit 5")...)
 	eventually(t, "holder", func() bool { return len(holders(t, target)) == 1 })
 	time.Sleep(time.Second) // the command has ended
+	_ = p.Process.Signal(syscall.SIGUSR1)
+	time.Sleep(time.Second)
+	if len(holders(t, target)) != 1 {
+		t.Error("SIGUSR1 freed the lock")
+	}
 	_ = p.Process.Signal(syscall.SIGTERM)
 	p.want(5)
 
