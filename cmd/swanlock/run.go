@@ -47,6 +47,12 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 		return err
 	}
 
+	now, cancel := context.WithCancel(ctx)
+	cancel() // --at-least is for a command that ran
+	if err := h.due(ctx, o); err != nil {
+		_ = h.release(now)
+		return err
+	}
 	warn := func(err error) { complain(s.err, fmt.Errorf("run: %w", err)) }
 	g := &guard{lock: h.lock, ttl: o.ttl, idle: h.idle, grace: o.grace, signals: signals, warn: warn}
 	socket := h.socket()
@@ -55,12 +61,16 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 		socket.Close()
 	}
 	if err != nil {
-		now, cancel := context.WithCancel(ctx)
-		cancel() // --at-least is for a command that ran
 		return errors.Join(err, h.release(now))
 	}
 	g.proc = c
 	lost := g.watch(ctx)
+	code, how := c.result()
+	if lost == nil && code == 0 {
+		if err := h.succeeded(ctx, o); err != nil {
+			warn(err)
+		}
+	}
 	held := lost == nil && o.atLeast > 0 && h.lock.Refresh(ctx) == nil
 	rctx, stop := endOnSignal(ctx, signals, ends)
 	defer stop()
@@ -72,7 +82,6 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 	} else if lost == nil {
 		lost = err
 	}
-	code, how := c.result()
 	if lost != nil {
 		return failf(exitLost, "run: the lock on %s was lost while the command ran, which %s: %w", quote(o.target), how, lost)
 	}
