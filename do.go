@@ -12,7 +12,7 @@ import (
 // context.Cause then returns the loss; f should stop at once. It also ends,
 // with ErrReleased as the cause, if f releases the lock itself, and when f has
 // ended. Then the lock is released in every case: when f returns, panics, or
-// calls runtime.Goexit. Do returns the errors of f and of the release, joined
+// calls runtime.Goexit, and also when ctx has ended. Do returns the errors of f and of the release, joined
 // if there are two (errors.Is finds either). An error that matches ErrLost says
 // that f may have run, for a while, without the lock.
 //
@@ -30,7 +30,7 @@ func Do(ctx context.Context, l Locker, target string, f func(ctx context.Context
 		// The context ends before the lock, so that goroutines that f has left
 		// running do not work beside the next holder.
 		cancel()
-		rerr := held.Release(context.WithoutCancel(ctx))
+		rerr := held.Release(ctx)
 		if rerr != nil && !errors.Is(err, rerr) {
 			err = errors.Join(err, rerr)
 		}

@@ -418,6 +418,25 @@ func (q *Queries) KillUnmark(ctx context.Context, ids string) error {
 	return err
 }
 
+const LastSuccess = `-- name: LastSuccess :one
+SELECT COALESCE((
+    SELECT 1000000 OPERATOR(pg_catalog.*) extract(epoch FROM GREATEST(pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) a.succeeded_at, interval '0'))
+    FROM public.lock_audit a
+    WHERE a.key OPERATOR(pg_catalog.=) $1::bigint AND a.succeeded_at IS NOT NULL
+    ORDER BY a.acquired_at DESC
+    LIMIT 1
+), -1)::bigint AS ago
+`
+
+// How long ago, in microseconds by the server's clock, the work under a key's lock
+// was last done: -1 if that is not known.
+func (q *Queries) LastSuccess(ctx context.Context, key int64) (int64, error) {
+	row := q.db.QueryRowContext(ctx, LastSuccess, key)
+	var ago int64
+	err := row.Scan(&ago)
+	return ago, err
+}
+
 const PruneBatch = `-- name: PruneBatch :one
 WITH batch AS MATERIALIZED (
     SELECT a.id, a.acquired_at, a.refreshed_at, a.released_at, a.key, a.backend_pid
@@ -496,4 +515,20 @@ func (q *Queries) PruneCount(ctx context.Context, before int64) (int64, error) {
 	var n int64
 	err := row.Scan(&n)
 	return n, err
+}
+
+const Succeed = `-- name: Succeed :execrows
+UPDATE public.lock_audit SET succeeded_at = pg_catalog.clock_timestamp()
+WHERE key OPERATOR(pg_catalog.=) $1::bigint AND released_at IS NULL AND backend_pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()
+`
+
+// Writes that the work is done into the open row of the lock that this session
+// holds. Nobody else has an open row of that process for the key: who held it
+// before is dead, and the grant has closed its row.
+func (q *Queries) Succeed(ctx context.Context, key int64) (int64, error) {
+	result, err := q.db.ExecContext(ctx, Succeed, key)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }

@@ -176,7 +176,7 @@ func (e *Election) term(ctx context.Context, lead func(context.Context) error) (
 		cancel()
 		e.onStop()
 		e.now("", false)
-		if rerr := held.Release(context.WithoutCancel(ctx)); rerr != nil && !errors.Is(rerr, swanlock.ErrLost) {
+		if rerr := held.Release(ctx); rerr != nil && !errors.Is(rerr, swanlock.ErrLost) {
 			err = errors.Join(err, rerr)
 		}
 	}()

@@ -307,3 +307,23 @@ func TestReleaseAgain(t *testing.T) {
 		t.Errorf("held: %v", held)
 	}
 }
+
+// TestGiveBackAtOnce: what was taken in vain is free at once, although
+// swanlock.WithMinHold keeps what is held.
+func TestGiveBackAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		taken, err := space.TryAcquire(t.Context(), "b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer taken.Release(t.Context())
+		begin := time.Now()
+		if _, err := multilock.TryAcquire(t.Context(), swanlock.WithMinHold(space, time.Hour), []string{"a", "b"}); !errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("got %v, want ErrNotAcquired", err)
+		}
+		if took := time.Since(begin); took > 0 {
+			t.Errorf("it took %v", took)
+		}
+	})
+}

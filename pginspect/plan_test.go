@@ -61,6 +61,8 @@ func TestPlans(t *testing.T) {
 			{"PruneBatch", db.PruneBatch, []any{now - 40*day, 0, 0, 1000}, []string{"using lock_audit_time"}},
 			{"PruneCount", db.PruneCount, []any{now - 80*day}, []string{"lock_audit_time"}},
 			{"InspectAudit", db.InspectAudit, nil, []string{"lock_audit_open", "lock_audit_key"}},
+			{"LastSuccess", db.LastSuccess, []any{7}, []string{"lock_audit_key"}},
+			{"Succeed", db.Succeed, []any{7}, []string{"lock_audit_open"}},
 			{"KillRows", db.KillRows, []any{7, 0}, []string{"lock_audit_open"}},
 		} {
 			plan := planOf(t, c, "", tt.query, tt.args...)

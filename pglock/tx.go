@@ -28,6 +28,11 @@ import (
 // errors.ErrUnsupported. Unlike other locks these stack: a transaction whose own
 // session has the target already gets it.
 //
+// There is no audit. Nobody could see its row while the lock is held, a rollback
+// would take the row back, and when the lock was freed is not known to anybody who
+// could write it. A row of your own in the same transaction is there if, and only
+// if, the work that the lock guarded is.
+//
 // What the transaction reads may be older than the grant under REPEATABLE READ and
 // SERIALIZABLE, whose snapshot is that of the first statement, this one: use READ
 // COMMITTED.

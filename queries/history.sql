@@ -179,3 +179,21 @@ WHERE a.id OPERATOR(pg_catalog.=) ANY (CAST(@ids::varchar AS bigint[]));
 -- Takes back what KillMark wrote: the session could not be ended.
 UPDATE public.lock_audit SET ended_by = NULL
 WHERE id OPERATOR(pg_catalog.=) ANY (CAST(@ids::varchar AS bigint[])) AND released_at IS NULL;
+
+-- name: LastSuccess :one
+-- How long ago, in microseconds by the server's clock, the work under a key's lock
+-- was last done: -1 if that is not known.
+SELECT COALESCE((
+    SELECT 1000000 OPERATOR(pg_catalog.*) extract(epoch FROM GREATEST(pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) a.succeeded_at, interval '0'))
+    FROM public.lock_audit a
+    WHERE a.key OPERATOR(pg_catalog.=) @key::bigint AND a.succeeded_at IS NOT NULL
+    ORDER BY a.acquired_at DESC
+    LIMIT 1
+), -1)::bigint AS ago;
+
+-- name: Succeed :execrows
+-- Writes that the work is done into the open row of the lock that this session
+-- holds. Nobody else has an open row of that process for the key: who held it
+-- before is dead, and the grant has closed its row.
+UPDATE public.lock_audit SET succeeded_at = pg_catalog.clock_timestamp()
+WHERE key OPERATOR(pg_catalog.=) @key::bigint AND released_at IS NULL AND backend_pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid();

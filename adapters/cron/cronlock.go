@@ -1,14 +1,13 @@
 // Package cronlock has a job of robfig/cron run on one host at a time, by any
 // swanlock.Locker.
 //
-//	once := cronlock.OneHost(pool, "/jobs/report", cronlock.WithHoldAtLeast(30*time.Second))
+//	once := cronlock.OneHost(swanlock.WithMinHold(pool, 30*time.Second), "/jobs/report")
 //	c.AddJob("0 3 * * *", cron.NewChain(cron.Recover(logger), once).Then(cronlock.Job(report)))
 package cronlock
 
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/robfig/cron/v3"
 
@@ -26,22 +25,13 @@ func (j Job) Run() { j(context.Background()) }
 // An Option changes how OneHost works.
 type Option func(*once)
 
-// WithHoldAtLeast keeps the lock until d has passed since it was granted, in
-// the background, also when the job has ended. Without it, the lock covers the
-// run alone: a job that takes less time than the clocks of two hosts differ
-// runs on both, one after the other. d is more than that difference, and less
-// than the interval of the job, whose next run would be skipped otherwise. What
-// holds the lock is this process: if it ends, the lock is free.
-func WithHoldAtLeast(d time.Duration) Option { return func(o *once) { o.atLeast = d } }
-
 // WithContext sets the context of the calls to the locker, and of each Job.
-// When it has ended, no job is run, and the locks that WithHoldAtLeast keeps
-// are released.
+// When it has ended, no job is run, and the locks that swanlock.WithMinHold keeps
+// are released: the context that cron.Stop returns waits for them.
 func WithContext(ctx context.Context) Option { return func(o *once) { o.ctx = ctx } }
 
 // WithLockOptions sets options of the lock. A TTL wants
-// swanlock.WithAutoRefresh beside it, or it must be longer than a job runs and
-// than WithHoldAtLeast.
+// swanlock.WithAutoRefresh beside it, or it must be longer than a job runs.
 func WithLockOptions(opts ...swanlock.Option) Option { return func(o *once) { o.opts = opts } }
 
 // WithLogger sets where it is told that a run is skipped, since another host
@@ -51,18 +41,21 @@ func WithLockOptions(opts ...swanlock.Option) Option { return func(o *once) { o.
 func WithLogger(l cron.Logger) Option { return func(o *once) { o.log = l } }
 
 type once struct {
-	locks   swanlock.Locker
-	target  string
-	atLeast time.Duration
-	ctx     context.Context
-	opts    []swanlock.Option
-	log     cron.Logger
+	locks  swanlock.Locker
+	target string
+	ctx    context.Context
+	opts   []swanlock.Option
+	log    cron.Logger
 }
 
 // OneHost returns a wrapper by which a job is run while the lock of target is
 // held. A run is skipped if the lock is not free, or cannot be had. The lock is
 // released when the job returns or panics; the panic goes on, to cron.Recover
 // if that is earlier in the chain. All jobs of one target exclude each other.
+//
+// A job that takes less time than the clocks of two hosts differ would run on
+// both, one after the other: swanlock.WithMinHold prevents that. To cron such a
+// run lasts as long as its lock is kept.
 func OneHost(locks swanlock.Locker, target string, opts ...Option) cron.JobWrapper {
 	o := &once{locks: locks, target: target, ctx: context.Background(), log: cron.DefaultLogger}
 	for _, opt := range opts {
@@ -81,32 +74,16 @@ func (o *once) run(j cron.Job) {
 		o.log.Error(err, "skip", "target", o.target)
 		return
 	}
-	until := time.Now().Add(o.atLeast)
 	ctx, cancel := swanlock.WithLock(o.ctx, held)
 	defer func() {
 		cancel()
-		if time.Until(until) > 0 {
-			go o.release(held, until)
-		} else {
-			o.release(held, until)
+		if err := held.Release(o.ctx); err != nil {
+			o.log.Error(err, "release", "target", o.target)
 		}
 	}()
 	if job, ok := j.(Job); ok {
 		job(ctx)
 	} else {
 		j.Run()
-	}
-}
-
-// release frees the lock at a time, or when nothing is to be kept any more.
-func (o *once) release(held swanlock.DistributedLock, at time.Time) {
-	ctx, cancel := context.WithDeadline(o.ctx, at)
-	defer cancel()
-	select {
-	case <-ctx.Done():
-	case <-held.Done():
-	}
-	if err := held.Release(context.WithoutCancel(o.ctx)); err != nil {
-		o.log.Error(err, "release", "target", o.target)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/robfig/cron/v3"
 
+	"github.com/swanlake-io/swanlock"
 	cronlock "github.com/swanlake-io/swanlock/adapters/cron"
 	"github.com/swanlake-io/swanlock/memlock"
 )
@@ -18,7 +19,7 @@ func Example() {
 	sent := make(chan struct{})
 
 	for range 2 {
-		once := cronlock.OneHost(locks, "/jobs/report", cronlock.WithHoldAtLeast(time.Minute), cronlock.WithContext(ctx))
+		once := cronlock.OneHost(swanlock.WithMinHold(locks, time.Minute), "/jobs/report", cronlock.WithContext(ctx))
 		c := cron.New()
 		_, err := c.AddJob("@every 1s", cron.NewChain(cron.Recover(cron.DefaultLogger), once).Then(cronlock.Job(func(ctx context.Context) {
 			fmt.Println("the report is sent") // and stops if ctx ends

@@ -1,24 +1,22 @@
 package gocronlock_test
 
 import (
-	"context"
 	"fmt"
 	"time"
 
 	"github.com/go-co-op/gocron/v2"
 
+	"github.com/swanlake-io/swanlock"
 	gocronlock "github.com/swanlake-io/swanlock/adapters/gocron"
 	"github.com/swanlake-io/swanlock/memlock"
 )
 
 func Example() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	locks := memlock.New() // one for both hosts, as a database would be
 	sent := make(chan struct{})
 
 	for range 2 {
-		locker := gocronlock.NewLocker(locks, gocronlock.WithHoldAtLeast(time.Minute))
+		locker := gocronlock.NewLocker(swanlock.WithMinHold(locks, time.Minute))
 		s, err := gocron.NewScheduler(gocron.WithDistributedLocker(locker))
 		if err != nil {
 			fmt.Println(err)
@@ -35,10 +33,8 @@ func Example() {
 			return
 		}
 		s.Start()
-		defer locker.Close(ctx)
 		defer s.Shutdown()
 	}
 	<-sent
-	cancel()
 	// Output: the report is sent
 }

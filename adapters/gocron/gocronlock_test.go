@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	gocronlock "github.com/swanlake-io/swanlock/adapters/gocron"
+	"github.com/swanlake-io/swanlock/election"
 	"github.com/swanlake-io/swanlock/internal/pgserver"
 	"github.com/swanlake-io/swanlock/memlock"
 	"github.com/swanlake-io/swanlock/pglock"
@@ -96,9 +98,9 @@ func TestOneHostAtATime(t *testing.T) {
 	})
 }
 
-// TestHoldAtLeast: the clocks of two hosts differ by more than a job takes. It
+// TestMinHold: the clocks of two hosts differ by more than a job takes. It
 // is run once all the same, and again when its time has come.
-func TestHoldAtLeast(t *testing.T) {
+func TestMinHold(t *testing.T) {
 	for atLeast, want := range map[time.Duration]int32{0: 6, 30 * time.Second: 3} {
 		synctest.Test(t, func(t *testing.T) {
 			locks := memlock.New()
@@ -106,62 +108,28 @@ func TestHoldAtLeast(t *testing.T) {
 			first := time.Now().Add(time.Minute)
 			var close []func()
 			for host := range 2 {
-				l := gocronlock.NewLocker(locks, gocronlock.WithHoldAtLeast(atLeast))
+				l := gocronlock.NewLocker(swanlock.WithMinHold(locks, atLeast))
 				s := start(t, gocron.WithDistributedLocker(l), first.Add(time.Duration(host)*200*time.Millisecond), time.Minute,
 					func() { runs.Add(1) }, "job")
-				close = append(close, func() { must(t, s.Shutdown()); l.Close(t.Context()) })
+				close = append(close, func() { must(t, s.Shutdown()) })
 			}
 			time.Sleep(3*time.Minute + time.Second)
 			synctest.Wait()
 			if got := runs.Load(); got != want {
 				t.Errorf("held for at least %v: got %d runs in three minutes, want %d", atLeast, got, want)
 			}
+			begin := time.Now()
 			for _, f := range close {
 				f()
+			}
+			if took := time.Since(begin); took > 0 {
+				t.Errorf("to shut down took %v", took)
 			}
 			held, err := locks.TryAcquire(t.Context(), "job")
 			must(t, err)
 			must(t, held.Release(t.Context()))
 		})
 	}
-}
-
-// TestClose: it waits for the locks that are kept, releases them when its
-// context ends, and keeps none from then on.
-func TestClose(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		locks := memlock.New()
-		l := gocronlock.NewLocker(locks, gocronlock.WithHoldAtLeast(time.Minute))
-		begin := time.Now()
-		kept, err := l.Lock(t.Context(), "kept")
-		must(t, err)
-		late, err := l.Lock(t.Context(), "late")
-		must(t, err)
-		time.Sleep(time.Second)
-		must(t, kept.Unlock(t.Context()))
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		l.Close(ctx)
-		if got := time.Since(begin); got != 2*time.Second {
-			t.Errorf("Close with a context of a second returned %v after the grant", got)
-		}
-		must(t, late.Unlock(t.Context()))
-		for _, target := range []string{"kept", "late"} {
-			held, err := locks.TryAcquire(t.Context(), target)
-			must(t, err)
-			must(t, held.Release(t.Context()))
-		}
-
-		l = gocronlock.NewLocker(locks, gocronlock.WithHoldAtLeast(time.Minute))
-		k, err := l.Lock(t.Context(), "kept")
-		must(t, err)
-		begin = time.Now()
-		must(t, k.Unlock(t.Context()))
-		l.Close(t.Context())
-		if got := time.Since(begin); got != time.Minute {
-			t.Errorf("Close without a deadline returned %v after the grant", got)
-		}
-	})
 }
 
 // broken is a locker whose server is gone.
@@ -187,12 +155,10 @@ func TestTold(t *testing.T) {
 		}
 		told := gocronlock.WithLogger(slog.New(slog.NewTextHandler(&log, nil)))
 		locks := memlock.New()
-		l, e := gocronlock.NewLocker(locks, told), gocronlock.NewElector(locks, "lead", told)
-		for _, target := range []string{"job", "lead"} {
-			held, err := locks.TryAcquire(t.Context(), target)
-			must(t, err)
-			defer held.Release(context.Background())
-		}
+		l := gocronlock.NewLocker(locks, told)
+		held, err := locks.TryAcquire(t.Context(), "job")
+		must(t, err)
+		defer held.Release(context.Background())
 		skipped := 0
 		s, err := gocron.NewScheduler(gocron.WithDistributedLocker(l))
 		must(t, err)
@@ -210,33 +176,12 @@ func TestTold(t *testing.T) {
 		if skipped != 1 {
 			t.Errorf("%d runs were skipped, want 1", skipped)
 		}
-		if err := e.IsLeader(t.Context()); !errors.Is(err, swanlock.ErrNotAcquired) {
-			t.Errorf("got %v, want ErrNotAcquired", err)
-		}
 		logged("")
 
 		if k, err := gocronlock.NewLocker(broken{}, told).Lock(t.Context(), "j"); err != errBroken || k != nil {
 			t.Errorf("got %v, %v", k, err)
 		}
 		logged("no server")
-		if err := gocronlock.NewElector(broken{}, "e", told).IsLeader(t.Context()); err != errBroken {
-			t.Errorf("got %v", err)
-		}
-		logged("no server")
-
-		e = gocronlock.NewElector(locks, "term", told)
-		must(t, e.IsLeader(t.Context()))
-		locks.Lose("term", nil)
-		next, err := locks.TryAcquire(t.Context(), "term")
-		must(t, err)
-		for _, want := range []string{"lock lost", ""} { // once
-			if err := e.IsLeader(t.Context()); !errors.Is(err, swanlock.ErrNotAcquired) {
-				t.Errorf("got %v, want ErrNotAcquired", err)
-			}
-			logged(want)
-		}
-		must(t, next.Release(t.Context()))
-
 		k, err := l.Lock(t.Context(), "lost")
 		must(t, err)
 		locks.Lose("lost", nil)
@@ -247,39 +192,49 @@ func TestTold(t *testing.T) {
 	})
 }
 
-// TestElector: one of two processes leads, for all jobs that are due together;
-// when its session dies or it steps down, the other one does.
+// TestElector: one of two processes leads; when its session dies or it steps down, the other one does.
 func TestElector(t *testing.T) {
 	eachDriver(t, func(t *testing.T, db func() *sql.DB) {
 		admin := db()
-		var electors []*gocronlock.Elector
-		for range 2 {
-			electors = append(electors, gocronlock.NewElector(newPool(t, db()), t.Name(), gocronlock.WithLogger(slog.New(slog.DiscardHandler))))
-		}
-		one, two := electors[0], electors[1]
+		var electors [2]gocronlock.Elector
+		var resign [2]context.CancelFunc
 		var wg sync.WaitGroup
-		for range 8 {
-			wg.Go(func() {
-				if err := one.IsLeader(t.Context()); err != nil {
-					t.Errorf("one of several jobs that are due together is skipped: %v", err)
-				}
-			})
+		for i := range electors {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			resign[i] = cancel
+			pool := newPool(t, db())
+			wg.Go(func() { election.Run(ctx, pool, t.Name(), electors[i].Lead) })
 		}
-		wg.Wait()
-		if err := two.IsLeader(t.Context()); !errors.Is(err, swanlock.ErrNotAcquired) {
-			t.Fatalf("got %v, want ErrNotAcquired", err)
+		var leader int
+		leads := func() bool { // one alone
+			errs := [2]error{electors[0].IsLeader(t.Context()), electors[1].IsLeader(t.Context())}
+			leader = slices.Index(errs[:], nil)
+			return leader >= 0 && (errors.Is(errs[1-leader], swanlock.ErrNotAcquired) || errors.Is(errs[1-leader], swanlock.ErrLost))
 		}
+		eventually(t, leads)
+		killed := leader
+		eventually(t, func() (waits bool) {
+			must(t, admin.QueryRow("SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)").Scan(&waits))
+			return waits
+		})
 		_, err := admin.Exec(`SELECT pg_terminate_backend(pid) FROM pg_locks
 			WHERE locktype = 'advisory' AND objsubid = 1 AND (classid::bigint << 32) + objid::bigint = $1 AND granted`, int64(swanlock.KeyOf(t.Name())))
 		must(t, err)
-		eventually(t, func() bool { return two.IsLeader(t.Context()) == nil })
-		eventually(t, func() bool { return errors.Is(one.IsLeader(t.Context()), swanlock.ErrNotAcquired) })
-		must(t, two.Close(t.Context()))
-		if err := two.IsLeader(t.Context()); err != gocronlock.ErrClosed {
-			t.Errorf("after Close: got %v, want ErrClosed", err)
+		eventually(t, func() bool { return leads() && leader != killed })
+		last := leader
+		resign[last]()
+		eventually(t, func() bool { return leads() && leader != last })
+		resign[leader]()
+		wg.Wait()
+		for i := range electors {
+			if err := electors[i].IsLeader(t.Context()); !errors.Is(err, swanlock.ErrNotAcquired) {
+				t.Errorf("after the end: got %v, want ErrNotAcquired", err)
+			}
 		}
-		eventually(t, func() bool { return one.IsLeader(t.Context()) == nil })
-		must(t, one.Close(t.Context()))
+		if err := electors[0].Lead(t.Context()); !errors.Is(err, election.ErrResign) {
+			t.Errorf("Lead by itself: got %v, want ErrResign", err)
+		}
 	})
 }
 
@@ -298,9 +253,11 @@ func TestElectorJobs(t *testing.T) {
 		locks := memlock.New()
 		var runs [2]atomic.Int32
 		var schedulers []gocron.Scheduler
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
 		for host := range 2 {
-			e := gocronlock.NewElector(locks, "lead", gocronlock.WithLockOptions(swanlock.WithTTL(time.Second), swanlock.WithAutoRefresh()))
-			defer e.Close(context.Background())
+			e := new(gocronlock.Elector)
+			go election.Run(ctx, locks, "lead", e.Lead)
 			schedulers = append(schedulers, start(t, gocron.WithDistributedElector(e), time.Now().Add(time.Minute), time.Minute,
 				func() { runs[host].Add(1) }, "a", "b", "c"))
 		}

@@ -87,14 +87,14 @@ func (m *Middleware) Work(ctx context.Context, job *rivertype.JobRow, doInner fu
 	default:
 		return err
 	}
-	ctx, cancel := swanlock.WithLock(context.WithValue(ctx, heldKey{}, held), held)
+	lctx, cancel := swanlock.WithLock(context.WithValue(ctx, heldKey{}, held), held)
 	defer func() {
 		cancel()
 		// A release that failed for another reason, such as an audit that could
 		// not be written, does not undo a job that was done under its lock.
-		if rerr := held.Release(context.WithoutCancel(ctx)); errors.Is(rerr, swanlock.ErrLost) && !errors.Is(err, rerr) {
+		if rerr := held.Release(ctx); errors.Is(rerr, swanlock.ErrLost) && !errors.Is(err, rerr) {
 			err = errors.Join(err, rerr)
 		}
 	}()
-	return doInner(ctx)
+	return doInner(lctx)
 }

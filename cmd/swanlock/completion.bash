@@ -24,7 +24,7 @@ _swanlock() {
             --ttl | --timeout | --grace | --owner | -E | --conflict-exit-code) return ;;
             esac
             if [[ $cur == -* ]]; then
-                words='--wait --timeout --ttl --grace --at-least --shared --fence --audit --owner -E --conflict-exit-code --poll --detach --quiet --help --'
+                words='--wait --timeout --ttl --grace --at-least --once-every --shared --fence --audit --owner -E --conflict-exit-code --poll --detach --quiet --help --'
             fi
             ;;
         verify)

@@ -47,6 +47,7 @@ _swanlock() {
             '--audit[write a row of lock_audit]' \
             '--owner[name of the holder]:owner:' \
             '(-E --conflict-exit-code)'{-E,--conflict-exit-code}'[exit code if held elsewhere]:code:' \
+            '--once-every[do not run the command if it succeeded less than that long ago]:duration:' \
             '--at-least[keep the lock for that long, even if the command takes less]:duration:' \
             '--detach[free the lock when the command itself has ended]' \
             '--quiet[say nothing if the lock is held elsewhere]' \

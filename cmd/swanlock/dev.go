@@ -27,7 +27,7 @@ func cmdDev(ctx context.Context, s streams, args []string) (err error) {
 	}
 	signals, release := catch(passedOn...)
 	defer release()
-	sctx, stop := endOnSignal(ctx, signals)
+	sctx, stop := endOnSignal(ctx, signals, anySignal)
 	server, err := startServer(sctx)
 	stop()
 	if err == nil {

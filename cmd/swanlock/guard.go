@@ -54,41 +54,6 @@ func ends(sig os.Signal) bool {
 	return sig == syscall.SIGINT || sig == syscall.SIGTERM || sig == syscall.SIGQUIT || sig == syscall.SIGHUP
 }
 
-// keep holds on to the lock, after the process has ended, until atLeast has passed
-// since it was acquired, or a signal says to end or has said so to the process. It returns how the lock was lost
-// meanwhile, if it was.
-func (g *guard) keep(atLeast time.Duration) error {
-	if g.told {
-		return nil
-	}
-	until := g.lock.Info().AcquiredAt.Add(atLeast)
-	every := maxRefresh
-	for _, d := range []time.Duration{g.ttl / 3, g.idle / 3} {
-		if d > 0 {
-			every = min(every, d)
-		}
-	}
-	for left := time.Until(until); left > 0; left = time.Until(until) {
-		timer := time.NewTimer(min(left, every))
-		select {
-		case <-timer.C:
-			ctx, cancel := context.WithTimeout(context.Background(), every)
-			_ = g.lock.Refresh(ctx) // If the lock is lost, Err says so.
-			cancel()
-		case <-g.lock.Done():
-		case sig := <-g.signals:
-			if ends(sig) {
-				until = time.Now()
-			}
-		}
-		timer.Stop()
-		if err := g.lock.Err(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // renew refreshes the lock if much of its TTL has passed before the process
 // could be started. An error is left to watch, which meets it as well.
 func (g *guard) renew() {

@@ -41,6 +41,7 @@ lock is held elsewhere, CMD is not run.
 
   swanlock run nightly -- ./report.sh                      one try
   swanlock run --timeout 5m nightly -- ./report.sh         wait for 5 minutes at most
+  swanlock run --once-every 20h nightly -- ./report.sh     once a night
   swanlock run --shared catalog -- ./read.sh               together with other readers
   swanlock run --fence /lake/t1 -- sh -c './write --fence "$SWANLOCK_FENCE"'
 
@@ -68,6 +69,13 @@ Flags, all before TARGET:
                     clocks differ do not run a short job one after the other.
                     swanlock stays until then; a signal that would end CMD, or the
                     end of swanlock, frees the lock sooner
+  --once-every D    do not run CMD if it succeeded less than D ago, on any host. What
+                    counts is when it ended, by the server's clock: for a nightly
+                    job D is 20h, not 24h. A CMD that failed, was killed or lost its
+                    lock, or a swanlock that crashed, has not succeeded, and the next
+                    attempt runs it. Turns --audit on, which remembers it; audit
+                    prune forgets it. A CMD that succeeded in the moment of a crash
+                    may be run again
   --detach          free the lock when CMD itself ends, whatever it left running
   --fence           get a number that rises with every holder, in SWANLOCK_FENCE
   --audit           write a row of lock_audit (first: swanlock migrate up)
@@ -119,6 +127,7 @@ Exit codes:
   69          the server cannot be reached, or refuses the lock; CMD was not run
   75          the lock was lost while CMD ran
   78          no server is configured, or --audit has no table; CMD was not run
+  79          CMD succeeded less than --once-every ago; it was not run
   126, 127    CMD cannot be run; CMD was not found
   128+N       signal N ended CMD, or swanlock before it ran CMD
 `

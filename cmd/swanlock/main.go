@@ -23,6 +23,7 @@ const (
 	exitUnavailable = 69  // EX_UNAVAILABLE: the server is not there or refuses
 	exitLost        = 75  // EX_TEMPFAIL: the lock was lost while the command ran
 	exitConfig      = 78  // EX_CONFIG: no server is named, or it is not migrated
+	exitDone        = 79  // the command succeeded within --once-every; sysexits ends at 78
 	exitCannotRun   = 126 // as shells do
 	exitNotFound    = 127 // as shells do
 	exitSignal      = 128 // plus the signal's number, as shells do

@@ -60,7 +60,8 @@ const (
 		"target text NOT NULL, ttl_ms bigint NOT NULL"
 )
 
-// audit returns the columns of lock_audit, and whether it has the indexes of the
+// audit returns the columns of lock_audit, but for that of the fourth migration,
+// which may be applied again, and whether it has the indexes of the
 // second migration, or "" if there is no such table.
 func audit(ctx context.Context, conn *sql.Conn) (columns string, err error) {
 	for range 3 {
@@ -84,7 +85,8 @@ SELECT coalesce(pg_catalog.string_agg(pg_catalog.concat(a.attname, ' ', pg_catal
         THEN ' INDEXED' ELSE '' END,
     CASE WHEN pg_catalog.to_regclass('lock_audit') IS NULL THEN '' ELSE '`+noColumns+`' END)
 FROM pg_catalog.pg_attribute AS a
-WHERE a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('lock_audit') AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped`,
+WHERE a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('lock_audit') AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
+    AND a.attname OPERATOR(pg_catalog.<>) 'succeeded_at'`,
 		pgx.QueryExecModeSimpleProtocol).Scan(&columns)
 	return columns, err
 }

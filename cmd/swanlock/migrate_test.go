@@ -30,13 +30,13 @@ func TestMigrate(t *testing.T) {
 		do, says string
 		table    bool
 	}{
-		{"status", "pending                      00001_lock_audit.sql\npending                      00002_lock_audit_inspect.sql\npending                      00003_fence_guard.sql\n", false},
+		{"status", "pending                      00001_lock_audit.sql\npending                      00002_lock_audit_inspect.sql\npending                      00003_fence_guard.sql\npending                      00004_lock_audit_success.sql\n", false},
 		{"down", "nothing to do\n", false},
-		{"up", "applied 00001_lock_audit.sql\napplied 00002_lock_audit_inspect.sql\napplied 00003_fence_guard.sql\n", true},
+		{"up", "applied 00001_lock_audit.sql\napplied 00002_lock_audit_inspect.sql\napplied 00003_fence_guard.sql\napplied 00004_lock_audit_success.sql\n", true},
 		{"up", "nothing to do\n", true},
-		{"status", "  00003_fence_guard.sql\n", true},
-		{"down", "removed 00003_fence_guard.sql\nremoved 00002_lock_audit_inspect.sql\nremoved 00001_lock_audit.sql\n", false},
-		{"up", "applied 00001_lock_audit.sql\napplied 00002_lock_audit_inspect.sql\napplied 00003_fence_guard.sql\n", true},
+		{"status", "  00004_lock_audit_success.sql\n", true},
+		{"down", "removed 00004_lock_audit_success.sql\nremoved 00003_fence_guard.sql\nremoved 00002_lock_audit_inspect.sql\nremoved 00001_lock_audit.sql\n", false},
+		{"up", "applied 00001_lock_audit.sql\napplied 00002_lock_audit_inspect.sql\napplied 00003_fence_guard.sql\napplied 00004_lock_audit_success.sql\n", true},
 	} {
 		p := swanlockCommand(t, env, "migrate", step.do).start().want(0)
 		if got := p.stdout.String(); !strings.HasSuffix(got, step.says) || p.stderr.Len() > 0 {
@@ -65,8 +65,8 @@ func TestMigrateTogether(t *testing.T) {
 	for _, p := range all {
 		applied += strings.Count(p.stdout.String(), "applied")
 	}
-	if applied != 3 {
-		t.Errorf("they applied %d migrations, want 3", applied)
+	if applied != 4 {
+		t.Errorf("they applied %d migrations, want 4", applied)
 	}
 }
 

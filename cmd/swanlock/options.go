@@ -17,6 +17,7 @@ const (
 type runOptions struct {
 	ttl, timeout, grace  time.Duration
 	atLeast              time.Duration // how long the lock is kept, at least
+	onceEvery            time.Duration // since the last success; 0: as often as asked
 	owner                string
 	wait                 bool // for as long as it takes
 	shared, fence, audit bool
@@ -33,6 +34,7 @@ func parseRun(args []string) (runOptions, error) {
 	flags.DurationVar(&o.timeout, "timeout", 0, "")
 	flags.DurationVar(&o.grace, "grace", defaultGrace, "")
 	flags.DurationVar(&o.atLeast, "at-least", 0, "")
+	flags.DurationVar(&o.onceEvery, "once-every", 0, "")
 	flags.StringVar(&o.owner, "owner", "", "")
 	flags.BoolVar(&o.wait, "wait", false, "")
 	flags.BoolVar(&o.shared, "shared", false, "")
@@ -65,6 +67,10 @@ func parseRun(args []string) (runOptions, error) {
 		return wrong("--timeout %v is negative", o.timeout)
 	case o.atLeast < 0:
 		return wrong("--at-least %v is negative", o.atLeast)
+	case o.onceEvery < 0:
+		return wrong("--once-every %v is negative", o.onceEvery)
+	case o.onceEvery > 0 && o.shared:
+		return wrong("--once-every is for one holder at a time, --shared for many: give one of them")
 	case o.grace < 0:
 		return wrong("--grace %v is negative", o.grace)
 	case o.ttl > 0 && o.ttl < minTTL:
@@ -75,6 +81,7 @@ func parseRun(args []string) (runOptions, error) {
 		return wrong("-E %d is not an exit code: they go from 0 to 255", o.heldCode)
 	}
 	o.argv = args[2:]
+	o.audit = o.audit || o.onceEvery > 0
 	if _, err := swanlock.NewOptions(o.target, o.lockOptions()...); err != nil {
 		return wrong("%s", plain(err))
 	}

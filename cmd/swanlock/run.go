@@ -34,12 +34,12 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 	// reads the channel.
 	catch(syscall.SIGPIPE)
 
-	wctx, stop := endOnSignal(ctx, signals)
+	wctx, stop := endOnSignal(ctx, signals, anySignal)
 	h, err := acquireThrough(wctx, s, o)
 	stop()
 	if ended := interrupted(wctx, "run"); ended != nil {
 		if err == nil {
-			_ = h.release(ctx)
+			_ = h.release(wctx)
 		}
 		return ended
 	}
@@ -47,6 +47,12 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 		return err
 	}
 
+	now, cancel := context.WithCancel(ctx)
+	cancel() // --at-least is for a command that ran
+	if err := h.due(ctx, o); err != nil {
+		_ = h.release(now)
+		return err
+	}
 	warn := func(err error) { complain(s.err, fmt.Errorf("run: %w", err)) }
 	g := &guard{lock: h.lock, ttl: o.ttl, idle: h.idle, grace: o.grace, signals: signals, warn: warn}
 	socket := h.socket()
@@ -55,22 +61,27 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 		socket.Close()
 	}
 	if err != nil {
-		return errors.Join(err, h.release(ctx))
+		return errors.Join(err, h.release(now))
 	}
 	g.proc = c
 	lost := g.watch(ctx)
-	if lost == nil {
-		if early := g.keep(o.atLeast); early != nil {
-			warn(fmt.Errorf("the lock on %s was kept for less than --at-least %v: %w", quote(o.target), o.atLeast, early))
-			h.close(ctx)
-			code, _ := c.result()
-			return &failure{code: code}
+	code, how := c.result()
+	if lost == nil && code == 0 {
+		if err := h.succeeded(ctx, o); err != nil {
+			warn(err)
 		}
 	}
-	if err := h.release(ctx); lost == nil && err != nil {
+	held := lost == nil && o.atLeast > 0 && h.lock.Refresh(ctx) == nil
+	rctx, stop := endOnSignal(ctx, signals, ends)
+	defer stop()
+	if g.told {
+		stop()
+	}
+	if err := h.release(rctx); err != nil && held {
+		warn(fmt.Errorf("the lock on %s was kept for less than --at-least %v: %w", quote(o.target), o.atLeast, err))
+	} else if lost == nil {
 		lost = err
 	}
-	code, how := c.result()
 	if lost != nil {
 		return failf(exitLost, "run: the lock on %s was lost while the command ran, which %s: %w", quote(o.target), how, lost)
 	}
@@ -122,11 +133,12 @@ func acquire(ctx context.Context, s streams, o runOptions) (_ *held, err error) 
 		opts = append(opts, pglock.WithPolling())
 	}
 	h.sess = pglock.NewSession(h.conn, opts...)
+	locks := swanlock.WithMinHold(h.sess, o.atLeast)
 
 	if o.wait || o.timeout > 0 {
-		h.lock, err = h.sess.Acquire(ctx, o.target, o.lockOptions()...)
+		h.lock, err = locks.Acquire(ctx, o.target, o.lockOptions()...)
 	} else {
-		h.lock, err = h.sess.TryAcquire(ctx, o.target, o.lockOptions()...)
+		h.lock, err = locks.TryAcquire(ctx, o.target, o.lockOptions()...)
 	}
 	switch {
 	case err == nil:

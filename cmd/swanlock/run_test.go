@@ -361,6 +361,11 @@ func TestAtLeast(t *testing.T) {
 	p = swanlockRun(t, runArgs("--at-least 1h "+target, "exit 5")...)
 	eventually(t, "holder", func() bool { return len(holders(t, target)) == 1 })
 	time.Sleep(time.Second) // the command has ended
+	_ = p.Process.Signal(syscall.SIGUSR1)
+	time.Sleep(time.Second)
+	if len(holders(t, target)) != 1 {
+		t.Error("SIGUSR1 freed the lock")
+	}
 	_ = p.Process.Signal(syscall.SIGTERM)
 	p.want(5)
 
@@ -375,4 +380,52 @@ func TestAtLeast(t *testing.T) {
 	time.Sleep(time.Second)
 	execSQL(t, migrated(t), fmt.Sprintf("SELECT pg_terminate_backend(%d)", holders(t, target)[0]))
 	p.want(6).says("was kept for less than --at-least 1h0m0s")
+}
+
+// TestOnceEvery: a command that succeeded is not run again until the time has
+// passed; one that failed, or was killed with its swanlock, is.
+func TestOnceEvery(t *testing.T) {
+	slow(t)
+	t.Parallel()
+	migrated(t)
+	target, mark := t.Name(), file(t)
+	run := func(every, script string) *tested {
+		return swanlockRun(t, runArgs("--once-every "+every+" "+target, script, mark)...)
+	}
+	run("1h", "exit 3").want(3)
+	crashed := run("1h", `: >"$1"; exec sleep 600`)
+	eventually(t, "command", func() bool { return exists(mark) })
+	_ = crashed.Process.Kill()
+	crashed.code()
+	eventually(t, "free", func() bool { return len(holders(t, target)) == 0 })
+	lost := run("1h", `sleep 600`)
+	eventually(t, "holder", func() bool { return len(holders(t, target)) == 1 })
+	execSQL(t, migrated(t), fmt.Sprintf("SELECT pg_terminate_backend(%d)", holders(t, target)[0]))
+	lost.want(75)
+	run("1h", "exit 0").want(0)
+	run("1h", "exit 3").want(79).says("less than --once-every 1h0m0s")
+	run("1h --at-least 1h", "exit 3").want(79)
+	run("1ms", "exit 4").want(4) // the last success is longer ago, and stays
+	run("1h", "exit 3").want(79)
+	swanlockRun(t, runArgs(target, "exit 5")...).want(5) // without the flag
+
+	// Many hosts at the same time: one of them runs it.
+	target = t.Name() + "/many"
+	var all []*tested
+	for range 5 {
+		all = append(all, run("1h --wait", "sleep 0.2"))
+	}
+	ran := 0
+	for _, p := range all {
+		switch code := p.code(); code {
+		case 0:
+			ran++
+		case 79:
+		default:
+			t.Errorf("exit code %d", code)
+		}
+	}
+	if ran != 1 {
+		t.Errorf("%d of 5 ran it, want 1", ran)
+	}
 }

@@ -29,26 +29,35 @@ type signalled struct{ sig syscall.Signal }
 
 func (s signalled) Error() string { return fmt.Sprintf("ended by a signal (%v)", s.sig) }
 
-// endOnSignal returns a context that the first signal ends. No signal is taken
-// after the function was called.
-func endOnSignal(ctx context.Context, signals <-chan os.Signal) (context.Context, func()) {
+// endOnSignal returns a context that the first signal ends for which ends reports
+// true. No signal is taken after the function was called.
+func endOnSignal(ctx context.Context, signals <-chan os.Signal, ends func(os.Signal) bool) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		select {
-		case sig := <-signals:
-			cancel(signalled{sig.(syscall.Signal)})
-		case <-ctx.Done():
+		for {
+			select {
+			case sig := <-signals:
+				if ends(sig) {
+					cancel(signalled{sig.(syscall.Signal)})
+				}
+			case <-ctx.Done():
+				return
+			}
 		}
 	}()
 	return ctx, func() { cancel(nil); <-stopped }
 }
 
+// anySignal reports true: before a command runs, each signal does what it would do to
+// the command.
+func anySignal(os.Signal) bool { return true }
+
 // untilSignal is endOnSignal for what a user ends with Ctrl-C.
 func untilSignal(ctx context.Context) (context.Context, func()) {
 	signals, release := catch(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	ctx, stop := endOnSignal(ctx, signals)
+	ctx, stop := endOnSignal(ctx, signals, anySignal)
 	return ctx, func() { stop(); release() }
 }
 

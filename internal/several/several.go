@@ -162,10 +162,13 @@ func Release(ctx context.Context, locks []swanlock.DistributedLock) error {
 	return errors.Join(errs...)
 }
 
-// GiveBack frees locks that were taken in vain, also when ctx has ended. One that
-// was lost is free as well, so there is no error.
+// GiveBack frees locks that were taken in vain, at once: they are released with a
+// context that has ended, so swanlock.WithMinHold does not keep them. One that was
+// lost is free as well, so there is no error.
 func GiveBack(ctx context.Context, locks []swanlock.DistributedLock) {
-	_ = Release(context.WithoutCancel(ctx), locks)
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
+	_ = Release(ctx, locks)
 }
 
 // ErrLostMeanwhile says that a part was lost while another was waited for. Nothing
