@@ -65,6 +65,9 @@ func TestTryRefused(t *testing.T) {
 	s.release = func(context.Context) (bool, error) { t.Error("freed"); return false, nil }
 	_, err := lease.Try(t.Context(), r, func(context.Context) (uint64, error) { return 0, swanlock.ErrNotAcquired })
 	is(t, err, swanlock.ErrNotAcquired)
+	wrong := errors.New("no such table")
+	_, err = lease.Try(t.Context(), r, func(context.Context) (uint64, error) { return 0, lease.Refused(wrong) })
+	is(t, err, wrong)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = lease.Try(ctx, r, func(context.Context) (uint64, error) { t.Error("sent"); return 0, nil })
