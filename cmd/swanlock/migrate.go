@@ -187,10 +187,10 @@ func upSQL(fsys fs.FS) (string, error) {
 				case "Down":
 					up = false
 				}
-			} else if up && !strings.HasPrefix(lines.Text(), "DROP INDEX CONCURRENTLY IF EXISTS ") {
-				line, cut := strings.CutPrefix(lines.Text(), "CREATE INDEX CONCURRENTLY ")
-				if cut {
-					line = "CREATE INDEX " + line + " -- on a table in use: CREATE INDEX CONCURRENTLY, in no transaction"
+			} else if up {
+				line := strings.Replace(lines.Text(), " INDEX CONCURRENTLY ", " INDEX ", 1)
+				if strings.HasPrefix(line, "CREATE INDEX ") && line != lines.Text() {
+					line += " -- on a table in use: CREATE INDEX CONCURRENTLY, in no transaction"
 				}
 				fmt.Fprintln(&out, line)
 			}

@@ -92,8 +92,8 @@ func TestMigrateAdoptsWhatPrintMade(t *testing.T) {
 			before(dsn)
 			execSQL(t, dsn, text, "INSERT INTO lock_audit (target, key, owner, ttl_ms, mode, backend_pid, backend_start, acquired_at, refreshed_at) "+
 				"VALUES ('t', 1, 'o', 0, 'shared', 1, now(), now(), now())")
-			migrateSays(t, dsn, "status", "applied, not by migrate up   00001_lock_audit.sql\napplied, not by migrate up   00002_lock_audit_inspect.sql\npending                      00003_fence_guard.sql\npending                      00004_lock_audit_success.sql\n")
-			migrateSays(t, dsn, "up", "adopted 00001_lock_audit.sql\nadopted 00002_lock_audit_inspect.sql\napplied 00003_fence_guard.sql\napplied 00004_lock_audit_success.sql\n")
+			migrateSays(t, dsn, "status", "applied, not by migrate up   00001_lock_audit.sql\napplied, not by migrate up   00002_lock_audit_inspect.sql\npending                      00003_fence_guard.sql\npending                      00004_lock_audit_success.sql\npending                      00005_lock_audit_long.sql\n")
+			migrateSays(t, dsn, "up", "adopted 00001_lock_audit.sql\nadopted 00002_lock_audit_inspect.sql\napplied 00003_fence_guard.sql\napplied 00004_lock_audit_success.sql\napplied 00005_lock_audit_long.sql\n")
 			migrateSays(t, dsn, "status", "applied 20")
 			migrateSays(t, dsn, "up", "nothing to do\n")
 			var rows int
@@ -119,8 +119,8 @@ func TestMigrateAdoptsHalf(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dsn := newDatabase(t)
 			execSQL(t, dsn, change...)
-			migrateSays(t, dsn, "status", "applied, not by migrate up   00001_lock_audit.sql\npending                      00002_lock_audit_inspect.sql\npending                      00003_fence_guard.sql\npending                      00004_lock_audit_success.sql\n")
-			migrateSays(t, dsn, "up", "adopted 00001_lock_audit.sql\napplied 00002_lock_audit_inspect.sql\napplied 00003_fence_guard.sql\napplied 00004_lock_audit_success.sql\n")
+			migrateSays(t, dsn, "status", "applied, not by migrate up   00001_lock_audit.sql\npending                      00002_lock_audit_inspect.sql\npending                      00003_fence_guard.sql\npending                      00004_lock_audit_success.sql\npending                      00005_lock_audit_long.sql\n")
+			migrateSays(t, dsn, "up", "adopted 00001_lock_audit.sql\napplied 00002_lock_audit_inspect.sql\napplied 00003_fence_guard.sql\napplied 00004_lock_audit_success.sql\napplied 00005_lock_audit_long.sql\n")
 			migrateSays(t, dsn, "up", "nothing to do\n")
 		})
 	}

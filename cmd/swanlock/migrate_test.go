@@ -30,13 +30,13 @@ func TestMigrate(t *testing.T) {
 		do, says string
 		table    bool
 	}{
-		{"status", "pending                      00001_lock_audit.sql\npending                      00002_lock_audit_inspect.sql\npending                      00003_fence_guard.sql\npending                      00004_lock_audit_success.sql\n", false},
+		{"status", "pending                      00001_lock_audit.sql\npending                      00002_lock_audit_inspect.sql\npending                      00003_fence_guard.sql\npending                      00004_lock_audit_success.sql\npending                      00005_lock_audit_long.sql\n", false},
 		{"down", "nothing to do\n", false},
-		{"up", "applied 00001_lock_audit.sql\napplied 00002_lock_audit_inspect.sql\napplied 00003_fence_guard.sql\napplied 00004_lock_audit_success.sql\n", true},
+		{"up", "applied 00001_lock_audit.sql\napplied 00002_lock_audit_inspect.sql\napplied 00003_fence_guard.sql\napplied 00004_lock_audit_success.sql\napplied 00005_lock_audit_long.sql\n", true},
 		{"up", "nothing to do\n", true},
-		{"status", "  00004_lock_audit_success.sql\n", true},
-		{"down", "removed 00004_lock_audit_success.sql\nremoved 00003_fence_guard.sql\nremoved 00002_lock_audit_inspect.sql\nremoved 00001_lock_audit.sql\n", false},
-		{"up", "applied 00001_lock_audit.sql\napplied 00002_lock_audit_inspect.sql\napplied 00003_fence_guard.sql\napplied 00004_lock_audit_success.sql\n", true},
+		{"status", "  00005_lock_audit_long.sql\n", true},
+		{"down", "removed 00005_lock_audit_long.sql\nremoved 00004_lock_audit_success.sql\nremoved 00003_fence_guard.sql\nremoved 00002_lock_audit_inspect.sql\nremoved 00001_lock_audit.sql\n", false},
+		{"up", "applied 00001_lock_audit.sql\napplied 00002_lock_audit_inspect.sql\napplied 00003_fence_guard.sql\napplied 00004_lock_audit_success.sql\napplied 00005_lock_audit_long.sql\n", true},
 	} {
 		p := swanlockCommand(t, env, "migrate", step.do).start().want(0)
 		if got := p.stdout.String(); !strings.HasSuffix(got, step.says) || p.stderr.Len() > 0 {
@@ -65,8 +65,8 @@ func TestMigrateTogether(t *testing.T) {
 	for _, p := range all {
 		applied += strings.Count(p.stdout.String(), "applied")
 	}
-	if applied != 4 {
-		t.Errorf("they applied %d migrations, want 4", applied)
+	if applied != 5 {
+		t.Errorf("they applied %d migrations, want 5", applied)
 	}
 }
 
@@ -74,7 +74,7 @@ func TestMigrateTogether(t *testing.T) {
 func TestMigratePrint(t *testing.T) {
 	t.Parallel()
 	code, text, _ := runHere("migrate", "print")
-	if code != 0 || strings.Contains(text, "goose") || strings.Contains(text, "DROP") || !strings.HasPrefix(text, "-- 00001_lock_audit.sql\nCREATE TABLE lock_audit (") {
+	if code != 0 || strings.Contains(text, "goose") || strings.Contains(text, "DROP TABLE") || !strings.HasPrefix(text, "-- 00001_lock_audit.sql\nCREATE TABLE lock_audit (") {
 		t.Fatalf("code %d:\n%s", code, text)
 	}
 	dsn := newDatabase(t)
