@@ -99,7 +99,7 @@ func (l located) text(query string) string {
 }
 
 // withoutEndedBy takes the column of the second migration out of what is read.
-var withoutEndedBy = strings.NewReplacer("a.ended_by, ", "NULL::varchar, ", "e.ended_by", "NULL::varchar AS ended_by", "o.ended_by", "NULL::varchar")
+var withoutEndedBy = strings.NewReplacer("a.ended_by, ", "NULL::varchar, ", "e.ended_by", "NULL::varchar AS ended_by", "o.ended_by", "NULL::varchar", "s.ended_by", "NULL::varchar")
 
 func (l located) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	return l.DBTX.ExecContext(ctx, l.text(query), args...)
