@@ -56,8 +56,31 @@ WITH s AS MATERIALIZED (
             pg_catalog.unnest(CAST($7::varchar AS boolean[]))::boolean AS shared, pg_catalog.unnest(CAST($8::varchar AS bigint[]))::bigint AS ticket
         FROM s, r
     ) k
+), j AS MATERIALIZED (
+    SELECT h.class, h.slot, CASE WHEN $9::integer OPERATOR(pg_catalog.=) 0 THEN false ELSE pg_catalog.pg_try_advisory_lock_shared(h.class, h.slot) END AS share
+    FROM s, a, (
+        SELECT pg_catalog.int8shr($10::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl($10, 32), 32)::integer AS slot
+    ) h
+    WHERE s.ours AND a.acquired IS NOT NULL
+), t AS MATERIALIZED (
+    SELECT j.class, j.slot, j.share, LEAST(pg_catalog.int4pl($9, 24), 262140) AS beyond, CASE WHEN j.share THEN COALESCE((
+        SELECT pg_catalog.max(n.number)
+        FROM pg_catalog.generate_series($9, LEAST(pg_catalog.int4pl($9, 32), 262143)) n (number)
+        WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
+            THEN pg_catalog.pg_advisory_unlock_shared(j.class, pg_catalog.int4pl(j.slot, n.number)) ELSE false END
+    ), CASE WHEN $11::boolean THEN $9 ELSE 262143 END) END AS last
+    FROM j
 )
-SELECT s.pid, r.released, a.acquired, (CASE
+SELECT s.pid, r.released, a.acquired, COALESCE((
+        SELECT CASE
+            WHEN NOT t.share THEN 0
+            WHEN t.last OPERATOR(pg_catalog.<) t.beyond AND pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 1)))
+            THEN pg_catalog.int4pl(t.last, 1)
+            WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
+            ELSE 0
+        END
+        FROM t
+    ), 0)::integer AS ticket, (CASE
     WHEN $1::boolean AND pg_catalog.strpos(a.acquired, '1') OPERATOR(pg_catalog.>) 0
         AND pg_catalog.pg_logical_emit_message(true, 'swanlock', ''::varchar) IS NOT NULL
     THEN pg_catalog.int8pl(pg_catalog.pg_current_xact_id()::varchar::bigint, COALESCE(
@@ -77,12 +100,16 @@ type BatchParams struct {
 	Lines   string
 	Share   string
 	Tickets string
+	Hint    int32
+	Hash    int64
+	Own     bool
 }
 
 type BatchRow struct {
 	Pid      int32
 	Released string
 	Acquired string
+	Ticket   int32
 	Fence    int64
 }
 
@@ -94,7 +121,8 @@ type BatchRow struct {
 // number; 0: none). Each of these three may be empty. The second part reads the
 // first one's row before it locks anything, so that the unlocks come first, and
 // the last one reads the second's: so the fence is newer than each grant. All
-// grants of the statement share it.
+// grants of the statement share it. If hint is not 0, a ticket is taken last, as
+// by TakeNext, but with the next number or none.
 func (q *Queries) Batch(ctx context.Context, arg BatchParams) (BatchRow, error) {
 	row := q.db.QueryRowContext(ctx, Batch,
 		arg.Fence,
@@ -105,12 +133,16 @@ func (q *Queries) Batch(ctx context.Context, arg BatchParams) (BatchRow, error) 
 		arg.Lines,
 		arg.Share,
 		arg.Tickets,
+		arg.Hint,
+		arg.Hash,
+		arg.Own,
 	)
 	var i BatchRow
 	err := row.Scan(
 		&i.Pid,
 		&i.Released,
 		&i.Acquired,
+		&i.Ticket,
 		&i.Fence,
 	)
 	return i, err
@@ -158,6 +190,20 @@ WITH s AS MATERIALIZED (
         ELSE 0
     END)::bigint AS fence
     FROM s, r, a
+), j AS MATERIALIZED (
+    SELECT h.class, h.slot, CASE WHEN $9::integer OPERATOR(pg_catalog.=) 0 THEN false ELSE pg_catalog.pg_try_advisory_lock_shared(h.class, h.slot) END AS share
+    FROM f, (
+        SELECT pg_catalog.int8shr($10::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl($10, 32), 32)::integer AS slot
+    ) h
+    WHERE f.ours
+), t AS MATERIALIZED (
+    SELECT j.class, j.slot, j.share, LEAST(pg_catalog.int4pl($9, 24), 262140) AS beyond, CASE WHEN j.share THEN COALESCE((
+        SELECT pg_catalog.max(n.number)
+        FROM pg_catalog.generate_series($9, LEAST(pg_catalog.int4pl($9, 32), 262143)) n (number)
+        WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
+            THEN pg_catalog.pg_advisory_unlock_shared(j.class, pg_catalog.int4pl(j.slot, n.number)) ELSE false END
+    ), CASE WHEN $11::boolean THEN $9 ELSE 262143 END) END AS last
+    FROM j
 ), closed AS (
     UPDATE public.lock_audit u SET
         released_at = CASE WHEN c.held THEN GREATEST(u.refreshed_at, LEAST(u.released_at, c.began)) ELSE u.refreshed_at END,
@@ -167,7 +213,7 @@ WITH s AS MATERIALIZED (
             (n.of OPERATOR(pg_catalog.=) 0 OR pg_catalog.substr(n.released, n.of, 1) OPERATOR(pg_catalog.=) '1') AS held
         FROM (
             SELECT f.released, f.began, pg_catalog.unnest(CAST($1::varchar AS bigint[]))::bigint AS id,
-                pg_catalog.unnest(CAST($9::varchar AS integer[]))::integer AS of, pg_catalog.unnest(CAST($10::varchar AS boolean[]))::boolean AS expired
+                pg_catalog.unnest(CAST($12::varchar AS integer[]))::integer AS of, pg_catalog.unnest(CAST($13::varchar AS boolean[]))::boolean AS expired
             FROM f
             WHERE f.ours
         ) n
@@ -177,9 +223,9 @@ WITH s AS MATERIALIZED (
     SELECT pg_catalog.row_number() OVER () AS place, w.pid, w.granted_at, w.fence, w.acquired, w.key, w.target, w.owner, w.ttl_ms, w.shared, w.under
     FROM (
         SELECT f.pid, f.granted_at, f.fence, f.acquired,
-            pg_catalog.unnest(CAST($11::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST($12::varchar AS varchar[]))::varchar AS target,
-            pg_catalog.unnest(CAST($13::varchar AS varchar[]))::varchar AS owner, pg_catalog.unnest(CAST($14::varchar AS bigint[]))::bigint AS ttl_ms,
-            pg_catalog.unnest(CAST($15::varchar AS boolean[]))::boolean AS shared, pg_catalog.unnest(CAST($16::varchar AS integer[]))::integer AS under
+            pg_catalog.unnest(CAST($14::varchar AS bigint[]))::bigint AS key, pg_catalog.unnest(CAST($15::varchar AS varchar[]))::varchar AS target,
+            pg_catalog.unnest(CAST($16::varchar AS varchar[]))::varchar AS owner, pg_catalog.unnest(CAST($17::varchar AS bigint[]))::bigint AS ttl_ms,
+            pg_catalog.unnest(CAST($18::varchar AS boolean[]))::boolean AS shared, pg_catalog.unnest(CAST($19::varchar AS integer[]))::integer AS under
         FROM f
         WHERE f.ours
     ) w
@@ -187,14 +233,23 @@ WITH s AS MATERIALIZED (
 ), row AS (
     INSERT INTO public.lock_audit (target, key, owner, ttl_ms, mode, fence, backend_pid, backend_start, client_addr, acquired_at, refreshed_at)
     SELECT n.target, n.key, n.owner, n.ttl_ms, CASE WHEN n.shared THEN 'shared' ELSE 'exclusive' END,
-        CASE WHEN n.shared THEN NULL ELSE n.fence END, n.pid, pg_catalog.to_timestamp($17::double precision),
+        CASE WHEN n.shared THEN NULL ELSE n.fence END, n.pid, pg_catalog.to_timestamp($20::double precision),
         pg_catalog.inet_client_addr(), n.granted_at, n.granted_at
     FROM n
     ORDER BY n.place
     RETURNING id
 )
 SELECT
-    f.pid, f.released, f.acquired, f.fence,
+    f.pid, f.released, f.acquired, COALESCE((
+        SELECT CASE
+            WHEN NOT t.share THEN 0
+            WHEN t.last OPERATOR(pg_catalog.<) t.beyond AND pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 1)))
+            THEN pg_catalog.int4pl(t.last, 1)
+            WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
+            ELSE 0
+        END
+        FROM t
+    ), 0)::integer AS ticket, f.fence,
     COALESCE((SELECT pg_catalog.string_agg(row.id::varchar, ',' ORDER BY row.id) FROM row), '')::varchar AS ids,
     COALESCE((
         SELECT pg_catalog.string_agg(CASE WHEN EXISTS (
@@ -215,6 +270,9 @@ type BatchAuditedParams struct {
 	Lines   string
 	Share   string
 	Tickets string
+	Hint    int32
+	Hash    int64
+	Own     bool
 	Of      string
 	Expired string
 	Keys    string
@@ -230,6 +288,7 @@ type BatchAuditedRow struct {
 	Pid      int32
 	Released string
 	Acquired string
+	Ticket   int32
 	Fence    int64
 	Ids      string
 	Dead     string
@@ -257,6 +316,9 @@ func (q *Queries) BatchAudited(ctx context.Context, arg BatchAuditedParams) (Bat
 		arg.Lines,
 		arg.Share,
 		arg.Tickets,
+		arg.Hint,
+		arg.Hash,
+		arg.Own,
 		arg.Of,
 		arg.Expired,
 		arg.Keys,
@@ -272,6 +334,7 @@ func (q *Queries) BatchAudited(ctx context.Context, arg BatchAuditedParams) (Bat
 		&i.Pid,
 		&i.Released,
 		&i.Acquired,
+		&i.Ticket,
 		&i.Fence,
 		&i.Ids,
 		&i.Dead,

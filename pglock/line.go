@@ -114,12 +114,16 @@ func (c *lineHint) passed(t *ticket, lowest int32) {
 // takeTicket joins the line of key. It returns nil, without an error, if
 // several attempts met too many others that joined at the same time, or if the
 // line has no number left until it is empty.
-func (tn turn) takeTicket(ctx context.Context, key Key, c *lineHint) (*ticket, error) {
-	t := &ticket{led: tn.led, a: tn.access, hint: c, hash: lineHash(key)}
+//
+// A number that a batch has taken is given as next.
+func (tn turn) takeTicket(ctx context.Context, key Key, c *lineHint, next taken) (*ticket, error) {
+	t := &ticket{led: tn.led, a: tn.access, hint: c, hash: lineHash(key), pid: next.pid, number: next.number}
 	var err error
 	hint, lowest := c.numbers(key)
 	own := slices.Max(append(tn.led.numbers(t.hash), 0)) // the session's highest number in this line
-	if hint > 0 {
+	if t.number > 0 {
+		lowest = next.lowest
+	} else if hint > 0 {
 		var row db.TakeNextRow
 		row, err = ask(ctx, tn, (*db.Queries).TakeNext, db.TakeNextParams{Hash: t.hash, Hint: max(hint, own), Own: own >= hint})
 		t.pid, t.number = row.Pid, row.Ticket
@@ -144,6 +148,12 @@ func (tn turn) takeTicket(ctx context.Context, key Key, c *lineHint) (*ticket, e
 	t.lowest.Store(lowest)
 	tn.led.place(t)
 	return t, nil
+}
+
+// A taken is a number in a line that was taken already; its zero is none.
+type taken struct {
+	pid            int32
+	number, lowest int32 // lowest: no number below is live
 }
 
 // undoTicket makes sure that a takeTicket that failed with err has left nothing.

@@ -13,7 +13,8 @@ import (
 // session's turn.
 type batcher struct {
 	turn
-	s *poolSession
+	s    *poolSession
+	join *join // the ticket that the batch takes, too; nil: none
 }
 
 // run sends the proofs, then the ops that can share a statement, and then the
@@ -59,7 +60,9 @@ func (b batcher) run(proofs, batch []*op) {
 			releases = append(releases, o)
 		}
 	}
+	b.join = b.joining(batch)
 	b.send(b.readers(releases, acquires))
+	b.join = nil
 	for _, o := range batch {
 		if !s.batched(o) && s.stillWanted(o) {
 			b.sendOne(o)

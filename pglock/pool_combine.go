@@ -55,6 +55,8 @@ type op struct {
 	ticket *ticket // the place in line that an acquire gives up when it is granted; nil: none
 	below  int32   // the number of the ticket that a reader may not overtake; 0: any
 
+	join *join // of one that runs: f is to take a ticket, which a batch can do for it; nil: it is not
+
 	// Of an op in a batch: see readers and numbered.
 	stays  bool // the session's lock stays as it is, for its other readers
 	leader *op  // the op whose answer is this one's too; nil: itself
@@ -206,7 +208,7 @@ func (s *poolSession) serveOnce(proofs, batch []*op) (given []*op) {
 			for _, o := range slices.Concat(proofs, batch, given) {
 				o.err = err
 			}
-			batcher{turn{s.a, s.led}, s}.undoLeft(proofs, batch, given)
+			batcher{turn: turn{s.a, s.led}, s: s}.undoLeft(proofs, batch, given)
 		}
 	}()
 	tn, err := s.a.takeAlways()
@@ -215,7 +217,7 @@ func (s *poolSession) serveOnce(proofs, batch []*op) (given []*op) {
 	} else {
 		tn = turn{s.a, s.led} // The session is over, so nothing is sent.
 	}
-	b := batcher{tn, s}
+	b := batcher{turn: tn, s: s}
 	given = b.successors(batch)
 	b.run(proofs, slices.Concat(batch, given))
 	b.undoLeft(proofs, batch, given)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/pglock"
+	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
 
 // wantSound checks that in the whole audit no exclusive interval of a key overlaps
@@ -250,9 +251,9 @@ func TestPoolRefreshesTogether(t *testing.T) {
 // fences rise, and no two intervals overlap. The fences are compared by those who
 // hold the locks.
 func TestPoolFencesRiseInBatches(t *testing.T) {
-	grants := 8000
+	grants := 2000
 	if testing.Short() {
-		grants = 800
+		grants = 500
 	}
 	eachDriver(t, func(t *testing.T, driver string) {
 		param, o := auditDatabase(t)
@@ -265,7 +266,10 @@ func TestPoolFencesRiseInBatches(t *testing.T) {
 				var granted atomic.Int32
 				var wg sync.WaitGroup
 				for range 4 {
-					p := newPool(t, openDB(t, driver, param), opts...)
+					// Each unlock takes a moment, in which others take and release the keys that are asked for next.
+					db := changedDB(t, driver, pgtest.WithParams(t, server(t).URL(), param), "ELSE pg_catalog.pg_advisory_unlock(k.key) END",
+						"ELSE pg_catalog.pg_sleep(0.0003) IS NOT NULL AND pg_catalog.pg_advisory_unlock(k.key) END")
+					p := newPool(t, db, opts...)
 					for range 12 {
 						wg.Go(func() {
 							for int(granted.Load()) < grants && !t.Failed() {

@@ -3,6 +3,7 @@ package pglock
 import (
 	"context"
 	"errors"
+	"slices"
 )
 
 // A holder in the pool passes its lock on to the pool's first waiter, if that one
@@ -63,6 +64,39 @@ func (b batcher) successors(ops []*op) (given []*op) {
 		}
 	}
 	return given
+}
+
+// A join asks a batch for a ticket in the line of key.
+type join struct {
+	key  Key
+	hint int32 // a number of the line, as of TakeNext
+	own  bool  // hint is a ticket of this session's
+	taken
+}
+
+// joining returns the first of the ops that wants a ticket in a line of which a
+// number is known, so that the batch can take it.
+func (b batcher) joining(ops []*op) *join {
+	for _, o := range ops {
+		if o.join == nil {
+			continue
+		}
+		j := o.join
+		hint, lowest := b.s.p.hint.numbers(j.key)
+		if hint == 0 {
+			continue
+		}
+		own := b.led.numbers(lineHash(j.key))
+		for _, o := range ops {
+			if o.ticket != nil { // It is given up before.
+				own = slices.DeleteFunc(own, func(n int32) bool { return n == o.ticket.number })
+			}
+		}
+		highest := slices.Max(append(own, 0))
+		j.hint, j.own, j.lowest = max(hint, highest), highest >= hint, lowest
+		return j
+	}
+	return nil
 }
 
 // passOn returns an acquire for the first waiter for key, if it can have the lock

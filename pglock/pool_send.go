@@ -23,7 +23,7 @@ func (b batcher) send(releases, acquires []*op) {
 		return
 	}
 	for _, o := range slices.Concat(releases, acquires) {
-		if o.stays || o.ticket != nil {
+		if o.stays || o.ticket != nil || b.join != nil {
 			b.sendBatch(releases, acquires)
 		} else {
 			b.sendOne(o)
@@ -62,6 +62,9 @@ func (b batcher) sendBatch(releases, acquires []*op) {
 		return
 	}
 	b.led.touch(sent)
+	if b.join != nil {
+		b.join.pid, b.join.number = row.Pid, row.Ticket
+	}
 	for _, o := range releases {
 		o.err = b.released(o.h, o.answered(row.Released))
 	}
@@ -84,14 +87,18 @@ func (b batcher) ask(releases, acquires []*op) (row db.BatchAuditedRow, err erro
 	if slices.ContainsFunc(locks, func(o *op) bool { return o.ticket != nil }) {
 		plain.Tickets = array(locks, func(o *op) int64 { return o.ticket.bits() })
 	}
+	if b.join != nil {
+		plain.Hash, plain.Hint, plain.Own = lineHash(b.join.key), b.join.hint, b.join.own
+	}
 	if !b.audit {
 		var answer db.BatchRow
 		answer, err = ask(context.Background(), b.turn, (*db.Queries).Batch, plain)
-		row = db.BatchAuditedRow{Pid: answer.Pid, Released: answer.Released, Acquired: answer.Acquired, Fence: answer.Fence}
+		row = db.BatchAuditedRow{Pid: answer.Pid, Released: answer.Released, Acquired: answer.Acquired, Ticket: answer.Ticket, Fence: answer.Fence}
 		return row, b.flushed(row.Fence, err)
 	}
 	row, err = askAs(context.Background(), b.turn, b.auditIn(b.led.schema), (*db.Queries).BatchAudited, db.BatchAuditedParams{
 		Pid: plain.Pid, Release: plain.Release, Unshare: plain.Unshare, Acquire: plain.Acquire, Lines: plain.Lines, Share: plain.Share, Tickets: plain.Tickets,
+		Hash: plain.Hash, Hint: plain.Hint, Own: plain.Own,
 		Closing: array(releases, func(o *op) int64 { return o.h.audit }),
 		Of:      array(releases, func(o *op) int64 { return int64(o.number()) }),
 		Expired: flags(releases, func(o *op) bool { return errors.Is(o.h.over(), swanlock.ErrExpired) }),
@@ -173,6 +180,10 @@ func (b batcher) untangle(releases, acquires []*op, err error) {
 	unknown := err
 	if sqlState(err) != "" {
 		held, unknown = b.held(context.Background())
+	}
+	if b.join != nil {
+		b.undoTicket(lineHash(b.join.key), err)
+		b.join = nil
 	}
 	leaving := make(map[Key]bool)
 	for _, o := range releases {

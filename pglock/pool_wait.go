@@ -134,14 +134,15 @@ func (p *Pool) joinOnce(ctx context.Context, r request, tried bool) (*waiter, er
 	joined := false
 	for pause := newPause(); err == nil && !joined; {
 		var state atomic.Int32 // calling, returned or left
-		err = s.solo(ctx, func(_ context.Context, tn turn) error {
-			t, err := tn.takeTicket(ctx, r.key, &p.hint)
+		o := &op{kind: running, join: &join{key: r.key}}
+		o.f = func(_ context.Context, tn turn) error {
+			t, err := tn.takeTicket(ctx, r.key, &p.hint, o.join.taken)
 			if t == nil {
 				return err
 			}
 			if t.pid != s.pid {
 				tn.drop(t)
-				batcher{tn, s}.endBehindPooler(t.pid)
+				batcher{turn: tn, s: s}.endBehindPooler(t.pid)
 				return ErrPooler
 			}
 			if !state.CompareAndSwap(calling, returned) { // The caller has left.
@@ -151,7 +152,8 @@ func (p *Pool) joinOnce(ctx context.Context, r request, tried bool) (*waiter, er
 			p.hint.joined(r.key, t, tried)
 			p.enqueue(me)
 			return nil
-		})
+		}
+		err = s.do(ctx, o)
 		if errors.Is(err, errLeft) && !state.CompareAndSwap(calling, left) {
 			err = nil // The ticket was taken before the caller could leave.
 		}
@@ -298,7 +300,7 @@ func (p *Pool) attempt(ctx context.Context, me *waiter, s *poolSession, wait tim
 		}
 	}
 	o.f = func(_ context.Context, tn turn) error {
-		adv, err := batcher{tn, s}.advanceFor(ctx, h, me, wait)
+		adv, err := batcher{turn: tn, s: s}.advanceFor(ctx, h, me, wait)
 		a.advanced = adv
 		if err == nil && adv.granted {
 			a.l = h.beginInPool()

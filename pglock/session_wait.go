@@ -77,13 +77,13 @@ func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bo
 			if err != nil {
 				return err
 			}
-			taken, err := tn.takeTicket(ctx, r.key, &a.hint)
-			if taken == nil {
+			placed, err := tn.takeTicket(ctx, r.key, &a.hint, taken{})
+			if placed == nil {
 				return errors.Join(err, tn.leavePlace(p))
 			}
-			taken.place = p
-			a.hint.joined(r.key, taken, tried)
-			s.t = taken
+			placed.place = p
+			a.hint.joined(r.key, placed, tried)
+			s.t = placed
 		} else {
 			s.t = t
 		}

@@ -73,7 +73,8 @@ SELECT
 -- number; 0: none). Each of these three may be empty. The second part reads the
 -- first one's row before it locks anything, so that the unlocks come first, and
 -- the last one reads the second's: so the fence is newer than each grant. All
--- grants of the statement share it.
+-- grants of the statement share it. If hint is not 0, a ticket is taken last, as
+-- by TakeNext, but with the next number or none.
 WITH s AS MATERIALIZED (
     SELECT pg_catalog.pg_backend_pid()::integer AS pid, pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid::integer AS ours
 ), r AS MATERIALIZED (
@@ -105,8 +106,31 @@ WITH s AS MATERIALIZED (
             pg_catalog.unnest(CAST(@share::varchar AS boolean[]))::boolean AS shared, pg_catalog.unnest(CAST(@tickets::varchar AS bigint[]))::bigint AS ticket
         FROM s, r
     ) k
+), j AS MATERIALIZED (
+    SELECT h.class, h.slot, CASE WHEN @hint::integer OPERATOR(pg_catalog.=) 0 THEN false ELSE pg_catalog.pg_try_advisory_lock_shared(h.class, h.slot) END AS share
+    FROM s, a, (
+        SELECT pg_catalog.int8shr(@hash::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl(@hash, 32), 32)::integer AS slot
+    ) h
+    WHERE s.ours AND a.acquired IS NOT NULL
+), t AS MATERIALIZED (
+    SELECT j.class, j.slot, j.share, LEAST(pg_catalog.int4pl(@hint, 24), 262140) AS beyond, CASE WHEN j.share THEN COALESCE((
+        SELECT pg_catalog.max(n.number)
+        FROM pg_catalog.generate_series(@hint, LEAST(pg_catalog.int4pl(@hint, 32), 262143)) n (number)
+        WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
+            THEN pg_catalog.pg_advisory_unlock_shared(j.class, pg_catalog.int4pl(j.slot, n.number)) ELSE false END
+    ), CASE WHEN @own::boolean THEN @hint ELSE 262143 END) END AS last
+    FROM j
 )
-SELECT s.pid, r.released, a.acquired, (CASE
+SELECT s.pid, r.released, a.acquired, COALESCE((
+        SELECT CASE
+            WHEN NOT t.share THEN 0
+            WHEN t.last OPERATOR(pg_catalog.<) t.beyond AND pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 1)))
+            THEN pg_catalog.int4pl(t.last, 1)
+            WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
+            ELSE 0
+        END
+        FROM t
+    ), 0)::integer AS ticket, (CASE
     WHEN @fence::boolean AND pg_catalog.strpos(a.acquired, '1') OPERATOR(pg_catalog.>) 0
         AND pg_catalog.pg_logical_emit_message(true, 'swanlock', ''::varchar) IS NOT NULL
     THEN pg_catalog.int8pl(pg_catalog.pg_current_xact_id()::varchar::bigint, COALESCE(
@@ -170,6 +194,20 @@ WITH s AS MATERIALIZED (
         ELSE 0
     END)::bigint AS fence
     FROM s, r, a
+), j AS MATERIALIZED (
+    SELECT h.class, h.slot, CASE WHEN @hint::integer OPERATOR(pg_catalog.=) 0 THEN false ELSE pg_catalog.pg_try_advisory_lock_shared(h.class, h.slot) END AS share
+    FROM f, (
+        SELECT pg_catalog.int8shr(@hash::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl(@hash, 32), 32)::integer AS slot
+    ) h
+    WHERE f.ours
+), t AS MATERIALIZED (
+    SELECT j.class, j.slot, j.share, LEAST(pg_catalog.int4pl(@hint, 24), 262140) AS beyond, CASE WHEN j.share THEN COALESCE((
+        SELECT pg_catalog.max(n.number)
+        FROM pg_catalog.generate_series(@hint, LEAST(pg_catalog.int4pl(@hint, 32), 262143)) n (number)
+        WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
+            THEN pg_catalog.pg_advisory_unlock_shared(j.class, pg_catalog.int4pl(j.slot, n.number)) ELSE false END
+    ), CASE WHEN @own::boolean THEN @hint ELSE 262143 END) END AS last
+    FROM j
 ), closed AS (
     UPDATE public.lock_audit u SET
         released_at = CASE WHEN c.held THEN GREATEST(u.refreshed_at, LEAST(u.released_at, c.began)) ELSE u.refreshed_at END,
@@ -206,7 +244,16 @@ WITH s AS MATERIALIZED (
     RETURNING id
 )
 SELECT
-    f.pid, f.released, f.acquired, f.fence,
+    f.pid, f.released, f.acquired, COALESCE((
+        SELECT CASE
+            WHEN NOT t.share THEN 0
+            WHEN t.last OPERATOR(pg_catalog.<) t.beyond AND pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 1)))
+            THEN pg_catalog.int4pl(t.last, 1)
+            WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
+            ELSE 0
+        END
+        FROM t
+    ), 0)::integer AS ticket, f.fence,
     COALESCE((SELECT pg_catalog.string_agg(row.id::varchar, ',' ORDER BY row.id) FROM row), '')::varchar AS ids,
     COALESCE((
         SELECT pg_catalog.string_agg(CASE WHEN EXISTS (
