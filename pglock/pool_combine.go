@@ -3,6 +3,7 @@ package pglock
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -178,6 +179,7 @@ func (s *poolSession) take() (proofs, batch []*op) {
 // serve sends what is queued until nothing is.
 func (s *poolSession) serve() {
 	for {
+		runtime.Gosched() // Those who have their answer now may want to travel with the next statement.
 		proofs, batch := s.take()
 		if len(proofs)+len(batch) == 0 {
 			return
