@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -43,25 +45,54 @@ func newPool(t testing.TB, db *sql.DB, opts ...pglock.PoolOption) *pglock.Pool {
 // pidOf is the backend that holds l.
 func backendOf(l swanlock.DistributedLock) int { return l.(*pglock.PostgresLock).BackendPID() }
 
+// TestPoolConformance runs the suite that every locker passes, on each kind of
+// acquire.
 func TestPoolConformance(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := observe(t)
-		for name, opts := range map[string][]pglock.PoolOption{
-			"plain":   {pglock.WithHeartbeat(time.Second)},
-			"audited": {pglock.WithHeartbeat(time.Second), pglock.WithAudit()},
+		for name, with := range map[string]func(*pglock.Pool) swanlock.Locker{
+			"plain":             func(p *pglock.Pool) swanlock.Locker { return p },
+			"fenced":            func(p *pglock.Pool) swanlock.Locker { return fenced{p} },
+			"audited":           func(p *pglock.Pool) swanlock.Locker { return p },
+			"audited and alone": func(p *pglock.Pool) swanlock.Locker { return p },
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
+				opts := []pglock.PoolOption{pglock.WithHeartbeat(time.Second)}
+				if strings.HasPrefix(name, "audited") {
+					opts = append(opts, pglock.WithAudit())
+				}
+				if name == "audited and alone" {
+					opts = append(opts, pglock.WithMaxSessions(1), pglock.WithLogger(nil))
+				}
 				locktest.Run(t, func(t *testing.T) swanlock.Locker {
 					p := newPool(t, pgtest.UsedDB(t, driver), opts...)
 					must(t, acquired(t, p, newTarget(t)).Release(bg)) // so that none is late in line for connecting
-					return p
+					return with(p)
 				},
 					locktest.Pooled("its locks share sessions"), locktest.Fair(), locktest.ShortTTL(600*time.Millisecond),
 					locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) { o.kill(backendOf(held)) }))
 			})
 		}
 	})
+}
+
+// fenced asks for a fence with each lock that can have one.
+type fenced struct{ *pglock.Pool }
+
+func (f fenced) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	return f.Pool.TryAcquire(ctx, target, withFence(target, opts)...)
+}
+
+func (f fenced) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	return f.Pool.Acquire(ctx, target, withFence(target, opts)...)
+}
+
+func withFence(target string, opts []swanlock.Option) []swanlock.Option {
+	if o, err := swanlock.NewOptions(target, opts...); err != nil || o.Shared {
+		return opts
+	}
+	return append(slices.Clone(opts), swanlock.WithFence())
 }
 
 // One round trip serves all calls that came while the last was under way.
