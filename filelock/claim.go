@@ -53,6 +53,28 @@ func (c *claim) sign(now time.Time) error {
 	return err
 }
 
+// await takes the lock, in one attempt or as soon as it is c's turn. The lease
+// began after start. An error leaves c to be released.
+func (c *claim) await(ctx context.Context, wait bool) (start time.Time, err error) {
+	for {
+		start = time.Now()
+		by, next, err := c.attempt(ctx, wait)
+		switch {
+		case err != nil || by == "":
+			return start, err
+		case !wait:
+			return start, fmt.Errorf("%w: %s", swanlock.ErrNotAcquired, by)
+		}
+		delay := 20 * time.Millisecond
+		if next {
+			delay = 4 * time.Millisecond
+		}
+		if sleep(ctx, delay) != nil {
+			return start, errors.New(by) // after which the caller says why
+		}
+	}
+}
+
 // attempt takes the lock if it is c's turn; otherwise by says who is in the way.
 // If c waits, it is in line then, and next says whether the next turn is its own.
 func (c *claim) attempt(ctx context.Context, wait bool) (by string, next bool, err error) {

@@ -24,6 +24,7 @@ const SwanLakeTTL = 600 * time.Second
 type Locker struct {
 	dir        string
 	staleAfter time.Duration
+	settle     time.Duration
 }
 
 // An Option sets how a Locker works.
@@ -40,9 +41,15 @@ func WithDir(dir string) Option { return func(l *Locker) { l.dir = dir } }
 // without one is refreshed in the background every third of it.
 func WithStaleAfter(ttl time.Duration) Option { return func(l *Locker) { l.staleAfter = ttl } }
 
+// WithoutSwanLake says that no process of SwanLake's locks here any more. Otherwise
+// a lock of a path takes 20 ms: they sometimes remove a lock file that has just
+// been made, and ours waits until it has survived that. With WithDir there are
+// none.
+func WithoutSwanLake() Option { return func(l *Locker) { l.settle = 0 } }
+
 // New returns a locker. Errors of its options are those of each acquire.
 func New(opts ...Option) *Locker {
-	l := &Locker{staleAfter: SwanLakeTTL}
+	l := &Locker{staleAfter: SwanLakeTTL, settle: settle}
 	for _, opt := range opts {
 		if opt != nil {
 			opt(l)
@@ -96,34 +103,24 @@ func (l *Locker) acquire(ctx context.Context, target string, opts []swanlock.Opt
 	if err := l.makeState(p); err != nil {
 		return fail(err)
 	}
-	c := &claim{place: p, fenced: o.Fence, entry: entry{ID: rand.Text(), Owner: o.Owner, Shared: o.Shared, Held: true}}
-	r := lease.Request{Package: "filelock", Target: target, Options: o, Backend: c, Lease: o.TTL}
+	r := lease.Request{Package: "filelock", Target: target, Options: o, Lease: o.TTL}
 	if r.Lease == 0 {
 		r.Lease = l.staleAfter
 	}
-	c.TTL = max(1, (r.Lease + time.Millisecond - 1).Milliseconds())
 	for {
-		start := time.Now()
-		by, next, err := c.attempt(ctx, wait)
-		if err == nil && by == "" {
-			k, err := lease.Granted(ctx, r, start, c.fence)
-			if err != nil {
-				return nil, err
-			}
-			return &Lock{k, c.life}, nil
-		}
-		if err == nil && !wait {
-			err = fmt.Errorf("%w: %s", swanlock.ErrNotAcquired, by)
-		}
+		c := &claim{place: p, fenced: o.Fence, entry: entry{ID: rand.Text(), Owner: o.Owner, Shared: o.Shared, Held: true,
+			TTL: (r.Lease + time.Millisecond - 1).Milliseconds()}}
+		r.Backend = c
+		start, err := c.await(ctx, wait)
 		if err == nil {
-			delay := 20 * time.Millisecond
-			if next {
-				delay = 4 * time.Millisecond
+			k, err := lease.Granted(ctx, r, start, c.fence)
+			if err == nil {
+				return &Lock{k, c.life}, nil
 			}
-			if sleep(ctx, delay) == nil {
-				continue
+			if wait && ctx.Err() == nil {
+				continue // The grant took longer than the lease.
 			}
-			err = errors.New(by)
+			return nil, err
 		}
 		if _, left := lease.Free(ctx, c); left != nil {
 			err = fmt.Errorf("%w (leaving the line: %w)", err, left)
@@ -152,6 +149,7 @@ func (l *Locker) place(target string, ttl time.Duration) (place, error) {
 		return p, errors.New("it is no absolute path: give one, or see WithDir")
 	}
 	p.dir, p.name = lockFile(target)
+	p.settle = l.settle
 	return p, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -24,7 +25,8 @@ import (
 // both.
 type place struct {
 	dir, name  string
-	staleAfter time.Duration // the TTL by which SwanLake's processes judge it
+	staleAfter time.Duration // the TTL by which SwanLake's processes judge the file
+	settle     time.Duration // until it is certain that they have not removed it
 }
 
 func (p place) file() string           { return filepath.Join(p.dir, p.name) }
@@ -37,14 +39,10 @@ const (
 	waitTTL  = 10 * time.Second // of a waiter that does not look for its turn
 )
 
-// queues has, for each guard, a place for one goroutine of this process: the
-// others wait here and not at the flock, which the race detector does not know.
-var queues = func() (q [guards]chan struct{}) {
-	for i := range q {
-		q[i] = make(chan struct{}, 1)
-	}
-	return q
-}()
+// queues has, for each guard file that this process has used, a place for one of
+// its goroutines. The others wait here and not at the flock, which the race
+// detector does not know.
+var queues sync.Map // from its path to a chan struct{}
 
 // An entry is a holder or a waiter. Its lease began when its file in alive was
 // last written, by the clock of the file system, the same for all hosts.
@@ -69,14 +67,18 @@ type line struct {
 // locked runs f on the line, while nobody else does. What f changes is kept
 // if it calls save.
 func (p place) locked(ctx context.Context, f func(*line) error) (err error) {
-	number := uint64(swanlock.KeyOf(p.name)) % guards
+	guard := p.state(fmt.Sprintf("%02x", uint64(swanlock.KeyOf(p.name))%guards))
+	queue, ok := queues.Load(guard)
+	if !ok {
+		queue, _ = queues.LoadOrStore(guard, make(chan struct{}, 1))
+	}
 	select {
-	case queues[number] <- struct{}{}:
-		defer func() { <-queues[number] }()
+	case queue.(chan struct{}) <- struct{}{}:
+		defer func() { <-queue.(chan struct{}) }()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	g, err := openLocked(ctx, p.state(fmt.Sprintf("%02x", number)))
+	g, err := openLocked(ctx, guard)
 	if err != nil {
 		return err
 	}

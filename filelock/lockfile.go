@@ -34,18 +34,17 @@ func holderOf(content string) string {
 }
 
 // settle is longer than SwanLake's processes take between finding a lock file
-// stale and removing it, whosever it is then.
-const settle = 50 * time.Millisecond
+// gone or stale and removing it, whosever it is then.
+const settle = 20 * time.Millisecond
 
 // take makes the lock file a link to the file of id, if there is none, or one
 // that is over: of a process of ours that has ended, or stale. If it returns
 // false, a process that knows the lock file alone has the lock, as by says.
 func (l *line) take(id string) (took bool, by string, err error) {
-	stale := false
 	for {
 		err := os.Link(l.alive(id), l.file())
 		switch {
-		case err == nil && !stale:
+		case err == nil && l.settle == 0:
 			return true, "", nil
 		case err == nil:
 			time.Sleep(settle)
@@ -61,14 +60,13 @@ func (l *line) take(id string) (took bool, by string, err error) {
 		if err != nil {
 			return false, "", err
 		}
-		ours, err := l.isDead(st)
+		dead, err := l.isDead(st)
 		if err != nil {
 			return false, "", err
 		}
-		if !ours && !l.expired(st.ModTime(), l.staleAfter) {
+		if !dead && !l.expired(st.ModTime(), l.staleAfter) {
 			return false, holderOf(content), nil
 		}
-		stale = !ours
 		if gone, err := l.takeAway(st); err != nil || !gone {
 			return false, holderOf(content), err
 		}
