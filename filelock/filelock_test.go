@@ -1,3 +1,5 @@
+//go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
+
 package filelock_test
 
 import (
@@ -9,7 +11,10 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	dir := t.TempDir()
-	locktest.Run(t, func(t *testing.T) swanlock.Locker { return filelock.New(filelock.WithDir(dir)) },
-		locktest.Fair(), locktest.Pooled("each lock has a file of its own"))
+	l := filelock.New(filelock.WithDir(t.TempDir()))
+	locktest.Run(t, func(t *testing.T) swanlock.Locker { return l },
+		locktest.Fair(), locktest.Pooled("each lock has a file of its own"),
+		locktest.KeptAlive("SwanLake's processes take a lock file for stale that is not refreshed"),
+		locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) { must(t, l.Drop(held.Info().Target, true)) }),
+		locktest.LosePlaces(func(t *testing.T, target string) { must(t, l.Drop(target, false)) }))
 }

@@ -1,3 +1,5 @@
+//go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
+
 package filelock_test
 
 import (
@@ -114,10 +116,17 @@ func (p *process) signal(s syscall.Signal) {
 }
 
 // act is what the process of a test does: "old" and "ours" lock args[0] as they
-// are told, "storm" does it by itself.
+// are told, "storm" does it by itself, "probe" probes it.
 func act(kind string, args []string) {
 	if kind == "storm" {
 		storm(args)
+		return
+	}
+	if kind == "probe" {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		r, err := filelock.Probe(ctx, args[0])
+		fmt.Printf("%d peers %v %v\n", len(r.Peers), r.Peers, err)
 		return
 	}
 	var l swanlock.Locker

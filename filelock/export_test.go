@@ -1,0 +1,25 @@
+package filelock
+
+import (
+	"context"
+	"os"
+	"slices"
+)
+
+// Drop takes the holders of target from their line, or the waiters, as if they were
+// over.
+func (l *Locker) Drop(target string, held bool) error {
+	p, err := l.place(target, 0)
+	if err != nil {
+		return err
+	}
+	return p.locked(context.Background(), func(on *line) error {
+		on.entries = slices.DeleteFunc(slices.Clone(on.entries), func(e entry) bool { return e.Held == held })
+		if held {
+			if err := os.Remove(p.file()); err != nil {
+				return err
+			}
+		}
+		return on.save()
+	})
+}
