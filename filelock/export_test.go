@@ -4,7 +4,11 @@ import (
 	"context"
 	"os"
 	"slices"
+	"time"
 )
+
+// WithSettle makes certain that a test is not slower than settle.
+func WithSettle(d time.Duration) Option { return func(l *Locker) { l.settle = d } }
 
 // Drop takes the holders of target from their line, or the waiters, as if they were
 // over.

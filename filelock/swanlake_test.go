@@ -112,7 +112,7 @@ func TestExcludeEachOther(t *testing.T) {
 // its release; what ours holds is refused to an old one, readers too.
 func TestOldHolds(t *testing.T) {
 	t.Parallel()
-	target, _ := file(t)
+	target, lock := file(t)
 	old, l := start(t, "old", target), filelock.New()
 	old.must("ttl 10m")
 	old.must("try")
@@ -126,8 +126,14 @@ func TestOldHolds(t *testing.T) {
 	must(t, err)
 	two, err := l.TryAcquire(t.Context(), target, swanlock.WithShared())
 	must(t, err)
-	for _, held := range []swanlock.DistributedLock{one, two} {
+	for _, held := range []swanlock.DistributedLock{one, two, one} {
+		age(t, lock, 5*time.Minute) // It is one reader's; each refresh must count.
 		must(t, held.Refresh(t.Context()))
+		if st, err := os.Stat(lock); err != nil || time.Since(st.ModTime()) > time.Minute {
+			t.Errorf("after a reader's refresh: %v, %v", st.ModTime(), err)
+		}
+	}
+	for _, held := range []swanlock.DistributedLock{one, two} {
 		if got := old.do("try"); got != "held" {
 			t.Errorf("an old process: %s", got)
 		}
@@ -182,7 +188,8 @@ func TestOldRemovesOurs(t *testing.T) {
 		old := oldLocker{
 			beforeLook: func() { then(lock) },
 			beforeRemove: func() {
-				wg.Go(func() { _, ours = filelock.New().TryAcquire(t.Context(), target) })
+				l := filelock.New(filelock.WithSettle(time.Second))
+				wg.Go(func() { _, ours = l.TryAcquire(t.Context(), target) })
 				for { // until ours is there
 					if st, err := os.Stat(lock); err == nil && time.Since(st.ModTime()) < time.Minute {
 						return
