@@ -243,6 +243,23 @@ func TestOldTookIt(t *testing.T) {
 	_ = held.Release(t.Context())
 }
 
+// TestReadersLost: readers whose lock file was removed have lost the lock, also when
+// another reader has made the file anew since.
+func TestReadersLost(t *testing.T) {
+	t.Parallel()
+	target, lock := file(t)
+	l := filelock.New()
+	one, err := l.TryAcquire(t.Context(), target, swanlock.WithShared())
+	must(t, err)
+	must(t, os.Remove(lock)) // An old process held the lock from now on, and freed it.
+	two, err := l.TryAcquire(t.Context(), target, swanlock.WithShared())
+	must(t, err)
+	is(t, "Refresh", one.Refresh(t.Context()), swanlock.ErrLost)
+	is(t, "Release", one.Release(t.Context()), swanlock.ErrLost)
+	must(t, two.Refresh(t.Context()))
+	must(t, two.Release(t.Context()))
+}
+
 // TestLateRelease: a holder whose TTL has ended touches no successor's file.
 func TestLateRelease(t *testing.T) {
 	t.Parallel()
