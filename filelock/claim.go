@@ -46,10 +46,13 @@ func (c *claim) open(now time.Time) error {
 }
 
 // sign writes the file anew, and so begins its lease. What is written is as long
-// as what was there.
+// as what was there. On NFS it is Stat that makes it be sent to the server.
 func (c *claim) sign(now time.Time) error {
 	c.wrote = time.Now()
 	_, err := c.life.WriteAt(payload(c.Owner, now), 0)
+	if err == nil {
+		_, err = c.life.Stat()
+	}
 	return err
 }
 

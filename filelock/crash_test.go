@@ -199,6 +199,7 @@ func TestGuardIsHeld(t *testing.T) {
 	next, err := l.Acquire(within(t, patience), target)
 	must(t, err)
 	must(t, next.Release(t.Context()))
+	runtime.KeepAlive(held) // The garbage collector would close its file.
 }
 
 // TestFullDisk: on a full disk nothing new can be locked, and the error says why; what

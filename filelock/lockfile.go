@@ -136,10 +136,10 @@ func (l *line) handOver(id string) error {
 
 // isLockFile reports whether the lock file is a link to the file of id.
 func (l *line) isLockFile(id string) (bool, error) {
-	one, err := os.Lstat(l.file())
+	_, one, err := read(l.file())
 	if err == nil {
 		var other fs.FileInfo
-		if other, err = os.Lstat(l.alive(id)); err == nil {
+		if other, err = os.Stat(l.alive(id)); err == nil {
 			return os.SameFile(one, other), nil
 		}
 	}
