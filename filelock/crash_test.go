@@ -135,6 +135,39 @@ func TestHang(t *testing.T) {
 	}
 }
 
+// TestOneLine: processes are granted the lock in the order in which they came.
+func TestOneLine(t *testing.T) {
+	t.Parallel()
+	target, _ := file(t)
+	held, err := filelock.New().TryAcquire(t.Context(), target)
+	must(t, err)
+	var waiters []*process
+	for range 4 {
+		p := start(t, "ours", target, "10m")
+		p.send("acquire")
+		waiters = append(waiters, p)
+		n := len(waiters)
+		for end := time.Now().Add(patience); len(leftovers(t, target)) != n+1; time.Sleep(time.Millisecond) { // it is in line
+			if time.Now().After(end) {
+				t.Fatal("it does not wait")
+			}
+		}
+	}
+	must(t, held.Release(t.Context()))
+	for i, p := range waiters {
+		if got := p.answer(); got != "ok" {
+			t.Fatal(got)
+		}
+		time.Sleep(100 * time.Millisecond)
+		for _, later := range waiters[i+1:] {
+			if len(later.answers) != 0 {
+				t.Errorf("one that came later than waiter %d has the lock: %s", i, <-later.answers)
+			}
+		}
+		p.must("release")
+	}
+}
+
 // TestWaiterHangs: a waiter that was stopped loses its place, and gets another when
 // it wakes.
 func TestWaiterHangs(t *testing.T) {
