@@ -43,6 +43,21 @@ func leftovers(t *testing.T, target string) (names []string) {
 	return names
 }
 
+// inLine waits until n hold the lock or wait for it.
+func inLine(t *testing.T, target string, n int) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		got, err := filelock.New().InLine(target)
+		must(t, err)
+		if got == n {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d are in line, want %d", got, n)
+		}
+	}
+}
+
 // TestCrash: the lock of a process that was killed is free at once, with and without
 // a TTL, although SwanLake's would wait for ten minutes; and waiters that were killed
 // are in nobody's way.
@@ -57,7 +72,7 @@ func TestCrash(t *testing.T) {
 		holder.must("try")
 		waiter := start(t, "ours", target, "10m")
 		waiter.send("acquire")
-		time.Sleep(300 * time.Millisecond)
+		inLine(t, target, 2)
 		l := filelock.New()
 		_, err := l.TryAcquire(t.Context(), target)
 		is(t, "while it lives", err, swanlock.ErrNotAcquired)
@@ -146,12 +161,7 @@ func TestOneLine(t *testing.T) {
 		p := start(t, "ours", target, "10m")
 		p.send("acquire")
 		waiters = append(waiters, p)
-		n := len(waiters)
-		for end := time.Now().Add(patience); len(leftovers(t, target)) != n+1; time.Sleep(time.Millisecond) { // it is in line
-			if time.Now().After(end) {
-				t.Fatal("it does not wait")
-			}
-		}
+		inLine(t, target, 1+len(waiters))
 	}
 	must(t, held.Release(t.Context()))
 	for i, p := range waiters {
@@ -181,7 +191,7 @@ func TestWaiterHangs(t *testing.T) {
 	must(t, err)
 	waiter := start(t, "ours", target, "10m")
 	waiter.send("acquire")
-	time.Sleep(time.Second)
+	inLine(t, target, 2)
 	waiter.signal(syscall.SIGSTOP)
 	must(t, first.Release(t.Context()))
 	_, err = l.TryAcquire(t.Context(), target)

@@ -36,7 +36,7 @@
 //
 //   - SwanLake's processes remove a lock file that they find stale, or gone, even
 //     if it has been made anew a moment later. Among themselves they may so hold a
-//     lock together. This package waits for 20 ms after it has made a lock file and
+//     lock together. This package waits for 50 ms after it has made a lock file and
 //     looks whether it is still there, which WithoutSwanLake saves. A process of
 //     theirs that is slower than that, or that refreshes a lock after its time, is
 //     noticed at the next Refresh: the lock is lost then.

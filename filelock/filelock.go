@@ -42,7 +42,7 @@ func WithDir(dir string) Option { return func(l *Locker) { l.dir = dir } }
 func WithStaleAfter(ttl time.Duration) Option { return func(l *Locker) { l.staleAfter = ttl } }
 
 // WithoutSwanLake says that no process of SwanLake's locks here any more. Otherwise
-// a lock of a path takes 20 ms: they sometimes remove a lock file that has just
+// a lock of a path takes 50 ms: they sometimes remove a lock file that has just
 // been made, and ours waits until it has survived that. With WithDir there are
 // none.
 func WithoutSwanLake() Option { return func(l *Locker) { l.settle = 0 } }

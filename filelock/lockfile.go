@@ -35,7 +35,7 @@ func holderOf(content string) string {
 
 // settle is longer than SwanLake's processes take between finding a lock file
 // gone or stale and removing it, whosever it is then.
-const settle = 20 * time.Millisecond
+const settle = 50 * time.Millisecond
 
 // take makes the lock file a link to the file of id, if there is none, or one
 // that is over: of a process of ours that has ended, or stale. If it returns
@@ -47,7 +47,7 @@ func (l *line) take(id string) (took bool, by string, err error) {
 		case err == nil && l.settle == 0:
 			return true, "", nil
 		case err == nil:
-			time.Sleep(settle)
+			time.Sleep(l.settle)
 			ok, err := l.isLockFile(id)
 			return ok, "held by a process that found it stale as well", err
 		case !errors.Is(err, fs.ErrExist):
