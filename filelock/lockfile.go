@@ -81,25 +81,17 @@ func (l *line) isDead(st fs.FileInfo) (bool, error) {
 		return false, err
 	}
 	for _, id := range ids {
-		f, err := os.Open(l.alive(id.Name()))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+		same, err := os.Stat(l.alive(id.Name()))
+		if err == nil && os.SameFile(same, st) {
+			if slices.Contains(l.overs, id.Name()) {
+				return true, nil
+			}
+			// Not in line, yet it may live: then the line was lost, not the lock.
+			return lockable(l.alive(id.Name()))
 		}
-		if err != nil {
+		if ignoreMissing(err) != nil {
 			return false, err
 		}
-		defer f.Close()
-		if same, err := f.Stat(); err != nil || !os.SameFile(same, st) {
-			if err != nil {
-				return false, err
-			}
-			continue
-		}
-		if slices.Contains(l.overs, id.Name()) {
-			return true, nil
-		}
-		// Not in line, yet it lives: then the line was lost, not the lock.
-		return tryFlock(f, true)
 	}
 	return false, nil
 }
