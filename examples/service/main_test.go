@@ -21,7 +21,7 @@ func TestService(t *testing.T) {
 	var leading, calling, leaders, calls atomic.Int32
 	var mu sync.Mutex
 	reports := make(map[time.Time]int) // by the night
-	const night = 5 * time.Second // and a host that is late by four is not the test's
+	const night = 5 * time.Second      // and a host that is late by four is not the test's
 	counted := func(now *atomic.Int32, most int32, total *atomic.Int32, takes time.Duration) func(context.Context) error {
 		return func(ctx context.Context) error {
 			if n := now.Add(1); n > most {
