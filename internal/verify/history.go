@@ -32,6 +32,7 @@ type Target struct {
 	Name   string
 	Key    int64
 	Shared bool // readers lock it too
+	Places int  // how many may hold it by a semaphore, or 1 lead; 0: it is a lock
 }
 
 // Kind is the model that a target's locks are checked against.

@@ -12,6 +12,7 @@ const (
 	KindReadersWriter = "readers-writer" // one writer, or readers
 	KindFence         = "fence"          // fences rise with every exclusive grant
 	KindRegister      = "register"       // what the fence guards is written by its holder alone
+	KindPlaces        = "places"         // no more hold a semaphore than it has places, and never two lead
 	KindNobody        = "held by nobody" // no lock outlives its holder by more than it may
 	KindLine          = "line"           // the waiter that came first is served first
 	KindAudit         = "audit"          // intervals do not overlap, and are those of the history
@@ -76,6 +77,7 @@ func Judge(hist *History) *Report {
 	locks := checkLocks(hist)
 	r.Results = append(r.Results, locks...)
 	r.add(checkRegister(hist))
+	r.add(checkPlaces(hist))
 	r.add(checkNobody(hist))
 	r.add(checkLine(hist))
 	r.add(checkAudit(hist))

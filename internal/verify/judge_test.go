@@ -13,6 +13,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	mutex  = 0 // targets of the histories below
 	shared = 1
+	places = 2
 	ms     = int64(time.Millisecond)
 	sec    = int64(time.Second)
 )
@@ -35,6 +36,12 @@ var planted = []plant{
 	{"two holders at once", KindMutex, func(s *story) {
 		s.hold(mutex, 100, 200)
 		s.hold(mutex, 150, 250)
+	}},
+	{"three hold two places", KindPlaces, func(s *story) {
+		s.hold(places, 100, 200)
+		s.hold(places, 120, 0)
+		lost(s.Holds[1], 180)
+		s.hold(places, 150, 250)
 	}},
 	{"a holder that was killed had said that it holds what another one has", KindMutex, func(s *story) {
 		lost(s.hold(mutex, 100, 0), 160)
@@ -265,6 +272,11 @@ func TestPlanted(t *testing.T) {
 
 // sound are histories that look odd and are in order.
 var sound = []sane{
+	{"two hold two places, and a third when one was lost", func(s *story) {
+		s.hold(places, 100, 200)
+		lost(s.hold(places, 120, 0), 140)
+		s.hold(places, 150, 250)
+	}},
 	{"one after the other", func(s *story) {
 		s.hold(mutex, 100, 200)
 		s.hold(mutex, 201, 300)

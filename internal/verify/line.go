@@ -36,6 +36,9 @@ const lineCalm = time.Second
 func checkLine(hist *History) Result {
 	r := Result{Kind: KindLine}
 	for i, target := range hist.Targets {
+		if target.Places > 0 { // its waiters do not wait for its own key
+			continue
+		}
 		var waiters []*Hold
 		for _, h := range hist.holds(i) {
 			// A lock that was lost at once might have been granted before one

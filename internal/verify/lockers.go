@@ -46,6 +46,9 @@ var lockerKinds = []lockerKind{
 	{"functions, pgx", "pgx", false, true, false, openFunctions},
 }
 
+// builtKinds are those that the clients build on.
+var builtKinds = lockerKinds[:2]
+
 func openSession(ctx context.Context, db *sql.DB, audited bool) (opened, error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {

@@ -112,6 +112,9 @@ func checkLocks(hist *History) []Result {
 	results := map[string]*Result{
 		KindMutex: {Kind: KindMutex}, KindReadersWriter: {Kind: KindReadersWriter}, KindFence: {Kind: KindFence}}
 	for i, target := range hist.Targets {
+		if target.Places > 0 {
+			continue
+		}
 		ops := hist.lockOps(i)
 		kind := results[target.Kind()]
 		kind.Checked += len(ops)

@@ -125,7 +125,7 @@ func (c *client) hold(done <-chan struct{}, id string, lock swanlock.Distributed
 func (c *client) another(ctx context.Context, one int, within bool) (id string, lock swanlock.DistributedLock, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	for _, target := range c.rnd.Perm(len(c.cfg.Targets)) {
+	for _, target := range c.rnd.Perm(crashTarget) {
 		if target == one {
 			continue
 		}
@@ -135,7 +135,7 @@ func (c *client) another(ctx context.Context, one int, within bool) (id string, 
 		if h.Shared = c.cfg.Targets[target].Shared && c.chance(60); h.Shared {
 			opts = append(opts, swanlock.WithShared())
 		}
-		if id, lock, err = c.acquire(ctx, h, opts); lock != nil || err != nil || !c.refused {
+		if id, lock, err = c.acquire(ctx, c.locker, h, opts); lock != nil || err != nil || !c.refused {
 			break
 		}
 	}

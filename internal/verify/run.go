@@ -66,7 +66,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		return nil, err
 	}
 
-	wcfg := workerConfig{DSN: d.dsn, Run: d.run, Clients: clientsPerWorker, Seed: cfg.Seed, Targets: hist.Targets[:crashTarget],
+	wcfg := workerConfig{DSN: d.dsn, Run: d.run, Clients: clientsPerWorker, Seed: cfg.Seed, Targets: hist.Targets,
 		Cancel: slices.Contains(cfg.Faults, FaultCancel)}
 	if slices.Contains(cfg.Faults, FaultRollback) {
 		wcfg.Rollback = 25
@@ -159,9 +159,13 @@ const (
 	mainTargets = 4
 	// crashTarget is the one that only verify itself locks, around a crash.
 	crashTarget = 6
+	// semaphoreTarget and leaderTarget are for what is built on lockers.
+	semaphoreTarget = 7
+	leaderTarget    = 8
 )
 
-// targets are three of each kind, and crashTarget.
+// targets are three of each kind, crashTarget, and those for what is built on
+// lockers.
 func targets(name string) (all []Target) {
 	for i := range 3 {
 		for _, shared := range []bool{false, true} {
@@ -171,9 +175,12 @@ func targets(name string) (all []Target) {
 			all = append(all, t)
 		}
 	}
-	t := Target{Name: fmt.Sprintf("swanlock-verify/%s/crash", name)}
-	t.Key = int64(pglock.KeyOf(t.Name))
-	return append(all, t)
+	for _, t := range []Target{{Name: "crash"}, {Name: "semaphore", Places: 2}, {Name: "leader", Places: 1}} {
+		t.Name = fmt.Sprintf("swanlock-verify/%s/%s", name, t.Name)
+		t.Key = int64(pglock.KeyOf(t.Name))
+		all = append(all, t)
+	}
+	return all
 }
 
 // way is how the proxy gets to the server.

@@ -18,6 +18,9 @@ const stallBound = 2*longestTTL + oneWait + margin
 // a waiter.
 func stalled(r *Result, hist *History) {
 	for i, target := range hist.Targets {
+		if target.Places > 0 { // its waiters do not wait for its own key
+			continue
+		}
 		var busy, waits []Span // somebody's; waited for
 		for _, h := range hist.Holds {
 			if h.Target != i {

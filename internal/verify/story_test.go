@@ -12,7 +12,7 @@ type story struct {
 
 func newStory() *story {
 	return &story{History: &History{
-		Targets: []Target{{Name: "mutex", Key: 1}, {Name: "shared", Key: 2, Shared: true}},
+		Targets: []Target{{Name: "mutex", Key: 1}, {Name: "shared", Key: 2, Shared: true}, {Name: "places", Key: 3, Places: 2}},
 		Clocks:  []Offset{{1000 * sec, 1000 * sec}}, // the server's clock is that much ahead
 		Log:     make(map[string]string),
 		End:     1000 * sec,
