@@ -67,6 +67,7 @@ func TestBadArguments(t *testing.T) {
 		{"run --poll t -- cmd", "--poll is a way to wait"},
 		{"run --dir d t -- cmd", "--dir is for --file"},
 		{"run --file --audit t -- cmd", "--file has none"},
+		{"run --file --once-every 1h t -- cmd", "--file has none"},
 		{"run --file --wait --poll t -- cmd", "--file has none"},
 		{"supervise", "an argument is missing"},
 		{"supervise sh sh", "is a part of swanlock run"},

@@ -71,6 +71,8 @@ func parseRun(args []string) (runOptions, error) {
 		return wrong("--dir is for --file")
 	case o.file && o.audit:
 		return wrong("--audit is a table of a server: --file has none")
+	case o.file && o.onceEvery != 0:
+		return wrong("--once-every is remembered in a table of a server: --file has none")
 	case o.file && o.poll:
 		return wrong("--poll spares a server, and --file has none")
 	case o.timeout < 0:
