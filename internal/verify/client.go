@@ -54,9 +54,10 @@ func (c *client) run(ctx context.Context) error {
 	return nil
 }
 
-// take opens a locker of the next kind.
+// take opens a locker of the next kind. The clients of a process go through the
+// kinds together, so that they share statements of its pools.
 func (c *client) take(ctx context.Context) (err error) {
-	c.kind = lockerKinds[(c.number+c.lockers)%len(lockerKinds)]
+	c.kind = lockerKinds[(c.cfg.First/c.cfg.Clients+c.lockers)%len(lockerKinds)]
 	c.label = fmt.Sprintf("%s.%d.%d", c.cfg.Name, c.number, c.lockers)
 	if c.kind.shared {
 		c.label = c.cfg.Name + "." + c.kind.name

@@ -32,7 +32,7 @@ const (
 	// theirs is bounded by pglock's patience of five seconds, several times over.
 	finishing = 45 * time.Second
 	// clientsPerWorker take locks at once in a process.
-	clientsPerWorker = 2
+	clientsPerWorker = 3
 )
 
 // A Config is what to do.
