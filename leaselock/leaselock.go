@@ -188,14 +188,24 @@ type row struct {
 	lease   int64 // microseconds
 }
 
+// acquire and the other calls leave a driver that does not return when ctx ends:
+// lib/pq waits for the network for as long as that is silent.
 func (b row) acquire(ctx context.Context, r lease.Request) (fence int64, err error) {
-	return b.queries.AcquireLease(ctx, db.AcquireLeaseParams{
-		Key: b.key, Target: r.Target, Owner: r.Options.Owner, Token: b.token, Lease: b.lease,
+	return lease.Leave(ctx, func() (int64, error) {
+		return b.queries.AcquireLease(ctx, db.AcquireLeaseParams{
+			Key: b.key, Target: r.Target, Owner: r.Options.Owner, Token: b.token, Lease: b.lease,
+		})
+	}, func(_ int64, err error) {
+		if err == nil {
+			_, _ = lease.Free(context.Background(), b)
+		}
 	})
 }
 
 func (b row) Refresh(ctx context.Context) error {
-	n, err := b.queries.RefreshLease(ctx, db.RefreshLeaseParams{Lease: b.lease, Key: b.key, Token: b.token})
+	n, err := lease.Leave(ctx, func() (int64, error) {
+		return b.queries.RefreshLease(ctx, db.RefreshLeaseParams{Lease: b.lease, Key: b.key, Token: b.token})
+	}, nil)
 	if err == nil && n == 0 {
 		return fmt.Errorf("%w: the table has it no more", swanlock.ErrLost)
 	}
@@ -203,6 +213,8 @@ func (b row) Refresh(ctx context.Context) error {
 }
 
 func (b row) Release(ctx context.Context) (held bool, err error) {
-	n, err := b.queries.ReleaseLease(ctx, db.ReleaseLeaseParams{Key: b.key, Token: b.token})
+	n, err := lease.Leave(ctx, func() (int64, error) {
+		return b.queries.ReleaseLease(ctx, db.ReleaseLeaseParams{Key: b.key, Token: b.token})
+	}, nil)
 	return n > 0, err
 }

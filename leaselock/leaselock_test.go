@@ -1,8 +1,11 @@
 package leaselock_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,7 +18,7 @@ import (
 // direct is for the suite alone.
 func conforms(t *testing.T, pool, direct *sql.DB) {
 	locktest.Run(t, func(t *testing.T) swanlock.Locker { return newLocker(t, pool) },
-		locktest.Pooled("each lock has a token of its own"),
+		locktest.ShortTTL(600*time.Millisecond), locktest.Pooled("each lock has a token of its own"),
 		locktest.WithoutShared("a row has one holder"),
 		locktest.KeptAlive("a row without a lease would outlive its holder"),
 		locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) {
@@ -34,15 +37,47 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// TestRepeatableRead: where the statement fails because the row has changed since
-// it began, it is sent again.
-func TestRepeatableRead(t *testing.T) {
+// TestIsolation: where a statement fails because the row has changed since it
+// began, it is sent again.
+func TestIsolation(t *testing.T) {
 	for _, level := range []string{"repeatable read", "serializable"} {
-		t.Run(level, func(t *testing.T) {
-			t.Parallel()
-			db := open(t, "pgx", withParam(t, server(t).URL(), "default_transaction_isolation", level), nil)
-			conforms(t, db, db)
-		})
+		for _, driver := range drivers {
+			t.Run(level+" "+driver, func(t *testing.T) {
+				t.Parallel()
+				db, target := open(t, driver, server(t).URL("default_transaction_isolation="+level), nil), t.Name()
+				var inside, fence atomic.Int64
+				var wg sync.WaitGroup
+				for range 6 {
+					wg.Go(func() {
+						l := newLocker(t, db)
+						for range 10 {
+							err := swanlock.Do(bg, l, target, func(_ context.Context, held swanlock.DistributedLock) error {
+								if inside.Add(1) != 1 {
+									t.Error("two holders")
+								}
+								if f := int64(held.Info().Fence); f <= fence.Swap(f) {
+									t.Error("a fence did not rise")
+								}
+								inside.Add(-1)
+								return nil
+							})
+							if err != nil {
+								t.Error(err)
+							}
+							if held, err := l.TryAcquire(bg, target); err == nil {
+								fence.Store(int64(held.Info().Fence))
+								if err := held.Release(bg); err != nil {
+									t.Error(err)
+								}
+							} else if !errors.Is(err, swanlock.ErrNotAcquired) {
+								t.Error(err)
+							}
+						}
+					})
+				}
+				wg.Wait()
+			})
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -111,6 +112,38 @@ func Poll[L any](ctx context.Context, pkg, target string, goesOn func(err error)
 		if !sleep(ctx, ctx, Backoff(n)) {
 			return none, Request{Package: pkg, Target: target}.wrap("acquire", CutShort(ctx, outage))
 		}
+	}
+}
+
+// Leave calls f in a goroutine of its own, and returns what f does or, once ctx has
+// ended, the cause of that: for clients that do not return then, such as lib/pq
+// when the network has fallen silent. late, if it is not nil, gets what f returns
+// afterwards.
+func Leave[T any](ctx context.Context, f func() (T, error), late func(T, error)) (T, error) {
+	type answer struct {
+		v   T
+		err error
+	}
+	c := make(chan answer, 1)
+	var over atomic.Bool // f has returned, or its caller has left
+	go func() {
+		v, err := f()
+		if over.CompareAndSwap(false, true) {
+			c <- answer{v, err}
+		} else if late != nil {
+			late(v, err)
+		}
+	}()
+	select {
+	case a := <-c:
+		return a.v, a.err
+	case <-ctx.Done():
+		if over.CompareAndSwap(false, true) {
+			var none T
+			return none, context.Cause(ctx)
+		}
+		a := <-c
+		return a.v, a.err
 	}
 }
 
