@@ -44,7 +44,7 @@
 // the last holder, and since when.
 //
 // If the server cannot be used, TryAcquire fails and Acquire waits on. After any
-// error nothing is held, or, if the server could not be told so within 2 s, a
+// error nothing is held, or, if the server could not be told so within 5 s, a
 // lease that nobody has ends by itself.
 //
 // # Failover

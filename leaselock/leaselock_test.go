@@ -18,7 +18,7 @@ import (
 // direct is for the suite alone.
 func conforms(t *testing.T, pool, direct *sql.DB) {
 	locktest.Run(t, func(t *testing.T) swanlock.Locker { return newLocker(t, pool) },
-		locktest.ShortTTL(600*time.Millisecond), locktest.Pooled("each lock has a token of its own"),
+		locktest.ShortTTL(1500*time.Millisecond), locktest.Pooled("each lock has a token of its own"),
 		locktest.WithoutShared("a row has one holder"),
 		locktest.KeptAlive("a row without a lease would outlive its holder"),
 		locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) {
@@ -116,4 +116,69 @@ func TestSchema(t *testing.T) {
 	must(t, mustTry(t, newLocker(t, db), "x").Release(bg)) // another table
 	must(t, held.Refresh(bg))
 	must(t, held.Release(bg))
+}
+
+// TestClockDrift: a lock whose TTL ran out is free that much later, and its holder
+// knows nothing of it.
+func TestClockDrift(t *testing.T) {
+	t.Parallel()
+	const ttl, drift = 300 * time.Millisecond, 3 * time.Second
+	l := newLocker(t, open(t, "pq", server(t).URL(), nil), leaselock.WithClockDrift(drift))
+	start := time.Now()
+	held := mustTry(t, l, t.Name(), swanlock.WithTTL(ttl))
+	if deadline, _ := held.Deadline(); deadline.Before(start.Add(ttl)) || deadline.After(time.Now().Add(ttl)) {
+		t.Errorf("the deadline is %v after the request, want the TTL", deadline.Sub(start))
+	}
+	next, err := l.Acquire(bg, t.Name())
+	must(t, err)
+	if took := time.Since(start); took < ttl+drift {
+		t.Errorf("free after %v, want it after the TTL and the drift", took)
+	}
+	must(t, next.Release(bg))
+}
+
+// TestTryInVain: it writes nothing, so that those who wait cost the server's disk
+// nothing.
+func TestTryInVain(t *testing.T) {
+	db := open(t, "pq", server(t).URL(), nil)
+	l := newLocker(t, db)
+	held := mustTry(t, l, t.Name(), swanlock.WithTTL(time.Minute))
+	row := func() string {
+		return one[string](t, db, "SELECT format('%s %s %s', ctid, xmin, xmax) FROM lock_leases WHERE key = $1", int64(swanlock.KeyOf(t.Name())))
+	}
+	before := row()
+	_, err := l.TryAcquire(bg, t.Name())
+	is(t, err, swanlock.ErrNotAcquired)
+	if after := row(); after != before {
+		t.Errorf("ctid, xmin, xmax: %s before a try in vain, %s after", before, after)
+	}
+	must(t, held.Release(bg))
+}
+
+// TestPrune: rows of old locks go, those that are held stay, and fences go on
+// rising.
+func TestPrune(t *testing.T) {
+	db := open(t, "pq", server(t).URL(), nil)
+	_, err := db.Exec(`CREATE SCHEMA prune; CREATE TABLE prune.lock_leases (LIKE public.lock_leases INCLUDING ALL)`)
+	must(t, err)
+	l := newLocker(t, db, leaselock.WithSchema("prune"))
+	held, old := mustTry(t, l, "held", swanlock.WithTTL(time.Minute)), mustTry(t, l, "old", swanlock.WithTTL(time.Millisecond))
+	<-old.Done()
+	time.Sleep(10 * time.Millisecond)
+	if n, err := l.Prune(bg, time.Minute); n != 0 || err != nil {
+		t.Errorf("Prune of what is a minute old: %d, %v", n, err)
+	}
+	if n, err := l.Prune(bg, 0); n != 1 || err != nil {
+		t.Errorf("Prune: %d, %v, want 1", n, err)
+	}
+	if _, err := l.Prune(bg, -time.Second); err == nil {
+		t.Error("Prune of what ends in the future: no error")
+	}
+	must(t, held.Refresh(bg))
+	must(t, held.Release(bg))
+	again := mustTry(t, l, "old")
+	if again.Info().Fence <= old.Info().Fence {
+		t.Errorf("fence %d after %d and Prune", again.Info().Fence, old.Info().Fence)
+	}
+	must(t, again.Release(bg))
 }

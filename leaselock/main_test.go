@@ -159,6 +159,7 @@ func open(t testing.TB, driver, address string, net *network) *sql.DB {
 		}
 		db = stdlib.OpenDB(*config)
 	}
+	db.SetMaxIdleConns(16) // To connect takes long on a busy machine.
 	t.Cleanup(func() { db.Close() })
 	return db
 }
@@ -172,13 +173,13 @@ func migrate(t testing.TB, db *sql.DB) {
 	must(t, err)
 }
 
+var migrated sync.Once
+
 // server is the server that tests share, with the table.
 func server(t testing.TB) *pgserver.Server {
 	t.Helper()
 	srv := pgserver.Default()
-	if one[bool](t, open(t, "pq", srv.URL(), nil), "SELECT to_regclass('public.lock_leases') IS NULL") {
-		migrate(t, open(t, "pq", srv.URL(), nil))
-	}
+	migrated.Do(func() { migrate(t, open(t, "pq", srv.URL(), nil)) })
 	return srv
 }
 

@@ -81,7 +81,7 @@ func TestFailover(t *testing.T) {
 				t.Errorf("on the standby: got %v, want an error that is not ErrNotAcquired", err)
 			}
 			held := mustTry(t, l, "x", swanlock.WithTTL(time.Minute), swanlock.WithFence())
-			short := mustTry(t, l, "short", swanlock.WithTTL(2*time.Second))
+			short := mustTry(t, l, "short", swanlock.WithTTL(10*time.Second))
 			waited := make(chan swanlock.DistributedLock, 1)
 			go func() {
 				next, err := l.Acquire(bg, "short") // through it all
@@ -222,6 +222,7 @@ func TestHang(t *testing.T) {
 		<-held.Done()
 		is(t, held.Err(), swanlock.ErrExpired)
 		resume()
+		is(t, held.Release(bg), swanlock.ErrExpired)
 		for _, target := range []string{"x", "y"} {
 			next, err := l.Acquire(bg, target)
 			must(t, err)

@@ -11,7 +11,7 @@ import (
 )
 
 // freeing bounds how long a lock is tried to be freed.
-const freeing = 2 * time.Second
+const freeing = 5 * time.Second
 
 // Try sends one request for a lock by calling acquire, and returns the lock or
 // an error after which nothing is held. The error of acquire matches
@@ -74,7 +74,7 @@ func Granted(ctx context.Context, r Request, start time.Time, fence uint64) (*Lo
 }
 
 // Free releases a lock under a context of its own. While ctx lives, it tries
-// again when that fails, for 2 s in all. err is that of the last try; an earlier
+// again when that fails, for 5 s in all. err is that of the last try; an earlier
 // one may have freed the lock although its answer did not come.
 func Free(ctx context.Context, b Backend) (held bool, err error) {
 	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), freeing)
