@@ -10,8 +10,9 @@ import (
 	"github.com/swanlake-io/swanlock"
 )
 
-// freeing bounds how long a lock is tried to be freed.
-const freeing = 5 * time.Second
+// freeing bounds how long a lock is tried to be freed, and tidying how long that
+// keeps a caller whose context has ended.
+const freeing, tidying = 5 * time.Second, 2 * time.Second
 
 // Try sends one request for a lock by calling acquire, and returns the lock or
 // an error after which nothing is held. The error of acquire matches
@@ -74,10 +75,15 @@ func Granted(ctx context.Context, r Request, start time.Time, fence uint64) (*Lo
 }
 
 // Free releases a lock under a context of its own. While ctx lives, it tries
-// again when that fails, for 5 s in all. err is that of the last try; an earlier
+// again when that fails, for 5 s in all; if ctx has ended before, it tries once,
+// for 2 s. err is that of the last try; an earlier
 // one may have freed the lock although its answer did not come.
 func Free(ctx context.Context, b Backend) (held bool, err error) {
-	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), freeing)
+	limit := freeing
+	if ctx.Err() != nil {
+		limit = tidying
+	}
+	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	for n := 0; ; n++ {
 		held, err = b.Release(own)
