@@ -134,6 +134,7 @@ func TestClockDrift(t *testing.T) {
 	if took := time.Since(start); took < ttl+drift {
 		t.Errorf("free after %v, want it after the TTL and the drift", took)
 	}
+	is(t, held.Release(bg), swanlock.ErrExpired) // Until here it must not be found to be dropped.
 	must(t, next.Release(bg))
 }
 

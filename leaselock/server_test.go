@@ -165,6 +165,7 @@ func TestCrashChild(t *testing.T) {
 	held, err := newLocker(t, open(t, "pq", address, nil)).Acquire(bg, "crash", swanlock.WithTTL(2*time.Second), swanlock.WithAutoRefresh())
 	must(t, err)
 	<-held.Done()
+	held.Release(bg)
 }
 
 // TestSilence: a holder that the network has cut off learns it at its deadline,
