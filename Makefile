@@ -5,7 +5,7 @@
 GO    ?= go
 TOOLS := bin/sqlc bin/staticcheck
 # What programs link: the standard library alone is below it.
-LIBRARY := . ./pglock ./pginspect ./lockweb ./memlock ./filelock ./migrations ./locktest ./multilock ./semaphore ./election ./chain ./shard
+LIBRARY := . ./pglock ./pginspect ./lockweb ./memlock ./filelock ./migrations ./locktest ./multilock ./semaphore ./election ./chain ./shard ./leaselock ./leaselock/migrations
 # Modules of their own, with the dependencies that only they need.
 MODULES := $(wildcard adapters/*) lockweb/browser metrics metrics/otel metrics/prometheus
 

@@ -188,14 +188,37 @@ type row struct {
 	lease   int64 // microseconds
 }
 
-func (b row) acquire(ctx context.Context, r lease.Request) (fence int64, err error) {
-	return b.queries.AcquireLease(ctx, db.AcquireLeaseParams{
-		Key: b.key, Target: r.Target, Owner: r.Options.Owner, Token: b.token, Lease: b.lease,
+// send runs a statement, and returns when ctx ends. The statement goes on, for
+// maxStatement at most. If it was cut short, a server that stands still would run
+// it all the same, later on, and nobody would free what it took; and lib/pq, which
+// cannot cut it short on a silent network, would not return. late is called when
+// it has ended after all; it may be nil.
+func send(ctx context.Context, f func(ctx context.Context) (int64, error), late func()) (int64, error) {
+	return lease.Leave(ctx, func() (int64, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxStatement)
+		defer cancel()
+		return f(ctx)
+	}, func(int64, error) {
+		if late != nil {
+			late()
+		}
 	})
 }
 
+const maxStatement = time.Minute
+
+func (b row) acquire(ctx context.Context, r lease.Request) (fence int64, err error) {
+	return send(ctx, func(ctx context.Context) (int64, error) {
+		return b.queries.AcquireLease(ctx, db.AcquireLeaseParams{
+			Key: b.key, Target: r.Target, Owner: r.Options.Owner, Token: b.token, Lease: b.lease,
+		})
+	}, func() { _, _ = lease.Free(context.Background(), b) })
+}
+
 func (b row) Refresh(ctx context.Context) error {
-	n, err := b.queries.RefreshLease(ctx, db.RefreshLeaseParams{Lease: b.lease, Key: b.key, Token: b.token})
+	n, err := send(ctx, func(ctx context.Context) (int64, error) {
+		return b.queries.RefreshLease(ctx, db.RefreshLeaseParams{Lease: b.lease, Key: b.key, Token: b.token})
+	}, nil)
 	if err == nil && n == 0 {
 		return fmt.Errorf("%w: the table has it no more", swanlock.ErrLost)
 	}
@@ -203,6 +226,8 @@ func (b row) Refresh(ctx context.Context) error {
 }
 
 func (b row) Release(ctx context.Context) (held bool, err error) {
-	n, err := b.queries.ReleaseLease(ctx, db.ReleaseLeaseParams{Key: b.key, Token: b.token})
+	n, err := send(ctx, func(ctx context.Context) (int64, error) {
+		return b.queries.ReleaseLease(ctx, db.ReleaseLeaseParams{Key: b.key, Token: b.token})
+	}, nil)
 	return n > 0, err
 }

@@ -4,9 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"flag"
 	"net"
-	"net/url"
-	"strings"
+	"os"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -23,7 +24,10 @@ import (
 	"github.com/swanlake-io/swanlock/leaselock/migrations"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(pgserver.Around(m)) }
+func TestMain(m *testing.M) {
+	flag.Set("test.parallel", "16") // most tests wait for a TTL; the command line may say otherwise
+	goleak.VerifyTestMain(pgserver.Around(m))
+}
 
 var bg = context.Background()
 
@@ -59,15 +63,24 @@ func one[T any](t testing.TB, db *sql.DB, query string, args ...any) (v T) {
 	return v
 }
 
-// drivers are both, each as it works through a pooler in transaction mode too.
-var drivers = []string{"pq", "pgx", "pgx-simple"}
+// drivers are both, as they work through a pooler in transaction mode too; open
+// also knows pgx-simple.
+var drivers = []string{"pq", "pgx"}
 
 // A network is what a *sql.DB dials through. It counts round trips, and can fall
 // silent.
 type network struct {
 	trips  atomic.Int64
 	silent atomic.Bool
+	over   atomic.Bool            // the test is
 	to     atomic.Pointer[string] // where to dial instead, if it is set
+	wires  sync.Map               // *wire
+}
+
+// end ends the connections and dials, as the system's keep-alives and timeouts do.
+func (n *network) end() {
+	n.over.Store(true)
+	n.wires.Range(func(w, _ any) bool { w.(*wire).Close(); return true })
 }
 
 func (n *network) DialContext(ctx context.Context, netw, address string) (net.Conn, error) {
@@ -75,22 +88,28 @@ func (n *network) DialContext(ctx context.Context, netw, address string) (net.Co
 		address = *to
 	}
 	if n.silent.Load() {
-		<-ctx.Done()
-		return nil, ctx.Err()
+		for ctx.Err() == nil && !n.over.Load() {
+			time.Sleep(10 * time.Millisecond)
+		}
+		return nil, os.ErrDeadlineExceeded
 	}
 	c, err := new(net.Dialer).DialContext(ctx, netw, address)
 	if err != nil {
 		return nil, err
 	}
-	return &wire{Conn: c, n: n}, nil
+	w := &wire{Conn: c, n: n}
+	n.wires.Store(w, nil)
+	return w, nil
 }
 
 func (n *network) Dial(netw, address string) (net.Conn, error) {
-	return n.DialContext(bg, netw, address)
+	return n.DialTimeout(netw, address, time.Minute)
 }
 
-func (n *network) DialTimeout(netw, address string, _ time.Duration) (net.Conn, error) {
-	return n.Dial(netw, address)
+func (n *network) DialTimeout(netw, address string, d time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(bg, d)
+	defer cancel()
+	return n.DialContext(ctx, netw, address)
 }
 
 // A wire is a connection of a network. In silence it takes what is written, and
@@ -117,7 +136,7 @@ func (w *wire) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// open opens a *sql.DB on the server at address. net may be nil.
+// open opens a *sql.DB on the server at address, a URL of pgserver. net may be nil.
 func open(t testing.TB, driver, address string, net *network) *sql.DB {
 	t.Helper()
 	if net == nil {
@@ -126,7 +145,7 @@ func open(t testing.TB, driver, address string, net *network) *sql.DB {
 	var db *sql.DB
 	switch driver {
 	case "pq":
-		c, err := pq.NewConnector(withParam(t, address, "binary_parameters", "yes"))
+		c, err := pq.NewConnector(address + "&binary_parameters=yes")
 		must(t, err)
 		c.Dialer(net)
 		db = sql.OpenDB(c)
@@ -140,18 +159,9 @@ func open(t testing.TB, driver, address string, net *network) *sql.DB {
 		}
 		db = stdlib.OpenDB(*config)
 	}
+	db.SetMaxIdleConns(16) // To connect takes long on a busy machine.
 	t.Cleanup(func() { db.Close() })
 	return db
-}
-
-func withParam(t testing.TB, address, name, value string) string {
-	t.Helper()
-	u, err := url.Parse(address)
-	must(t, err)
-	q := u.Query()
-	q.Set(name, value)
-	u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20")
-	return u.String()
 }
 
 // migrate makes the table.
@@ -163,13 +173,13 @@ func migrate(t testing.TB, db *sql.DB) {
 	must(t, err)
 }
 
+var migrated sync.Once
+
 // server is the server that tests share, with the table.
 func server(t testing.TB) *pgserver.Server {
 	t.Helper()
 	srv := pgserver.Default()
-	if one[bool](t, open(t, "pq", srv.URL(), nil), "SELECT to_regclass('public.lock_leases') IS NULL") {
-		migrate(t, open(t, "pq", srv.URL(), nil))
-	}
+	migrated.Do(func() { migrate(t, open(t, "pq", srv.URL(), nil)) })
 	return srv
 }
 

@@ -54,7 +54,7 @@ var (
 	// errPretends is the error of an engine that speaks PostgreSQL's protocol, and
 	// whose advisory locks exclude nobody.
 	errPretends = fmt.Errorf("this server grants each advisory lock to everybody (CockroachDB, or YugabyteDB with "+
-		"yb_silence_advisory_locks_not_supported_error): use PostgreSQL: %w", errors.ErrUnsupported)
+		"yb_silence_advisory_locks_not_supported_error): use the package leaselock, or PostgreSQL: %w", errors.ErrUnsupported)
 
 	// errUnflushed is the error of a grant with a fence that was cancelled
 	// while it waited for its commit to be flushed: after a failover the server

@@ -247,7 +247,7 @@ func (tn turn) markInstead(ctx context.Context, instead string) error {
 			tn.destroy(err)
 		}
 		if state := sqlState(err); state == noFunction || state == noObject || state == syntaxError {
-			return fmt.Errorf("the server lacks what every PostgreSQL has: %w: %w", errors.ErrUnsupported, err)
+			return fmt.Errorf("the server lacks what every PostgreSQL has, so use the package leaselock: %w: %w", errors.ErrUnsupported, err)
 		}
 		return explain(err, false)
 	case row.Answer == pretends:

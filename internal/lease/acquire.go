@@ -4,13 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
 )
 
-// freeing bounds how long a lock is tried to be freed.
-const freeing = 2 * time.Second
+// freeing bounds how long a lock is tried to be freed, and tidying how long that
+// keeps a caller whose context has ended.
+const freeing, tidying = 5 * time.Second, 2 * time.Second
 
 // Try sends one request for a lock by calling acquire, and returns the lock or
 // an error after which nothing is held. The error of acquire matches
@@ -73,10 +75,15 @@ func Granted(ctx context.Context, r Request, start time.Time, fence uint64) (*Lo
 }
 
 // Free releases a lock under a context of its own. While ctx lives, it tries
-// again when that fails, for 2 s in all. err is that of the last try; an earlier
+// again when that fails, for 5 s in all; if ctx has ended before, it tries once,
+// for 2 s. err is that of the last try; an earlier
 // one may have freed the lock although its answer did not come.
 func Free(ctx context.Context, b Backend) (held bool, err error) {
-	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), freeing)
+	limit := freeing
+	if ctx.Err() != nil {
+		limit = tidying
+	}
+	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	for n := 0; ; n++ {
 		held, err = b.Release(own)
@@ -111,6 +118,38 @@ func Poll[L any](ctx context.Context, pkg, target string, goesOn func(err error)
 		if !sleep(ctx, ctx, Backoff(n)) {
 			return none, Request{Package: pkg, Target: target}.wrap("acquire", CutShort(ctx, outage))
 		}
+	}
+}
+
+// Leave calls f in a goroutine of its own, and returns what f does or, once ctx has
+// ended, the cause of that: for clients that do not return then, such as lib/pq
+// when the network has fallen silent. late, if it is not nil, gets what f returns
+// afterwards.
+func Leave[T any](ctx context.Context, f func() (T, error), late func(T, error)) (T, error) {
+	type answer struct {
+		v   T
+		err error
+	}
+	c := make(chan answer, 1)
+	var over atomic.Bool // f has returned, or its caller has left
+	go func() {
+		v, err := f()
+		if over.CompareAndSwap(false, true) {
+			c <- answer{v, err}
+		} else if late != nil {
+			late(v, err)
+		}
+	}()
+	select {
+	case a := <-c:
+		return a.v, a.err
+	case <-ctx.Done():
+		if over.CompareAndSwap(false, true) {
+			var none T
+			return none, context.Cause(ctx)
+		}
+		a := <-c
+		return a.v, a.err
 	}
 }
 

@@ -134,7 +134,7 @@ func (l *Lock) Refresh(ctx context.Context) error {
 }
 
 // Release frees the lock, also when ctx has ended. While ctx lives, it tries
-// again when the server cannot be used, for 2 s in all.
+// again when the server cannot be used, for 5 s in all.
 func (l *Lock) Release(ctx context.Context) error {
 	l.dropped.Stop()
 	return l.h.release(ctx)

@@ -19,7 +19,7 @@ import (
 func TestStatements(t *testing.T) {
 	root := filepath.Join("..", "..")
 	var files []string
-	for _, folder := range []string{".", "db", "pglock", "pginspect", "memlock", "locktest", "migrations", "mocks", "cmd/swanlock"} {
+	for _, folder := range []string{".", "db", "pglock", "pginspect", "leaselock", "memlock", "locktest", "migrations", "mocks", "cmd/swanlock"} {
 		found, err := filepath.Glob(filepath.Join(root, folder, "*.go"))
 		if err != nil || len(found) == 0 {
 			t.Fatalf("%s: %v, %v", folder, found, err)
