@@ -1,0 +1,137 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+)
+
+// freeing bounds how long a lock is tried to be freed.
+const freeing = 2 * time.Second
+
+// Try sends one request for a lock by calling acquire, and returns the lock or
+// an error after which nothing is held. The error of acquire matches
+// swanlock.ErrNotAcquired if the server has answered that nothing was granted.
+// After any other, such as an answer that did not come, the lock is freed. So it
+// is if ctx ends before the answer, or if the answer takes longer than the lease.
+func Try(ctx context.Context, r Request, acquire func(ctx context.Context) (fence uint64, err error)) (*Lock, error) {
+	if ctx.Err() != nil {
+		return nil, r.wrap("acquire", CutShort(ctx, nil))
+	}
+	call, cancel := ctx, context.CancelFunc(func() {})
+	if r.Lease > 0 {
+		call, cancel = context.WithTimeout(ctx, r.Lease)
+	}
+	defer cancel()
+	start := time.Now()
+	fence, err := acquire(call)
+	switch {
+	case err == nil:
+		return Granted(ctx, r, start, fence)
+	case errors.Is(err, swanlock.ErrNotAcquired):
+	default:
+		if _, ferr := Free(ctx, r.Backend); ferr != nil {
+			err = fmt.Errorf("%w (if it was granted all the same, it is free after %v: %v)", err, r.Lease, ferr)
+		}
+		if call.Err() != nil && ctx.Err() == nil {
+			err = r.tooLate()
+		}
+	}
+	if ctx.Err() != nil {
+		err = CutShort(ctx, err)
+	}
+	return nil, r.wrap("acquire", err)
+}
+
+// Granted returns the lock that r asks for, and that the server has granted, for
+// r.Lease from a time after start. If ctx has ended, or the lease, then the lock
+// is freed, and the error matches swanlock.ErrNotAcquired.
+func Granted(ctx context.Context, r Request, start time.Time, fence uint64) (*Lock, error) {
+	var err error
+	switch {
+	case ctx.Err() != nil:
+		err = CutShort(ctx, nil)
+	case (Term{r.Lease, start}).Left(time.Now()) <= 0:
+		err = r.tooLate()
+	default:
+		return newLock(r, start, fence), nil
+	}
+	_, _ = Free(ctx, r.Backend)
+	return nil, r.wrap("acquire", err)
+}
+
+// Free releases a lock under a context of its own. While ctx lives, it tries
+// again when that fails, for 2 s in all. err is that of the last try; an earlier
+// one may have freed the lock although its answer did not come.
+func Free(ctx context.Context, b Backend) (held bool, err error) {
+	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), freeing)
+	defer cancel()
+	for n := 0; ; n++ {
+		held, err = b.Release(own)
+		if err == nil || !sleep(ctx, own, Backoff(n)) {
+			return held && err == nil, err
+		}
+	}
+}
+
+// Poll calls try, with a Backoff between, until it acquires, ctx ends, or it
+// fails with an error that neither matches swanlock.ErrNotAcquired nor is one
+// after which waiting goes on, as goesOn reports: such as that of a server that is
+// restarting. That is part of the error if ctx ends meanwhile.
+func Poll[L any](ctx context.Context, pkg, target string, goesOn func(err error) bool, try func() (L, error)) (L, error) {
+	var none L
+	var outage error // nil: the server has answered since
+	for n := 0; ; n++ {
+		l, err := try()
+		switch refused := errors.Is(err, swanlock.ErrNotAcquired); {
+		case err == nil:
+			return l, nil
+		case refused && ctx.Err() == nil:
+			outage = nil
+		case refused && outage == nil && errors.Is(err, context.Cause(ctx)):
+			return none, err
+		case refused:
+		case !goesOn(err):
+			return none, err
+		default:
+			outage = err
+		}
+		if !sleep(ctx, ctx, Backoff(n)) {
+			return none, Request{Package: pkg, Target: target}.wrap("acquire", CutShort(ctx, outage))
+		}
+	}
+}
+
+// CutShort returns the error for one whose ctx has ended before it got the lock.
+// err, which may be nil, says what else there is to say.
+func CutShort(ctx context.Context, err error) error {
+	cut := fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, context.Cause(ctx))
+	if err == nil {
+		return cut
+	}
+	return fmt.Errorf("%w: %w", cut, err)
+}
+
+func (r Request) wrap(what string, err error) error {
+	return fmt.Errorf("%s: %s %q: %w", r.Package, what, r.Target, err)
+}
+
+func (r Request) tooLate() error {
+	return fmt.Errorf("%w: the answer took longer than the lease (%v)", swanlock.ErrNotAcquired, r.Lease)
+}
+
+// sleep reports whether d has passed before one of the contexts ended.
+func sleep(a, b context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return a.Err() == nil && b.Err() == nil
+	case <-a.Done():
+	case <-b.Done():
+	}
+	return false
+}
