@@ -32,10 +32,10 @@ type entry struct {
 	sharesLease bool
 
 	lease    *serverLease
-	revision int64         // of its creation; 0: not known to be there
-	read     int64         // the revision at which before was read
-	before   string        // the key that e has to wait for
-	turn     chan struct{} // closed when the holder of before has released it, in this process
+	revision int64     // of its creation; 0: not known to be there
+	read     int64     // the revision at which before was read
+	told     chan bool // what localLine says of before
+	before   string    // the key that e has to wait for
 	granted  bool
 	given    sync.Once // its lease, back
 
@@ -51,7 +51,7 @@ func (l *Locker) newEntry(target string, o swanlock.Options) *entry {
 	writers := all + "w/"
 	// For those who look at etcd. Both are valid UTF-8, so it cannot fail.
 	value, _ := json.Marshal(struct{ Target, Owner string }{target, o.Owner})
-	e := &entry{l: l, all: all, o: o, value: string(value), sharesLease: o.TTL == 0 || o.AutoRefresh, turn: make(chan struct{})}
+	e := &entry{l: l, all: all, o: o, value: string(value), sharesLease: o.TTL == 0 || o.AutoRefresh, told: make(chan bool, 1)}
 	if o.Shared {
 		e.key, e.behind = all+"r/"+rand.Text(), writers
 	} else {
@@ -73,6 +73,7 @@ func (e *entry) create(ctx context.Context, send func(context.Context) error) er
 		if err := e.l.leases.take(ctx, e); err != nil {
 			return err
 		}
+		e.l.line.add(e.key)
 		renewed := e.lease.freshen(ctx)
 		err := send(ctx)
 		if err != nil && !errors.Is(err, swanlock.ErrNotAcquired) && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
@@ -85,9 +86,11 @@ func (e *entry) create(ctx context.Context, send func(context.Context) error) er
 		switch {
 		case errors.Is(err, rpctypes.ErrLeaseNotFound):
 			// It ended, or the server has lost it. The key is gone with it.
+			e.l.line.remove(e.key, false)
 			e.lease.forget(e, true)
 			continue
 		case errors.Is(err, swanlock.ErrNotAcquired):
+			e.l.line.remove(e.key, false)
 			e.lease.forget(e, false)
 		case err == nil && e.sharesLease:
 			e.lease.keep(e, true)
@@ -157,9 +160,9 @@ func (e *entry) Release(ctx context.Context) (held bool, err error) {
 	if e.lease == nil {
 		return false, nil // Nothing was sent.
 	}
-	if e.granted && !e.o.Shared {
-		e.l.line.released(e.key)
-	}
+	// After a writer the next one is alone; after a reader it may have to wait for
+	// others.
+	e.l.line.remove(e.key, e.granted && !e.o.Shared)
 	resp, err := e.l.client.Delete(ctx, e.key)
 	if err == nil && e.revision == 0 && !e.sharesLease {
 		// The request that creates the key may come still. It creates none without

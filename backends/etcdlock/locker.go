@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -135,46 +134,4 @@ func (l *Locker) request(target string, opts []swanlock.Option) (lease.Request, 
 	e := l.newEntry(target, o)
 	r.Backend, r.Kept = e, e.sharesLease
 	return r, nil
-}
-
-// A localLine knows which waiters of this Locker wait for which of its own locks. So
-// a lock is handed from one to the next as soon as it is released, before etcd says
-// so: no other key can be between the two.
-type localLine struct {
-	mu   sync.Mutex
-	next map[string][]*entry // by the key that they wait for
-}
-
-// await has e told when the holder of key releases it. The function that it returns
-// ends that.
-func (q *localLine) await(key string, e *entry) (stop func()) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.next == nil {
-		q.next = make(map[string][]*entry)
-	}
-	q.next[key] = append(q.next[key], e)
-	return func() {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		waiters := q.next[key]
-		for i, w := range waiters {
-			if w == e {
-				waiters = append(waiters[:i:i], waiters[i+1:]...)
-			}
-		}
-		if q.next[key] = waiters; len(waiters) == 0 {
-			delete(q.next, key)
-		}
-	}
-}
-
-// released tells those that wait for key.
-func (q *localLine) released(key string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, w := range q.next[key] {
-		close(w.turn)
-	}
-	delete(q.next, key)
 }

@@ -15,8 +15,14 @@ import (
 	"github.com/swanlake-io/swanlock/internal/lease"
 )
 
-// maxCall bounds a request that is tried again when it fails.
-const maxCall = 5 * time.Second
+const (
+	// maxCall bounds a request that is tried again when it fails.
+	maxCall = 5 * time.Second
+	// watchLocal is after how long a key of this very Locker is watched too.
+	watchLocal = 100 * time.Millisecond
+)
+
+var errWatchEnded = status.Error(codes.Unavailable, "the watch ended")
 
 // wait returns nil when nothing is before e in line.
 func (e *entry) wait(ctx context.Context) error {
@@ -28,25 +34,13 @@ func (e *entry) wait(ctx context.Context) error {
 		defer e.lease.unkeep(e)
 	}
 	for failures := 0; ; {
-		stop := e.l.line.await(e.before, e)
-		told := e.watch(ctx)
-		stop()
-		select {
-		case <-e.turn:
-			e.granted = true
-			return nil
-		default:
-		}
-		there, err := false, error(nil)
-		if told {
-			there, err = e.look(ctx)
-		}
+		there, err := e.follow(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err != nil && !passes(err):
 			return err
-		case !told, err != nil:
+		case err != nil:
 			// An outage. It goes on for as long as the lease lasts, at most.
 			backOff(ctx, failures)
 			failures++
@@ -60,27 +54,78 @@ func (e *entry) wait(ctx context.Context) error {
 	}
 }
 
-// watch returns when what e knows of the line may be true no longer. It reports
-// whether there is something to look at: a watch that etcd has ended says nothing,
-// unless it was because what it was to begin with has been compacted. Both watches
-// begin at the revision that e has read, so that they miss nothing.
-func (e *entry) watch(ctx context.Context) bool {
+// follow waits for a change of what is before e, or of e itself, and looks at it.
+func (e *entry) follow(ctx context.Context) (there bool, err error) {
+	local, stop := e.l.line.await(e.before, e)
+	defer stop()
+	if local {
+		// The Locker tells it itself, unless the key is lost.
+		timer := time.NewTimer(watchLocal)
+		defer timer.Stop()
+		select {
+		case yours := <-e.told:
+			return e.after(ctx, yours)
+		case <-ctx.Done():
+			return false, nil
+		case <-timer.C:
+		}
+	}
 	// Without a leader a member would never tell of a change.
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	wctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	changed := make(chan clientv3.WatchResponse, 2)
+	watches := make(chan clientv3.WatchResponse)
 	for _, key := range []string{e.before, e.key} {
-		go func() {
-			changed <- <-e.l.client.Watch(ctx, key, clientv3.WithRev(e.read+1), clientv3.WithFilterPut())
-		}()
+		go e.watch(wctx, key, watches)
 	}
-	select {
-	case <-e.turn:
-	case <-ctx.Done():
-	case resp := <-changed:
-		return len(resp.Events) > 0 || resp.CompactRevision > 0
+	// The watches begin at no revision, since etcd has one that begins in the past
+	// wait for up to 100 ms before it is served. So the line is looked at once they
+	// have begun.
+	before := e.before
+	for created := 0; ; {
+		select {
+		case yours := <-e.told:
+			return e.after(ctx, yours)
+		case <-ctx.Done():
+			return false, nil
+		case resp := <-watches:
+			switch {
+			case resp.Created && !resp.Canceled:
+				created++
+			case len(resp.Events) == 0:
+				return false, errWatchEnded
+			}
+			if len(resp.Events) == 0 && created < 2 {
+				continue
+			}
+			there, err = e.look(ctx)
+			if err != nil || !there || e.before != before {
+				return there, err
+			}
+		}
 	}
-	return false
+}
+
+// after is called when the owner of the key before e has given it up.
+func (e *entry) after(ctx context.Context, yours bool) (there bool, err error) {
+	if !yours {
+		return e.look(ctx)
+	}
+	e.before, e.granted = "", true
+	return true, nil
+}
+
+// watch passes on what becomes of key, also that the watch has ended.
+func (e *entry) watch(ctx context.Context, key string, to chan<- clientv3.WatchResponse) {
+	ch := e.l.client.Watch(ctx, key, clientv3.WithCreatedNotify(), clientv3.WithFilterPut())
+	for ok := true; ok; {
+		var resp clientv3.WatchResponse
+		resp, ok = <-ch
+		select {
+		case to <- resp:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // look reads e's place in line, and reports whether it has one.
