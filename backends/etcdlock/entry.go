@@ -43,7 +43,7 @@ type entry struct {
 	lost    error // why the key is gone
 	waiting bool
 	lose    func(cause error)
-	extend  func(start time.Time)
+	extend  func(start time.Time) (held bool)
 }
 
 func (l *Locker) newEntry(target string, o swanlock.Options) *entry {
@@ -225,11 +225,9 @@ func (e *entry) gone(cause error) {
 }
 
 // renewed says that the lease was renewed by a request that was sent after start, and
-// that the key is there.
-func (e *entry) renewed(start time.Time) {
+// that the key is there. It reports whether the key is still needed.
+func (e *entry) renewed(start time.Time) (needed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.extend != nil {
-		e.extend(start)
-	}
+	return e.extend == nil || e.extend(start)
 }

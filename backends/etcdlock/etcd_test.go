@@ -121,15 +121,33 @@ func TestConformance(t *testing.T) {
 	etcd := startEtcd(t)
 	observer := connect(t, etcd.addr)
 	locktest.Run(t, func(t *testing.T) swanlock.Locker { return newLocker(t, connect(t, etcd.addr)) },
-		locktest.Pooled("each lock has a key of its own"), locktest.Fair(), locktest.ShortTTL(2*time.Second),
-		locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) { deleteLine(t, observer, held.Info().Target) }))
+		locktest.Pooled("each lock has a key of its own"), locktest.Fair(), locktest.ShortTTL(minTTL),
+		locktest.KeptAlive("its key is attached to a lease"),
+		locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) { deleteLine(t, observer, held.Info().Target, 0) }),
+		locktest.LosePlaces(func(t *testing.T, target string) { deleteLine(t, observer, target, 1) }))
 }
 
-// deleteLine deletes all keys of target, as an operator might.
-func deleteLine(t testing.TB, c *clientv3.Client, target string) {
+// keys are those of target, in the order of the line, as c sees them.
+func keys(t testing.TB, c *clientv3.Client, target string) (names []string) {
 	t.Helper()
-	if _, err := c.Delete(context.Background(), newEntryFor(target).all, clientv3.WithPrefix()); err != nil {
+	resp, err := c.Get(context.Background(), newEntryFor(target).all, clientv3.WithPrefix(), clientv3.WithKeysOnly(),
+		clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend))
+	if err != nil {
 		t.Fatal(err)
+	}
+	for _, kv := range resp.Kvs {
+		names = append(names, string(kv.Key))
+	}
+	return names
+}
+
+// deleteLine deletes the keys of target from number from on, as an operator might.
+func deleteLine(t testing.TB, c *clientv3.Client, target string, from int) {
+	t.Helper()
+	for _, key := range keys(t, c, target)[from:] {
+		if _, err := c.Delete(context.Background(), key); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

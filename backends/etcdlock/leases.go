@@ -230,9 +230,29 @@ func (s *serverLease) forget(e *entry, bad bool) {
 	s.bad = s.bad || bad
 	bad = s.bad
 	s.mu.Unlock()
-	if !s.shared && !bad {
+	switch {
+	case s.shared:
+	case bad:
+		s.abandon(time.Second)
+	default:
 		s.ls.push(s)
 	}
+}
+
+// abandon revokes a lease of one lock whose end is not known to etcd, or whose key may
+// be created yet. It tries again until the lease has ended by itself.
+func (s *serverLease) abandon(after time.Duration) {
+	if s.left() <= 0 {
+		return
+	}
+	time.AfterFunc(after, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, err := s.ls.client.Revoke(ctx, s.id)
+		if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) && s.ls.client.Ctx().Err() == nil {
+			s.abandon(min(2*after, 30*time.Second))
+		}
+	})
 }
 
 // tick renews the lease, and proves that the keys are there.
@@ -244,11 +264,18 @@ func (s *serverLease) tick() {
 	}
 	timer := s.timer
 	began := time.Now()
+	start := s.term.Start
 	ctx, cancel := context.WithTimeout(context.Background(), s.ttl/3)
 	s.stop = cancel
 	s.mu.Unlock()
 	defer cancel()
 
+	// A holder that lives on after its lock was lost must not keep it from others.
+	for _, k := range s.all() {
+		if !k.e.renewed(start) {
+			s.unkeep(k.e)
+		}
+	}
 	err := s.renew(ctx)
 	if err == nil {
 		err = s.prove(ctx)
