@@ -1,7 +1,6 @@
 package consullock
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,9 +16,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// patience bounds every wait for what must happen.
-const patience = 60 * time.Second
 
 // A server is a Consul of one node, which keeps its data.
 type server struct {
@@ -107,5 +103,3 @@ func destroy(t testing.TB, c *api.Client, target string) {
 }
 
 func keyOf(target string) string { return fmt.Sprintf("swanlock/%d", int64(swanlock.KeyOf(target))) }
-
-var _ = errors.New

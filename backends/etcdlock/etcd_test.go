@@ -20,9 +20,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds every wait for what must happen.
-const patience = 30 * time.Second
-
 // A member is one etcd.
 type member struct {
 	*testserver.Server
@@ -56,7 +53,7 @@ func startCluster(t testing.TB, n int) []*member {
 			"--initial-cluster", cluster[:len(cluster)-1])
 	}
 	for _, m := range members {
-		eventually(t, "etcd is healthy", m.healthy)
+		testserver.Eventually(t, "etcd is healthy", m.healthy)
 	}
 	return members
 }
@@ -83,24 +80,10 @@ func (m *member) healthy() error {
 	return nil
 }
 
-// eventually waits until look returns nil.
-func eventually(t testing.TB, what string, look func() error) {
-	t.Helper()
-	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		err := look()
-		if err == nil {
-			return
-		}
-		if time.Since(start) > patience {
-			t.Fatalf("%s: not within %v: %v", what, patience, err)
-		}
-	}
-}
-
 // connect returns a client, which is closed when t ends.
 func connect(t testing.TB, addrs ...string) *clientv3.Client {
 	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: addrs, Logger: zap.NewNop(), DialTimeout: patience})
+	c, err := clientv3.New(clientv3.Config{Endpoints: addrs, Logger: zap.NewNop(), DialTimeout: testserver.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}

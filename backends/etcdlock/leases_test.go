@@ -10,6 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/testserver"
 )
 
 func countLeases(t testing.TB, c *clientv3.Client) int {
@@ -52,18 +53,18 @@ func TestLeasesAreShared(t *testing.T) {
 		t.Errorf("%d locks that are kept alive, of two TTLs: got %d leases, want 2", 2*many, got)
 	}
 	for i := range many - 1 {
-		release(t, plain[i])
-		release(t, auto[i])
+		testserver.Release(t, plain[i])
+		testserver.Release(t, auto[i])
 	}
 	time.Sleep(2 * minTTL)
 	for _, held := range []swanlock.DistributedLock{plain[many-1], auto[many-1]} {
 		if err := held.Refresh(t.Context()); err != nil {
 			t.Errorf("Refresh when the others were released: %v", err)
 		}
-		release(t, held)
+		testserver.Release(t, held)
 	}
 
-	eventually(t, "the shared leases end", func() error {
+	testserver.Eventually(t, "the shared leases end", func() error {
 		if n := countLeases(t, observer); n > 0 {
 			return fmt.Errorf("there are %d", n)
 		}
@@ -75,7 +76,7 @@ func TestLeasesAreShared(t *testing.T) {
 			t.Errorf("10 locks that their holders refresh: got %d leases, want 10", got)
 		}
 		for _, held := range own {
-			release(t, held)
+			testserver.Release(t, held)
 		}
 	}
 }
@@ -91,17 +92,17 @@ func TestOneIsRefreshed(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := acquire(t, newLocker(t, connect(t, etcd.addr)))
-	for start := time.Now(); w.waits(); time.Sleep(minTTL / 8) {
+	for start := time.Now(); w.Waits(); time.Sleep(minTTL / 8) {
 		if err := refreshed.Refresh(t.Context()); err != nil {
 			t.Fatalf("Refresh: %v", err)
 		}
-		if time.Since(start) > patience {
-			t.Fatalf("the lock that was not refreshed is held after %v", patience)
+		if time.Since(start) > testserver.Patience {
+			t.Fatalf("the lock that was not refreshed is held after %v", testserver.Patience)
 		}
 	}
-	release(t, w.mustGet())
-	told(t, forgotten, swanlock.ErrExpired)
-	release(t, refreshed)
+	testserver.Release(t, w.MustGet())
+	testserver.Told(t, forgotten, swanlock.ErrExpired)
+	testserver.Release(t, refreshed)
 }
 
 // TestWholeSeconds: etcd has the TTL rounded up, and the holder counts its own.
@@ -125,7 +126,7 @@ func TestWholeSeconds(t *testing.T) {
 		if deadline, _ := held.Deadline(); deadline.After(time.Now().Add(ttl)) || deadline.Before(before) {
 			t.Errorf("TTL %v: the deadline is %v after the call", ttl, deadline.Sub(before))
 		}
-		release(t, held)
+		testserver.Release(t, held)
 	}
 	if _, err := l.TryAcquire(t.Context(), target, swanlock.WithTTL(maxTTL+1)); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
 		t.Errorf("a TTL that etcd refuses: got %v, want an error that is not ErrNotAcquired", err)
@@ -149,11 +150,11 @@ func TestKeyIsDeleted(t *testing.T) {
 				t.Errorf("Refresh: got %v, want ErrLost", err)
 			}
 		}
-		told(t, held, swanlock.ErrLost)
+		testserver.Told(t, held, swanlock.ErrLost)
 		if err := other.Refresh(t.Context()); err != nil {
 			t.Errorf("Refresh of another lock: %v", err)
 		}
-		release(t, other)
+		testserver.Release(t, other)
 	}
 }
 

@@ -34,7 +34,7 @@ func TestPlaceIsLost(t *testing.T) {
 			w := acquire(t, waiter, swanlock.WithTTL(time.Hour))
 			inLine(t, observer, 2)
 			lose(keys(t, observer.client, target)[1])
-			if _, err := w.result(); !errors.Is(err, swanlock.ErrLost) {
+			if _, err := w.Result(); !errors.Is(err, swanlock.ErrLost) {
 				t.Errorf("%s: got %v, want ErrLost", name, err)
 			}
 			if err := held.Refresh(t.Context()); err != nil {
@@ -42,7 +42,7 @@ func TestPlaceIsLost(t *testing.T) {
 			}
 		}
 	}
-	release(t, held)
+	testserver.Release(t, held)
 }
 
 // TestTryJoinsNoLine looks for what a try that is refused writes: nothing. Else one
@@ -51,7 +51,7 @@ func TestTryJoinsNoLine(t *testing.T) {
 	etcd := startEtcd(t)
 	l, other := newLocker(t, connect(t, etcd.addr)), newLocker(t, connect(t, etcd.addr))
 	held := try(t, l)
-	release(t, func() swanlock.DistributedLock { // and so has a lease
+	testserver.Release(t, func() swanlock.DistributedLock { // and so has a lease
 		held, err := other.TryAcquire(t.Context(), "another")
 		if err != nil {
 			t.Fatal(err)
@@ -74,7 +74,7 @@ func TestTryJoinsNoLine(t *testing.T) {
 	if before.Header.Revision != after.Header.Revision {
 		t.Errorf("two refused tries wrote %d revisions, want none", after.Header.Revision-before.Header.Revision)
 	}
-	release(t, held)
+	testserver.Release(t, held)
 }
 
 // TestWaitsLongerThanItsTTL waits for a multiple of the TTL, which begins with the
@@ -86,16 +86,17 @@ func TestWaitsLongerThanItsTTL(t *testing.T) {
 		held := try(t, holder)
 		w := acquire(t, l, swanlock.WithTTL(minTTL))
 		time.Sleep(3 * minTTL)
-		if !w.waits() {
-			t.Fatalf("Acquire returned %v, %v", w.held, w.err)
+		if !w.Waits() {
+			held, err := w.Result()
+			t.Fatalf("Acquire returned %v, %v", held, err)
 		}
 		before := time.Now()
-		release(t, held)
-		next := w.mustGet()
+		testserver.Release(t, held)
+		next := w.MustGet()
 		if deadline, _ := next.Deadline(); deadline.Before(before.Add(minTTL)) {
 			t.Errorf("the deadline is %v after the release, want %v at least", deadline.Sub(before), minTTL)
 		}
-		release(t, next)
+		testserver.Release(t, next)
 	}
 }
 
@@ -109,7 +110,7 @@ func TestCompaction(t *testing.T) {
 	inLine(t, l, 2)
 	time.Sleep(200 * time.Millisecond) // The watches begin.
 	proxy.Cut()
-	release(t, first)
+	testserver.Release(t, first)
 	var revision int64
 	for i := range 10 {
 		resp, err := l.client.Put(t.Context(), "elsewhere", fmt.Sprint(i))
@@ -123,7 +124,7 @@ func TestCompaction(t *testing.T) {
 	}
 	proxy.Reset()
 	proxy.Heal()
-	release(t, w.mustGet())
+	testserver.Release(t, w.MustGet())
 }
 
 // TestLeader kills the leader of three while one holds the lock and another waits,
@@ -142,13 +143,13 @@ func TestLeader(t *testing.T) {
 	inLine(t, l, 2)
 
 	members[leader].Kill()
-	eventually(t, "Refresh with a new leader", func() error {
+	testserver.Eventually(t, "Refresh with a new leader", func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		return held.Refresh(ctx)
 	})
 	resume := members[(leader+2)%3].Stop()
-	eventually(t, "the member has no leader", func() error {
+	testserver.Eventually(t, "the member has no leader", func() error {
 		if lone.healthy() == nil {
 			return errors.New("it is healthy")
 		}
@@ -156,20 +157,21 @@ func TestLeader(t *testing.T) {
 	})
 	time.Sleep(2 * time.Second) // for the watches to be ended
 	resume()
-	eventually(t, "Refresh with a leader again", func() error {
+	testserver.Eventually(t, "Refresh with a leader again", func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		return held.Refresh(ctx)
 	})
-	if !w.waits() {
-		t.Fatalf("the waiter returned: %v, %v", w.held, w.err)
+	if !w.Waits() {
+		held, err := w.Result()
+		t.Fatalf("the waiter returned: %v, %v", held, err)
 	}
-	release(t, held)
-	next := w.mustGet()
+	testserver.Release(t, held)
+	next := w.MustGet()
 	if was, is := held.Info().Fence, next.Info().Fence; is <= was {
 		t.Errorf("fence with a new leader: got %d, want over %d", is, was)
 	}
-	release(t, next)
+	testserver.Release(t, next)
 }
 
 func leaderOf(t testing.TB, c *clientv3.Client, members []*member) int {
