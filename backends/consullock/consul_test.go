@@ -15,7 +15,29 @@ import (
 	"github.com/swanlake-io/swanlock/locktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if _, err := find(); err != nil {
+		testserver.SkipExamples()
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// find returns the path of the Consul that make consul has built.
+func find() (program string, err error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	program = filepath.Join(cache, "swanlock", "consul-1.14.11")
+	_, err = os.Stat(program)
+	return program, err
+}
+
+// Client gives an example its client, where a program has its own.
+func Client() (c *api.Client, done func()) {
+	t, done := testserver.Example()
+	return client(t, startConsul(t, "10s").addr), done
+}
 
 // A server is a Consul of one node, which keeps its data.
 type server struct {
@@ -27,12 +49,8 @@ type server struct {
 // unless min says otherwise.
 func startConsul(t testing.TB, min string) *server {
 	t.Helper()
-	cache, err := os.UserCacheDir()
+	program, err := find()
 	if err != nil {
-		t.Fatal(err)
-	}
-	program := filepath.Join(cache, "swanlock", "consul-1.14.11")
-	if _, err := os.Stat(program); err != nil {
 		testserver.Missing(t, "Consul", "make consul builds it, in ten minutes or so")
 	}
 	s := &server{addr: testserver.FreeAddr(t)}

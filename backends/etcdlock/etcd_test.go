@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -18,7 +19,18 @@ import (
 	"github.com/swanlake-io/swanlock/locktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if _, err := exec.LookPath("etcd"); err != nil {
+		testserver.SkipExamples()
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// Client gives an example its client, where a program has its own.
+func Client() (c *clientv3.Client, done func()) {
+	t, done := testserver.Example()
+	return connect(t, startEtcd(t).addr), done
+}
 
 // A member is one etcd.
 type member struct {
