@@ -96,6 +96,7 @@ func newLocker(t testing.TB, addr string, opts ...Option) *Locker {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	consul := startConsul(t, "1s")
 	observer := client(t, consul.addr)
 	locktest.Run(t, func(t *testing.T) swanlock.Locker { return newLocker(t, consul.addr) },

@@ -43,6 +43,7 @@ func held(t testing.TB, c *api.Client) *api.KVPair {
 
 // TestHolderIsKilled kills a process that holds a lock without a TTL.
 func TestHolderIsKilled(t *testing.T) {
+	t.Parallel()
 	if addr := os.Getenv("CONSULLOCK_HOLD"); addr != "" {
 		try(t, newLocker(t, addr))
 		fmt.Println("held")
@@ -79,6 +80,7 @@ func TestHolderIsKilled(t *testing.T) {
 // TestServerStops stops the server for longer than the TTL. The holder must know
 // before anybody else can hold it.
 func TestServerStops(t *testing.T) {
+	t.Parallel()
 	consul := startConsul(t, "1s")
 	for _, opts := range [][]swanlock.Option{nil, {swanlock.WithTTL(time.Second)}} {
 		held := try(t, newLocker(t, consul.addr), opts...)
@@ -99,6 +101,7 @@ func TestServerStops(t *testing.T) {
 // TestTryIsCutShort gives up a try that the server has not answered yet. What it sent
 // is answered later, and must not hold the lock.
 func TestTryIsCutShort(t *testing.T) {
+	t.Parallel()
 	consul := startConsul(t, "1s")
 	l, other := newLocker(t, consul.addr), newLocker(t, consul.addr)
 	resume := consul.Stop()
@@ -114,6 +117,7 @@ func TestTryIsCutShort(t *testing.T) {
 
 // TestAnswerIsLost loses the answer to the request that took the lock.
 func TestAnswerIsLost(t *testing.T) {
+	t.Parallel()
 	consul := startConsul(t, "1s")
 	proxy := testserver.NewProxy(t, consul.addr)
 	l, observer := newLocker(t, proxy.Addr, WithSessionTTL(10*time.Second)), client(t, consul.addr)
@@ -150,6 +154,7 @@ func must[T any](v T, err error) T {
 
 // TestCutOff cuts off a holder and a waiter, who each have a network of their own.
 func TestCutOff(t *testing.T) {
+	t.Parallel()
 	consul := startConsul(t, "1s")
 	holders, waiters := testserver.NewProxy(t, consul.addr), testserver.NewProxy(t, consul.addr)
 	lost := try(t, newLocker(t, holders.Addr))
@@ -179,6 +184,7 @@ func TestCutOff(t *testing.T) {
 
 // TestServerRestarts kills the server and starts it again.
 func TestServerRestarts(t *testing.T) {
+	t.Parallel()
 	consul := startConsul(t, "1s")
 	ttl := WithSessionTTL(20 * time.Second)
 	l, other := newLocker(t, consul.addr, ttl), newLocker(t, consul.addr, ttl)
@@ -204,6 +210,7 @@ func TestServerRestarts(t *testing.T) {
 
 // TestLeastTTL asks for less than the server grants, which is 10 s by default.
 func TestLeastTTL(t *testing.T) {
+	t.Parallel()
 	consul := startConsul(t, "10s")
 	l := newLocker(t, consul.addr, WithSessionTTL(10*time.Second))
 	for what, call := range map[string]func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error){
@@ -221,6 +228,7 @@ func TestLeastTTL(t *testing.T) {
 // with a lock delay that is not Consul's default of 15 s, under a key that does not
 // begin with a slash. The end of the session frees the lock.
 func TestSession(t *testing.T) {
+	t.Parallel()
 	consul := startConsul(t, "1s")
 	l, c := newLocker(t, consul.addr), client(t, consul.addr)
 	lost := try(t, l, swanlock.WithTTL(time.Hour))
@@ -248,6 +256,15 @@ func TestSession(t *testing.T) {
 	if took := time.Since(start); took > 12*time.Second {
 		t.Errorf("the lock was free %v after the end of its session: is the lock delay that of Consul?", took)
 	}
+	// So does the loss of the key alone, which its session does not know of.
+	lost = try(t, l, swanlock.WithTTL(time.Hour))
+	if _, err := c.KV().Delete(keyOf(target), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := lost.Refresh(t.Context()); !errors.Is(err, swanlock.ErrLost) {
+		t.Errorf("Refresh when the key was deleted: got %v, want ErrLost", err)
+	}
+	_ = lost.Release(t.Context())
 	// A lock that was refused leaves no session.
 	kept := try(t, l)
 	for range 3 {
@@ -263,6 +280,7 @@ func TestSession(t *testing.T) {
 
 // TestManyWaiters has more callers wait than an agent serves connections of one host.
 func TestManyWaiters(t *testing.T) {
+	t.Parallel()
 	consul := startConsul(t, "1s")
 	l := newLocker(t, consul.addr, WithSessionTTL(20*time.Second))
 	first := try(t, l)
@@ -284,6 +302,7 @@ func TestManyWaiters(t *testing.T) {
 }
 
 func TestNew(t *testing.T) {
+	t.Parallel()
 	if _, err := New(nil); err == nil {
 		t.Error("New of a nil client: got nil, want an error")
 	}

@@ -113,6 +113,7 @@ func newLocker(t testing.TB, c *clientv3.Client, opts ...Option) *Locker {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	observer := connect(t, etcd.addr)
 	locktest.Run(t, func(t *testing.T) swanlock.Locker { return newLocker(t, connect(t, etcd.addr)) },

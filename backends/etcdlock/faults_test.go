@@ -38,6 +38,7 @@ func inLine(t testing.TB, l *Locker, n int) {
 
 // TestHolderIsKilled kills a process that holds a lock without a TTL.
 func TestHolderIsKilled(t *testing.T) {
+	t.Parallel()
 	if addr := os.Getenv("ETCDLOCK_HOLD"); addr != "" {
 		try(t, newLocker(t, connect(t, addr), WithSessionTTL(minTTL)))
 		fmt.Println("held")
@@ -74,6 +75,7 @@ func TestHolderIsKilled(t *testing.T) {
 // TestServerStops stops the server for longer than the TTLs. The holders must know
 // before anybody else can hold it.
 func TestServerStops(t *testing.T) {
+	t.Parallel()
 	for name, opts := range map[string][]swanlock.Option{
 		"TTL":          {swanlock.WithTTL(minTTL)},
 		"auto-refresh": {swanlock.WithTTL(minTTL), swanlock.WithAutoRefresh()},
@@ -102,6 +104,7 @@ func TestServerStops(t *testing.T) {
 // is answered later; it must not hold the lock then, although other locks of the same
 // Locker keep its lease alive.
 func TestTryIsCutShort(t *testing.T) {
+	t.Parallel()
 	for name, opts := range map[string][]swanlock.Option{"shared lease": nil, "own lease": {swanlock.WithTTL(time.Minute)}} {
 		t.Run(name, func(t *testing.T) {
 			etcd := startEtcd(t)
@@ -128,6 +131,7 @@ func TestTryIsCutShort(t *testing.T) {
 // TestAnswerIsLost loses the answers to requests that the server has carried out: an
 // acquire finds out that it holds the lock, and holds it once.
 func TestAnswerIsLost(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	proxy := testserver.NewProxy(t, etcd.addr)
 	l, other := newLocker(t, connect(t, proxy.Addr)), newLocker(t, connect(t, etcd.addr))
@@ -151,6 +155,7 @@ func TestAnswerIsLost(t *testing.T) {
 
 // TestCutOff cuts a holder and a waiter off, who each have a network of their own.
 func TestCutOff(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	holders, waiters := testserver.NewProxy(t, etcd.addr), testserver.NewProxy(t, etcd.addr)
 	held := try(t, newLocker(t, connect(t, holders.Addr), WithSessionTTL(minTTL)))
@@ -182,6 +187,7 @@ func TestCutOff(t *testing.T) {
 
 // TestServerRestarts kills the server and starts it again.
 func TestServerRestarts(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	l, other := newLocker(t, connect(t, etcd.addr)), newLocker(t, connect(t, etcd.addr))
 	held := try(t, l, swanlock.WithFence())

@@ -26,6 +26,7 @@ func countLeases(t testing.TB, c *clientv3.Client) int {
 // lease for each TTL, and live on when others are released; the others have each one
 // of its own, which serves again.
 func TestLeasesAreShared(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	observer := connect(t, etcd.addr)
 	const many = 500
@@ -84,6 +85,7 @@ func TestLeasesAreShared(t *testing.T) {
 // TestOneIsRefreshed refreshes one of two locks that have the same TTL. The other one
 // ends all the same, for everybody.
 func TestOneIsRefreshed(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	l := newLocker(t, connect(t, etcd.addr))
 	forgotten := try(t, l, swanlock.WithTTL(minTTL))
@@ -105,8 +107,37 @@ func TestOneIsRefreshed(t *testing.T) {
 	testserver.Release(t, refreshed)
 }
 
+// TestJoinsALease takes a lock under a lease that has run for a while, and cuts its
+// holder off. The holder must know before anybody else holds it.
+func TestJoinsALease(t *testing.T) {
+	t.Parallel()
+	etcd := startEtcd(t)
+	proxy := testserver.NewProxy(t, etcd.addr)
+	l := newLocker(t, connect(t, proxy.Addr), WithSessionTTL(9*time.Second))
+	first, err := l.TryAcquire(t.Context(), "another")
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2500 * time.Millisecond) // It is renewed after three seconds.
+	before := time.Now()
+	held := try(t, l)
+	if at := held.Info().AcquiredAt; at.Before(before) {
+		t.Errorf("AcquiredAt: got %v before the call", before.Sub(at))
+	}
+	proxy.Cut()
+	next := acquire(t, newLocker(t, connect(t, etcd.addr))).MustGet()
+	if err := held.Err(); !errors.Is(err, swanlock.ErrExpired) {
+		t.Errorf("Err when another holds the lock: got %v, want ErrExpired", err)
+	}
+	testserver.Release(t, next)
+	proxy.Heal()
+	testserver.Told(t, first, swanlock.ErrExpired)
+	_, _ = first.Release(t.Context()), held.Release(t.Context())
+}
+
 // TestWholeSeconds: etcd has the TTL rounded up, and the holder counts its own.
 func TestWholeSeconds(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	l := newLocker(t, connect(t, etcd.addr))
 	for ttl, want := range map[time.Duration]int64{time.Millisecond * 1100: 2, 2 * time.Second: 2, 2001 * time.Millisecond: 3} {
@@ -136,6 +167,7 @@ func TestWholeSeconds(t *testing.T) {
 // TestKeyIsDeleted deletes the key of a lock that is kept alive: the holder is told in
 // the background.
 func TestKeyIsDeleted(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	l := newLocker(t, connect(t, etcd.addr), WithSessionTTL(3*time.Second))
 	for _, opts := range [][]swanlock.Option{nil, {swanlock.WithShared()}, {swanlock.WithTTL(time.Hour), swanlock.WithAutoRefresh()}} {
@@ -159,6 +191,7 @@ func TestKeyIsDeleted(t *testing.T) {
 }
 
 func TestNew(t *testing.T) {
+	t.Parallel()
 	if _, err := New(nil); err == nil {
 		t.Error("New of a nil client: got nil, want an error")
 	}

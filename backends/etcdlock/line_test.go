@@ -16,6 +16,7 @@ import (
 // TestPlaceIsLost deletes the key of a waiter, or revokes its lease, while another
 // holds the lock. The waiter is told then, not when it would be its turn.
 func TestPlaceIsLost(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	l, observer := newLocker(t, connect(t, etcd.addr)), newLocker(t, connect(t, etcd.addr))
 	held := try(t, l)
@@ -48,6 +49,7 @@ func TestPlaceIsLost(t *testing.T) {
 // TestTryJoinsNoLine looks for what a try that is refused writes: nothing. Else one
 // that dies in between would keep out everybody for as long as its lease lasts.
 func TestTryJoinsNoLine(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	l, other := newLocker(t, connect(t, etcd.addr)), newLocker(t, connect(t, etcd.addr))
 	held := try(t, l)
@@ -80,6 +82,7 @@ func TestTryJoinsNoLine(t *testing.T) {
 // TestWaitsLongerThanItsTTL waits for a multiple of the TTL, which begins with the
 // grant.
 func TestWaitsLongerThanItsTTL(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	l := newLocker(t, connect(t, etcd.addr))
 	for _, holder := range []*Locker{l, newLocker(t, connect(t, etcd.addr))} {
@@ -100,8 +103,45 @@ func TestWaitsLongerThanItsTTL(t *testing.T) {
 	}
 }
 
+// TestReadersOfOneLocker: a writer waits for all readers of its own Locker, and readers
+// for the writer before them alone.
+func TestReadersOfOneLocker(t *testing.T) {
+	t.Parallel()
+	etcd := startEtcd(t)
+	l := newLocker(t, connect(t, etcd.addr))
+	one, two := try(t, l, swanlock.WithShared()), try(t, l, swanlock.WithShared())
+	writer := acquire(t, l)
+	inLine(t, l, 3)
+	leaves, cancel := context.WithCancel(t.Context())
+	left := testserver.Go(t, func() (swanlock.DistributedLock, error) { return l.Acquire(leaves, target) })
+	inLine(t, l, 4)
+	readers := []*testserver.Call{acquire(t, l, swanlock.WithShared()), acquire(t, l, swanlock.WithShared())}
+	inLine(t, l, 6)
+	cancel()
+	if _, err := left.Result(); !errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Errorf("a waiter that leaves: got %v, want ErrNotAcquired", err)
+	}
+	testserver.Release(t, two)
+	time.Sleep(5 * watchLocal)
+	if !writer.Waits() || !readers[0].Waits() || !readers[1].Waits() {
+		t.Fatalf("while a reader holds the lock: the writer waits: %t, the readers: %t, %t",
+			writer.Waits(), readers[0].Waits(), readers[1].Waits())
+	}
+	testserver.Release(t, one)
+	wrote := writer.MustGet()
+	time.Sleep(5 * watchLocal)
+	if !readers[0].Waits() || !readers[1].Waits() {
+		t.Fatal("a reader got the lock that a writer holds")
+	}
+	testserver.Release(t, wrote)
+	for _, r := range readers {
+		testserver.Release(t, r.MustGet())
+	}
+}
+
 // TestCompaction compacts away what a waiter that was cut off has not seen.
 func TestCompaction(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	proxy := testserver.NewProxy(t, etcd.addr)
 	l, other := newLocker(t, connect(t, etcd.addr)), newLocker(t, connect(t, proxy.Addr))
@@ -130,6 +170,7 @@ func TestCompaction(t *testing.T) {
 // TestLeader kills the leader of three while one holds the lock and another waits,
 // and has the others stand still, so that the waiter's member has no leader.
 func TestLeader(t *testing.T) {
+	t.Parallel()
 	members := startCluster(t, 3)
 	var addrs []string
 	for _, m := range members {
