@@ -88,7 +88,7 @@ func client(t testing.TB, addr string) *api.Client {
 
 func newLocker(t testing.TB, addr string, opts ...Option) *Locker {
 	t.Helper()
-	l, err := New(client(t, addr), append([]Option{WithSessionTTL(time.Second)}, opts...)...)
+	l, err := New(client(t, addr), append([]Option{WithSessionTTL(3 * time.Second)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,6 +102,7 @@ func TestConformance(t *testing.T) {
 	locktest.Run(t, func(t *testing.T) swanlock.Locker { return newLocker(t, consul.addr) },
 		locktest.WithoutShared("a key in Consul has one session"),
 		locktest.Pooled("each lock has a session of its own"),
+		locktest.ShortTTL(2*time.Second),
 		locktest.KeptAlive("its session has a TTL"),
 		locktest.FreesLate(2, "Consul ends a session after twice its TTL"),
 		locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) {

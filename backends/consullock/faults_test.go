@@ -67,7 +67,7 @@ func TestHolderIsKilled(t *testing.T) {
 		t.Fatalf("TryAcquire while another process holds it: got %v, want ErrNotAcquired", err)
 	}
 	w := acquire(t, l)
-	time.Sleep(4 * time.Second)
+	time.Sleep(9 * time.Second)
 	if !w.Waits() {
 		_, err := w.Result()
 		t.Fatalf("a waiter got the lock of a process that lives: %v", err)
@@ -82,7 +82,7 @@ func TestHolderIsKilled(t *testing.T) {
 func TestServerStops(t *testing.T) {
 	t.Parallel()
 	consul := startConsul(t, "1s")
-	for _, opts := range [][]swanlock.Option{nil, {swanlock.WithTTL(time.Second)}} {
+	for _, opts := range [][]swanlock.Option{nil, {swanlock.WithTTL(3 * time.Second)}} {
 		held := try(t, newLocker(t, consul.addr), opts...)
 		resume := consul.Stop()
 		testserver.Told(t, held, swanlock.ErrExpired)

@@ -117,7 +117,7 @@ func TestConformance(t *testing.T) {
 	etcd := startEtcd(t)
 	observer := connect(t, etcd.addr)
 	locktest.Run(t, func(t *testing.T) swanlock.Locker { return newLocker(t, connect(t, etcd.addr)) },
-		locktest.Pooled("each lock has a key of its own"), locktest.Fair(), locktest.ShortTTL(minTTL),
+		locktest.Pooled("each lock has a key of its own"), locktest.Fair(), locktest.ShortTTL(3*time.Second),
 		locktest.KeptAlive("its key is attached to a lease"),
 		locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) { deleteLine(t, observer, held.Info().Target, 0) }),
 		locktest.LosePlaces(func(t *testing.T, target string) { deleteLine(t, observer, target, 1) }))

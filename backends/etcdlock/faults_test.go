@@ -40,7 +40,7 @@ func inLine(t testing.TB, l *Locker, n int) {
 func TestHolderIsKilled(t *testing.T) {
 	t.Parallel()
 	if addr := os.Getenv("ETCDLOCK_HOLD"); addr != "" {
-		try(t, newLocker(t, connect(t, addr), WithSessionTTL(minTTL)))
+		try(t, newLocker(t, connect(t, addr), WithSessionTTL(4*time.Second)))
 		fmt.Println("held")
 		select {}
 	}
@@ -62,7 +62,7 @@ func TestHolderIsKilled(t *testing.T) {
 		t.Fatalf("TryAcquire while another process holds it: got %v, want ErrNotAcquired", err)
 	}
 	w := acquire(t, l)
-	time.Sleep(2 * minTTL)
+	time.Sleep(9 * time.Second)
 	if !w.Waits() {
 		_, err := w.Result()
 		t.Fatalf("a waiter got the lock of a process that lives: %v", err)
@@ -77,13 +77,13 @@ func TestHolderIsKilled(t *testing.T) {
 func TestServerStops(t *testing.T) {
 	t.Parallel()
 	for name, opts := range map[string][]swanlock.Option{
-		"TTL":          {swanlock.WithTTL(minTTL)},
-		"auto-refresh": {swanlock.WithTTL(minTTL), swanlock.WithAutoRefresh()},
+		"TTL":          {swanlock.WithTTL(4 * time.Second)},
+		"auto-refresh": {swanlock.WithTTL(4 * time.Second), swanlock.WithAutoRefresh()},
 		"no TTL":       nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			etcd := startEtcd(t)
-			held := try(t, newLocker(t, connect(t, etcd.addr), WithSessionTTL(minTTL)), opts...)
+			held := try(t, newLocker(t, connect(t, etcd.addr), WithSessionTTL(4*time.Second)), opts...)
 			resume := etcd.Stop()
 			defer resume()
 			testserver.Told(t, held, swanlock.ErrExpired)
@@ -108,7 +108,7 @@ func TestTryIsCutShort(t *testing.T) {
 	for name, opts := range map[string][]swanlock.Option{"shared lease": nil, "own lease": {swanlock.WithTTL(time.Minute)}} {
 		t.Run(name, func(t *testing.T) {
 			etcd := startEtcd(t)
-			l, other := newLocker(t, connect(t, etcd.addr), WithSessionTTL(3*time.Second)), newLocker(t, connect(t, etcd.addr))
+			l, other := newLocker(t, connect(t, etcd.addr), WithSessionTTL(6*time.Second)), newLocker(t, connect(t, etcd.addr))
 			kept, err := l.TryAcquire(t.Context(), "another", opts...)
 			if err != nil {
 				t.Fatal(err)
@@ -158,8 +158,8 @@ func TestCutOff(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
 	holders, waiters := testserver.NewProxy(t, etcd.addr), testserver.NewProxy(t, etcd.addr)
-	held := try(t, newLocker(t, connect(t, holders.Addr), WithSessionTTL(minTTL)))
-	first := acquire(t, newLocker(t, connect(t, waiters.Addr), WithSessionTTL(minTTL)))
+	held := try(t, newLocker(t, connect(t, holders.Addr), WithSessionTTL(4*time.Second)))
+	first := acquire(t, newLocker(t, connect(t, waiters.Addr), WithSessionTTL(4*time.Second)))
 	other := newLocker(t, connect(t, etcd.addr))
 	inLine(t, other, 2)
 	second := acquire(t, other)

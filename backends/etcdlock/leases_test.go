@@ -29,8 +29,8 @@ func TestLeasesAreShared(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
 	observer := connect(t, etcd.addr)
-	const many = 500
-	l := newLocker(t, connect(t, etcd.addr), WithSessionTTL(3*time.Second))
+	const many, ttl = 500, 8 * time.Second
+	l := newLocker(t, connect(t, etcd.addr), WithSessionTTL(9*time.Second))
 	take := func(name string, n int, opts ...swanlock.Option) []swanlock.DistributedLock {
 		held := make([]swanlock.DistributedLock, n)
 		var all sync.WaitGroup
@@ -49,7 +49,7 @@ func TestLeasesAreShared(t *testing.T) {
 		return held
 	}
 	plain := take("plain", many)
-	auto := take("auto", many, swanlock.WithTTL(minTTL), swanlock.WithAutoRefresh())
+	auto := take("auto", many, swanlock.WithTTL(ttl), swanlock.WithAutoRefresh())
 	if got := countLeases(t, observer); got != 2 {
 		t.Errorf("%d locks that are kept alive, of two TTLs: got %d leases, want 2", 2*many, got)
 	}
@@ -57,7 +57,7 @@ func TestLeasesAreShared(t *testing.T) {
 		testserver.Release(t, plain[i])
 		testserver.Release(t, auto[i])
 	}
-	time.Sleep(2 * minTTL)
+	time.Sleep(ttl + 2*time.Second)
 	for _, held := range []swanlock.DistributedLock{plain[many-1], auto[many-1]} {
 		if err := held.Refresh(t.Context()); err != nil {
 			t.Errorf("Refresh when the others were released: %v", err)
@@ -86,15 +86,16 @@ func TestLeasesAreShared(t *testing.T) {
 // ends all the same, for everybody.
 func TestOneIsRefreshed(t *testing.T) {
 	t.Parallel()
+	const ttl = 4 * time.Second
 	etcd := startEtcd(t)
 	l := newLocker(t, connect(t, etcd.addr))
-	forgotten := try(t, l, swanlock.WithTTL(minTTL))
-	refreshed, err := l.TryAcquire(t.Context(), "refreshed", swanlock.WithTTL(minTTL))
+	forgotten := try(t, l, swanlock.WithTTL(ttl))
+	refreshed, err := l.TryAcquire(t.Context(), "refreshed", swanlock.WithTTL(ttl))
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := acquire(t, newLocker(t, connect(t, etcd.addr)))
-	for start := time.Now(); w.Waits(); time.Sleep(minTTL / 8) {
+	for start := time.Now(); w.Waits(); time.Sleep(ttl / 8) {
 		if err := refreshed.Refresh(t.Context()); err != nil {
 			t.Fatalf("Refresh: %v", err)
 		}
@@ -169,7 +170,7 @@ func TestWholeSeconds(t *testing.T) {
 func TestKeyIsDeleted(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
-	l := newLocker(t, connect(t, etcd.addr), WithSessionTTL(3*time.Second))
+	l := newLocker(t, connect(t, etcd.addr), WithSessionTTL(6*time.Second))
 	for _, opts := range [][]swanlock.Option{nil, {swanlock.WithShared()}, {swanlock.WithTTL(time.Hour), swanlock.WithAutoRefresh()}} {
 		held := try(t, l, opts...)
 		other, err := l.TryAcquire(t.Context(), "another", opts...)

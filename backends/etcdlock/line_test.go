@@ -83,12 +83,13 @@ func TestTryJoinsNoLine(t *testing.T) {
 // grant.
 func TestWaitsLongerThanItsTTL(t *testing.T) {
 	t.Parallel()
+	const ttl = 3 * time.Second
 	etcd := startEtcd(t)
 	l := newLocker(t, connect(t, etcd.addr))
 	for _, holder := range []*Locker{l, newLocker(t, connect(t, etcd.addr))} {
 		held := try(t, holder)
-		w := acquire(t, l, swanlock.WithTTL(minTTL))
-		time.Sleep(3 * minTTL)
+		w := acquire(t, l, swanlock.WithTTL(ttl))
+		time.Sleep(2*ttl + time.Second)
 		if !w.Waits() {
 			held, err := w.Result()
 			t.Fatalf("Acquire returned %v, %v", held, err)
@@ -96,8 +97,8 @@ func TestWaitsLongerThanItsTTL(t *testing.T) {
 		before := time.Now()
 		testserver.Release(t, held)
 		next := w.MustGet()
-		if deadline, _ := next.Deadline(); deadline.Before(before.Add(minTTL)) {
-			t.Errorf("the deadline is %v after the release, want %v at least", deadline.Sub(before), minTTL)
+		if deadline, _ := next.Deadline(); deadline.Before(before.Add(ttl)) {
+			t.Errorf("the deadline is %v after the release, want %v at least", deadline.Sub(before), ttl)
 		}
 		testserver.Release(t, next)
 	}
