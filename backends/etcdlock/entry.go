@@ -33,7 +33,6 @@ type entry struct {
 
 	lease    *serverLease
 	revision int64     // of its creation; 0: not known to be there
-	read     int64     // the revision at which before was read
 	told     chan bool // what localLine says of before
 	before   string    // the key that e has to wait for
 	granted  bool
@@ -128,7 +127,7 @@ func (e *entry) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e.note(resp.Header.Revision, resp.Header.Revision, resp.Responses[0].GetResponseRange())
+	e.note(resp.Header.Revision, resp.Responses[0].GetResponseRange())
 	return nil
 }
 

@@ -147,13 +147,13 @@ func (e *entry) look(ctx context.Context) (there bool, err error) {
 	if err != nil || resp.Responses[0].GetResponseRange().Count == 0 {
 		return false, err
 	}
-	e.note(created, resp.Header.Revision, resp.Responses[1].GetResponseRange())
+	e.note(created, resp.Responses[1].GetResponseRange())
 	return true, nil
 }
 
 // note keeps what was read of the line.
-func (e *entry) note(created, read int64, before *pb.RangeResponse) {
-	e.revision, e.read, e.before = created, read, ""
+func (e *entry) note(created int64, before *pb.RangeResponse) {
+	e.revision, e.before = created, ""
 	if len(before.Kvs) > 0 {
 		e.before = string(before.Kvs[0].Key)
 	}
