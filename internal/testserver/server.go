@@ -152,7 +152,34 @@ func (s *Server) Stop() (resume func()) {
 	if err := syscall.Kill(child, syscall.SIGSTOP); err != nil {
 		s.t.Fatal(err)
 	}
+	for start := time.Now(); !stopped(child); time.Sleep(time.Millisecond) {
+		if time.Since(start) > Patience {
+			s.t.Fatalf("%s does not stop", s.program)
+		}
+	}
 	return sync.OnceFunc(func() { _ = syscall.Kill(child, syscall.SIGCONT) })
+}
+
+// stopped reports whether all threads of a process have stopped. Each does so for
+// itself, and one that has not may still answer. Where there is no /proc, it waits.
+func stopped(pid int) bool {
+	stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if len(stats) == 0 {
+		time.Sleep(100 * time.Millisecond)
+		return true
+	}
+	for _, file := range stats {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue // It has ended.
+		}
+		// "pid (name) state …", and the name may have anything in it.
+		stat := string(b)
+		if state := strings.TrimSpace(stat[strings.LastIndexByte(stat, ')')+1:]); !strings.HasPrefix(state, "T") {
+			return false
+		}
+	}
+	return true
 }
 
 // FreeAddr returns an address of this machine that nobody listens on.
