@@ -2,7 +2,6 @@ package etcdlock
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,22 +20,24 @@ import (
 // their creation: a writer holds the lock while no key is before its own, a reader
 // while no writer's is. It is a lease.Backend.
 //
-// The key is swanlock/<swanlock.KeyOf the target>/w/<random>, or r for a reader. So
-// the targets "a" and "a/b" have nothing in common, and every lock has a key that
-// nobody else has, in any session.
+// The key is swanlock/<swanlock.KeyOf the target>/w/<one of the Locker's own>, or r for
+// a reader. So the targets "a" and "a/b" have nothing in common, and every lock has a
+// key that nobody else has, in any session.
 type entry struct {
 	l           *Locker
 	key, value  string
 	all, behind string // the prefixes of the line, and of what e waits for
+	prefix      string // of its key
 	o           swanlock.Options
 	sharesLease bool
 
-	lease    *serverLease
-	revision int64     // of its creation; 0: not known to be there
-	told     chan bool // what localLine says of before
-	before   string    // the key that e has to wait for
-	granted  bool
-	given    sync.Once // its lease, back
+	lease         *serverLease
+	revision      int64     // of its creation; 0: not known to be there
+	told          chan bool // what localLine says of before
+	before        string    // the key that e has to wait for
+	beforeCreated int64     // the revision of its creation
+	granted       bool
+	given         sync.Once // its lease, back
 
 	mu      sync.Mutex
 	lost    error // why the key is gone
@@ -52,9 +53,9 @@ func (l *Locker) newEntry(target string, o swanlock.Options) *entry {
 	value, _ := json.Marshal(struct{ Target, Owner string }{target, o.Owner})
 	e := &entry{l: l, all: all, o: o, value: string(value), sharesLease: o.TTL == 0 || o.AutoRefresh, told: make(chan bool, 1)}
 	if o.Shared {
-		e.key, e.behind = all+"r/"+rand.Text(), writers
+		e.prefix, e.behind = all+"r/", writers
 	} else {
-		e.key, e.behind = writers+rand.Text(), all
+		e.prefix, e.behind = writers, all
 	}
 	return e
 }
@@ -69,10 +70,11 @@ func (e *entry) fence() uint64 {
 // create puts the key in line with send, under a lease.
 func (e *entry) create(ctx context.Context, send func(context.Context) error) error {
 	for {
+		e.key = e.l.line.take(e.prefix)
 		if err := e.l.leases.take(ctx, e); err != nil {
+			e.l.line.remove(e.key, false)
 			return err
 		}
-		e.l.line.add(e.key)
 		renewed := e.lease.freshen(ctx)
 		err := send(ctx)
 		if err != nil && !errors.Is(err, swanlock.ErrNotAcquired) && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
@@ -86,13 +88,16 @@ func (e *entry) create(ctx context.Context, send func(context.Context) error) er
 		case errors.Is(err, rpctypes.ErrLeaseNotFound):
 			// It ended, or the server has lost it. The key is gone with it.
 			e.l.line.remove(e.key, false)
-			e.lease.forget(e, true)
+			e.lease.end(e)
 			continue
 		case errors.Is(err, swanlock.ErrNotAcquired):
 			e.l.line.remove(e.key, false)
 			e.lease.forget(e, false)
-		case err == nil && e.sharesLease:
-			e.lease.keep(e, true)
+		case err == nil:
+			e.l.line.created(e.key, e.revision)
+			if e.sharesLease {
+				e.lease.keep(e, true)
+			}
 		}
 		return err
 	}
@@ -120,12 +125,15 @@ func (e *entry) try(ctx context.Context) error {
 
 // join creates the key, and notes which one it has to wait for.
 func (e *entry) join(ctx context.Context) error {
-	resp, err := e.l.client.Txn(ctx).Then(
+	resp, err := e.l.client.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(e.key), "=", 0)).Then(
 		clientv3.OpGet(e.behind, append(clientv3.WithLastCreate(), clientv3.WithKeysOnly())...),
 		clientv3.OpPut(e.key, e.value, clientv3.WithLease(e.lease.id)),
 	).Commit()
 	if err != nil {
 		return err
+	}
+	if !resp.Succeeded {
+		return errKeyThere
 	}
 	e.note(resp.Header.Revision, resp.Responses[0].GetResponseRange())
 	return nil
@@ -161,16 +169,18 @@ func (e *entry) Release(ctx context.Context) (held bool, err error) {
 	}
 	// After a writer the next one is alone; after a reader it may have to wait for
 	// others.
-	e.l.line.remove(e.key, e.granted && !e.o.Shared)
+	e.l.line.tell(e.key, e.granted && !e.o.Shared)
 	resp, err := e.l.client.Delete(ctx, e.key)
-	if err == nil && e.revision == 0 && !e.sharesLease {
+	uncertain := err != nil || e.revision == 0
+	if err == nil && uncertain && !e.sharesLease {
 		// The request that creates the key may come still. It creates none without
 		// a lease.
 		_, err = e.l.client.Revoke(ctx, e.lease.id)
 	}
-	// A lease that others share finds by itself what comes late; another is not used
-	// again then.
-	e.given.Do(func() { e.lease.forget(e, !e.sharesLease && (err != nil || e.revision == 0)) })
+	e.given.Do(func() {
+		e.l.line.remove(e.key, uncertain)
+		e.lease.forget(e, uncertain)
+	})
 	if err != nil {
 		return false, err
 	}
@@ -178,6 +188,7 @@ func (e *entry) Release(ctx context.Context) (held bool, err error) {
 }
 
 var (
+	errKeyThere  = errors.New("a key that is about to be created is there")
 	errKeyGone   = fmt.Errorf("%w: its key in etcd was deleted", swanlock.ErrLost)
 	errLeaseGone = fmt.Errorf("%w: its lease in etcd ended", swanlock.ErrLost)
 )

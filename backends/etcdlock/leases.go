@@ -118,7 +118,7 @@ func (ls *leases) grant(ctx context.Context, ttl time.Duration, shared bool) (*s
 		return nil, err
 	}
 	return &serverLease{ls: ls, id: resp.ID, ttl: ttl, shared: shared,
-		term: lease.Term{Length: ttl, Start: start}, kept: make(map[string]*keptKey)}, nil
+		term: lease.Term{Length: ttl, Start: start}, kept: make(map[string]*keptKey), dropped: make(map[string]bool)}, nil
 }
 
 // A serverLease is a lease in etcd.
@@ -128,12 +128,14 @@ type serverLease struct {
 	ttl    time.Duration // etcd has it in whole seconds, rounded up
 	shared bool
 
-	mu    sync.Mutex
-	term  lease.Term // since the last renewal
-	bad   bool       // not to be used for another lock
-	kept  map[string]*keptKey
-	timer *time.Timer // of the next renewal in the background
-	stop  context.CancelFunc
+	mu   sync.Mutex
+	term lease.Term // since the last renewal
+	bad  bool       // not to be used for another lock
+	kept map[string]*keptKey
+	// Keys that are nobody's, but may be created yet by requests that were not answered.
+	dropped map[string]bool
+	timer   *time.Timer // of the next renewal in the background
+	stop    context.CancelFunc
 }
 
 // A keptKey is a key that the lease is renewed for in the background.
@@ -225,12 +227,16 @@ func (s *serverLease) unkeep(e *entry) {
 	}
 }
 
-// forget gives the lease back. If it is bad, no other lock is to have it.
-func (s *serverLease) forget(e *entry, bad bool) {
+// forget gives the lease back. If it is uncertain whether e's key will be there, then
+// a lease of one lock is not used again, and one that is shared looks for the key.
+func (s *serverLease) forget(e *entry, uncertain bool) {
 	s.unkeep(e)
 	s.mu.Lock()
-	s.bad = s.bad || bad
-	bad = s.bad
+	if uncertain && s.shared {
+		s.dropped[e.key] = true
+	}
+	s.bad = s.bad || uncertain && !s.shared
+	bad := s.bad
 	s.mu.Unlock()
 	switch {
 	case s.shared:
@@ -239,6 +245,14 @@ func (s *serverLease) forget(e *entry, bad bool) {
 	default:
 		s.ls.push(s)
 	}
+}
+
+// end is forget for a lease that etcd does not know.
+func (s *serverLease) end(e *entry) {
+	s.unkeep(e)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bad = true
 }
 
 // abandon revokes a lease of one lock whose end is not known to etcd, or whose key may
@@ -307,7 +321,7 @@ func (s *serverLease) all() []*keptKey {
 }
 
 // prove asks in one request which keys the lease has. It extends the locks whose keys
-// are there, ends those whose keys are not, and deletes keys that belong to none: a
+// are there, ends those whose keys are not, and deletes keys that are nobody's: a
 // request for them came late.
 func (s *serverLease) prove(ctx context.Context) error {
 	start, known := s.start(), make(map[string]*entry)
@@ -333,9 +347,9 @@ func (s *serverLease) prove(ctx context.Context) error {
 			continue
 		}
 		s.mu.Lock()
-		_, ours := s.kept[key]
+		dropped := s.dropped[key]
 		s.mu.Unlock()
-		if !ours {
+		if dropped {
 			if _, err := s.ls.client.Delete(ctx, key); err != nil {
 				return err
 			}

@@ -230,3 +230,31 @@ func leaderOf(t testing.TB, c *clientv3.Client, members []*member) int {
 	t.Fatal("no member leads")
 	return 0
 }
+
+// TestNamesServeAgain: etcd keeps deleted names until it is compacted, so locks of one
+// target that follow each other have one name, but for one whose request may come late.
+func TestNamesServeAgain(t *testing.T) {
+	t.Parallel()
+	etcd := startEtcd(t)
+	l := newLocker(t, connect(t, etcd.addr))
+	names := map[string]bool{}
+	for range 5 {
+		held := try(t, l)
+		w := acquire(t, l)
+		inLine(t, l, 2)
+		for _, name := range keys(t, l.client, target) {
+			names[name] = true
+		}
+		testserver.Release(t, held)
+		testserver.Release(t, w.MustGet())
+	}
+	if len(names) != 2 {
+		t.Errorf("got the names %v, want two", names)
+	}
+	l.line.remove(l.line.take("x"), true)
+	held := try(t, l)
+	if name := keys(t, l.client, target)[0]; names[name] {
+		t.Errorf("the name %s serves again, although its request may come late", name)
+	}
+	testserver.Release(t, held)
+}

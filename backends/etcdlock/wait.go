@@ -56,7 +56,7 @@ func (e *entry) wait(ctx context.Context) error {
 
 // follow waits for a change of what is before e, or of e itself, and looks at it.
 func (e *entry) follow(ctx context.Context) (there bool, err error) {
-	local, stop := e.l.line.await(e.before, e)
+	local, stop := e.l.line.await(e)
 	defer stop()
 	if local {
 		// The Locker tells it itself, unless the key is lost.
@@ -155,7 +155,7 @@ func (e *entry) look(ctx context.Context) (there bool, err error) {
 func (e *entry) note(created int64, before *pb.RangeResponse) {
 	e.revision, e.before = created, ""
 	if len(before.Kvs) > 0 {
-		e.before = string(before.Kvs[0].Key)
+		e.before, e.beforeCreated = string(before.Kvs[0].Key), before.Kvs[0].CreateRevision
 	}
 	e.granted = e.before == ""
 }
