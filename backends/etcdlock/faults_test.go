@@ -1,0 +1,219 @@
+package etcdlock
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/testserver"
+)
+
+const target = "/lake/checkpoint"
+
+func try(t testing.TB, l swanlock.Locker, opts ...swanlock.Option) swanlock.DistributedLock {
+	t.Helper()
+	return testserver.Try(t, l, target, opts...)
+}
+
+func acquire(t testing.TB, l swanlock.Locker, opts ...swanlock.Option) *testserver.Call {
+	return testserver.Acquire(t, l, target, opts...)
+}
+
+// inLine waits until target's line has n keys.
+func inLine(t testing.TB, l *Locker, n int) {
+	t.Helper()
+	testserver.Eventually(t, "the line", func() error {
+		if got := keys(t, l.client, target); len(got) != n {
+			return fmt.Errorf("got the keys %q, want %d", got, n)
+		}
+		return nil
+	})
+}
+
+// TestHolderIsKilled kills a process that holds a lock without a TTL.
+func TestHolderIsKilled(t *testing.T) {
+	t.Parallel()
+	if addr := os.Getenv("ETCDLOCK_HOLD"); addr != "" {
+		try(t, newLocker(t, connect(t, addr), WithSessionTTL(4*time.Second)))
+		fmt.Println("held")
+		select {}
+	}
+	etcd := startEtcd(t)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestHolderIsKilled$")
+	cmd.Env = append(os.Environ(), "ETCDLOCK_HOLD="+etcd.addr)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "held"; {
+	}
+	l := newLocker(t, connect(t, etcd.addr))
+	if _, err := l.TryAcquire(t.Context(), target); !errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Fatalf("TryAcquire while another process holds it: got %v, want ErrNotAcquired", err)
+	}
+	w := acquire(t, l)
+	time.Sleep(9 * time.Second)
+	if !w.Waits() {
+		_, err := w.Result()
+		t.Fatalf("a waiter got the lock of a process that lives: %v", err)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	testserver.Release(t, w.MustGet())
+}
+
+// TestServerStops stops the server for longer than the TTLs. The holders must know
+// before anybody else can hold it.
+func TestServerStops(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]swanlock.Option{
+		"TTL":          {swanlock.WithTTL(4 * time.Second)},
+		"auto-refresh": {swanlock.WithTTL(4 * time.Second), swanlock.WithAutoRefresh()},
+		"no TTL":       nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			etcd := startEtcd(t)
+			held := try(t, newLocker(t, connect(t, etcd.addr), WithSessionTTL(4*time.Second)), opts...)
+			resume := etcd.Stop()
+			defer resume()
+			testserver.Told(t, held, swanlock.ErrExpired)
+			resume()
+			next := acquire(t, newLocker(t, connect(t, etcd.addr))).MustGet()
+			if err := held.Release(t.Context()); !errors.Is(err, swanlock.ErrExpired) {
+				t.Errorf("Release of the late holder: got %v, want ErrExpired", err)
+			}
+			if err := next.Refresh(t.Context()); err != nil {
+				t.Errorf("Refresh of the next holder: %v", err)
+			}
+			testserver.Release(t, next)
+		})
+	}
+}
+
+// TestTryIsCutShort gives up a try that the server has not answered yet. What it sent
+// is answered later; it must not hold the lock then, although other locks of the same
+// Locker keep its lease alive.
+func TestTryIsCutShort(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]swanlock.Option{"shared lease": nil, "own lease": {swanlock.WithTTL(time.Minute)}} {
+		t.Run(name, func(t *testing.T) {
+			etcd := startEtcd(t)
+			l, other := newLocker(t, connect(t, etcd.addr), WithSessionTTL(6*time.Second)), newLocker(t, connect(t, etcd.addr))
+			kept, err := l.TryAcquire(t.Context(), "another", opts...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			testserver.Release(t, try(t, l, opts...)) // The next one finds a lease.
+			resume := etcd.Stop()
+			defer resume()
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			if held, err := l.TryAcquire(ctx, target, opts...); !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatalf("TryAcquire of a server that stands still: got %v, %v, want DeadlineExceeded", held, err)
+			}
+			resume()
+			testserver.Release(t, acquire(t, other).MustGet())
+			testserver.Release(t, kept)
+		})
+	}
+}
+
+// TestAnswerIsLost loses the answers to requests that the server has carried out: an
+// acquire finds out that it holds the lock, and holds it once.
+func TestAnswerIsLost(t *testing.T) {
+	t.Parallel()
+	etcd := startEtcd(t)
+	proxy := testserver.NewProxy(t, etcd.addr)
+	l, other := newLocker(t, connect(t, proxy.Addr)), newLocker(t, connect(t, etcd.addr))
+	testserver.Release(t, try(t, l))
+	for name, call := range map[string]func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error){
+		"TryAcquire": l.TryAcquire, "Acquire": l.Acquire,
+	} {
+		proxy.CutAnswers()
+		w := testserver.Go(t, func() (swanlock.DistributedLock, error) { return call(t.Context(), target) })
+		inLine(t, other, 1)
+		first := keys(t, other.client, target)[0]
+		proxy.Reset()
+		proxy.Heal()
+		held := w.MustGet()
+		if got := keys(t, other.client, target); len(got) != 1 || got[0] != first {
+			t.Errorf("%s: got the keys %q, want %q alone", name, got, first)
+		}
+		testserver.Release(t, held)
+	}
+}
+
+// TestCutOff cuts a holder and a waiter off, who each have a network of their own.
+func TestCutOff(t *testing.T) {
+	t.Parallel()
+	etcd := startEtcd(t)
+	holders, waiters := testserver.NewProxy(t, etcd.addr), testserver.NewProxy(t, etcd.addr)
+	held := try(t, newLocker(t, connect(t, holders.Addr), WithSessionTTL(4*time.Second)))
+	first := acquire(t, newLocker(t, connect(t, waiters.Addr), WithSessionTTL(4*time.Second)))
+	other := newLocker(t, connect(t, etcd.addr))
+	inLine(t, other, 2)
+	second := acquire(t, other)
+	inLine(t, other, 3)
+
+	waiters.Cut()
+	if _, err := first.Result(); !errors.Is(err, swanlock.ErrLost) || errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Errorf("a waiter whose lease ended: got %v, want ErrLost", err)
+	}
+	if err := held.Err(); err != nil || !second.Waits() {
+		t.Fatalf("the holder: %v; the second waiter waits: %t", err, second.Waits())
+	}
+	holders.Cut()
+	next := second.MustGet()
+	testserver.Told(t, held, swanlock.ErrExpired)
+	holders.Heal()
+	if err := held.Release(t.Context()); !errors.Is(err, swanlock.ErrExpired) {
+		t.Errorf("Release of the late holder: got %v, want ErrExpired", err)
+	}
+	if err := next.Refresh(t.Context()); err != nil {
+		t.Errorf("Refresh of the next holder: %v", err)
+	}
+	testserver.Release(t, next)
+}
+
+// TestServerRestarts kills the server and starts it again.
+func TestServerRestarts(t *testing.T) {
+	t.Parallel()
+	etcd := startEtcd(t)
+	l, other := newLocker(t, connect(t, etcd.addr)), newLocker(t, connect(t, etcd.addr))
+	held := try(t, l, swanlock.WithFence())
+	w := acquire(t, other, swanlock.WithFence())
+	inLine(t, l, 2)
+	etcd.Restart()
+	testserver.Eventually(t, "Refresh after the restart", func() error { return held.Refresh(t.Context()) })
+	if !w.Waits() {
+		held, err := w.Result()
+		t.Fatalf("a waiter returned: %v, %v", held, err)
+	}
+	testserver.Release(t, held)
+	next := w.MustGet()
+	if was, is := held.Info().Fence, next.Info().Fence; is <= was {
+		t.Errorf("fence after the restart: got %d, want over %d", is, was)
+	}
+
+	// Without its data it knows of no lock. The holder is told.
+	w = acquire(t, l)
+	inLine(t, other, 2)
+	etcd.RestartEmpty()
+	testserver.Told(t, next, swanlock.ErrLost)
+	if held, err := w.Result(); err == nil {
+		testserver.Release(t, held) // It gave up its place before it was in line, or came anew.
+	} else if !errors.Is(err, swanlock.ErrLost) {
+		t.Errorf("a waiter whose server has lost its place: got %v, want ErrLost", err)
+	}
+	testserver.Release(t, try(t, l))
+}
