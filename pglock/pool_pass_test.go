@@ -148,3 +148,35 @@ func TestPoolDiesWhilePassing(t *testing.T) {
 		o.wantTickets(target, 0)
 	})
 }
+
+// When the statement that passes the lock on is cancelled, before or after it has
+// unlocked, the release is finished, and the waiter joins the line again.
+func TestPoolPassingFails(t *testing.T) {
+	for _, moment := range []string{"before", "after"} {
+		eachDriver(t, func(t *testing.T, driver string) {
+			o, target, schema := observe(t), newTarget(t), "pass_fails_"+moment+"_"+driver
+			first, then := "RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014';", "PERFORM pg_catalog.pg_advisory_unlock(k);"
+			if moment == "after" {
+				first, then = then, first
+			}
+			db := evilDB(t, driver, schema, fmt.Sprintf(`CREATE FUNCTION %s.pg_advisory_unlock(k bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+				BEGIN
+					IF k = %d AND nextval('%[1]s.calls') = 1 THEN %[3]s %[4]s END IF;
+					RETURN pg_catalog.pg_advisory_unlock(k);
+				END $$`, schema, int64(pglock.KeyOf(target)), first, then))
+			p := newPool(t, db, pglock.WithHeartbeat(time.Hour))
+			held, kept := acquired(t, p, target), acquired(t, p, newTarget(t))
+			var order []string
+			wait := inLine(t, o, p, target, &order, "1", "2")
+			must(t, held.Release(bg))
+			wait()
+			if len(order) != 2 {
+				t.Errorf("got %v, want both waiters to be served", order)
+			}
+			o.wantHeld(target)
+			o.wantTickets(target, 0)
+			o.wantHeld(kept.Info().Target, backendOf(held))
+			must(t, kept.Release(bg))
+		})
+	}
+}

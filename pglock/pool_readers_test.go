@@ -110,3 +110,21 @@ func TestPoolReadersAndWriters(t *testing.T) {
 	})
 }
 
+
+// A reader whose TTL ends does not end the lock of the session's other readers.
+func TestPoolReaderExpiresAlone(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		p := newPool(t, openDB(t, driver), pglock.WithHeartbeat(time.Hour), pglock.WithMaxSessions(1), pglock.WithLogger(nil))
+		lasting := acquired(t, p, target, swanlock.WithShared(), swanlock.WithTTL(time.Minute))
+		brief := acquired(t, p, target, swanlock.WithShared(), swanlock.WithTTL(time.Minute))
+		pglock.Expire(brief)
+		wantIs(t, ended(t, brief), swanlock.ErrExpired)
+		must(t, lasting.Refresh(bg)) // A statement later, what has expired is settled.
+		eventually(t, "what has expired is given up", func() bool { return p.Reserved() == 1 })
+		o.wantHeld(target, backendOf(lasting))
+		wantIs(t, brief.Release(bg), swanlock.ErrExpired)
+		must(t, lasting.Release(bg))
+		o.wantHeld(target)
+	})
+}
