@@ -57,6 +57,10 @@ func (a *attempt) ask(ctx context.Context, s script, keys []string, args func(se
 	answers := make(chan answer, len(a.sent))
 	detached := context.WithoutCancel(ctx)
 	for i, server := range a.l.servers {
+		if !s.guarded && !a.voted(i) {
+			answers <- answer{int64(0), nil}
+			continue
+		}
 		if err := server.begin(!s.guarded || len(a.sent) == 1); err != nil {
 			answers <- answer{nil, err}
 			continue
@@ -93,6 +97,13 @@ func (a *attempt) note(server int, guarded bool) sent {
 		a.sent[server] = sent{true, before.open + 1}
 	}
 	return before
+}
+
+// voted reports whether a server may have a vote for the token.
+func (a *attempt) voted(server int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.sent[server].any
 }
 
 func (a *attempt) arrived(server int) {

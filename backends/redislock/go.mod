@@ -7,6 +7,7 @@ replace github.com/swanlake-io/swanlock => ../../
 require (
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/swanlake-io/swanlock v0.0.0
+	go.uber.org/goleak v1.3.0
 )
 
 require (

@@ -158,7 +158,7 @@ func (w *wakes) listen(ctx context.Context) {
 		case m, ok := <-messages:
 			switch m := m.(type) {
 			case *redis.Subscription:
-				w.wake("")
+				w.wakeAll()
 			case *redis.Message:
 				w.wake(m.Payload)
 			}
@@ -169,16 +169,26 @@ func (w *wakes) listen(ctx context.Context) {
 	}
 }
 
-// wake wakes the waiter that has a token, or all with "".
+// wake wakes the waiter that has token.
 func (w *wakes) wake(token string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for of, woken := range w.waiters {
-		if token == of || token == "" {
-			select {
-			case woken <- struct{}{}:
-			default: // It will ask anyway.
-			}
-		}
+	if woken, ok := w.waiters[token]; ok {
+		wake(woken)
+	}
+}
+
+func (w *wakes) wakeAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, woken := range w.waiters {
+		wake(woken)
+	}
+}
+
+func wake(woken chan<- struct{}) {
+	select {
+	case woken <- struct{}{}:
+	default: // It will ask anyway.
 	}
 }

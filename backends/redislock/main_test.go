@@ -1,0 +1,103 @@
+package redislock
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/testserver"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A testServer is a Redis of a test's own.
+type testServer struct {
+	*testserver.Server
+	addr string
+}
+
+// start starts a Redis. With aof it writes down what it does; without, it forgets
+// everything when it restarts.
+func start(t *testing.T, aof bool) *testServer {
+	t.Helper()
+	program := testserver.Find(t, "redis-server", "apt-get install redis-server")
+	s := &testServer{addr: testserver.FreeAddr(t)}
+	args := []string{"--bind", "127.0.0.1", "--port", testserver.Port(t, s.addr), "--save", ""}
+	if aof {
+		args = append(args, "--appendonly", "yes", "--appendfsync", "always")
+	}
+	s.Server = testserver.Start(t, func() error {
+		client := redis.NewClient(&redis.Options{Addr: s.addr})
+		defer client.Close()
+		return client.Ping(context.Background()).Err()
+	}, program, args...)
+	return s
+}
+
+// known marks the server as one that has never forgotten a lock: no lock was ever
+// taken there.
+func (s *testServer) known(t *testing.T) *testServer {
+	t.Helper()
+	client := dial(t, s.addr)
+	info, err := client.InfoMap(t.Context(), "server").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Set(t.Context(), bornKey, info["Server"]["run_id"], 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// dial returns a client that waits for a second at most for a server that hangs,
+// and does not try again: it is the caller's business what that costs.
+func dial(t *testing.T, addr string) *redis.Client {
+	client := redis.NewClient(&redis.Options{Addr: addr, ReadTimeout: time.Second, DialTimeout: time.Second, MaxRetries: -1})
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+// lockerOn returns a locker on the addresses, with clients of its own.
+func lockerOn(t *testing.T, addrs []string, opts ...Option) *Locker {
+	t.Helper()
+	var clients []redis.Scripter
+	for _, addr := range addrs {
+		clients = append(clients, dial(t, addr))
+	}
+	l, err := New(clients, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// several starts n servers, none of which has ever forgotten a lock.
+func several(t *testing.T, n int) (servers []*testServer, addrs []string) {
+	t.Helper()
+	for range n {
+		s := start(t, false).known(t)
+		servers, addrs = append(servers, s), append(addrs, s.addr)
+	}
+	return servers, addrs
+}
+
+func mustTry(t *testing.T, l swanlock.Locker, target string, opts ...swanlock.Option) swanlock.DistributedLock {
+	t.Helper()
+	held, err := l.TryAcquire(t.Context(), target, opts...)
+	if err != nil {
+		t.Fatalf("TryAcquire: %v", err)
+	}
+	return held
+}
+
+func mustRelease(t *testing.T, held swanlock.DistributedLock) {
+	t.Helper()
+	if err := held.Release(t.Context()); err != nil {
+		t.Fatalf("Release: %v", err)
+	}
+}
+
