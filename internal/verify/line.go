@@ -34,7 +34,10 @@ const lineCalm = time.Second
 // no fault disturbed either while they waited, since that may cost the place in
 // line.
 func checkLine(hist *History) Result {
-	r := Result{Kind: KindLine}
+	r := Result{Kind: KindLine, Skipped: hist.Unordered}
+	if r.Skipped != "" {
+		return r
+	}
 	for i, target := range hist.Targets {
 		var waiters []*Hold
 		for _, h := range hist.holds(i) {
