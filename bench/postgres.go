@@ -114,8 +114,8 @@ func isTrue(row *sql.Row) error {
 }
 
 // tries take the i-th target from the i-th locker if it is free; waits wait for it.
-func tries(ctx context.Context, lockers []swanlock.Locker, targets []string) []acquirer {
-	return swanlocks(ctx, lockers, targets, swanlock.Locker.TryAcquire)
+func tries(ctx context.Context, lockers []swanlock.Locker, targets []string, opts ...swanlock.Option) []acquirer {
+	return swanlocks(ctx, lockers, targets, swanlock.Locker.TryAcquire, opts...)
 }
 
 func waits(ctx context.Context, lockers []swanlock.Locker, targets []string) []acquirer {
@@ -123,11 +123,11 @@ func waits(ctx context.Context, lockers []swanlock.Locker, targets []string) []a
 }
 
 func swanlocks(ctx context.Context, lockers []swanlock.Locker, targets []string,
-	how func(swanlock.Locker, context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error)) []acquirer {
+	how func(swanlock.Locker, context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error), opts ...swanlock.Option) []acquirer {
 	acquirers := make([]acquirer, len(lockers))
 	for i, locker := range lockers {
 		acquirers[i] = func() (func() error, error) {
-			l, err := how(locker, ctx, targets[i])
+			l, err := how(locker, ctx, targets[i], opts...)
 			if err != nil {
 				return nil, err
 			}

@@ -21,7 +21,7 @@ type brokenLocker struct {
 	panics bool
 }
 
-var brokenLockers = slices.Concat(brokenLocks, brokenKeys, brokenWaits, brokenOptions, brokenDeadlines)
+var brokenLockers = slices.Concat(brokenLocks, brokenKeys, brokenWaits, brokenOptions, brokenDeadlines, brokenMany, brokenPlaces, brokenLeases)
 
 // A backend makes, for each case anew, the lockers that it runs against.
 type backend struct {
@@ -57,7 +57,7 @@ func made(sound func(space *memlock.Locker) *memlock.Locker, b breaker, opts ...
 				return b(sound(space), space)
 			}
 		},
-		opts: append(opts, ShortTTL(100*time.Millisecond), Fair(), Lose(lose)),
+		opts: append([]Option{ShortTTL(100 * time.Millisecond), Fair(), Lose(lose)}, opts...),
 	}
 }
 

@@ -13,8 +13,11 @@ var deadlineCases = []testCase{
 		why:  "a holder that plans by a deadline which there is not stops for no reason, or counts on one that means nothing",
 		run: func(e *env) {
 			held := e.mustTry(e.locker(), e.target())
-			if deadline, ok := held.Deadline(); ok {
+			switch deadline, ok := held.Deadline(); {
+			case e.keptAlive == nil && ok:
 				e.Errorf("Deadline of a lock without a TTL: got %v, true; want false", deadline)
+			case e.keptAlive != nil && (!ok || !deadline.After(time.Now())):
+				e.Errorf("Deadline of a lock that is kept alive: got %v, %t; want it in the future", deadline, ok)
 			}
 			e.mustRelease(held)
 		},
@@ -24,6 +27,24 @@ var deadlineCases = []testCase{
 		why:   "a holder begins its last step if there is time for it until the deadline: another one that holds the lock before then works beside it",
 		needs: []feature{ttl},
 		run:   func(e *env) { e.steady(func() error { return deadline(e) }) },
+	},
+	{
+		name:  "DeadlineOfAnOddTTL",
+		why:   "a server that counts in whole seconds and rounds down frees the lock while its holder still counts on it",
+		needs: []feature{ttl},
+		run: func(e *env) {
+			a, b, target, odd := e.locker(), e.locker(), e.target(), e.ttl*19/10
+			held := e.mustTry(a, target, swanlock.WithTTL(odd))
+			last, ok := held.Deadline()
+			if now := time.Now(); !ok || last.After(now.Add(odd)) {
+				e.Fatalf("Deadline of a lock with a TTL of %v: got %v from now, %t", odd, last.Sub(now), ok)
+			}
+			next := e.mustAcquire(b, target)
+			if early := time.Until(last); early > 0 {
+				e.Errorf("TTL %v: another locker holds the target %v before its holder's deadline", odd, early)
+			}
+			e.mustRelease(next)
+		},
 	},
 	{
 		name:  "DeadlineMovesOn",
@@ -78,7 +99,7 @@ func deadline(e *env) error {
 		if held.Err() == nil && ok {
 			last = got
 		}
-		if time.Since(after) > e.ttl+patience {
+		if time.Since(after) > e.freeAfter(e.ttl)+patience {
 			e.Fatalf("a lock with a TTL of %v was not free %v after its last refresh", e.ttl, time.Since(after))
 		}
 	}
@@ -87,6 +108,9 @@ func deadline(e *env) error {
 		e.Errorf("another locker holds the target %v before its holder's deadline", last.Sub(granted))
 	}
 	e.mustRelease(e.mustGet(next))
+	if took := granted.Sub(after); took > e.freeAfter(e.ttl)+e.ttl/2+2*time.Second {
+		return fmt.Errorf("a waiter got the lock %v after its last refresh, its TTL is %v: see FreesLate", took, e.ttl)
+	}
 	return nil
 }
 

@@ -15,6 +15,14 @@ import (
 // backend waits so long.
 const patience = 30 * time.Second
 
+// patience is for something that may have to wait for two short TTLs first.
+func (cfg *config) patience() time.Duration { return patience + cfg.freeAfter(2*cfg.ttl) }
+
+// freeAfter returns when a lock with the TTL d is free at the latest.
+func (cfg *config) freeAfter(d time.Duration) time.Duration {
+	return time.Duration(cfg.late * float64(d))
+}
+
 // An env is what a case works with. Its methods that stop the case (must...)
 // are for the case's own goroutine.
 type env struct {
@@ -22,6 +30,7 @@ type env struct {
 	*config
 	newLocker func() swanlock.Locker
 	loseLock  func(swanlock.DistributedLock)
+	endPlaces func(target string)
 
 	ctx    context.Context // for every call that is not about contexts
 	cancel context.CancelFunc
@@ -161,10 +170,8 @@ func (e *env) mustRelease(held swanlock.DistributedLock) {
 // mustClose waits for c to be closed.
 func (e *env) mustClose(c <-chan struct{}, otherwise string) {
 	e.Helper()
-	select {
-	case <-c:
-	case <-time.After(patience):
-		e.Fatalf("%s within %v", otherwise, patience)
+	if err := closedWithin(c, e.patience(), otherwise); err != nil {
+		e.Fatalf("%v", err)
 	}
 }
 

@@ -74,6 +74,37 @@ var keyCases = []testCase{
 		},
 	},
 	{
+		name: "NestedTargets",
+		why:  "a locker that finds holders and waiters by a prefix makes those of a folder wait for those of a file in it: for ever, if one program needs both",
+		run: func(e *env) {
+			a, b, c, folder := e.locker(), e.locker(), e.locker(), e.target()
+			targets := []string{folder, folder + "/t", folder + "/t/1", folder + "/t1"}
+			var holders []swanlock.DistributedLock
+			var waits []*call
+			for i, target := range targets {
+				holders = append(holders, e.mustAcquire(a, target))
+				waits = append(waits, e.start(e.ctx, b, target))
+				if i > 0 { // A waiter of the target above must not be in its way, nor one of the target below.
+					e.pause()
+				}
+			}
+			for i := range targets { // the folder's first, then the files'
+				e.mustRelease(holders[i])
+				next := e.mustGet(waits[i])
+				for j, other := range waits {
+					if j > i && !other.waits() {
+						e.Errorf("the release of %q ended the wait for %q: %v", targets[i], targets[j], other.err)
+					}
+				}
+				e.refused("held within others", c, targets[i])
+				e.mustRelease(next)
+			}
+			for i := len(targets) - 1; i >= 0; i-- { // and the other way round
+				defer e.mustRelease(e.mustAcquire(c, targets[i]))
+			}
+		},
+	},
+	{
 		name: "NearTargetsAreApart",
 		why:  "a locker that folds what swanlock.KeyOf does not makes strangers wait for each other, and a program that needs both for itself",
 		run: func(e *env) {

@@ -13,7 +13,6 @@ package locktest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -54,9 +53,29 @@ func Fair() Option { return func(c *config) { c.fair = true } }
 
 // ShortTTL sets the TTL of the locks that the suite lets expire; the default is
 // a second. It should be far longer than the backend's round trip, and than a
-// delay by the machine's scheduler. The whole run takes about twelve times that
-// TTL.
+// delay by the machine's scheduler, and it is the backend's smallest TTL or more.
+// Most TTLs of the suite are once or twice as long; one is no multiple of it, as
+// for a backend that counts in whole seconds. The whole run takes about fourteen
+// times that TTL.
 func ShortTTL(d time.Duration) Option { return func(c *config) { c.ttl = d } }
+
+// FreesLate says why a lock whose TTL ran out is free for others only after
+// factor times the TTL. The default is 1, and then the suite checks that it is
+// free soon after.
+func FreesLate(factor float64, reason string) Option {
+	return func(c *config) { c.late, c.lateReason = factor, &reason }
+}
+
+// KeptAlive says why a lock without a TTL has a lease all the same, which is
+// refreshed in the background, and so has a Deadline.
+func KeptAlive(reason string) Option { return func(c *config) { c.keptAlive = &reason } }
+
+// LosePlaces gives the suite a way to end the places in line of all that wait
+// for a target, as when their sessions end. A waiter may get a new place, or
+// return an error.
+func LosePlaces(lose func(t *testing.T, target string)) Option {
+	return func(c *config) { c.losePlaces = lose }
+}
 
 // Lose gives the suite a way to take a lock from its holder behind its back:
 // to end the session, to delete the row. It returns once the lock is gone.
@@ -76,6 +95,11 @@ func InBubble() Option { return func(c *config) { c.bubble = true } }
 // whatever the backend has, but no session. What newLocker opens it closes in
 // t.Cleanup; by then every lock has been released. Targets are random, so that
 // the suite may run on a server that others use.
+//
+// The race detector does not know of servers and files. If a lock can pass from
+// one goroutine to another without a mutex or a socket between them, as by flock,
+// it reports a race in the case Storm that is none: have the goroutines of one
+// process pass through a mutex for each target.
 func Run(t *testing.T, newLocker func(t *testing.T) swanlock.Locker, opts ...Option) {
 	t.Helper()
 	cfg, err := newConfig(opts)
@@ -89,7 +113,8 @@ func Run(t *testing.T, newLocker func(t *testing.T) swanlock.Locker, opts ...Opt
 			}
 			run := func(t *testing.T) {
 				runCase(t, cfg, c, func() swanlock.Locker { return newLocker(t) },
-					func(held swanlock.DistributedLock) { cfg.lose(t, held) })
+					func(held swanlock.DistributedLock) { cfg.lose(t, held) },
+					func(target string) { cfg.losePlaces(t, target) })
 			}
 			if cfg.bubble {
 				synctest.Test(t, run)
@@ -110,19 +135,24 @@ const (
 	shared      feature = "shared locks"
 	fair        feature = "arrival order"
 	loss        feature = "Lose function"
+	placeLoss   feature = "LosePlaces function"
 )
 
 type config struct {
-	without map[feature]string // and the reason
-	pooled  *string
-	fair    bool
-	ttl     time.Duration
-	bubble  bool
-	lose    func(*testing.T, swanlock.DistributedLock)
+	without    map[feature]string // and the reason
+	pooled     *string
+	fair       bool
+	ttl        time.Duration
+	late       float64
+	lateReason *string
+	keptAlive  *string
+	bubble     bool
+	lose       func(*testing.T, swanlock.DistributedLock)
+	losePlaces func(t *testing.T, target string)
 }
 
 func newConfig(opts []Option) (*config, error) {
-	cfg := &config{without: make(map[feature]string), ttl: time.Second}
+	cfg := &config{without: make(map[feature]string), ttl: time.Second, late: 1}
 	for _, opt := range opts {
 		if opt != nil {
 			opt(cfg)
@@ -133,8 +163,13 @@ func newConfig(opts []Option) (*config, error) {
 			return nil, fmt.Errorf("locktest: no reason given why there is no %s", f)
 		}
 	}
-	if cfg.pooled != nil && *cfg.pooled == "" {
-		return nil, errors.New("locktest: no reason given for Pooled")
+	for option, reason := range map[string]*string{"Pooled": cfg.pooled, "FreesLate": cfg.lateReason, "KeptAlive": cfg.keptAlive} {
+		if reason != nil && *reason == "" {
+			return nil, fmt.Errorf("locktest: no reason given for %s", option)
+		}
+	}
+	if cfg.late < 1 {
+		return nil, fmt.Errorf("locktest: FreesLate %v: a lock that is free before its TTL ran out has two holders", cfg.late)
 	}
 	if cfg.ttl < 20*time.Millisecond {
 		return nil, fmt.Errorf("locktest: ShortTTL %v: no scheduler is that exact; use 20ms or more", cfg.ttl)
@@ -149,7 +184,7 @@ func (cfg *config) skips(c testCase) string {
 		switch {
 		case missing:
 			return fmt.Sprintf("the backend has no %s: %s", f, reason)
-		case f == fair && !cfg.fair, f == loss && cfg.lose == nil:
+		case f == fair && !cfg.fair, f == loss && cfg.lose == nil, f == placeLoss && cfg.losePlaces == nil:
 			return fmt.Sprintf("the backend promises no %s", f)
 		}
 	}
@@ -165,7 +200,7 @@ type testCase struct {
 }
 
 var cases = concat(exclusionCases, keyCases, releaseCases, waitCases, sharedCases, fenceCases, leaseCases, deadlineCases,
-	lossCases, inputCases, concurrencyCases, doCases)
+	lossCases, inputCases, concurrencyCases, manyCases, doCases)
 
 func concat(lists ...[]testCase) []testCase {
 	var all []testCase
@@ -185,9 +220,9 @@ type tb interface {
 	Failed() bool
 }
 
-func runCase(t tb, cfg *config, c testCase, newLocker func() swanlock.Locker, lose func(swanlock.DistributedLock)) {
-	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
-	e := &env{tb: t, config: cfg, newLocker: newLocker, loseLock: lose, ctx: ctx, cancel: cancel, watch: watchScheduler}
+func runCase(t tb, cfg *config, c testCase, newLocker func() swanlock.Locker, lose func(swanlock.DistributedLock), losePlaces func(target string)) {
+	ctx, cancel := context.WithTimeout(context.Background(), 4*cfg.patience())
+	e := &env{tb: t, config: cfg, newLocker: newLocker, loseLock: lose, endPlaces: losePlaces, ctx: ctx, cancel: cancel, watch: watchScheduler}
 	defer func() {
 		e.close()
 		if t.Failed() {

@@ -73,7 +73,8 @@ func record(t *testing.T, c testCase, b backend) *recorder {
 					r.Errorf("panic: %v\n%s", p, debug.Stack())
 				}
 			}()
-			runCase(r, cfg, c, newLocker, func(held swanlock.DistributedLock) { cfg.lose(t, held) })
+			runCase(r, cfg, c, newLocker, func(held swanlock.DistributedLock) { cfg.lose(t, held) },
+				func(target string) { cfg.losePlaces(t, target) })
 		})
 		wg.Wait()
 		time.Sleep(time.Hour) // in the bubble, for what broken lockers left running
@@ -127,7 +128,7 @@ func TestBrokenLockers(t *testing.T) {
 
 // TestSoundLockers is the other half: what the broken ones are made of passes.
 func TestSoundLockers(t *testing.T) {
-	for _, b := range []backend{sessions(nil), pools(nil), plain, fenceless} {
+	for _, b := range []backend{sessions(nil), pools(nil), plain, fenceless, toldOfLostPlaces, waitsAnew, keptAlive, late} {
 		cfg, err := newConfig(b.opts)
 		if err != nil {
 			t.Fatal(err)
@@ -182,12 +183,16 @@ func TestOptions(t *testing.T) {
 	}{
 		{"none", nil, true},
 		{"nil", []Option{nil}, true},
-		{"reasons", []Option{WithoutTTL("x"), WithoutFence("x"), WithoutShared("x"), WithoutAutoRefresh("x"), Pooled("x")}, true},
+		{"reasons", []Option{WithoutTTL("x"), WithoutFence("x"), WithoutShared("x"), WithoutAutoRefresh("x"), Pooled("x"),
+			FreesLate(2, "x"), KeptAlive("x")}, true},
 		{"no reason: TTL", []Option{WithoutTTL("")}, false},
 		{"no reason: fence", []Option{WithoutFence("")}, false},
 		{"no reason: shared", []Option{WithoutShared("")}, false},
 		{"no reason: auto-refresh", []Option{WithoutAutoRefresh("")}, false},
 		{"no reason: pooled", []Option{Pooled("")}, false},
+		{"no reason: late", []Option{FreesLate(2, "")}, false},
+		{"no reason: kept alive", []Option{KeptAlive("")}, false},
+		{"free too soon", []Option{FreesLate(0.9, "x")}, false},
 		{"TTL too short", []Option{ShortTTL(time.Millisecond)}, false},
 	} {
 		if _, err := newConfig(tt.opts); (err == nil) != tt.ok {

@@ -194,6 +194,12 @@ var waitCases = []testCase{
 		},
 	},
 	{
+		name:  "LostPlace",
+		why:   "a waiter whose session has died sleeps in front of a free lock, or is granted a lock that nobody keeps for it",
+		needs: []feature{placeLoss},
+		run:   lostPlace,
+	},
+	{
 		name:  "Fair",
 		why:   "without an order the unlucky waiter waits for ever, and with readers coming and going a writer does",
 		needs: []feature{fair},
@@ -210,6 +216,32 @@ var waitCases = []testCase{
 			e.Fatalf("%v", err)
 		},
 	},
+}
+
+// lostPlace ends the place of a waiter. It must be told so while the lock is
+// still held, or wait on as if nothing had happened.
+func lostPlace(e *env) {
+	a, b, c, target := e.locker(), e.locker(), e.locker(), e.target()
+	held := e.mustTry(a, target)
+	wait := e.start(e.ctx, b, target)
+	e.pause()
+	e.endPlaces(target)
+	told := closedWithin(wait.returned, 2*e.ttl, "the waiter waits on") == nil
+	e.holds("after a waiter has lost its place", held, c)
+	e.mustRelease(held)
+	next, err := e.result(wait)
+	switch {
+	case err == nil && told:
+		e.Fatalf("a waiter that has lost its place got the lock that another holds: %+v", next.Info())
+	case err == nil:
+		e.holds("acquired by a waiter that had lost its place", next, c)
+		e.mustRelease(next)
+	case !told:
+		e.Errorf("a waiter that has lost its place was told only when the lock was free: %v", err)
+	default:
+		e.isNot("a waiter that has lost its place", err, swanlock.ErrAlreadyHeld)
+	}
+	e.free("after all", c, target)
 }
 
 // arrivalOrder lines up waiters one by one and looks at the order of grants.

@@ -47,6 +47,10 @@ type Request struct {
 	// one, what the locker chooses; such a lock is kept alive in the background.
 	// 0 says that the lock needs no lease.
 	Lease time.Duration
+
+	// Kept says that the locker refreshes the lock in the background itself, and
+	// many others with it, and tells the lock so through Extender.
+	Kept bool
 }
 
 // A Lock is a lock that is held, or was. It is a swanlock.DistributedLock. One
@@ -87,7 +91,7 @@ func newLock(r Request, start time.Time, fence uint64) *Lock {
 	if r.Lease > 0 {
 		h.mu.Lock() // A timer may go off before it is stored.
 		h.expiry = time.AfterFunc(h.nextLook(time.Now()), h.look)
-		if r.Options.AutoRefresh || r.Options.TTL == 0 {
+		if !r.Kept && (r.Options.AutoRefresh || r.Options.TTL == 0) {
 			h.auto = time.AfterFunc(r.Lease/3-time.Since(start), h.autoRefresh)
 		}
 		h.mu.Unlock()

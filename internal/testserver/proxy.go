@@ -19,9 +19,16 @@ type Proxy struct {
 	mu     sync.Mutex
 	change *sync.Cond
 	conns  map[net.Conn]bool
-	silent bool // the network is cut: what is sent does not arrive
+	cut    map[direction]bool // what is sent there does not arrive
 	closed bool
 }
+
+type direction string
+
+const (
+	up   direction = "to the server"
+	down direction = "to the client"
+)
 
 // NewProxy starts a proxy in front of server, which ends with t.
 func NewProxy(t testing.TB, server string) *Proxy {
@@ -30,7 +37,7 @@ func NewProxy(t testing.TB, server string) *Proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Proxy{Addr: l.Addr().String(), server: server, listener: l, conns: make(map[net.Conn]bool)}
+	p := &Proxy{Addr: l.Addr().String(), server: server, listener: l, conns: make(map[net.Conn]bool), cut: make(map[direction]bool)}
 	p.change = sync.NewCond(&p.mu)
 	p.group.Go(p.serve)
 	t.Cleanup(func() {
@@ -38,7 +45,7 @@ func NewProxy(t testing.TB, server string) *Proxy {
 		p.mu.Lock()
 		p.closed = true
 		p.mu.Unlock()
-		p.set(false)
+		p.Heal()
 		p.Reset()
 		p.group.Wait()
 	})
@@ -47,15 +54,18 @@ func NewProxy(t testing.TB, server string) *Proxy {
 
 // Cut has the network fall silent, as if its cable were cut: connections stay, new
 // ones are accepted by the kernel, and nothing arrives until Heal.
-func (p *Proxy) Cut() { p.set(true) }
+func (p *Proxy) Cut() { p.set(true, true) }
+
+// CutAnswers has the server get what is sent, and the client no answer, until Heal.
+func (p *Proxy) CutAnswers() { p.set(false, true) }
 
 // Heal ends the silence. What was sent meanwhile arrives then.
-func (p *Proxy) Heal() { p.set(false) }
+func (p *Proxy) Heal() { p.set(false, false) }
 
-func (p *Proxy) set(silent bool) {
+func (p *Proxy) set(cutUp, cutDown bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.silent = silent
+	p.cut[up], p.cut[down] = cutUp, cutDown
 	p.change.Broadcast()
 }
 
@@ -85,7 +95,7 @@ func (p *Proxy) connect(client net.Conn) {
 		return
 	}
 	defer p.forget(client)
-	p.pass()
+	p.pass(up)
 	server, err := net.Dial("tcp", p.server)
 	if err != nil {
 		return
@@ -96,8 +106,8 @@ func (p *Proxy) connect(client net.Conn) {
 	}
 	defer p.forget(server)
 	var both sync.WaitGroup
-	both.Go(func() { p.pump(server, client) })
-	both.Go(func() { p.pump(client, server) })
+	both.Go(func() { p.pump(server, client, up) })
+	both.Go(func() { p.pump(client, server, down) })
 	both.Wait()
 }
 
@@ -115,23 +125,23 @@ func (p *Proxy) forget(c net.Conn) {
 	delete(p.conns, c)
 }
 
-// pass waits until the network is not silent.
-func (p *Proxy) pass() {
+// pass waits until something can be sent in direction d.
+func (p *Proxy) pass(d direction) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.silent {
+	for p.cut[d] {
 		p.change.Wait()
 	}
 }
 
 // pump copies until one of both is closed, and closes both then.
-func (p *Proxy) pump(to, from net.Conn) {
+func (p *Proxy) pump(to, from net.Conn, d direction) {
 	defer to.Close()
 	defer from.Close()
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
-		p.pass()
+		p.pass(d)
 		if n > 0 {
 			if _, err := to.Write(buf[:n]); err != nil {
 				return

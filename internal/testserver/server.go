@@ -45,14 +45,25 @@ kill -9 $!
 wait $! 2>/dev/null
 exit 0`
 
-// Start runs program in a temporary folder, and waits until ready returns nil. The
-// server is killed when t ends.
+// Start runs program in a temporary folder, which lies in memory where that can be,
+// and waits until ready returns nil. The server is killed when t ends.
 func Start(t testing.TB, ready func() error, program string, args ...string) *Server {
 	t.Helper()
-	s := &Server{t: t, dir: t.TempDir(), program: program, args: args, ready: ready}
+	s := &Server{t: t, dir: folder(t), program: program, args: args, ready: ready}
 	t.Cleanup(s.Kill)
 	s.Restart()
 	return s
+}
+
+func folder(t testing.TB) string {
+	t.Helper()
+	// A server that flushes each write, as etcd does, has no disk to wait for there.
+	dir, err := os.MkdirTemp("/dev/shm", "swanlock-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // Restart kills the server, if it runs, and starts it on the data that it left.

@@ -1,0 +1,2 @@
+// Package consullock takes locks in Consul.
+package consullock

@@ -1,0 +1,190 @@
+package consullock
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/lease"
+)
+
+// A hold is one lock's session, and its key. It is a lease.Backend.
+type hold struct {
+	client        *api.Client
+	key           string
+	target, owner string
+	ttl           time.Duration
+	fenced        bool
+
+	session string // empty: none yet
+	refused bool   // another session has the key, as of index
+	index   uint64
+}
+
+// try takes the lock if it is free.
+func (h *hold) try(ctx context.Context, r lease.Request) (*lease.Lock, error) {
+	r.Backend = h
+	return lease.Try(ctx, r, func(ctx context.Context) (fence uint64, err error) {
+		if err := h.open(ctx); err != nil {
+			return 0, err
+		}
+		return h.lock(ctx)
+	})
+}
+
+// open makes a session, or restarts the TTL of the one that a wait has had.
+func (h *hold) open(ctx context.Context) error {
+	if h.session != "" {
+		entry, _, err := h.client.Session().Renew(h.session, (&api.WriteOptions{}).WithContext(ctx))
+		if err != nil || entry != nil {
+			return err
+		}
+		h.session = "" // It has ended.
+	}
+	id, _, err := h.client.Session().CreateNoChecks(&api.SessionEntry{
+		// The name is for those who look at Consul.
+		Name: "swanlock " + h.owner,
+		TTL:  h.ttl.String(),
+		// By default the lock would be free when the agent's own health check fails,
+		// long before its TTL. 0 says 15 s; a holder of ours counts its lease from before
+		// its renewal was sent, so it needs no delay.
+		LockDelay: time.Millisecond,
+		Behavior:  api.SessionBehaviorDelete,
+	}, (&api.WriteOptions{}).WithContext(ctx))
+	if err != nil && strings.Contains(err.Error(), "Invalid Session TTL") {
+		return fmt.Errorf("%w: a TTL of %v: %w", errors.ErrUnsupported, h.ttl, err)
+	}
+	h.session = id
+	return err
+}
+
+// lock has the session lock the key.
+func (h *hold) lock(ctx context.Context) (fence uint64, err error) {
+	// Text, by the contract, so this cannot fail.
+	value, _ := json.Marshal(struct{ Target, Owner string }{h.target, h.owner})
+	ok, resp, _, err := h.client.Txn().Txn(api.TxnOps{
+		{KV: &api.KVTxnOp{Verb: api.KVLock, Key: h.key, Value: value, Session: h.session}},
+	}, (&api.QueryOptions{}).WithContext(ctx))
+	var index uint64
+	switch {
+	case err != nil:
+		// It may have been carried out all the same.
+		pair, _, verr := h.client.KV().Get(h.key, (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
+		if verr != nil || pair == nil || pair.Session != h.session {
+			return 0, err
+		}
+		index = pair.ModifyIndex
+	case !ok:
+		h.refused = true
+		return 0, fmt.Errorf("%w: %s", swanlock.ErrNotAcquired, said(resp))
+	default:
+		index = resp.Results[0].KV.ModifyIndex
+	}
+	if h.fenced {
+		// LockIndex begins anew when the key is deleted; this is Raft's own index.
+		fence = index
+	}
+	return fence, nil
+}
+
+func said(resp *api.TxnResponse) string {
+	var texts []string
+	for _, e := range resp.Errors {
+		texts = append(texts, e.What)
+	}
+	return strings.Join(texts, "; ")
+}
+
+// freed waits until no session has the key.
+func (h *hold) freed(ctx context.Context) error {
+	for {
+		pair, err := h.changed(ctx)
+		if err != nil || pair == nil || pair.Session == "" {
+			return err
+		}
+	}
+}
+
+// changed waits for a change of the key, or for half a minute, and returns what is
+// there then. Without a bound it would wait for ever on a network that is cut.
+func (h *hold) changed(ctx context.Context) (*api.KVPair, error) {
+	const block = 30 * time.Second
+	// Consul adds a sixteenth at random.
+	ctx, cancel := context.WithTimeout(ctx, block+block/16+5*time.Second)
+	defer cancel()
+	pair, meta, err := h.client.KV().Get(h.key, (&api.QueryOptions{WaitIndex: h.index, WaitTime: block}).WithContext(ctx))
+	switch {
+	case err != nil:
+		h.index = 0
+		return nil, err
+	case meta.LastIndex < h.index:
+		h.index = 0 // Consul has lost its data.
+	default:
+		h.index = meta.LastIndex
+	}
+	return pair, nil
+}
+
+// Refresh renews the session, and proves that it has the key.
+func (h *hold) Refresh(ctx context.Context) error {
+	renewed := make(chan error, 1)
+	go func() {
+		entry, _, err := h.client.Session().Renew(h.session, (&api.WriteOptions{}).WithContext(ctx))
+		if err == nil && entry == nil {
+			err = fmt.Errorf("%w: its session in Consul has ended", swanlock.ErrLost)
+		}
+		renewed <- err
+	}()
+	ok, resp, _, err := h.client.Txn().Txn(api.TxnOps{h.check()},
+		(&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: %s", swanlock.ErrLost, said(resp))
+	}
+	return errors.Join(err, <-renewed)
+}
+
+func (h *hold) check() *api.TxnOp {
+	return &api.TxnOp{KV: &api.KVTxnOp{Verb: api.KVCheckSession, Key: h.key, Session: h.session}}
+}
+
+// Release deletes the key, if the session has it, and ends the session, without which
+// a request that comes late locks nothing.
+func (h *hold) Release(ctx context.Context) (held bool, err error) {
+	if h.session == "" {
+		return false, nil
+	}
+	held, _, _, err = h.client.Txn().Txn(api.TxnOps{h.check(), {KV: &api.KVTxnOp{Verb: api.KVDelete, Key: h.key}}},
+		(&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return false, err
+	}
+	if _, err := h.client.Session().Destroy(h.session, (&api.WriteOptions{}).WithContext(ctx)); err != nil && !held {
+		return false, err
+	}
+	return held, nil
+}
+
+// end ends the session of a lock that was refused.
+func (h *hold) end(ctx context.Context) {
+	if h.session != "" {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		_, _ = h.client.Session().Destroy(h.session, (&api.WriteOptions{}).WithContext(ctx))
+	}
+}
+
+// passes reports whether err is of an outage, which may be over soon.
+func passes(err error) bool {
+	var answer api.StatusError
+	if errors.As(err, &answer) {
+		return answer.Code >= http.StatusInternalServerError && !errors.Is(err, errors.ErrUnsupported)
+	}
+	return true
+}

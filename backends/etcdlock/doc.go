@@ -1,0 +1,2 @@
+// Package etcdlock takes locks in etcd.
+package etcdlock

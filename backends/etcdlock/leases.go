@@ -1,0 +1,355 @@
+package etcdlock
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/swanlake-io/swanlock/internal/lease"
+)
+
+const (
+	// minTTL is the shortest lease that etcd grants at its default settings: one
+	// and a half times its election timeout of a second, in whole seconds.
+	minTTL = 2 * time.Second
+	// maxTTL is what etcd's lessor accepts.
+	maxTTL = 9_000_000_000 * time.Second
+	// maxIdle bounds the leases that are kept for later locks, of each TTL.
+	maxIdle = 32
+)
+
+// leases has the leases of a Locker.
+//
+// Locks that are refreshed in the background share one for each TTL, which is
+// renewed for all of them: so ten thousand locks need one. A lock whose holder
+// refreshes it by itself has a lease of its own, since a refresh of another lock
+// must not keep it alive. Such a lease serves the next lock when it is released.
+type leases struct {
+	client *clientv3.Client
+
+	mu     sync.Mutex
+	groups map[time.Duration]*group
+	idle   map[time.Duration][]*serverLease
+}
+
+// A group is the lease that locks share.
+type group struct {
+	turn    chan struct{} // taken by the one that looks at current
+	current *serverLease
+}
+
+// take gives e a lease.
+func (ls *leases) take(ctx context.Context, e *entry) (err error) {
+	ttl := e.o.TTL
+	if ttl == 0 {
+		ttl = e.l.session
+	}
+	if !e.sharesLease {
+		if e.lease = ls.pop(ttl); e.lease == nil {
+			e.lease, err = ls.grant(ctx, ttl, false)
+		}
+		return err
+	}
+	g := ls.group(ttl)
+	select {
+	case g.turn <- struct{}{}:
+		defer func() { <-g.turn }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if g.current == nil || !g.current.usable() {
+		s, err := ls.grant(ctx, ttl, true)
+		if err != nil {
+			return err
+		}
+		g.current = s
+	}
+	e.lease = g.current
+	e.lease.keep(e, false)
+	return nil
+}
+
+func (ls *leases) group(ttl time.Duration) *group {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.groups == nil {
+		ls.groups, ls.idle = make(map[time.Duration]*group), make(map[time.Duration][]*serverLease)
+	}
+	if ls.groups[ttl] == nil {
+		ls.groups[ttl] = &group{turn: make(chan struct{}, 1)}
+	}
+	return ls.groups[ttl]
+}
+
+func (ls *leases) pop(ttl time.Duration) *serverLease {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	for idle := ls.idle[ttl]; len(idle) > 0; {
+		s := idle[len(idle)-1]
+		idle = idle[:len(idle)-1]
+		ls.idle[ttl] = idle
+		if s.usable() {
+			return s
+		}
+	}
+	return nil
+}
+
+func (ls *leases) push(s *serverLease) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.idle == nil {
+		ls.idle = make(map[time.Duration][]*serverLease)
+	}
+	if len(ls.idle[s.ttl]) < maxIdle { // else it ends by itself
+		ls.idle[s.ttl] = append(ls.idle[s.ttl], s)
+	}
+}
+
+// grant asks for a lease. If the answer does not come, the lease ends by itself.
+func (ls *leases) grant(ctx context.Context, ttl time.Duration, shared bool) (*serverLease, error) {
+	start := time.Now()
+	resp, err := ls.client.Grant(ctx, int64((max(ttl, minTTL)+time.Second-1)/time.Second))
+	if err != nil {
+		return nil, err
+	}
+	return &serverLease{ls: ls, id: resp.ID, ttl: ttl, shared: shared, fresh: true,
+		term: lease.Term{Length: ttl, Start: start}, kept: make(map[string]*keptKey)}, nil
+}
+
+// A serverLease is a lease in etcd.
+type serverLease struct {
+	ls     *leases
+	id     clientv3.LeaseID
+	ttl    time.Duration // etcd has it in whole seconds, rounded up
+	shared bool
+
+	mu    sync.Mutex
+	term  lease.Term // since the last renewal
+	fresh bool       // just granted
+	bad   bool       // not to be used for another lock
+	kept  map[string]*keptKey
+	timer *time.Timer // of the next renewal in the background
+	stop  context.CancelFunc
+}
+
+// A keptKey is a key that the lease is renewed for in the background.
+type keptKey struct {
+	e       *entry
+	created bool // it is known to be there
+}
+
+func (s *serverLease) usable() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.bad && s.term.Left(time.Now()) > 0
+}
+
+func (s *serverLease) left() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.term.Left(time.Now())
+}
+
+func (s *serverLease) start() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.term.Start
+}
+
+// renew restarts the lease.
+func (s *serverLease) renew(ctx context.Context) error {
+	start := time.Now()
+	_, err := s.ls.client.KeepAliveOnce(ctx, s.id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case errors.Is(err, rpctypes.ErrLeaseNotFound):
+		s.bad = true
+	case err == nil && start.After(s.term.Start):
+		s.term.Start = start
+	}
+	return err
+}
+
+// freshen restarts the lease for a lock that is about to be taken, unless that is not
+// needed, at the same time as the request for the lock.
+func (s *serverLease) freshen(ctx context.Context) <-chan error {
+	s.mu.Lock()
+	needed := !s.fresh && (!s.shared || s.term.Left(time.Now()) < s.ttl/2)
+	s.fresh = false
+	s.mu.Unlock()
+	renewed := make(chan error, 1)
+	if !needed {
+		renewed <- nil
+		return renewed
+	}
+	go func() {
+		err := s.renew(ctx)
+		if s.shared && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			err = nil // The lock has what is left of the lease.
+		}
+		renewed <- err
+	}()
+	return renewed
+}
+
+// keep has the lease renewed in the background for e.
+func (s *serverLease) keep(e *entry, created bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept[e.key] = &keptKey{e, created}
+	if s.timer == nil {
+		s.timer = time.AfterFunc(max(s.term.Left(time.Now())-s.ttl*2/3, 0), s.tick)
+	}
+}
+
+// unkeep is the reverse of keep.
+func (s *serverLease) unkeep(e *entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.kept, e.key)
+	if len(s.kept) > 0 || s.timer == nil {
+		return
+	}
+	s.timer.Stop()
+	s.timer = nil
+	if s.stop != nil {
+		s.stop()
+	}
+}
+
+// forget gives the lease back. If it is bad, no other lock is to have it.
+func (s *serverLease) forget(e *entry, bad bool) {
+	s.unkeep(e)
+	s.mu.Lock()
+	s.bad = s.bad || bad
+	bad = s.bad
+	s.mu.Unlock()
+	switch {
+	case s.shared:
+	case bad:
+		s.abandon(time.Second)
+	default:
+		s.ls.push(s)
+	}
+}
+
+// abandon revokes a lease of one lock whose end is not known to etcd, or whose key may
+// be created yet. It tries again until the lease has ended by itself.
+func (s *serverLease) abandon(after time.Duration) {
+	if s.left() <= 0 {
+		return
+	}
+	time.AfterFunc(after, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, err := s.ls.client.Revoke(ctx, s.id)
+		if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) && s.ls.client.Ctx().Err() == nil {
+			s.abandon(min(2*after, 30*time.Second))
+		}
+	})
+}
+
+// tick renews the lease, and proves that the keys are there.
+func (s *serverLease) tick() {
+	s.mu.Lock()
+	if s.timer == nil {
+		s.mu.Unlock()
+		return
+	}
+	timer := s.timer
+	began := time.Now()
+	start := s.term.Start
+	ctx, cancel := context.WithTimeout(context.Background(), s.ttl/3)
+	s.stop = cancel
+	s.mu.Unlock()
+	defer cancel()
+
+	// A holder that lives on after its lock was lost must not keep it from others.
+	for _, k := range s.all() {
+		if !k.e.renewed(start) {
+			s.unkeep(k.e)
+		}
+	}
+	err := s.renew(ctx)
+	if err == nil {
+		err = s.prove(ctx)
+	}
+	ended := errors.Is(err, rpctypes.ErrLeaseNotFound)
+	for _, k := range s.all() {
+		// A lock that is held sees by itself that its lease is over.
+		if ended || s.left() <= 0 && k.e.isWaiting() {
+			k.e.gone(errLeaseGone)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.timer == timer && !ended {
+		timer.Reset(max(s.ttl/3-time.Since(began), s.ttl/30))
+	}
+}
+
+func (s *serverLease) all() []*keptKey {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []*keptKey
+	for _, k := range s.kept {
+		all = append(all, k)
+	}
+	return all
+}
+
+// prove asks in one request which keys the lease has. It extends the locks whose keys
+// are there, ends those whose keys are not, and deletes keys that belong to none: a
+// request for them came late.
+func (s *serverLease) prove(ctx context.Context) error {
+	start, known := s.start(), make(map[string]*entry)
+	s.mu.Lock()
+	for key, k := range s.kept {
+		if k.created {
+			known[key] = k.e
+		}
+	}
+	s.mu.Unlock()
+	resp, err := s.ls.client.TimeToLive(ctx, s.id, clientv3.WithAttachedKeys())
+	if err != nil {
+		return err
+	}
+	if resp.TTL < 0 {
+		return rpctypes.ErrLeaseNotFound
+	}
+	for _, b := range resp.Keys {
+		key := string(b)
+		if e := known[key]; e != nil {
+			e.renewed(start)
+			delete(known, key)
+			continue
+		}
+		s.mu.Lock()
+		_, ours := s.kept[key]
+		s.mu.Unlock()
+		if !ours {
+			if _, err := s.ls.client.Delete(ctx, key); err != nil {
+				return err
+			}
+		}
+	}
+	for key, e := range known {
+		// The member that answers may be behind, so its word is not enough.
+		resp, err := s.ls.client.Get(ctx, key, clientv3.WithCountOnly())
+		switch {
+		case err != nil:
+			return err
+		case resp.Count == 0:
+			e.gone(errKeyGone)
+		default:
+			e.renewed(start)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,170 @@
+package etcdlock
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/swanlake-io/swanlock"
+)
+
+func countLeases(t testing.TB, c *clientv3.Client) int {
+	t.Helper()
+	resp, err := c.Leases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(resp.Leases)
+}
+
+// TestLeasesAreShared takes many locks at once. Those that are kept alive need one
+// lease for each TTL, and live on when others are released; the others have each one
+// of its own, which serves again.
+func TestLeasesAreShared(t *testing.T) {
+	etcd := startEtcd(t)
+	observer := connect(t, etcd.addr)
+	const many = 500
+	l := newLocker(t, connect(t, etcd.addr), WithSessionTTL(3*time.Second))
+	take := func(name string, n int, opts ...swanlock.Option) []swanlock.DistributedLock {
+		held := make([]swanlock.DistributedLock, n)
+		var all sync.WaitGroup
+		for i := range n {
+			all.Go(func() {
+				var err error
+				if held[i], err = l.TryAcquire(t.Context(), fmt.Sprintf("%s/%d", name, i), opts...); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if t.Failed() {
+			t.FailNow()
+		}
+		return held
+	}
+	plain := take("plain", many)
+	auto := take("auto", many, swanlock.WithTTL(minTTL), swanlock.WithAutoRefresh())
+	if got := countLeases(t, observer); got != 2 {
+		t.Errorf("%d locks that are kept alive, of two TTLs: got %d leases, want 2", 2*many, got)
+	}
+	for i := range many - 1 {
+		release(t, plain[i])
+		release(t, auto[i])
+	}
+	time.Sleep(2 * minTTL)
+	for _, held := range []swanlock.DistributedLock{plain[many-1], auto[many-1]} {
+		if err := held.Refresh(t.Context()); err != nil {
+			t.Errorf("Refresh when the others were released: %v", err)
+		}
+		release(t, held)
+	}
+
+	eventually(t, "the shared leases end", func() error {
+		if n := countLeases(t, observer); n > 0 {
+			return fmt.Errorf("there are %d", n)
+		}
+		return nil
+	})
+	for range 3 {
+		own := take("own", 10, swanlock.WithTTL(time.Minute))
+		if got := countLeases(t, observer); got != 10 {
+			t.Errorf("10 locks that their holders refresh: got %d leases, want 10", got)
+		}
+		for _, held := range own {
+			release(t, held)
+		}
+	}
+}
+
+// TestOneIsRefreshed refreshes one of two locks that have the same TTL. The other one
+// ends all the same, for everybody.
+func TestOneIsRefreshed(t *testing.T) {
+	etcd := startEtcd(t)
+	l := newLocker(t, connect(t, etcd.addr))
+	forgotten := try(t, l, swanlock.WithTTL(minTTL))
+	refreshed, err := l.TryAcquire(t.Context(), "refreshed", swanlock.WithTTL(minTTL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := acquire(t, newLocker(t, connect(t, etcd.addr)))
+	for start := time.Now(); w.waits(); time.Sleep(minTTL / 8) {
+		if err := refreshed.Refresh(t.Context()); err != nil {
+			t.Fatalf("Refresh: %v", err)
+		}
+		if time.Since(start) > patience {
+			t.Fatalf("the lock that was not refreshed is held after %v", patience)
+		}
+	}
+	release(t, w.mustGet())
+	told(t, forgotten, swanlock.ErrExpired)
+	release(t, refreshed)
+}
+
+// TestWholeSeconds: etcd has the TTL rounded up, and the holder counts its own.
+func TestWholeSeconds(t *testing.T) {
+	etcd := startEtcd(t)
+	l := newLocker(t, connect(t, etcd.addr))
+	for ttl, want := range map[time.Duration]int64{time.Millisecond * 1100: 2, 2 * time.Second: 2, 2001 * time.Millisecond: 3} {
+		before := time.Now()
+		held := try(t, l, swanlock.WithTTL(ttl))
+		resp, err := l.client.Get(t.Context(), newEntryFor(target).all, clientv3.WithPrefix())
+		if err != nil {
+			t.Fatal(err)
+		}
+		granted, err := l.client.TimeToLive(t.Context(), clientv3.LeaseID(resp.Kvs[0].Lease))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if granted.GrantedTTL != want {
+			t.Errorf("TTL %v: etcd has %d s, want %d", ttl, granted.GrantedTTL, want)
+		}
+		if deadline, _ := held.Deadline(); deadline.After(time.Now().Add(ttl)) || deadline.Before(before) {
+			t.Errorf("TTL %v: the deadline is %v after the call", ttl, deadline.Sub(before))
+		}
+		release(t, held)
+	}
+	if _, err := l.TryAcquire(t.Context(), target, swanlock.WithTTL(maxTTL+1)); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Errorf("a TTL that etcd refuses: got %v, want an error that is not ErrNotAcquired", err)
+	}
+}
+
+// TestKeyIsDeleted deletes the key of a lock that is kept alive: the holder is told in
+// the background.
+func TestKeyIsDeleted(t *testing.T) {
+	etcd := startEtcd(t)
+	l := newLocker(t, connect(t, etcd.addr), WithSessionTTL(3*time.Second))
+	for _, opts := range [][]swanlock.Option{nil, {swanlock.WithShared()}, {swanlock.WithTTL(time.Hour), swanlock.WithAutoRefresh()}} {
+		held := try(t, l, opts...)
+		other, err := l.TryAcquire(t.Context(), "another", opts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		deleteLine(t, l.client, target, 0)
+		if held.Info().TTL > time.Minute { // which is not waited for
+			if err := held.Refresh(t.Context()); !errors.Is(err, swanlock.ErrLost) {
+				t.Errorf("Refresh: got %v, want ErrLost", err)
+			}
+		}
+		told(t, held, swanlock.ErrLost)
+		if err := other.Refresh(t.Context()); err != nil {
+			t.Errorf("Refresh of another lock: %v", err)
+		}
+		release(t, other)
+	}
+}
+
+func TestNew(t *testing.T) {
+	if _, err := New(nil); err == nil {
+		t.Error("New of a nil client: got nil, want an error")
+	}
+	client := &clientv3.Client{}
+	for ttl, ok := range map[time.Duration]bool{time.Second: false, 2500 * time.Millisecond: false, minTTL: true, maxTTL + time.Second: false} {
+		if _, err := New(client, nil, WithSessionTTL(ttl)); (err == nil) != ok {
+			t.Errorf("WithSessionTTL(%v): got %v, want none: %t", ttl, err, ok)
+		}
+	}
+}

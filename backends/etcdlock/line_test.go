@@ -1,0 +1,188 @@
+package etcdlock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/testserver"
+)
+
+// TestPlaceIsLost deletes the key of a waiter, or revokes its lease, while another
+// holds the lock. The waiter is told then, not when it would be its turn.
+func TestPlaceIsLost(t *testing.T) {
+	etcd := startEtcd(t)
+	l, observer := newLocker(t, connect(t, etcd.addr)), newLocker(t, connect(t, etcd.addr))
+	held := try(t, l)
+	for name, lose := range map[string]func(key string){
+		"key": func(key string) { observer.client.Delete(t.Context(), key) },
+		"lease": func(key string) {
+			resp, err := observer.client.Get(t.Context(), key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			observer.client.Revoke(t.Context(), clientv3.LeaseID(resp.Kvs[0].Lease))
+		},
+	} {
+		// One whose predecessor is of the same Locker, and one whose is not.
+		for _, waiter := range []*Locker{l, newLocker(t, connect(t, etcd.addr))} {
+			w := acquire(t, waiter, swanlock.WithTTL(time.Hour))
+			inLine(t, observer, 2)
+			lose(keys(t, observer.client, target)[1])
+			if _, err := w.result(); !errors.Is(err, swanlock.ErrLost) {
+				t.Errorf("%s: got %v, want ErrLost", name, err)
+			}
+			if err := held.Refresh(t.Context()); err != nil {
+				t.Errorf("%s: Refresh of the holder: %v", name, err)
+			}
+		}
+	}
+	release(t, held)
+}
+
+// TestTryJoinsNoLine looks for what a try that is refused writes: nothing. Else one
+// that dies in between would keep out everybody for as long as its lease lasts.
+func TestTryJoinsNoLine(t *testing.T) {
+	etcd := startEtcd(t)
+	l, other := newLocker(t, connect(t, etcd.addr)), newLocker(t, connect(t, etcd.addr))
+	held := try(t, l)
+	release(t, func() swanlock.DistributedLock { // and so has a lease
+		held, err := other.TryAcquire(t.Context(), "another")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return held
+	}())
+	before, err := l.client.Get(t.Context(), target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, opts := range [][]swanlock.Option{nil, {swanlock.WithShared()}} {
+		if _, err := other.TryAcquire(t.Context(), target, opts...); !errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("TryAcquire: got %v, want ErrNotAcquired", err)
+		}
+	}
+	after, err := l.client.Get(t.Context(), target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before.Header.Revision != after.Header.Revision {
+		t.Errorf("two refused tries wrote %d revisions, want none", after.Header.Revision-before.Header.Revision)
+	}
+	release(t, held)
+}
+
+// TestWaitsLongerThanItsTTL waits for a multiple of the TTL, which begins with the
+// grant.
+func TestWaitsLongerThanItsTTL(t *testing.T) {
+	etcd := startEtcd(t)
+	l := newLocker(t, connect(t, etcd.addr))
+	for _, holder := range []*Locker{l, newLocker(t, connect(t, etcd.addr))} {
+		held := try(t, holder)
+		w := acquire(t, l, swanlock.WithTTL(minTTL))
+		time.Sleep(3 * minTTL)
+		if !w.waits() {
+			t.Fatalf("Acquire returned %v, %v", w.held, w.err)
+		}
+		before := time.Now()
+		release(t, held)
+		next := w.mustGet()
+		if deadline, _ := next.Deadline(); deadline.Before(before.Add(minTTL)) {
+			t.Errorf("the deadline is %v after the release, want %v at least", deadline.Sub(before), minTTL)
+		}
+		release(t, next)
+	}
+}
+
+// TestCompaction compacts away what a waiter that was cut off has not seen.
+func TestCompaction(t *testing.T) {
+	etcd := startEtcd(t)
+	proxy := testserver.NewProxy(t, etcd.addr)
+	l, other := newLocker(t, connect(t, etcd.addr)), newLocker(t, connect(t, proxy.Addr))
+	first := try(t, l)
+	w := acquire(t, other)
+	inLine(t, l, 2)
+	time.Sleep(200 * time.Millisecond) // The watches begin.
+	proxy.Cut()
+	release(t, first)
+	var revision int64
+	for i := range 10 {
+		resp, err := l.client.Put(t.Context(), "elsewhere", fmt.Sprint(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		revision = resp.Header.Revision
+	}
+	if _, err := l.client.Compact(t.Context(), revision, clientv3.WithCompactPhysical()); err != nil {
+		t.Fatal(err)
+	}
+	proxy.Reset()
+	proxy.Heal()
+	release(t, w.mustGet())
+}
+
+// TestLeader kills the leader of three while one holds the lock and another waits,
+// and has the others stand still, so that the waiter's member has no leader.
+func TestLeader(t *testing.T) {
+	members := startCluster(t, 3)
+	var addrs []string
+	for _, m := range members {
+		addrs = append(addrs, m.addr)
+	}
+	l := newLocker(t, connect(t, addrs...))
+	held := try(t, l, swanlock.WithFence())
+	leader := leaderOf(t, l.client, members)
+	lone := members[(leader+1)%3]
+	w := acquire(t, newLocker(t, connect(t, lone.addr)), swanlock.WithFence())
+	inLine(t, l, 2)
+
+	members[leader].Kill()
+	eventually(t, "Refresh with a new leader", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		return held.Refresh(ctx)
+	})
+	resume := members[(leader+2)%3].Stop()
+	eventually(t, "the member has no leader", func() error {
+		if lone.healthy() == nil {
+			return errors.New("it is healthy")
+		}
+		return nil
+	})
+	time.Sleep(2 * time.Second) // for the watches to be ended
+	resume()
+	eventually(t, "Refresh with a leader again", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		return held.Refresh(ctx)
+	})
+	if !w.waits() {
+		t.Fatalf("the waiter returned: %v, %v", w.held, w.err)
+	}
+	release(t, held)
+	next := w.mustGet()
+	if was, is := held.Info().Fence, next.Info().Fence; is <= was {
+		t.Errorf("fence with a new leader: got %d, want over %d", is, was)
+	}
+	release(t, next)
+}
+
+func leaderOf(t testing.TB, c *clientv3.Client, members []*member) int {
+	t.Helper()
+	for i, m := range members {
+		status, err := c.Status(t.Context(), m.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status.Leader == status.Header.MemberId {
+			return i
+		}
+	}
+	t.Fatal("no member leads")
+	return 0
+}
