@@ -14,6 +14,7 @@ func TestConformance(t *testing.T) {
 			_, addrs := several(t, n)
 			opts := []locktest.Option{
 				locktest.WithoutShared("a vote has one holder"),
+				locktest.KeptAlive("a server that has lost a lock's holder must free it some day"),
 				locktest.Pooled("each lock has a token of its own"),
 				locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) {
 					for _, addr := range addrs {

@@ -189,14 +189,14 @@ func FuzzKeyOf(f *testing.F) {
 }
 
 func TestRefused(t *testing.T) {
-	for name, make := range map[string]func() (*Locker, error){
+	for name, newLocker := range map[string]func() (*Locker, error){
 		"none":      func() (*Locker, error) { return New(nil) },
 		"two":       func() (*Locker, error) { return New([]redis.Scripter{nil, nil}) },
 		"nil":       func() (*Locker, error) { return New([]redis.Scripter{nil}) },
 		"max TTL":   func() (*Locker, error) { return New([]redis.Scripter{dial(t, "x:1")}, WithMaxTTL(0)) },
 		"no reason": func() (*Locker, error) { return New([]redis.Scripter{dial(t, "x:1")}, WithoutQuarantine("")) },
 	} {
-		if l, err := make(); err == nil || l != nil {
+		if l, err := newLocker(); err == nil || l != nil {
 			t.Errorf("%s: got %v, %v, want an error", name, l, err)
 		}
 	}

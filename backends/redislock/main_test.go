@@ -2,6 +2,11 @@ package redislock
 
 import (
 	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,7 +17,43 @@ import (
 	"github.com/swanlake-io/swanlock/internal/testserver"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	end := func() {}
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		flag.Set("test.skip", "^Example")
+	} else {
+		end = serveExample()
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		end()
+		os.Exit(code)
+	}))
+}
+
+// serveExample starts the Redis that the example calls its own.
+func serveExample() (end func()) {
+	p := &program{}
+	os.Setenv("REDIS_ADDR", start(p, false).known(p).addr)
+	return p.end
+}
+
+// A program is what a server is started for that is no test's.
+type program struct {
+	testing.TB
+	cleanups []func()
+}
+
+func (p *program) Helper()                           {}
+func (p *program) Context() context.Context          { return context.Background() }
+func (p *program) Cleanup(f func())                  { p.cleanups = append(p.cleanups, f) }
+func (p *program) Fatal(args ...any)                 { panic(fmt.Sprint(args...)) }
+func (p *program) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+func (p *program) end() {
+	for _, f := range slices.Backward(p.cleanups) {
+		f()
+	}
+}
 
 // A testServer is a Redis of a test's own.
 type testServer struct {
@@ -22,7 +63,7 @@ type testServer struct {
 
 // start starts a Redis. With aof it writes down what it does; without, it forgets
 // everything when it restarts.
-func start(t *testing.T, aof bool) *testServer {
+func start(t testing.TB, aof bool) *testServer {
 	t.Helper()
 	program := testserver.Find(t, "redis-server", "apt-get install redis-server")
 	s := &testServer{addr: testserver.FreeAddr(t)}
@@ -40,7 +81,7 @@ func start(t *testing.T, aof bool) *testServer {
 
 // known marks the server as one that has never forgotten a lock: no lock was ever
 // taken there.
-func (s *testServer) known(t *testing.T) *testServer {
+func (s *testServer) known(t testing.TB) *testServer {
 	t.Helper()
 	client := dial(t, s.addr)
 	info, err := client.InfoMap(t.Context(), "server").Result()
@@ -55,7 +96,7 @@ func (s *testServer) known(t *testing.T) *testServer {
 
 // dial returns a client that waits for a second at most for a server that hangs,
 // and does not try again: it is the caller's business what that costs.
-func dial(t *testing.T, addr string) *redis.Client {
+func dial(t testing.TB, addr string) *redis.Client {
 	client := redis.NewClient(&redis.Options{Addr: addr, ReadTimeout: time.Second, DialTimeout: time.Second, MaxRetries: -1})
 	t.Cleanup(func() { client.Close() })
 	return client
@@ -100,4 +141,3 @@ func mustRelease(t *testing.T, held swanlock.DistributedLock) {
 		t.Fatalf("Release: %v", err)
 	}
 }
-
