@@ -1,13 +1,13 @@
 # make help tells what there is. CI calls only what stands here.
 .DEFAULT_GOAL := help
-.PHONY: bench browser clean demo generate help lint mutants race soak test test-matrix verify verify-knockouts
+.PHONY: bench browser clean consul demo generate help lint mutants race soak test test-matrix verify verify-knockouts
 
 GO    ?= go
 TOOLS := bin/sqlc bin/staticcheck
 # What programs link: the standard library alone is below it.
 LIBRARY := . ./pglock ./pginspect ./lockweb ./memlock ./migrations ./locktest ./multilock ./semaphore ./election ./chain ./shard
 # Modules of their own, with the dependencies that only they need.
-MODULES := $(wildcard adapters/*) lockweb/browser metrics metrics/otel metrics/prometheus
+MODULES := $(wildcard adapters/* backends/*) lockweb/browser metrics metrics/otel metrics/prometheus
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench: ## swanlock against its floors and peers, with a table at the end (5 minu
 
 browser: ## the page of lockweb in a real Chromium, in every state (SWANLOCK_SCREENSHOTS=folder: pictures of them)
 	cd lockweb/browser && $(GO) test -v -count=1 -timeout 15m .
+
+consul: ## Consul, for the tests of backends/consullock, into the user's cache (10 minutes, once; without it they do not run)
+	cd tools/consul && $(GO) run ./build
 
 generate: bin/sqlc ## db/ from queries/ and migrations/
 	bin/sqlc generate

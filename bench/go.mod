@@ -1,10 +1,11 @@
 module github.com/swanlake-io/swanlock/bench
 
-go 1.26.0
+go 1.26.7
 
 require (
 	github.com/bsm/redislock v0.9.4
 	github.com/go-redsync/redsync/v4 v4.18.1
+	github.com/hashicorp/consul/api v1.34.5
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/lib/pq v1.12.3
 	github.com/pressly/goose/v3 v3.29.0
@@ -12,6 +13,25 @@ require (
 	github.com/swanlake-io/swanlock v0.0.0
 	go.etcd.io/etcd/client/v3 v3.7.3
 	go.uber.org/zap v1.27.1
+)
+
+require (
+	github.com/armon/go-metrics v0.4.1 // indirect
+	github.com/fatih/color v1.19.0 // indirect
+	github.com/go-viper/mapstructure/v2 v2.5.0 // indirect
+	github.com/hashicorp/errwrap v1.1.0 // indirect
+	github.com/hashicorp/go-cleanhttp v0.5.2 // indirect
+	github.com/hashicorp/go-hclog v1.6.3 // indirect
+	github.com/hashicorp/go-immutable-radix v1.3.1 // indirect
+	github.com/hashicorp/go-metrics v0.6.0 // indirect
+	github.com/hashicorp/go-multierror v1.1.1 // indirect
+	github.com/hashicorp/go-rootcerts v1.0.2 // indirect
+	github.com/hashicorp/golang-lru v1.0.2 // indirect
+	github.com/hashicorp/serf v0.10.4 // indirect
+	github.com/mattn/go-colorable v0.1.15 // indirect
+	github.com/mattn/go-isatty v0.0.24 // indirect
+	github.com/mitchellh/go-homedir v1.1.0 // indirect
+	golang.org/x/exp v0.0.0-20261011100332-faecfb24eb49 // indirect
 )
 
 require (
@@ -27,6 +47,7 @@ require (
 	github.com/mfridman/interpolate v0.0.2 // indirect
 	github.com/redis/rueidis v1.0.79
 	github.com/sethvargo/go-retry v0.5.0 // indirect
+	github.com/swanlake-io/swanlock/backends/consullock v0.0.0
 	github.com/swanlake-io/swanlock/backends/etcdlock v0.0.0
 	github.com/swanlake-io/swanlock/backends/redislock v0.0.0
 	github.com/xi2/xz v0.0.0-20171230120015-48954b6210f8 // indirect
@@ -49,3 +70,5 @@ replace github.com/swanlake-io/swanlock => ../
 replace github.com/swanlake-io/swanlock/backends/etcdlock => ../backends/etcdlock
 
 replace github.com/swanlake-io/swanlock/backends/redislock => ../backends/redislock
+
+replace github.com/swanlake-io/swanlock/backends/consullock => ../backends/consullock

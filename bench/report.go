@@ -50,7 +50,7 @@ func (h *harness) figure(what, row, name, unit string, value float64, g goal) {
 
 func (h *harness) printHeader() {
 	fmt.Fprintf(h.out, "goos: %s\ngoarch: %s\npkg: github.com/swanlake-io/swanlock/bench\ncpu: %s\n", runtime.GOOS, runtime.GOARCH, cpu())
-	fmt.Fprintf(h.out, "postgres: %s\nredis: %s\netcd: %s\n", h.versions["postgres"], h.versions["redis"], h.versions["etcd"])
+	fmt.Fprintf(h.out, "postgres: %s\nredis: %s\netcd: %s\nconsul: %s\n", h.versions["postgres"], h.versions["redis"], h.versions["etcd"], h.versions["consul"])
 	fmt.Fprint(h.out, "\nUnit pairs/s better=higher\nUnit handovers/s better=higher\nUnit µs/acquire better=lower\n\n")
 }
 

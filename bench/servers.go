@@ -20,6 +20,7 @@ import (
 type servers struct {
 	postgres    *pgserver.Server
 	redis, etcd string
+	consul      string
 	versions    map[string]string
 	guards      []*guarded
 }
@@ -27,7 +28,8 @@ type servers struct {
 func (s *servers) startServers() {
 	// 10,000 locks are held twice at once, and a Pool takes half of the table at most.
 	s.postgres = must(pgserver.Start(context.Background(), pgserver.WithSetting("max_locks_per_transaction", "256")))
-	s.versions = map[string]string{"postgres": fmt.Sprintf("%d.%d", s.postgres.Version()/10000, s.postgres.Version()%10000), "redis": missing("redis-server"), "etcd": missing("etcd")}
+	s.versions = map[string]string{"postgres": fmt.Sprintf("%d.%d", s.postgres.Version()/10000, s.postgres.Version()%10000), "redis": missing("redis-server"), "etcd": missing("etcd"),
+		"consul": "left out: make consul builds it"}
 	if program, err := exec.LookPath("redis-server"); err == nil {
 		s.redis = freeAddr()
 		_, port, _ := net.SplitHostPort(s.redis)
@@ -41,6 +43,10 @@ func (s *servers) startServers() {
 			"--listen-client-urls", client, "--advertise-client-urls", client,
 			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
 		s.versions["etcd"] = version(program)
+	}
+	cache, _ := os.UserCacheDir()
+	if program, err := exec.LookPath(filepath.Join(cache, "swanlock", "consul-1.14.11")); err == nil {
+		s.startConsul(program)
 	}
 }
 

@@ -1,7 +1,6 @@
 package consullock
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,10 +15,29 @@ import (
 	"github.com/swanlake-io/swanlock/locktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if _, err := find(); err != nil {
+		testserver.SkipExamples()
+	}
+	goleak.VerifyTestMain(m)
+}
 
-// patience bounds every wait for what must happen.
-const patience = 60 * time.Second
+// find returns the path of the Consul that make consul has built.
+func find() (program string, err error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	program = filepath.Join(cache, "swanlock", "consul-1.14.11")
+	_, err = os.Stat(program)
+	return program, err
+}
+
+// Client gives an example its client, where a program has its own.
+func Client() (c *api.Client, done func()) {
+	t, done := testserver.Example()
+	return client(t, startConsul(t, "10s").addr), done
+}
 
 // A server is a Consul of one node, which keeps its data.
 type server struct {
@@ -31,12 +49,8 @@ type server struct {
 // unless min says otherwise.
 func startConsul(t testing.TB, min string) *server {
 	t.Helper()
-	cache, err := os.UserCacheDir()
+	program, err := find()
 	if err != nil {
-		t.Fatal(err)
-	}
-	program := filepath.Join(cache, "swanlock", "consul-1.14.11")
-	if _, err := os.Stat(program); err != nil {
 		testserver.Missing(t, "Consul", "make consul builds it, in ten minutes or so")
 	}
 	s := &server{addr: testserver.FreeAddr(t)}
@@ -74,7 +88,7 @@ func client(t testing.TB, addr string) *api.Client {
 
 func newLocker(t testing.TB, addr string, opts ...Option) *Locker {
 	t.Helper()
-	l, err := New(client(t, addr), append([]Option{WithSessionTTL(time.Second)}, opts...)...)
+	l, err := New(client(t, addr), append([]Option{WithSessionTTL(3 * time.Second)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,11 +96,13 @@ func newLocker(t testing.TB, addr string, opts ...Option) *Locker {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	consul := startConsul(t, "1s")
 	observer := client(t, consul.addr)
 	locktest.Run(t, func(t *testing.T) swanlock.Locker { return newLocker(t, consul.addr) },
 		locktest.WithoutShared("a key in Consul has one session"),
 		locktest.Pooled("each lock has a session of its own"),
+		locktest.ShortTTL(2*time.Second),
 		locktest.KeptAlive("its session has a TTL"),
 		locktest.FreesLate(2, "Consul ends a session after twice its TTL"),
 		locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) {
@@ -107,5 +123,3 @@ func destroy(t testing.TB, c *api.Client, target string) {
 }
 
 func keyOf(target string) string { return fmt.Sprintf("swanlock/%d", int64(swanlock.KeyOf(target))) }
-
-var _ = errors.New

@@ -193,9 +193,10 @@ func (e *entry) held(lock *lease.Lock) {
 		lose(e.lost)
 	}
 	e.lose, e.waiting = lose, false
+	extend := lock.Extender()
+	extend(e.lease.start()) // It may have begun before the lock was asked for.
 	if e.sharesLease {
-		e.extend = lock.Extender()
-		e.extend(e.lease.start())
+		e.extend = extend
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -18,10 +19,18 @@ import (
 	"github.com/swanlake-io/swanlock/locktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if _, err := exec.LookPath("etcd"); err != nil {
+		testserver.SkipExamples()
+	}
+	goleak.VerifyTestMain(m)
+}
 
-// patience bounds every wait for what must happen.
-const patience = 30 * time.Second
+// Client gives an example its client, where a program has its own.
+func Client() (c *clientv3.Client, done func()) {
+	t, done := testserver.Example()
+	return connect(t, startEtcd(t).addr), done
+}
 
 // A member is one etcd.
 type member struct {
@@ -56,7 +65,7 @@ func startCluster(t testing.TB, n int) []*member {
 			"--initial-cluster", cluster[:len(cluster)-1])
 	}
 	for _, m := range members {
-		eventually(t, "etcd is healthy", m.healthy)
+		testserver.Eventually(t, "etcd is healthy", m.healthy)
 	}
 	return members
 }
@@ -83,24 +92,10 @@ func (m *member) healthy() error {
 	return nil
 }
 
-// eventually waits until look returns nil.
-func eventually(t testing.TB, what string, look func() error) {
-	t.Helper()
-	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		err := look()
-		if err == nil {
-			return
-		}
-		if time.Since(start) > patience {
-			t.Fatalf("%s: not within %v: %v", what, patience, err)
-		}
-	}
-}
-
 // connect returns a client, which is closed when t ends.
 func connect(t testing.TB, addrs ...string) *clientv3.Client {
 	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: addrs, Logger: zap.NewNop(), DialTimeout: patience})
+	c, err := clientv3.New(clientv3.Config{Endpoints: addrs, Logger: zap.NewNop(), DialTimeout: testserver.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,10 +113,11 @@ func newLocker(t testing.TB, c *clientv3.Client, opts ...Option) *Locker {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	observer := connect(t, etcd.addr)
 	locktest.Run(t, func(t *testing.T) swanlock.Locker { return newLocker(t, connect(t, etcd.addr)) },
-		locktest.Pooled("each lock has a key of its own"), locktest.Fair(), locktest.ShortTTL(minTTL),
+		locktest.Pooled("each lock has a key of its own"), locktest.Fair(), locktest.ShortTTL(3*time.Second),
 		locktest.KeptAlive("its key is attached to a lease"),
 		locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) { deleteLine(t, observer, held.Info().Target, 0) }),
 		locktest.LosePlaces(func(t *testing.T, target string) { deleteLine(t, observer, target, 1) }))

@@ -117,7 +117,7 @@ func (ls *leases) grant(ctx context.Context, ttl time.Duration, shared bool) (*s
 	if err != nil {
 		return nil, err
 	}
-	return &serverLease{ls: ls, id: resp.ID, ttl: ttl, shared: shared, fresh: true,
+	return &serverLease{ls: ls, id: resp.ID, ttl: ttl, shared: shared,
 		term: lease.Term{Length: ttl, Start: start}, kept: make(map[string]*keptKey)}, nil
 }
 
@@ -130,7 +130,6 @@ type serverLease struct {
 
 	mu    sync.Mutex
 	term  lease.Term // since the last renewal
-	fresh bool       // just granted
 	bad   bool       // not to be used for another lock
 	kept  map[string]*keptKey
 	timer *time.Timer // of the next renewal in the background
@@ -176,13 +175,16 @@ func (s *serverLease) renew(ctx context.Context) error {
 	return err
 }
 
-// freshen restarts the lease for a lock that is about to be taken, unless that is not
-// needed, at the same time as the request for the lock.
+// freshen restarts the lease for a lock that is about to be taken, unless most of it is
+// left, at the same time as the request for the lock. A lock that its holder refreshes
+// has all of its TTL but a fiftieth, so that those that are taken in quick succession
+// do not restart the lease each time; Deadline tells what there is.
 func (s *serverLease) freshen(ctx context.Context) <-chan error {
-	s.mu.Lock()
-	needed := !s.fresh && (!s.shared || s.term.Left(time.Now()) < s.ttl/2)
-	s.fresh = false
-	s.mu.Unlock()
+	enough := s.ttl - s.ttl/50
+	if s.shared {
+		enough = s.ttl / 2
+	}
+	needed := s.left() < enough
 	renewed := make(chan error, 1)
 	if !needed {
 		renewed <- nil

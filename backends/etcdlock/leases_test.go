@@ -10,6 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/testserver"
 )
 
 func countLeases(t testing.TB, c *clientv3.Client) int {
@@ -25,10 +26,11 @@ func countLeases(t testing.TB, c *clientv3.Client) int {
 // lease for each TTL, and live on when others are released; the others have each one
 // of its own, which serves again.
 func TestLeasesAreShared(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	observer := connect(t, etcd.addr)
-	const many = 500
-	l := newLocker(t, connect(t, etcd.addr), WithSessionTTL(3*time.Second))
+	const many, ttl = 500, 8 * time.Second
+	l := newLocker(t, connect(t, etcd.addr), WithSessionTTL(9*time.Second))
 	take := func(name string, n int, opts ...swanlock.Option) []swanlock.DistributedLock {
 		held := make([]swanlock.DistributedLock, n)
 		var all sync.WaitGroup
@@ -47,23 +49,23 @@ func TestLeasesAreShared(t *testing.T) {
 		return held
 	}
 	plain := take("plain", many)
-	auto := take("auto", many, swanlock.WithTTL(minTTL), swanlock.WithAutoRefresh())
+	auto := take("auto", many, swanlock.WithTTL(ttl), swanlock.WithAutoRefresh())
 	if got := countLeases(t, observer); got != 2 {
 		t.Errorf("%d locks that are kept alive, of two TTLs: got %d leases, want 2", 2*many, got)
 	}
 	for i := range many - 1 {
-		release(t, plain[i])
-		release(t, auto[i])
+		testserver.Release(t, plain[i])
+		testserver.Release(t, auto[i])
 	}
-	time.Sleep(2 * minTTL)
+	time.Sleep(ttl + 2*time.Second)
 	for _, held := range []swanlock.DistributedLock{plain[many-1], auto[many-1]} {
 		if err := held.Refresh(t.Context()); err != nil {
 			t.Errorf("Refresh when the others were released: %v", err)
 		}
-		release(t, held)
+		testserver.Release(t, held)
 	}
 
-	eventually(t, "the shared leases end", func() error {
+	testserver.Eventually(t, "the shared leases end", func() error {
 		if n := countLeases(t, observer); n > 0 {
 			return fmt.Errorf("there are %d", n)
 		}
@@ -75,7 +77,7 @@ func TestLeasesAreShared(t *testing.T) {
 			t.Errorf("10 locks that their holders refresh: got %d leases, want 10", got)
 		}
 		for _, held := range own {
-			release(t, held)
+			testserver.Release(t, held)
 		}
 	}
 }
@@ -83,29 +85,60 @@ func TestLeasesAreShared(t *testing.T) {
 // TestOneIsRefreshed refreshes one of two locks that have the same TTL. The other one
 // ends all the same, for everybody.
 func TestOneIsRefreshed(t *testing.T) {
+	t.Parallel()
+	const ttl = 4 * time.Second
 	etcd := startEtcd(t)
 	l := newLocker(t, connect(t, etcd.addr))
-	forgotten := try(t, l, swanlock.WithTTL(minTTL))
-	refreshed, err := l.TryAcquire(t.Context(), "refreshed", swanlock.WithTTL(minTTL))
+	forgotten := try(t, l, swanlock.WithTTL(ttl))
+	refreshed, err := l.TryAcquire(t.Context(), "refreshed", swanlock.WithTTL(ttl))
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := acquire(t, newLocker(t, connect(t, etcd.addr)))
-	for start := time.Now(); w.waits(); time.Sleep(minTTL / 8) {
+	for start := time.Now(); w.Waits(); time.Sleep(ttl / 8) {
 		if err := refreshed.Refresh(t.Context()); err != nil {
 			t.Fatalf("Refresh: %v", err)
 		}
-		if time.Since(start) > patience {
-			t.Fatalf("the lock that was not refreshed is held after %v", patience)
+		if time.Since(start) > testserver.Patience {
+			t.Fatalf("the lock that was not refreshed is held after %v", testserver.Patience)
 		}
 	}
-	release(t, w.mustGet())
-	told(t, forgotten, swanlock.ErrExpired)
-	release(t, refreshed)
+	testserver.Release(t, w.MustGet())
+	testserver.Told(t, forgotten, swanlock.ErrExpired)
+	testserver.Release(t, refreshed)
+}
+
+// TestJoinsALease takes a lock under a lease that has run for a while, and cuts its
+// holder off. The holder must know before anybody else holds it.
+func TestJoinsALease(t *testing.T) {
+	t.Parallel()
+	etcd := startEtcd(t)
+	proxy := testserver.NewProxy(t, etcd.addr)
+	l := newLocker(t, connect(t, proxy.Addr), WithSessionTTL(9*time.Second))
+	first, err := l.TryAcquire(t.Context(), "another")
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2500 * time.Millisecond) // It is renewed after three seconds.
+	before := time.Now()
+	held := try(t, l)
+	if at := held.Info().AcquiredAt; at.Before(before) {
+		t.Errorf("AcquiredAt: got %v before the call", before.Sub(at))
+	}
+	proxy.Cut()
+	next := acquire(t, newLocker(t, connect(t, etcd.addr))).MustGet()
+	if err := held.Err(); !errors.Is(err, swanlock.ErrExpired) {
+		t.Errorf("Err when another holds the lock: got %v, want ErrExpired", err)
+	}
+	testserver.Release(t, next)
+	proxy.Heal()
+	testserver.Told(t, first, swanlock.ErrExpired)
+	_, _ = first.Release(t.Context()), held.Release(t.Context())
 }
 
 // TestWholeSeconds: etcd has the TTL rounded up, and the holder counts its own.
 func TestWholeSeconds(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	l := newLocker(t, connect(t, etcd.addr))
 	for ttl, want := range map[time.Duration]int64{time.Millisecond * 1100: 2, 2 * time.Second: 2, 2001 * time.Millisecond: 3} {
@@ -125,7 +158,7 @@ func TestWholeSeconds(t *testing.T) {
 		if deadline, _ := held.Deadline(); deadline.After(time.Now().Add(ttl)) || deadline.Before(before) {
 			t.Errorf("TTL %v: the deadline is %v after the call", ttl, deadline.Sub(before))
 		}
-		release(t, held)
+		testserver.Release(t, held)
 	}
 	if _, err := l.TryAcquire(t.Context(), target, swanlock.WithTTL(maxTTL+1)); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
 		t.Errorf("a TTL that etcd refuses: got %v, want an error that is not ErrNotAcquired", err)
@@ -135,8 +168,9 @@ func TestWholeSeconds(t *testing.T) {
 // TestKeyIsDeleted deletes the key of a lock that is kept alive: the holder is told in
 // the background.
 func TestKeyIsDeleted(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
-	l := newLocker(t, connect(t, etcd.addr), WithSessionTTL(3*time.Second))
+	l := newLocker(t, connect(t, etcd.addr), WithSessionTTL(6*time.Second))
 	for _, opts := range [][]swanlock.Option{nil, {swanlock.WithShared()}, {swanlock.WithTTL(time.Hour), swanlock.WithAutoRefresh()}} {
 		held := try(t, l, opts...)
 		other, err := l.TryAcquire(t.Context(), "another", opts...)
@@ -149,15 +183,16 @@ func TestKeyIsDeleted(t *testing.T) {
 				t.Errorf("Refresh: got %v, want ErrLost", err)
 			}
 		}
-		told(t, held, swanlock.ErrLost)
+		testserver.Told(t, held, swanlock.ErrLost)
 		if err := other.Refresh(t.Context()); err != nil {
 			t.Errorf("Refresh of another lock: %v", err)
 		}
-		release(t, other)
+		testserver.Release(t, other)
 	}
 }
 
 func TestNew(t *testing.T) {
+	t.Parallel()
 	if _, err := New(nil); err == nil {
 		t.Error("New of a nil client: got nil, want an error")
 	}

@@ -16,6 +16,7 @@ import (
 // TestPlaceIsLost deletes the key of a waiter, or revokes its lease, while another
 // holds the lock. The waiter is told then, not when it would be its turn.
 func TestPlaceIsLost(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	l, observer := newLocker(t, connect(t, etcd.addr)), newLocker(t, connect(t, etcd.addr))
 	held := try(t, l)
@@ -34,7 +35,7 @@ func TestPlaceIsLost(t *testing.T) {
 			w := acquire(t, waiter, swanlock.WithTTL(time.Hour))
 			inLine(t, observer, 2)
 			lose(keys(t, observer.client, target)[1])
-			if _, err := w.result(); !errors.Is(err, swanlock.ErrLost) {
+			if _, err := w.Result(); !errors.Is(err, swanlock.ErrLost) {
 				t.Errorf("%s: got %v, want ErrLost", name, err)
 			}
 			if err := held.Refresh(t.Context()); err != nil {
@@ -42,16 +43,17 @@ func TestPlaceIsLost(t *testing.T) {
 			}
 		}
 	}
-	release(t, held)
+	testserver.Release(t, held)
 }
 
 // TestTryJoinsNoLine looks for what a try that is refused writes: nothing. Else one
 // that dies in between would keep out everybody for as long as its lease lasts.
 func TestTryJoinsNoLine(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	l, other := newLocker(t, connect(t, etcd.addr)), newLocker(t, connect(t, etcd.addr))
 	held := try(t, l)
-	release(t, func() swanlock.DistributedLock { // and so has a lease
+	testserver.Release(t, func() swanlock.DistributedLock { // and so has a lease
 		held, err := other.TryAcquire(t.Context(), "another")
 		if err != nil {
 			t.Fatal(err)
@@ -74,33 +76,73 @@ func TestTryJoinsNoLine(t *testing.T) {
 	if before.Header.Revision != after.Header.Revision {
 		t.Errorf("two refused tries wrote %d revisions, want none", after.Header.Revision-before.Header.Revision)
 	}
-	release(t, held)
+	testserver.Release(t, held)
 }
 
 // TestWaitsLongerThanItsTTL waits for a multiple of the TTL, which begins with the
 // grant.
 func TestWaitsLongerThanItsTTL(t *testing.T) {
+	t.Parallel()
+	const ttl = 3 * time.Second
 	etcd := startEtcd(t)
 	l := newLocker(t, connect(t, etcd.addr))
 	for _, holder := range []*Locker{l, newLocker(t, connect(t, etcd.addr))} {
 		held := try(t, holder)
-		w := acquire(t, l, swanlock.WithTTL(minTTL))
-		time.Sleep(3 * minTTL)
-		if !w.waits() {
-			t.Fatalf("Acquire returned %v, %v", w.held, w.err)
+		w := acquire(t, l, swanlock.WithTTL(ttl))
+		time.Sleep(2*ttl + time.Second)
+		if !w.Waits() {
+			held, err := w.Result()
+			t.Fatalf("Acquire returned %v, %v", held, err)
 		}
 		before := time.Now()
-		release(t, held)
-		next := w.mustGet()
-		if deadline, _ := next.Deadline(); deadline.Before(before.Add(minTTL)) {
-			t.Errorf("the deadline is %v after the release, want %v at least", deadline.Sub(before), minTTL)
+		testserver.Release(t, held)
+		next := w.MustGet()
+		if deadline, _ := next.Deadline(); deadline.Before(before.Add(ttl)) {
+			t.Errorf("the deadline is %v after the release, want %v at least", deadline.Sub(before), ttl)
 		}
-		release(t, next)
+		testserver.Release(t, next)
+	}
+}
+
+// TestReadersOfOneLocker: a writer waits for all readers of its own Locker, and readers
+// for the writer before them alone.
+func TestReadersOfOneLocker(t *testing.T) {
+	t.Parallel()
+	etcd := startEtcd(t)
+	l := newLocker(t, connect(t, etcd.addr))
+	one, two := try(t, l, swanlock.WithShared()), try(t, l, swanlock.WithShared())
+	writer := acquire(t, l)
+	inLine(t, l, 3)
+	leaves, cancel := context.WithCancel(t.Context())
+	left := testserver.Go(t, func() (swanlock.DistributedLock, error) { return l.Acquire(leaves, target) })
+	inLine(t, l, 4)
+	readers := []*testserver.Call{acquire(t, l, swanlock.WithShared()), acquire(t, l, swanlock.WithShared())}
+	inLine(t, l, 6)
+	cancel()
+	if _, err := left.Result(); !errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Errorf("a waiter that leaves: got %v, want ErrNotAcquired", err)
+	}
+	testserver.Release(t, two)
+	time.Sleep(5 * watchLocal)
+	if !writer.Waits() || !readers[0].Waits() || !readers[1].Waits() {
+		t.Fatalf("while a reader holds the lock: the writer waits: %t, the readers: %t, %t",
+			writer.Waits(), readers[0].Waits(), readers[1].Waits())
+	}
+	testserver.Release(t, one)
+	wrote := writer.MustGet()
+	time.Sleep(5 * watchLocal)
+	if !readers[0].Waits() || !readers[1].Waits() {
+		t.Fatal("a reader got the lock that a writer holds")
+	}
+	testserver.Release(t, wrote)
+	for _, r := range readers {
+		testserver.Release(t, r.MustGet())
 	}
 }
 
 // TestCompaction compacts away what a waiter that was cut off has not seen.
 func TestCompaction(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t)
 	proxy := testserver.NewProxy(t, etcd.addr)
 	l, other := newLocker(t, connect(t, etcd.addr)), newLocker(t, connect(t, proxy.Addr))
@@ -109,7 +151,7 @@ func TestCompaction(t *testing.T) {
 	inLine(t, l, 2)
 	time.Sleep(200 * time.Millisecond) // The watches begin.
 	proxy.Cut()
-	release(t, first)
+	testserver.Release(t, first)
 	var revision int64
 	for i := range 10 {
 		resp, err := l.client.Put(t.Context(), "elsewhere", fmt.Sprint(i))
@@ -123,12 +165,13 @@ func TestCompaction(t *testing.T) {
 	}
 	proxy.Reset()
 	proxy.Heal()
-	release(t, w.mustGet())
+	testserver.Release(t, w.MustGet())
 }
 
 // TestLeader kills the leader of three while one holds the lock and another waits,
 // and has the others stand still, so that the waiter's member has no leader.
 func TestLeader(t *testing.T) {
+	t.Parallel()
 	members := startCluster(t, 3)
 	var addrs []string
 	for _, m := range members {
@@ -142,13 +185,13 @@ func TestLeader(t *testing.T) {
 	inLine(t, l, 2)
 
 	members[leader].Kill()
-	eventually(t, "Refresh with a new leader", func() error {
+	testserver.Eventually(t, "Refresh with a new leader", func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		return held.Refresh(ctx)
 	})
 	resume := members[(leader+2)%3].Stop()
-	eventually(t, "the member has no leader", func() error {
+	testserver.Eventually(t, "the member has no leader", func() error {
 		if lone.healthy() == nil {
 			return errors.New("it is healthy")
 		}
@@ -156,20 +199,21 @@ func TestLeader(t *testing.T) {
 	})
 	time.Sleep(2 * time.Second) // for the watches to be ended
 	resume()
-	eventually(t, "Refresh with a leader again", func() error {
+	testserver.Eventually(t, "Refresh with a leader again", func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		return held.Refresh(ctx)
 	})
-	if !w.waits() {
-		t.Fatalf("the waiter returned: %v, %v", w.held, w.err)
+	if !w.Waits() {
+		held, err := w.Result()
+		t.Fatalf("the waiter returned: %v, %v", held, err)
 	}
-	release(t, held)
-	next := w.mustGet()
+	testserver.Release(t, held)
+	next := w.MustGet()
 	if was, is := held.Info().Fence, next.Info().Fence; is <= was {
 		t.Errorf("fence with a new leader: got %d, want over %d", is, was)
 	}
-	release(t, next)
+	testserver.Release(t, next)
 }
 
 func leaderOf(t testing.TB, c *clientv3.Client, members []*member) int {
