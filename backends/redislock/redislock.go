@@ -78,7 +78,7 @@ func New(servers []redis.Scripter, opts ...Option) (*Locker, error) {
 		if client == nil {
 			return nil, errors.New("redislock: a client is nil")
 		}
-		l.servers = append(l.servers, &server{client: client})
+		l.servers = append(l.servers, &server{client: client, next: make(chan func())})
 	}
 	if subscriber, ok := servers[0].(subscriber); ok && len(servers) == 1 {
 		l.wakes = newWakes(subscriber, wakeChannel+l.id)
