@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -14,9 +15,10 @@ const freeing = 2 * time.Second
 
 // Try sends one request for a lock by calling acquire, and returns the lock or
 // an error after which nothing is held. The error of acquire matches
-// swanlock.ErrNotAcquired if the server has answered that nothing was granted.
-// After any other, such as an answer that did not come, the lock is freed. So it
-// is if ctx ends before the answer, or if the answer takes longer than the lease.
+// swanlock.ErrNotAcquired, or is one of Refused, if the server has answered that
+// nothing was granted. After any other, such as an answer that did not come, the
+// lock is freed. So it is if ctx ends before the answer, or if the answer takes
+// longer than the lease.
 func Try(ctx context.Context, r Request, acquire func(ctx context.Context) (fence uint64, err error)) (*Lock, error) {
 	if ctx.Err() != nil {
 		return nil, r.wrap("acquire", CutShort(ctx, nil))
@@ -31,7 +33,7 @@ func Try(ctx context.Context, r Request, acquire func(ctx context.Context) (fenc
 	switch {
 	case err == nil:
 		return Granted(ctx, r, start, fence)
-	case errors.Is(err, swanlock.ErrNotAcquired):
+	case errors.Is(err, swanlock.ErrNotAcquired), errors.As(err, new(refused)):
 	default:
 		if _, ferr := Free(ctx, r.Backend); ferr != nil {
 			err = fmt.Errorf("%w (if it was granted all the same, it is free after %v: %v)", err, r.Lease, ferr)
@@ -45,6 +47,14 @@ func Try(ctx context.Context, r Request, acquire func(ctx context.Context) (fenc
 	}
 	return nil, r.wrap("acquire", err)
 }
+
+// Refused returns err for an acquire that Try calls: the server has answered with
+// an error, and granted nothing.
+func Refused(err error) error { return refused{err} }
+
+type refused struct{ error }
+
+func (r refused) Unwrap() error { return r.error }
 
 // Granted returns the lock that r asks for, and that the server has granted, for
 // r.Lease from a time after start. If ctx has ended, or the lease, then the lock
@@ -102,6 +112,38 @@ func Poll[L any](ctx context.Context, pkg, target string, goesOn func(err error)
 		if !sleep(ctx, ctx, Backoff(n)) {
 			return none, Request{Package: pkg, Target: target}.wrap("acquire", CutShort(ctx, outage))
 		}
+	}
+}
+
+// Leave calls f in a goroutine of its own, and returns what f does or, once ctx has
+// ended, the cause of that: for clients that do not return then, such as lib/pq
+// when the network has fallen silent. late, if it is not nil, gets what f returns
+// afterwards.
+func Leave[T any](ctx context.Context, f func() (T, error), late func(T, error)) (T, error) {
+	type answer struct {
+		v   T
+		err error
+	}
+	c := make(chan answer, 1)
+	var over atomic.Bool // f has returned, or its caller has left
+	go func() {
+		v, err := f()
+		if over.CompareAndSwap(false, true) {
+			c <- answer{v, err}
+		} else if late != nil {
+			late(v, err)
+		}
+	}()
+	select {
+	case a := <-c:
+		return a.v, a.err
+	case <-ctx.Done():
+		if over.CompareAndSwap(false, true) {
+			var none T
+			return none, context.Cause(ctx)
+		}
+		a := <-c
+		return a.v, a.err
 	}
 }
 

@@ -65,10 +65,37 @@ func TestTryRefused(t *testing.T) {
 	s.release = func(context.Context) (bool, error) { t.Error("freed"); return false, nil }
 	_, err := lease.Try(t.Context(), r, func(context.Context) (uint64, error) { return 0, swanlock.ErrNotAcquired })
 	is(t, err, swanlock.ErrNotAcquired)
+	wrong := errors.New("no such table")
+	_, err = lease.Try(t.Context(), r, func(context.Context) (uint64, error) { return 0, lease.Refused(wrong) })
+	is(t, err, wrong)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = lease.Try(ctx, r, func(context.Context) (uint64, error) { t.Error("sent"); return 0, nil })
 	is(t, err, swanlock.ErrNotAcquired, context.Canceled)
+}
+
+// TestLeave: a caller does not wait for a client that ignores its context, and
+// what comes late is not lost.
+func TestLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		got, err := lease.Leave(ctx, func() (int, error) { return 1, errors.ErrUnsupported }, nil)
+		is(t, err, errors.ErrUnsupported)
+		late := 0
+		start := time.Now()
+		slow := func() (int, error) { time.Sleep(time.Minute); return 2, nil }
+		none, err := lease.Leave(ctx, slow, func(v int, _ error) { late = v })
+		is(t, err, context.DeadlineExceeded)
+		if took := time.Since(start); got != 1 || none != 0 || took != time.Second {
+			t.Errorf("got %d, %d after %v", got, none, took)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if late != 2 {
+			t.Errorf("late got %d, want 2", late)
+		}
+	})
 }
 
 // TestPoll: it waits through refusals and outages, returns other errors at once,

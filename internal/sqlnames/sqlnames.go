@@ -30,7 +30,7 @@ var (
 	// types are keywords of the grammar, which takes them from pg_catalog.
 	types = words("bigint boolean double integer interval numeric precision real smallint varchar")
 	// calls are keywords that may stand before a parenthesis.
-	calls = words("all and any array as by cast case coalesce distinct else exists extract filter from greatest having in join lateral least materialized not on operator or over returning row select set then union using values when where with within")
+	calls = words("all and any array as by cast case coalesce conflict distinct else exists extract filter from greatest having in join lateral least materialized not on operator or over returning row select set then union using values when where with within")
 	// operators are keywords that look an operator up, and cannot be told where.
 	operators = words("in nullif between like ilike similar natural using overlaps collate symmetric")
 	// ends are the keywords that end the list of a FROM.
@@ -154,7 +154,7 @@ func (c *checker) name(t, before, after token) {
 		c.relation(c.at + 1)
 	case word == "join", word == "into":
 		c.relation(c.at + 1)
-	case word == "update" && before.is != "for":
+	case word == "update" && before.is != "for" && before.is != "do":
 		c.relation(c.at + 1)
 	case word == "set":
 		c.set = append(c.set, t.depth)

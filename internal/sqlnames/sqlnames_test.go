@@ -119,6 +119,8 @@ func TestCheck(t *testing.T) {
 		"UPDATE public.lock_audit SET x = 1, y = x = 2",
 		"UPDATE public.lock_audit SET x = 1 WHERE y = 2",
 		"DELETE FROM lock_audit",
+		"INSERT INTO public.lock_audit AS a (id) SELECT 1 ON CONFLICT (id) DO UPDATE SET x = a.x + 1",
+		"INSERT INTO public.lock_audit AS a (id) SELECT 1 ON CONFLICT (id) DO UPDATE SET x = 1 WHERE a.x = 1",
 		"WITH l AS (SELECT 1) SELECT 1 FROM lock_audit",
 		"SELECT 1 FROM pg_catalog.pg_locks k ORDER BY lower(k.mode)",
 		"SELECT 'a' -- a comment\n = 'b'",
@@ -136,6 +138,7 @@ func TestCheck(t *testing.T) {
 		"SELECT 1 FROM pg_catalog.generate_series(1, 2) n (number) WHERE NOT n.number OPERATOR(pg_catalog.=) ANY (CAST($1 AS bigint[]))",
 		"SELECT extract(epoch FROM pg_catalog.clock_timestamp()), interval '1 second', $1::double precision",
 		"INSERT INTO public.lock_audit (id) SELECT 1 RETURNING id",
+		"INSERT INTO public.lock_audit AS a (id) SELECT 1 ON CONFLICT (id) DO UPDATE SET x = 1, y = (a.y OPERATOR(pg_catalog.+) 1) WHERE a.x IS NULL RETURNING a.x",
 	} {
 		if got := sqlnames.Check(good); len(got) != 0 {
 			t.Errorf("%q is found in %s", got, good)

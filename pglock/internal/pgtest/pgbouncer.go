@@ -3,14 +3,10 @@ package pgtest
 import (
 	"context"
 	"database/sql"
-	"fmt"
-	"net"
-	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
+	"errors"
 	"testing"
+
+	"github.com/swanlake-io/swanlock/internal/pgserver"
 )
 
 // A Bouncer is a PgBouncer in front of a database of its own on the shared
@@ -25,87 +21,21 @@ type Bouncer struct {
 // of PostgreSQL, and only tests behind it may be skipped.
 func PgBouncer(t *testing.T, mode string, settings ...string) Bouncer {
 	t.Helper()
-	program, err := exec.LookPath("pgbouncer")
-	if err != nil {
-		if program, err = exec.LookPath("/usr/sbin/pgbouncer"); err != nil {
-			t.Skip("PgBouncer is not installed: Debian's package is pgbouncer")
+	b, err := Server(t).PgBouncer(Background, mode, settings...)
+	if errors.Is(err, pgserver.ErrNoPgBouncer) {
+		t.Skip(err)
+	}
+	Must(t, err)
+	t.Cleanup(func() {
+		if log := b.Stop(); t.Failed() {
+			t.Logf("PgBouncer said:\n%s", log)
 		}
-	}
-	version, err := exec.Command(program, "--version").Output()
-	Must(t, err)
-	var minor int
-	_, err = fmt.Sscanf(string(version), "PgBouncer 1.%d", &minor)
-	Must(t, err)
-	if minor >= 21 { // from then on it can prepare statements where they are missing
-		settings = append(settings, "max_prepared_statements = 0")
-	}
+	})
 	dbname := NewDatabase(t)
 	direct := Observe(t, dbname)
 	_, err = Provider(direct.DB).Up(Background)
 	Must(t, err)
-
-	server, err := url.Parse(Server(t).URL())
-	Must(t, err)
-	dir, port := t.TempDir(), freePort(t)
-	config := filepath.Join(dir, "pgbouncer.ini")
-	Must(t, os.WriteFile(filepath.Join(dir, "users"), []byte(`"postgres" ""`), 0o644))
-	Must(t, os.WriteFile(config, fmt.Appendf(nil, `[databases]
-* = host=%s port=%s
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = %d
-unix_socket_dir =
-auth_type = trust
-default_pool_size = 50
-log_connections = 0
-log_disconnections = 0
-auth_file = %s/users
-pool_mode = %s
-%s
-`, server.Hostname(), server.Port(), port, dir, mode, strings.Join(settings, "\n")), 0o644))
-	args := []string{config}
-	if os.Geteuid() == 0 { // it refuses to be root
-		args = append(args, "-u", "nobody")
-		for d := dir; d != filepath.Dir(d); d = filepath.Dir(d) {
-			if info, err := os.Stat(d); err == nil && strings.HasPrefix(d, os.TempDir()+"/") {
-				Must(t, os.Chmod(d, info.Mode()|0o055))
-			}
-		}
-	}
-
-	// The shell ends it when this process ends, however that ends.
-	cmd := exec.Command("/bin/sh", append([]string{"-c", `"$@" <&- & read -r _; kill -INT $!; wait $!`, "sh", program}, args...)...)
-	var log strings.Builder
-	cmd.Stdout, cmd.Stderr = &log, &log
-	stdin, err := cmd.StdinPipe()
-	Must(t, err)
-	Must(t, cmd.Start())
-	t.Cleanup(func() {
-		stdin.Close()
-		cmd.Wait()
-		if t.Failed() {
-			t.Logf("PgBouncer said:\n%s", log.String())
-		}
-	})
-	Eventually(t, "PgBouncer answers", func() bool {
-		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			return false
-		}
-		return conn.Close() == nil
-	})
-	server.Host = fmt.Sprintf("127.0.0.1:%d", port)
-	server.Path = strings.TrimPrefix(dbname, "dbname=")
-	return Bouncer{server.String(), direct}
-}
-
-// freePort finds a port of 127.0.0.1 that nobody listens on.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	Must(t, err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return Bouncer{b.URL(dbname), direct}
 }
 
 // Conn returns a client's connection.

@@ -1,13 +1,8 @@
 package pgtest
 
 import (
-	"errors"
-	"fmt"
-	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -26,34 +21,12 @@ func OwnServer(t testing.TB, opts ...pgserver.Option) *pgserver.Server {
 	return srv
 }
 
-// StandbyOf makes a streaming standby of primary, which it restarts on the way:
-// PostgreSQL's own pg_basebackup is not everywhere that its server is.
+// StandbyOf makes a streaming standby of primary, which it restarts on the way.
 func StandbyOf(t testing.TB, primary *pgserver.Server) *pgserver.Server {
 	t.Helper()
-	standby, err := pgserver.Start(Background)
+	standby, err := primary.Standby(Background)
 	Must(t, err)
 	t.Cleanup(func() { standby.Stop() })
-	for _, srv := range []*pgserver.Server{primary, standby} {
-		Must(t, Signal(srv, syscall.SIGINT)) // fast
-		Eventually(t, "the server has shut down", func() bool {
-			_, err := os.Stat(filepath.Join(srv.Dir(), "data", "postmaster.pid"))
-			return errors.Is(err, os.ErrNotExist)
-		})
-	}
-	data := filepath.Join(standby.Dir(), "data")
-	Must(t, os.RemoveAll(data))
-	if out, err := exec.Command("cp", "-a", filepath.Join(primary.Dir(), "data"), data).CombinedOutput(); err != nil {
-		t.Fatalf("cp: %v: %s", err, out)
-	}
-	address, err := url.Parse(primary.URL())
-	Must(t, err)
-	conf, err := os.OpenFile(filepath.Join(data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
-	Must(t, err)
-	_, err = fmt.Fprintf(conf, "primary_conninfo = 'host=127.0.0.1 port=%s user=postgres'\n", address.Port())
-	Must(t, errors.Join(err, conf.Close()))
-	Must(t, os.WriteFile(filepath.Join(data, "standby.signal"), nil, 0o644))
-	Must(t, primary.Restart(Background, pgserver.Fast))
-	Must(t, standby.Restart(Background, pgserver.Fast))
 	return standby
 }
 

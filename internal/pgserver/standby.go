@@ -1,0 +1,56 @@
+package pgserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// Standby starts a server that is a streaming standby of s. It restarts s on the way: PostgreSQL's own pg_basebackup is
+// not everywhere that its server is. The caller stops the standby.
+func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
+	standby, err := Start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("pgserver: standby: %w", err), standby.Stop())
+		}
+	}()
+	for _, srv := range []*Server{s, standby} {
+		if err := shutdown(srv.PID(), Fast); err != nil {
+			return nil, err
+		}
+		for {
+			if _, err := os.Stat(filepath.Join(srv.data(), "postmaster.pid")); errors.Is(err, fs.ErrNotExist) {
+				break
+			}
+			if err := pause(ctx); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := os.RemoveAll(standby.data()); err != nil {
+		return nil, err
+	}
+	if out, err := exec.CommandContext(ctx, "cp", "-a", s.data(), standby.data()).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("cp: %w: %s", err, out)
+	}
+	conf, err := os.OpenFile(filepath.Join(standby.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	_, err = fmt.Fprintf(conf, "primary_conninfo = 'host=127.0.0.1 port=%d user=postgres'\n", s.port)
+	if err := errors.Join(err, conf.Close()); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(standby.data(), "standby.signal"), nil, 0o644); err != nil {
+		return nil, err
+	}
+	return standby, errors.Join(s.Restart(ctx, Fast), standby.Restart(ctx, Fast))
+}

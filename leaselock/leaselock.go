@@ -1,0 +1,220 @@
+package leaselock
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/db"
+	"github.com/swanlake-io/swanlock/internal/lease"
+	"github.com/swanlake-io/swanlock/internal/outage"
+	"github.com/swanlake-io/swanlock/internal/sqlstate"
+)
+
+// keptAlive is the lease of a lock without a TTL.
+const keptAlive = 10 * time.Second
+
+// An Option sets how a Locker works.
+type Option func(*Locker)
+
+// WithSchema names the schema that has the table lock_leases. The default is
+// public.
+func WithSchema(name string) Option { return func(l *Locker) { l.schema = name } }
+
+// WithClockDrift says by how much the clocks of the servers may differ that serve
+// the table: the nodes of a distributed engine (CockroachDB's --max-offset, 500 ms
+// by default), or a primary and the standby that takes over. A lock whose TTL ran
+// out is free for others that much later. The default is 0.
+func WithClockDrift(d time.Duration) Option { return func(l *Locker) { l.drift = d } }
+
+// A Locker takes locks in a table. It is a swanlock.Locker; its methods may be
+// called by several goroutines at once. Each of its locks is a session of its
+// own: no target is ever swanlock.ErrAlreadyHeld. It has nothing to close.
+type Locker struct {
+	queries *db.Queries
+	schema  string
+	drift   time.Duration
+}
+
+// New returns a Locker that uses pool, which stays the caller's. It sends nothing.
+// Its table is made by the migration of the package leaselock/migrations.
+func New(pool *sql.DB, opts ...Option) (*Locker, error) {
+	if pool == nil {
+		return nil, errors.New("leaselock: the *sql.DB is nil")
+	}
+	l := &Locker{schema: "public"}
+	for _, opt := range opts {
+		if opt != nil {
+			opt(l)
+		}
+	}
+	switch {
+	case l.schema == "" || strings.IndexByte(l.schema, 0) >= 0:
+		return nil, fmt.Errorf("leaselock: %q is no name of a schema", l.schema)
+	case l.drift < 0:
+		return nil, fmt.Errorf("leaselock: the clock drift %v is negative", l.drift)
+	}
+	quoted := `"` + strings.ReplaceAll(l.schema, `"`, `""`) + `"`
+	l.queries = db.New(inSchema{db.On(pool), quoted})
+	return l, nil
+}
+
+// inSchema sends statements with the schema of the table.
+type inSchema struct {
+	db.DBTX
+	schema string
+}
+
+func (s inSchema) of(query string) string {
+	return strings.ReplaceAll(db.OneLine(query), "public.lock_leases", s.schema+".lock_leases")
+}
+
+func (s inSchema) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	return s.DBTX.ExecContext(ctx, s.of(query), args...)
+}
+
+func (s inSchema) QueryRowContext(ctx context.Context, query string, args ...any) db.Row {
+	return s.DBTX.QueryRowContext(ctx, s.of(query), args...)
+}
+
+// TryAcquire takes the lock if it is free now, in one round trip. WithShared is
+// refused with an error that matches errors.ErrUnsupported.
+func (l *Locker) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	r, err := l.request(target, opts)
+	if err != nil {
+		return nil, err
+	}
+	held, err := l.try(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return held, nil
+}
+
+// Acquire looks whether the lock is free until it is, or until ctx ends, at
+// random intervals that grow from 10 to 100 ms. Waiters come in no order. It waits
+// through an outage of the server, and tells of it if ctx ends first.
+func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	r, err := l.request(target, opts)
+	if err != nil {
+		return nil, err
+	}
+	var spell bool // there was an outage
+	goesOn := func(err error) bool {
+		// During a failover, the address may still lead to a standby.
+		spell = spell || outage.Is(err)
+		return spell && (outage.Is(err) || sqlstate.Of(err) == readOnly)
+	}
+	held, err := lease.Poll(ctx, r.Package, target, goesOn, func() (*lease.Lock, error) { return l.try(ctx, r) })
+	if err != nil {
+		return nil, err
+	}
+	return held, nil
+}
+
+func (l *Locker) request(target string, opts []swanlock.Option) (lease.Request, error) {
+	o, err := swanlock.NewOptions(target, opts...)
+	if err != nil {
+		return lease.Request{}, err
+	}
+	if o.Shared {
+		return lease.Request{}, fmt.Errorf("leaselock: a row of the table has one holder: leave out WithShared, or use pglock: %w", errors.ErrUnsupported)
+	}
+	r := lease.Request{Package: "leaselock", Target: target, Options: o, Lease: o.TTL}
+	if r.Lease == 0 {
+		r.Lease = keptAlive
+	}
+	return r, nil
+}
+
+// The SQLSTATEs that mean something here.
+const (
+	readOnly             = "25006"
+	serializationFailure = "40001"
+	deadlockDetected     = "40P01"
+	undefinedTable       = "42P01"
+	invalidSchema        = "3F000"
+	queryCanceled        = "57014"
+)
+
+// try sends one acquire, under a token that nobody else has.
+func (l *Locker) try(ctx context.Context, r lease.Request) (*lease.Lock, error) {
+	b := row{l.queries, int64(swanlock.KeyOf(r.Target)), rand.Text(), r.Lease.Microseconds() + l.drift.Microseconds() + 1}
+	r.Backend = b
+	return lease.Try(ctx, r, func(ctx context.Context) (uint64, error) {
+		fence, err := b.acquire(ctx, r)
+		// Under repeatable read the statement fails if the row has changed since
+		// it began. The next one sees the change.
+		for n := 0; n < 10 && (sqlstate.Of(err) == serializationFailure || sqlstate.Of(err) == deadlockDetected); n++ {
+			fence, err = b.acquire(ctx, r)
+		}
+		switch state := sqlstate.Of(err); {
+		case errors.Is(err, sql.ErrNoRows):
+			return 0, fmt.Errorf("%w: another holds it", swanlock.ErrNotAcquired)
+		case state == undefinedTable, state == invalidSchema:
+			return 0, lease.Refused(fmt.Errorf("run the migration of leaselock/migrations, or say WithSchema: %w", err))
+		case state != "" && state != queryCanceled && !outage.Is(err):
+			return 0, lease.Refused(err)
+		}
+		return uint64(fence), err
+	})
+}
+
+// Prune deletes the rows of locks whose last lease ended more than unused ago, and
+// returns how many. A row costs about 100 bytes; a program whose targets are
+// always the same needs no Prune. A fence goes on rising after its row was deleted
+// as long as the server's clock is not set back.
+func (l *Locker) Prune(ctx context.Context, unused time.Duration) (int64, error) {
+	if unused < 0 {
+		return 0, fmt.Errorf("leaselock: prune: %v is negative", unused)
+	}
+	n, err := l.queries.PruneLeases(ctx, unused.Microseconds())
+	if err != nil {
+		return 0, fmt.Errorf("leaselock: prune: %w", err)
+	}
+	return n, nil
+}
+
+// A row is one lock, held or asked for.
+type row struct {
+	queries *db.Queries
+	key     int64
+	token   string
+	lease   int64 // microseconds
+}
+
+// acquire and the other calls leave a driver that does not return when ctx ends:
+// lib/pq waits for the network for as long as that is silent.
+func (b row) acquire(ctx context.Context, r lease.Request) (fence int64, err error) {
+	return lease.Leave(ctx, func() (int64, error) {
+		return b.queries.AcquireLease(ctx, db.AcquireLeaseParams{
+			Key: b.key, Target: r.Target, Owner: r.Options.Owner, Token: b.token, Lease: b.lease,
+		})
+	}, func(_ int64, err error) {
+		if err == nil {
+			_, _ = lease.Free(context.Background(), b)
+		}
+	})
+}
+
+func (b row) Refresh(ctx context.Context) error {
+	n, err := lease.Leave(ctx, func() (int64, error) {
+		return b.queries.RefreshLease(ctx, db.RefreshLeaseParams{Lease: b.lease, Key: b.key, Token: b.token})
+	}, nil)
+	if err == nil && n == 0 {
+		return fmt.Errorf("%w: the table has it no more", swanlock.ErrLost)
+	}
+	return err
+}
+
+func (b row) Release(ctx context.Context) (held bool, err error) {
+	n, err := lease.Leave(ctx, func() (int64, error) {
+		return b.queries.ReleaseLease(ctx, db.ReleaseLeaseParams{Key: b.key, Token: b.token})
+	}, nil)
+	return n > 0, err
+}
