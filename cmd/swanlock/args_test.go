@@ -33,6 +33,7 @@ func TestParseRun(t *testing.T) {
 		{"--wait --poll --detach --quiet t -- cmd", with(func(o *runOptions) { o.wait, o.poll, o.detach, o.quiet = true, true, true, true })},
 		{"--grace 0s -E 0 t -- cmd", with(func(o *runOptions) { o.grace, o.heldCode = 0, 0 })},
 		{"--conflict-exit-code 255 t -- cmd", with(func(o *runOptions) { o.heldCode = 255 })},
+		{"--file --dir d t -- cmd", with(func(o *runOptions) { o.file, o.dir = true, "d" })},
 		{"-- -t -- cmd", with(func(o *runOptions) { o.target = "-t" })},
 	} {
 		got, err := parseRun(strings.Fields(tt.args))
@@ -64,6 +65,9 @@ func TestBadArguments(t *testing.T) {
 		{"run --grace -1s t -- cmd", "--grace -1s is negative"},
 		{"run --wait --timeout 1s t -- cmd", "give one of them"},
 		{"run --poll t -- cmd", "--poll is a way to wait"},
+		{"run --dir d t -- cmd", "--dir is for --file"},
+		{"run --file --audit t -- cmd", "--file has none"},
+		{"run --file --wait --poll t -- cmd", "--file has none"},
 		{"supervise", "an argument is missing"},
 		{"supervise sh sh", "is a part of swanlock run"},
 		{"run --shared --fence t -- cmd", "a shared lock has no fence"},

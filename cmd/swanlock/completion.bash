@@ -21,10 +21,14 @@ _swanlock() {
                 fi
             done
             case $prev in
+            --dir)
+                COMPREPLY=($(compgen -d -- "$cur"))
+                return
+                ;;
             --ttl | --timeout | --grace | --owner | -E | --conflict-exit-code) return ;;
             esac
             if [[ $cur == -* ]]; then
-                words='--wait --timeout --ttl --grace --at-least --shared --fence --audit --owner -E --conflict-exit-code --poll --detach --quiet --help --'
+                words='--wait --timeout --ttl --grace --at-least --shared --fence --audit --owner -E --conflict-exit-code --poll --detach --quiet --file --dir --help --'
             fi
             ;;
         verify)

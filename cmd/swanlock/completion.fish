@@ -28,6 +28,8 @@ complete -c swanlock -n '__fish_seen_subcommand_from run' -l owner -x -d 'Name o
 complete -c swanlock -n '__fish_seen_subcommand_from run' -s E -l conflict-exit-code -x -d 'Exit code if held elsewhere'
 complete -c swanlock -n '__fish_seen_subcommand_from run' -l poll -d 'Ask from time to time instead of waiting in the server'
 complete -c swanlock -n '__fish_seen_subcommand_from run' -l at-least -x -d 'Keep the lock for that long, even if the command takes less'
+complete -c swanlock -n '__fish_seen_subcommand_from run' -l file -d 'Lock a file, without a server'
+complete -c swanlock -n '__fish_seen_subcommand_from run' -l dir -r -F -d 'The folder for the files of --file'
 complete -c swanlock -n '__fish_seen_subcommand_from run' -l detach -d 'Free the lock when the command itself has ended'
 complete -c swanlock -n '__fish_seen_subcommand_from run' -l quiet -d 'Say nothing if the lock is held elsewhere'
 complete -c swanlock -n '__fish_seen_subcommand_from verify' -l embedded -d 'A throw-away server of its own'

@@ -48,6 +48,8 @@ _swanlock() {
             '--owner[name of the holder]:owner:' \
             '(-E --conflict-exit-code)'{-E,--conflict-exit-code}'[exit code if held elsewhere]:code:' \
             '--at-least[keep the lock for that long, even if the command takes less]:duration:' \
+            '--file[lock a file, without a server]' \
+            '--dir[the folder for the files of --file]:folder:_files -/' \
             '--detach[free the lock when the command itself has ended]' \
             '--quiet[say nothing if the lock is held elsewhere]' \
             '--help[tell about run]' \

@@ -5,6 +5,10 @@ hosts can hold. The lock is an advisory lock of your PostgreSQL server.
 
   swanlock run nightly -- ./report.sh
 
+Without any server, where all processes see the same files:
+
+  swanlock run --file nightly -- ./report.sh
+
 Try it without a server of your own:
 
   swanlock demo      real processes, a real PostgreSQL: watch them exclude each other
@@ -60,14 +64,21 @@ Flags, all before TARGET:
                     outlives CMD; errors are still printed
   --shared          lock as a reader: excludes only those without --shared
   --ttl D           the lock's lease (default 30s, 0: none). Refreshed all the time;
-                    if this host hangs or loses its network, the server frees the
-                    lock when D has passed since the last refresh
+                    if this host hangs or loses its network, the lock is free
+                    when D has passed since the last refresh
   --grace D         time from SIGTERM to SIGKILL when the lock is lost, or for what
                     CMD leaves running after SIGTERM (default 10s)
   --at-least D      keep the lock for D, even if CMD takes less: then hosts whose
                     clocks differ do not run a short job one after the other.
                     swanlock stays until then; a signal that would end CMD, or the
                     end of swanlock, frees the lock sooner
+  --file            lock a file, not a server: excludes those with --file alone. A
+                    TARGET that begins with / is a path; the lock of /lake/q.db is
+                    /lake/q.db.lock, which SwanLake's own processes exclude as well
+                    (--ttl 10m at most). Any other is a name in the folder of --dir
+  --dir D           the folder for the files of --file, for TARGETs with a / as well,
+                    on a shared file system for several hosts (default: for this
+                    user, on this host, /tmp/swanlock-UID)
   --detach          free the lock when CMD itself ends, whatever it left running
   --fence           get a number that rises with every holder, in SWANLOCK_FENCE
   --audit           write a row of lock_audit (first: swanlock migrate up)
@@ -105,20 +116,23 @@ What CMD starts: as long as any of it runs, the lock is kept, or it is killed.
 With --detach only CMD and, without a terminal, its process group are killed, and
 what outlives CMD has no lock.
 
-Loss: if the server ends the lock's session, or is restarted, CMD gets SIGTERM
-within 3 seconds and SIGKILL after the grace. If no refresh gets through, CMD gets
-SIGTERM while the lock is still held, and SIGKILL one grace later, shortly before
-the TTL ends: before anybody else can hold the lock. With a TTL the grace is a
-third of it at most. While swanlock itself is stopped (Ctrl-Z) it can do none of
-this: pass the fence to what CMD writes to, and let that refuse a lower one.
+Loss: if the server ends the lock's session, or is restarted, or somebody removes the
+lock's file, CMD gets SIGTERM within 3 seconds and SIGKILL after the grace. If no
+refresh gets through, CMD gets SIGTERM while the lock is still held, and SIGKILL one
+grace later, shortly before the TTL ends: before anybody else can hold the lock. With
+a TTL the grace is a third of it at most. While swanlock itself is stopped (Ctrl-Z)
+it can do none of this: pass the fence to what CMD writes to, and let that refuse a
+lower one.
 
 Exit codes:
   CMD's own   CMD ran, and held the lock all the time
   1, or -E    the lock is held elsewhere; CMD was not run
   64          the arguments are wrong
-  69          the server cannot be reached, or refuses the lock; CMD was not run
+  69          the server or the file cannot be reached, or refuses the lock; CMD was
+              not run
   75          the lock was lost while CMD ran
-  78          no server is configured, or --audit has no table; CMD was not run
+  78          no server is configured, or --audit has no table, or --file no folder;
+              CMD was not run
   126, 127    CMD cannot be run; CMD was not found
   128+N       signal N ended CMD, or swanlock before it ran CMD
 `

@@ -104,10 +104,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 }
 
 // complain says err in one line, which begins with our name. What pglock and
-// pgserver say begins with theirs, which a user need not know.
+// others say begins with theirs, which a user need not know.
 func complain(w io.Writer, err error) {
 	text := oneLine(err.Error())
-	for _, name := range []string{"pglock: ", "pgserver: ", "pginspect: "} {
+	for _, name := range []string{"pglock: ", "filelock: ", "pgserver: ", "pginspect: "} {
 		text = strings.TrimPrefix(strings.ReplaceAll(text, ": "+name, ": "), name)
 	}
 	fmt.Fprintln(w, "swanlock: "+text)

@@ -21,6 +21,8 @@ type runOptions struct {
 	wait                 bool // for as long as it takes
 	shared, fence, audit bool
 	poll, detach, quiet  bool
+	file                 bool   // instead of a server
+	dir                  string // of the files
 	heldCode             int
 	target               string
 	argv                 []string
@@ -41,6 +43,8 @@ func parseRun(args []string) (runOptions, error) {
 	flags.BoolVar(&o.poll, "poll", false, "")
 	flags.BoolVar(&o.detach, "detach", false, "")
 	flags.BoolVar(&o.quiet, "quiet", false, "")
+	flags.BoolVar(&o.file, "file", false, "")
+	flags.StringVar(&o.dir, "dir", "", "")
 	flags.IntVar(&o.heldCode, "E", exitHeld, "")
 	flags.IntVar(&o.heldCode, "conflict-exit-code", exitHeld, "")
 
@@ -61,6 +65,12 @@ func parseRun(args []string) (runOptions, error) {
 		return wrong("--wait waits for as long as it takes, --timeout does not: give one of them")
 	case o.poll && !o.wait && o.timeout == 0:
 		return wrong("--poll is a way to wait: give --wait or --timeout as well")
+	case o.dir != "" && !o.file:
+		return wrong("--dir is for --file")
+	case o.file && o.audit:
+		return wrong("--audit is a table of a server: --file has none")
+	case o.file && o.poll:
+		return wrong("--poll spares a server, and --file has none")
 	case o.timeout < 0:
 		return wrong("--timeout %v is negative", o.timeout)
 	case o.atLeast < 0:

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/filelock"
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
@@ -77,7 +78,7 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 	return &failure{code: code}
 }
 
-// held is a lock, on a connection of its own.
+// held is a lock, on a connection of its own or in a file.
 type held struct {
 	db   *sql.DB
 	conn *sql.Conn
@@ -128,26 +129,36 @@ func acquire(ctx context.Context, s streams, o runOptions) (_ *held, err error) 
 	} else {
 		h.lock, err = h.sess.TryAcquire(ctx, o.target, o.lockOptions()...)
 	}
-	switch {
-	case err == nil:
-		return h, nil
-	case whole.Err() != nil: // first: what it cut short is ErrNotAcquired too
-		return nil, failf(exitFailed, "run: gave up on %s: %w", quote(o.target), context.Cause(whole))
-	case errors.Is(err, swanlock.ErrNotAcquired) && (o.quiet || o.heldCode == 0):
-		return nil, &failure{code: o.heldCode}
-	case errors.Is(err, swanlock.ErrNotAcquired) && o.timeout > 0:
-		return nil, failf(o.heldCode, "run: %s was held elsewhere for all of %v", quote(o.target), o.timeout)
-	case errors.Is(err, swanlock.ErrNotAcquired):
-		return nil, failf(o.heldCode, "run: %s is held elsewhere (--wait or --timeout would wait)", quote(o.target))
-	case errors.Is(err, pglock.ErrAudit):
-		return nil, failf(exitConfig, "run: %w", err)
+	if err != nil {
+		return nil, o.refused(whole, err)
 	}
-	return nil, failf(exitUnavailable, "run: cannot lock %s: %w", quote(o.target), err)
+	return h, nil
 }
 
-// socket returns the lock's connection once more, or nil: as long as another
-// process has it open, the server does not take our end for the lock's.
+// refused says why there is no lock. ctx is that of the whole command.
+func (o runOptions) refused(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil: // first: what it cut short is ErrNotAcquired too
+		return failf(exitFailed, "run: gave up on %s: %w", quote(o.target), context.Cause(ctx))
+	case errors.Is(err, swanlock.ErrNotAcquired) && (o.quiet || o.heldCode == 0):
+		return &failure{code: o.heldCode}
+	case errors.Is(err, swanlock.ErrNotAcquired) && o.timeout > 0:
+		return failf(o.heldCode, "run: %s was held elsewhere for all of %v", quote(o.target), o.timeout)
+	case errors.Is(err, swanlock.ErrNotAcquired):
+		return failf(o.heldCode, "run: %s is held elsewhere (--wait or --timeout would wait)", quote(o.target))
+	case errors.Is(err, pglock.ErrAudit):
+		return failf(exitConfig, "run: %w", err)
+	}
+	return failf(exitUnavailable, "run: cannot lock %s: %w", quote(o.target), err)
+}
+
+// socket returns the lock's connection or file once more, or nil: as long as
+// another process has it open, our end is not taken for the lock's.
 func (h *held) socket() (socket *os.File) {
+	if file, ok := swanlock.As[*filelock.Lock](h.lock); ok {
+		socket, _ = file.File()
+		return socket
+	}
 	_ = h.conn.Raw(func(driverConn any) error {
 		conn := driverConn.(*stdlib.Conn).Conn().PgConn().Conn()
 		if t, ok := conn.(*tls.Conn); ok {
