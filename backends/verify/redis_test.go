@@ -52,12 +52,7 @@ func startRedises(t *testing.T, b *verify.Backend, n int, args ...string) {
 		direct, via = append(direct, addr), append(via, p.Addr)
 	}
 	b.Open = strings.Join(via, " ")
-	l, closeLocker, err := openRedis(t.Context(), strings.Join(direct, " "))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(closeLocker)
-	b.Final = func(context.Context) (swanlock.Locker, error) { return l, nil }
+	finally(t, b, openRedis, strings.Join(direct, " "))
 	b.Faults = serverFaults(servers, proxies)
 }
 

@@ -38,8 +38,12 @@ var processFaults = []string{verify.FaultKill, verify.FaultStop, verify.FaultCan
 
 var subjects = []subject{
 	{"memlock", startMemory, openMemory, []string{verify.FaultStop, verify.FaultCancel}},
+	{"filelock", startFiles, openFiles, processFaults},
+	{"leaselock", startLeases, openLeases, processFaults},
 	{"redislock", startRedis, openRedis, processFaults},
 	{"redislock-of-3", startRedlock, openRedis, processFaults},
+	{"etcdlock", startEtcd, openEtcd, processFaults},
+	{"consullock", startConsul, openConsul, processFaults},
 }
 
 // open opens a locker in a worker: what is the subject's name and where its server
