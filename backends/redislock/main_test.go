@@ -3,10 +3,8 @@ package redislock
 import (
 	"context"
 	"flag"
-	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"testing"
 	"time"
 
@@ -23,36 +21,14 @@ func TestMain(m *testing.M) {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		flag.Set("test.skip", "^Example")
 	} else {
-		end = serveExample()
+		t, done := testserver.Example()
+		os.Setenv("REDIS_ADDR", start(t, false).known(t).addr)
+		end = done
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		end()
 		os.Exit(code)
 	}))
-}
-
-// serveExample starts the Redis that the example calls its own.
-func serveExample() (end func()) {
-	p := &program{}
-	os.Setenv("REDIS_ADDR", start(p, false).known(p).addr)
-	return p.end
-}
-
-// A program is what a server is started for that is no test's.
-type program struct {
-	testing.TB
-	cleanups []func()
-}
-
-func (p *program) Helper()                           {}
-func (p *program) Context() context.Context          { return context.Background() }
-func (p *program) Cleanup(f func())                  { p.cleanups = append(p.cleanups, f) }
-func (p *program) Fatal(args ...any)                 { panic(fmt.Sprint(args...)) }
-func (p *program) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
-func (p *program) end() {
-	for _, f := range slices.Backward(p.cleanups) {
-		f()
-	}
 }
 
 // A testServer is a Redis of a test's own.
@@ -84,11 +60,11 @@ func start(t testing.TB, aof bool) *testServer {
 func (s *testServer) known(t testing.TB) *testServer {
 	t.Helper()
 	client := dial(t, s.addr)
-	info, err := client.InfoMap(t.Context(), "server").Result()
+	info, err := client.InfoMap(context.Background(), "server").Result()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := client.Set(t.Context(), bornKey, info["Server"]["run_id"], 0).Err(); err != nil {
+	if err := client.Set(context.Background(), bornKey, info["Server"]["run_id"], 0).Err(); err != nil {
 		t.Fatal(err)
 	}
 	return s
