@@ -66,6 +66,7 @@ type injector struct {
 	d       *database
 	proxy   *proxy
 	server  map[string]func(ctx context.Context) // faults of a Backend's
+	between time.Duration                        // faults, at most; 0: 450 ms
 	restart func(ctx context.Context, immediate bool) error
 	pause   func() (resume func(), err error)
 	crash   Target // see around
@@ -97,7 +98,7 @@ func (in *injector) run(ctx context.Context) error {
 		first = append(slices.Delete(first, i, i+1), FaultPause)
 	}
 	for {
-		if pause(ctx, 50*time.Millisecond+time.Duration(in.rnd.Int64N(int64(450*time.Millisecond)))) != nil || len(in.enabled) == 0 {
+		if pause(ctx, 50*time.Millisecond+time.Duration(in.rnd.Int64N(int64(cmp.Or(in.between, 450*time.Millisecond))))) != nil || len(in.enabled) == 0 {
 			return nil
 		}
 		kind := in.pick()
