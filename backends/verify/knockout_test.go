@@ -12,6 +12,7 @@ import (
 // A knockout is a locker with one guarantee taken out. The history must show it.
 type knockout struct {
 	subject, name string
+	faults        string
 	file          string // below the root of the repository
 	old, new      string // old is in the file once
 	want          []string
@@ -23,17 +24,17 @@ var (
 )
 
 var knockouts = []knockout{
-	{"memlock", "everybody is admitted", "memlock/lock.go",
+	{"memlock", "everybody is admitted", "cancel", "memlock/lock.go",
 		"return len(ln.holders) == 0 ||", "return true ||", twoHolders},
-	{"memlock", "the fence does not rise", "memlock/lock.go",
+	{"memlock", "the fence does not rise", "cancel", "memlock/lock.go",
 		"k.space.fence++", "k.space.fence = 1", lowFence},
-	{"redislock", "a server that has restarted votes at once", "backends/redislock/acquire.lua",
+	{"redislock", "a server that has restarted votes at once", "server-forgets", "backends/redislock/acquire.lua",
 		"if holder or quarantine or head", "if holder or head", twoHolders},
-	{"redislock", "a release frees whoever holds the lock", "backends/redislock/release.lua",
+	{"redislock", "a release frees whoever holds the lock", "cancel", "backends/redislock/release.lua",
 		"local held = holder == ARGV[1]", "local held = holder and true", twoHolders},
-	{"redislock-of-3", "a server that has restarted votes at once", "backends/redislock/acquire.lua",
+	{"redislock-of-3", "a server that has restarted votes at once", "server-forgets", "backends/redislock/acquire.lua",
 		"if holder or quarantine or head", "if holder or head", twoHolders},
-	{"redislock-of-3", "one vote is enough", "backends/redislock/attempt.go",
+	{"redislock-of-3", "one vote is enough", "cancel", "backends/redislock/attempt.go",
 		"n, quorum := len(a.sent), len(a.sent)/2+1\n	var granted", "n, quorum := len(a.sent), 1\n	var granted", twoHolders},
 }
 
@@ -69,7 +70,7 @@ func TestKnockouts(t *testing.T) {
 		t.Run(k.subject+"/"+k.name, func(t *testing.T) {
 			program := k.build(t)
 			c := exec.Command(program, "-test.run", "TestBackends/^"+k.subject+"$", "-test.v", "-test.count", "1")
-			c.Env = append(os.Environ(), durationVar+"=30s")
+			c.Env = append(os.Environ(), durationVar+"=20s", faultsVar+"="+k.faults)
 			out, err := c.CombinedOutput()
 			for _, kind := range k.want {
 				if strings.Contains(string(out), "found: "+kind+": ") {

@@ -58,8 +58,12 @@ func open(ctx context.Context, what string) (swanlock.Locker, func(), error) {
 	return nil, nil, fmt.Errorf("no subject %q", name)
 }
 
-// durationVar says for how long each is verified; 5 s without it.
-const durationVar = "SWANLOCK_VERIFY"
+// durationVar says for how long each is verified; 5 s without it. faultsVar says
+// which faults are done, with commas; all without it.
+const (
+	durationVar = "SWANLOCK_VERIFY"
+	faultsVar   = "SWANLOCK_VERIFY_FAULTS"
+)
 
 func TestBackends(t *testing.T) {
 	duration := 5 * time.Second
@@ -81,6 +85,9 @@ func TestBackends(t *testing.T) {
 			faults := s.faults
 			for kind := range b.Faults {
 				faults = append(faults[:len(faults):len(faults)], kind)
+			}
+			if only := os.Getenv(faultsVar); only != "" {
+				faults = strings.Split(only, ",")
 			}
 			seed := uint64(time.Now().UnixNano())
 			r, err := verify.RunBackend(t.Context(), b, faults, duration, seed)

@@ -59,7 +59,7 @@ func RunBackend(ctx context.Context, b Backend, faults []string, duration time.D
 	defer reg.close()
 	rec := newRecorder()
 	in := &injector{rnd: rnd, server: b.Faults, between: 2 * time.Second, procs: &procs{argv: b.Worker, recorder: rec, config: workerConfig{
-		Clients: b.Clients, Seed: seed, Targets: hist.Targets, TTL: b.TTL, Backend: b.Open, Via: reg.addr(),
+		Clients: b.Clients, Seed: seed, Targets: hist.Targets, TTL: b.TTL, Backend: b.Open, Long: 30, Via: reg.addr(),
 		Cancel: slices.Contains(faults, FaultCancel)}}}
 	if b.Clients == 0 {
 		in.procs.config.Clients = clientsPerWorker

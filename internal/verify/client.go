@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -224,7 +225,7 @@ func (c *client) work(ctx context.Context, id string, h *Hold, lock swanlock.Dis
 	least, most := time.Duration(0), 20*time.Millisecond
 	refresh := h.TTL > 0 && c.chance(50)
 	switch {
-	case c.chance(4):
+	case c.chance(cmp.Or(c.cfg.Long, 4)):
 		least, most = 200*time.Millisecond, 700*time.Millisecond
 	case h.TTL > 0 && c.chance(7):
 		least, most = h.TTL, 2*h.TTL

@@ -29,6 +29,7 @@ type workerConfig struct {
 
 	TTL     time.Duration // the shortest; the longest is twice that
 	Backend string        // what BackendWorker is to open
+	Long    int           // percentage of locks that are held for long; 0: 4
 
 	Rollback int // percentage of locks around which there is a transaction, most of them rolled back
 }
