@@ -32,8 +32,8 @@ var knockouts = []knockout{
 		"if holder or quarantine or head", "if holder or head", twoHolders},
 	{"redislock", "a release frees whoever holds the lock", "cancel", "backends/redislock/release.lua",
 		"local held = holder == ARGV[1]", "local held = holder and true", twoHolders},
-	{"redislock-of-3", "a server that has restarted votes at once", "server-forgets", "backends/redislock/acquire.lua",
-		"if holder or quarantine or head", "if holder or head", twoHolders},
+	{"redislock-of-3", "the servers keep a lock for half its lease", "cancel", "backends/redislock/redislock.go",
+		"return d + d/100 + 2*time.Millisecond", "return d / 2", twoHolders},
 	{"redislock-of-3", "one vote is enough", "cancel", "backends/redislock/attempt.go",
 		"n, quorum := len(a.sent), len(a.sent)/2+1\n	var granted", "n, quorum := len(a.sent), 1\n	var granted", twoHolders},
 }
