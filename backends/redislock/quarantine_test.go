@@ -131,8 +131,8 @@ func TestFirstUse(t *testing.T) {
 	s := start(t, false)
 	quarantined(t, "a try on a server that has just started", lockerOn(t, []string{s.addr}, WithMaxTTL(time.Minute)), target)
 	s = start(t, false)
-	time.Sleep(3 * time.Second)
-	mustRelease(t, mustTry(t, lockerOn(t, []string{s.addr}, WithMaxTTL(500*time.Millisecond)), target))
+	time.Sleep(5 * time.Second)
+	mustRelease(t, mustTry(t, lockerOn(t, []string{s.addr}, WithMaxTTL(2*time.Second)), target))
 }
 
 // A server that must not be asked which run it is gives no lock.
