@@ -1,6 +1,6 @@
 # make help tells what there is. CI calls only what stands here.
 .DEFAULT_GOAL := help
-.PHONY: bench browser clean consul demo generate help lint mutants race soak test test-matrix verify verify-knockouts
+.PHONY: bench browser clean consul demo generate help lint mutants race soak test test-matrix verify verify-backends verify-backends-knockouts verify-knockouts
 
 GO    ?= go
 TOOLS := bin/sqlc bin/staticcheck
@@ -10,7 +10,7 @@ LIBRARY := . ./pglock ./pginspect ./lockweb ./memlock ./filelock ./migrations ./
 MODULES := $(wildcard adapters/* backends/*) lockweb/browser metrics metrics/otel metrics/prometheus
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-26s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## the main job on real processes and a PostgreSQL of its own (20 s)
 	@$(GO) run ./cmd/swanlock demo
@@ -43,6 +43,12 @@ verify: lint bin/sqlc ## lint, and: generated code, SQL, go.mod and dependencies
 
 verify-knockouts: ## swanlock verify finds each guarantee that is taken out of a build (10 minutes)
 	SWANLOCK_KNOCKOUTS=1 $(GO) test -run 'TestKnockouts$$' -v -timeout 30m ./internal/verify
+
+verify-backends: ## a minute of torture for each locker that is not PostgreSQL's: kill, stop, cut and restart (DURATION=5m: longer)
+	cd backends/verify && SWANLOCK_VERIFY=$(or $(DURATION),1m) $(GO) test -run 'TestBackends$$' -v -count=1 -timeout 90m .
+
+verify-backends-knockouts: ## it finds what is taken out of them (10 minutes)
+	cd backends/verify && SWANLOCK_KNOCKOUTS=1 $(GO) test -run 'TestKnockouts$$' -v -count=1 -timeout 30m .
 
 soak: ## a steady load for 10 minutes; its memory, connections and locks stay flat (DURATION=2h: longer)
 	$(GO) run ./internal/soak -duration $(or $(DURATION),10m)

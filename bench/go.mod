@@ -45,9 +45,11 @@ require (
 	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
 	github.com/jackc/puddle/v2 v2.2.3 // indirect
 	github.com/mfridman/interpolate v0.0.2 // indirect
+	github.com/redis/rueidis v1.0.79
 	github.com/sethvargo/go-retry v0.5.0 // indirect
 	github.com/swanlake-io/swanlock/backends/consullock v0.0.0
 	github.com/swanlake-io/swanlock/backends/etcdlock v0.0.0
+	github.com/swanlake-io/swanlock/backends/redislock v0.0.0
 	github.com/xi2/xz v0.0.0-20171230120015-48954b6210f8 // indirect
 	go.etcd.io/etcd/api/v3 v3.7.3 // indirect
 	go.etcd.io/etcd/client/pkg/v3 v3.7.3 // indirect
@@ -66,5 +68,7 @@ require (
 replace github.com/swanlake-io/swanlock => ../
 
 replace github.com/swanlake-io/swanlock/backends/etcdlock => ../backends/etcdlock
+
+replace github.com/swanlake-io/swanlock/backends/redislock => ../backends/redislock
 
 replace github.com/swanlake-io/swanlock/backends/consullock => ../backends/consullock

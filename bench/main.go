@@ -33,12 +33,13 @@ var rows = []struct {
 	{"Memory", memoryRow},
 	{"Etcd", etcdRow},
 	{"Consul", consulRow},
+	{"Redis", redisRow},
 }
 
 func main() {
 	rounds := flag.Int("rounds", 25, "how many `rounds` a row has; in each, every contender has one turn")
 	round := flag.Duration("round", 60*time.Millisecond, "how long a turn is; the hand-overs take five times this")
-	which := flag.String("rows", "", "run only the rows that match this `regexp`: Session, Pool1, Pool32, Pool256, Kinds, Fair, Held, Audit, Memory, Etcd, Consul")
+	which := flag.String("rows", "", "run only the rows that match this `regexp`: Session, Pool1, Pool32, Pool256, Kinds, Fair, Held, Audit, Memory, Etcd, Consul, Redis")
 	flag.Parse()
 	pattern, err := regexp.Compile(*which)
 	if err != nil || flag.NArg() > 0 || *rounds < 1 || *round <= 0 {

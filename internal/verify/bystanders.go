@@ -59,12 +59,12 @@ func (in *injector) bystanders(ctx context.Context, kind string) (*bystanders, e
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	b := &bystanders{name: fmt.Sprintf("%s/bystander-%d", in.crash.Name, now())}
-	w := &worker{cfg: in.procs.config}
+	p := &postgres{cfg: in.procs.config}
 	for _, k := range lockerKinds {
 		if !k.audited {
 			continue
 		}
-		l, err := w.open(ctx, k, bystanderOwner+k.driver)
+		l, err := p.open(ctx, k, bystanderOwner+k.driver)
 		if err != nil {
 			return b, err
 		}

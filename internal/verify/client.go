@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,7 +58,7 @@ func (c *client) run(ctx context.Context) error {
 // take opens a locker of the next kind. The clients of a process go through the
 // kinds together, so that they share statements of its pools.
 func (c *client) take(ctx context.Context) (err error) {
-	c.kind = lockerKinds[(c.cfg.First/c.cfg.Clients+c.lockers)%len(lockerKinds)]
+	c.kind = c.kinds[(c.cfg.First/c.cfg.Clients+c.lockers)%len(c.kinds)]
 	c.label = fmt.Sprintf("%s.%d.%d", c.cfg.Name, c.number, c.lockers)
 	if c.kind.shared {
 		c.label = c.cfg.Name + "." + c.kind.name
@@ -96,7 +97,7 @@ func (c *client) ask() (*Hold, []swanlock.Option) {
 	h.Shared = c.cfg.Targets[h.Target].Shared && c.chance(60)
 	h.Fenced = !h.Shared && c.chance(75)
 	if c.chance(60) {
-		h.TTL = time.Duration(600+c.rnd.IntN(600)) * time.Millisecond
+		h.TTL = c.cfg.TTL + time.Duration(c.rnd.Int64N(int64(c.cfg.TTL/time.Millisecond)))*time.Millisecond
 		h.Auto = c.chance(30)
 	}
 	opts := []swanlock.Option{}
@@ -228,7 +229,7 @@ func (c *client) work(ctx context.Context, id string, h *Hold, lock swanlock.Dis
 	least, most := time.Duration(0), 20*time.Millisecond
 	refresh := h.TTL > 0 && c.chance(50)
 	switch {
-	case c.chance(4):
+	case c.chance(cmp.Or(c.cfg.Long, 4)):
 		least, most = 200*time.Millisecond, 700*time.Millisecond
 	case h.TTL > 0 && c.chance(7):
 		least, most = h.TTL, 2*h.TTL
@@ -285,4 +286,20 @@ func (c *client) held(id string, lock swanlock.DistributedLock) (bool, error) {
 		e.What, e.Err = evEnded, err.Error()
 	}
 	return err == nil, c.journal.put(e)
+}
+
+// write claims or writes the register, and reports whether that was accepted.
+func (c *client) write(id string, fence int64, target int, claim bool) (bool, error) {
+	w := registerWrite{target, fence, fmt.Sprintf("%s.%d", id, c.rnd.Uint32()), claim}
+	if err := c.journal.put(event{What: evWrite, Hold: id, Call: now(), Write: w.ID, Claim: claim, Fence: fence}); err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	met, outcome, err := c.site.write(ctx, w)
+	e := event{What: evWritten, Hold: id, At: now(), Outcome: outcome, Met: met}
+	if err != nil {
+		e.Err = err.Error()
+	}
+	return outcome == OK, c.journal.put(e)
 }

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -64,6 +65,8 @@ type injector struct {
 	procs   *procs
 	d       *database
 	proxy   *proxy
+	server  map[string]func(ctx context.Context) // faults of a Backend's
+	between time.Duration                        // faults, at most; 0: 450 ms
 	restart func(ctx context.Context, immediate bool) error
 	pause   func() (resume func(), err error)
 	crash   Target // see around
@@ -95,7 +98,7 @@ func (in *injector) run(ctx context.Context) error {
 		first = append(slices.Delete(first, i, i+1), FaultPause)
 	}
 	for {
-		if pause(ctx, 50*time.Millisecond+time.Duration(in.rnd.Int64N(int64(450*time.Millisecond)))) != nil || len(in.enabled) == 0 {
+		if pause(ctx, 50*time.Millisecond+time.Duration(in.rnd.Int64N(int64(cmp.Or(in.between, 450*time.Millisecond))))) != nil || len(in.enabled) == 0 {
 			return nil
 		}
 		kind := in.pick()
@@ -115,14 +118,18 @@ func (in *injector) run(ctx context.Context) error {
 	}
 }
 
+// weight is how often a fault is done. Those of a Backend's server go on one after the
+// other.
+func weight(kind string) int { return cmp.Or(weights[kind], 30) }
+
 func (in *injector) pick() string {
 	total := 0
 	for _, k := range in.enabled {
-		total += weights[k]
+		total += weight(k)
 	}
 	n := in.rnd.IntN(total)
 	for _, k := range in.enabled {
-		if n -= weights[k]; n < 0 {
+		if n -= weight(k); n < 0 {
 			return k
 		}
 	}
@@ -156,7 +163,22 @@ func (in *injector) inject(ctx context.Context, kind string) (done bool, err err
 	case FaultSilence:
 		return in.silence(ctx)
 	}
-	panic("unreachable")
+	return in.onServer(ctx, kind), nil
+}
+
+// onServer begins a fault of a Backend's server, unless one is under way.
+func (in *injector) onServer(ctx context.Context, kind string) bool {
+	if in.slow.Swap(true) {
+		return false
+	}
+	in.group.Go(func() {
+		defer in.slow.Store(false)
+		f := Fault{Kind: kind, Span: Span{Call: now()}}
+		in.server[kind](ctx)
+		f.Return = now()
+		in.done(f)
+	})
+	return true
 }
 
 // What a process should preferably be when a fault is done to it.

@@ -21,6 +21,10 @@ type History struct {
 	Clocks  []Offset
 	End     int64 // when the last event had been recorded
 
+	Backend   string        `json:",omitempty"` // its name, if it is not PostgreSQL
+	Unordered string        `json:",omitempty"` // why waiters are served in no order
+	MostFree  time.Duration `json:",omitempty"` // for how long a lock may be free while it is waited for; 0: stallBound
+
 	Bystanders []Bystander
 	RolledBack int // transactions of the holders'
 

@@ -80,8 +80,10 @@ func Judge(hist *History) *Report {
 	r.add(checkPlaces(hist))
 	r.add(checkNobody(hist))
 	r.add(checkLine(hist))
-	r.add(checkAudit(hist))
-	r.add(checkSpared(hist))
+	if hist.Backend == "" {
+		r.add(checkAudit(hist))
+		r.add(checkSpared(hist))
+	}
 	return r
 }
 

@@ -34,7 +34,10 @@ const lineCalm = time.Second
 // no fault disturbed either while they waited, since that may cost the place in
 // line.
 func checkLine(hist *History) Result {
-	r := Result{Kind: KindLine}
+	r := Result{Kind: KindLine, Skipped: hist.Unordered}
+	if r.Skipped != "" {
+		return r
+	}
 	for i, target := range hist.Targets {
 		if target.Places > 0 { // its waiters do not wait for its own key
 			continue

@@ -102,6 +102,31 @@ func lockOf(l *pglock.PostgresLock, err error) (swanlock.DistributedLock, error)
 	return l, nil
 }
 
+// postgres is the site of a worker whose locks are PostgreSQL's.
+type postgres struct {
+	cfg      workerConfig
+	register *sql.DB
+}
+
+// open opens a locker with a driver of its own. label is the application_name of
+// its sessions.
+func (p *postgres) open(ctx context.Context, kind lockerKind, label string) (*opened, error) {
+	db, err := openDB(kind.driver, p.cfg.DSN, p.cfg.Via, p.cfg.Run+label)
+	if err != nil {
+		return nil, err
+	}
+	l, err := kind.open(ctx, db, kind.audited)
+	if err != nil {
+		db.Close()
+		return nil, err
+	}
+	closeLocker := l.close
+	l.close = func(ctx context.Context) error { return errors.Join(closeLocker(ctx), db.Close()) }
+	return &l, nil
+}
+
+func (p *postgres) close() { p.register.Close() }
+
 // openDB opens the database with a driver. With via, an address, every
 // connection goes there, wherever the DSN points: TLS still verifies the DSN's
 // host.

@@ -206,3 +206,16 @@ func (t *head) String() string {
 	defer t.mu.Unlock()
 	return t.buf.String()
 }
+
+// left is the result of the processes themselves: those that were stuck or ended by
+// themselves, and what else was found at the end.
+func (ps *procs) left(stuck []string, at int64, others ...Finding) Result {
+	r := Result{Kind: KindStuck, Checked: ps.begun, Findings: others}
+	for _, text := range stuck {
+		r.Findings = append(r.Findings, Finding{Kind: KindStuck, At: at, Text: text})
+	}
+	for _, text := range ps.crash {
+		r.Findings = append(r.Findings, Finding{Kind: KindCrash, At: at, Text: text})
+	}
+	return r
+}

@@ -2,8 +2,6 @@ package verify
 
 import (
 	"context"
-	"fmt"
-	"time"
 
 	"github.com/swanlake-io/swanlock/internal/sqlstate"
 )
@@ -25,24 +23,17 @@ const (
 	staleFence = "SWL01" // the SQLSTATE of a write that is refused
 )
 
-// write claims or writes the register, and reports whether that was accepted.
-func (c *client) write(id string, fence int64, target int, claim bool) (bool, error) {
-	statement, name := writeSQL, fmt.Sprintf("%s.%d", id, c.rnd.Uint32())
-	if claim {
+func (p *postgres) write(ctx context.Context, w registerWrite) (met string, outcome Outcome, err error) {
+	statement := writeSQL
+	if w.Claim {
 		statement = claimSQL
 	}
-	if err := c.journal.put(event{What: evWrite, Hold: id, Call: now(), Write: name, Claim: claim, Fence: fence}); err != nil {
-		return false, err
+	err = p.register.QueryRowContext(ctx, statement, w.Fence, w.Target, w.ID).Scan(&met)
+	switch {
+	case sqlstate.Of(err) == staleFence:
+		return met, Refused, nil
+	case err != nil:
+		return met, Failed, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	e := event{What: evWritten, Hold: id, Outcome: OK}
-	err := c.register.QueryRowContext(ctx, statement, fence, target, name).Scan(&e.Met)
-	e.At = now()
-	if sqlstate.Of(err) == staleFence {
-		e.Outcome = Refused
-	} else if err != nil {
-		e.Outcome, e.Err = Failed, err.Error()
-	}
-	return e.Outcome == OK, c.journal.put(e)
+	return met, OK, nil
 }

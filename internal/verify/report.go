@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 // Table writes the report for people.
 func (r *Report) Table(w io.Writer) error {
 	c := r.Counts
-	fmt.Fprintf(w, "PostgreSQL %s, %d workers, %v, seed %d\n", r.Server, r.Workers, r.Took.Round(100*time.Millisecond), r.Seed)
+	fmt.Fprintf(w, "%s, %d workers, %v, seed %d\n", cmp.Or(r.History.Backend, "PostgreSQL "+r.Server), r.Workers, r.Took.Round(100*time.Millisecond), r.Seed)
 	fmt.Fprintf(w, "%d attempts, %d locks granted (%d shared), %d lost; %d writes, %d of them fenced off\n",
 		c.Attempts, c.Granted, c.Shared, c.Lost, c.Writes, c.Fenced)
 	fmt.Fprintf(w, "faults: %s\n\n", r.faults())

@@ -21,7 +21,9 @@ import (
 
 const (
 	// longestTTL bounds the TTLs that workers ask for.
-	longestTTL = 1200 * time.Millisecond
+	longestTTL = 2 * shortestTTL
+	// shortestTTL is the shortest of them.
+	shortestTTL = 600 * time.Millisecond
 	// margin is how much too long the server may show a lock whose holder is
 	// gone: machines are busy, and a server looks at its connections only now
 	// and then.
@@ -66,7 +68,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		return nil, err
 	}
 
-	wcfg := workerConfig{DSN: d.dsn, Run: d.run, Clients: clientsPerWorker, Seed: cfg.Seed, Targets: hist.Targets,
+	wcfg := workerConfig{DSN: d.dsn, Run: d.run, Clients: clientsPerWorker, Seed: cfg.Seed, Targets: hist.Targets, TTL: shortestTTL,
 		Cancel: slices.Contains(cfg.Faults, FaultCancel)}
 	if slices.Contains(cfg.Faults, FaultRollback) {
 		wcfg.Rollback = 25
@@ -135,20 +137,13 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		return nil, err
 	}
 	hist.End = now()
-	var left []Finding
-	for _, text := range stuck {
-		left = append(left, Finding{Kind: KindStuck, At: hist.End, Text: text})
-	}
-	for _, text := range in.procs.crash {
-		left = append(left, Finding{Kind: KindCrash, At: hist.End, Text: text})
-	}
 	r := Judge(hist)
 	for i := range r.Results {
 		if r.Results[i].Kind == KindNobody {
 			r.Results[i].Findings = append(r.Results[i].Findings, kept...)
 		}
 	}
-	r.add(Result{Kind: KindStuck, Checked: in.procs.begun, Findings: left})
+	r.add(in.procs.left(stuck, hist.End))
 	r.Server, r.Faults, r.Took, r.Seed, r.Workers = version, cfg.Faults, took, cfg.Seed, cfg.Workers
 	return r, nil
 }
@@ -215,7 +210,7 @@ func reckon(ctx context.Context, d *database, hist *History) (holds []*Hold, fou
 }
 
 // once takes and frees a lock, and notes the outcome in h.
-func once(ctx context.Context, s *pglock.Session, h *Hold, target Target) error {
+func once(ctx context.Context, s swanlock.Locker, h *Hold, target Target) error {
 	h.Acquire.Call = now()
 	lock, err := s.Acquire(ctx, target.Name, swanlock.WithFence(), swanlock.WithOwner(h.ID))
 	h.Acquire.Return, h.Outcome = now(), OK

@@ -14,9 +14,10 @@ import (
 // after the other.
 const stallBound = 2*longestTTL + oneWait + margin
 
-// stalled checks that no lock was free for longer than stallBound while it had
-// a waiter.
+// stalled checks that no lock was free for longer than stallBound, or
+// hist.MostFree, while it had a waiter.
 func stalled(r *Result, hist *History) {
+	bound := int64(cmp.Or(hist.MostFree, stallBound))
 	for i, target := range hist.Targets {
 		if target.Places > 0 { // its waiters do not wait for its own key
 			continue
@@ -47,12 +48,15 @@ func stalled(r *Result, hist *History) {
 			}
 		}
 		byCall := func(a, b Span) int { return cmp.Compare(a.Call, b.Call) }
+		if hist.Backend != "" { // There are no sightings to count.
+			r.Checked += len(waits)
+		}
 		slices.SortFunc(busy, byCall)
 		slices.SortFunc(waits, byCall)
 		var from int64
 		for _, b := range append(busy, Span{hist.End, hist.End}) {
-			if b.Call-from >= int64(stallBound) {
-				if waited, first := within(waits, Span{from, b.Call}); waited >= int64(stallBound) {
+			if b.Call-from >= bound {
+				if waited, first := within(waits, Span{from, b.Call}); waited >= bound {
 					r.find(target, b.Call, "the lock was nobody's for %s, and it was waited for in vain for %s of that", seconds(b.Call, max(from, first)), seconds(waited, 0))
 				}
 			}

@@ -3,7 +3,6 @@ package verify
 import (
 	"bufio"
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"time"
 )
 
 // A workerConfig is what a worker process is told, in the first line of its
@@ -27,12 +27,21 @@ type workerConfig struct {
 	Targets []Target
 	Cancel  bool // contexts are cancelled at random
 
+	TTL     time.Duration // the shortest; the longest is twice that
+	Backend string        // what BackendWorker is to open
+	Long    int           // percentage of locks that are held for long; 0: 4
+
 	Rollback int // percentage of locks around which there is a transaction, most of them rolled back
 }
 
 // Worker is a worker process: it takes and releases locks, does work that they
 // guard, and writes what happens to out.
 func Worker(ctx context.Context, in io.Reader, out io.Writer) error {
+	return work(ctx, in, out, newPostgresWorker)
+}
+
+// work is a worker process that makes its worker of what it is told.
+func work(ctx context.Context, in io.Reader, out io.Writer, newWorker func(workerConfig, *journal) (*worker, error)) error {
 	slog.SetDefault(slog.New(slog.DiscardHandler)) // losses are expected here
 	lines := bufio.NewReader(in)
 	first, err := lines.ReadBytes('\n')
@@ -50,12 +59,11 @@ func Worker(ctx context.Context, in io.Reader, out io.Writer) error {
 		cancel()
 	}()
 
-	register, err := openDB("pgx", cfg.DSN, "", cfg.Run+registerName)
+	w, err := newWorker(cfg, &journal{w: out})
 	if err != nil {
 		return err
 	}
-	defer register.Close()
-	w := &worker{cfg: cfg, journal: &journal{w: out}, register: register, lockers: make(map[string]*opened)}
+	defer w.site.close()
 	var group sync.WaitGroup
 	errs := make([]error, cfg.Clients)
 	for i := range cfg.Clients {
@@ -76,14 +84,38 @@ func Worker(ctx context.Context, in io.Reader, out io.Writer) error {
 // register, after the run's.
 const registerName = "register"
 
+// A site is where a worker's locks are, and the register that they guard.
+type site interface {
+	open(ctx context.Context, kind lockerKind, label string) (*opened, error)
+	write(ctx context.Context, w registerWrite) (met string, outcome Outcome, err error)
+	close()
+}
+
+// A registerWrite is a write or, with Claim, a claim of a target's register.
+type registerWrite struct {
+	Target int
+	Fence  int64
+	ID     string
+	Claim  bool
+}
+
 type worker struct {
-	cfg      workerConfig
-	journal  *journal
-	register *sql.DB
+	cfg     workerConfig
+	journal *journal
+	site    site
+	kinds   []lockerKind
 
 	mu      sync.Mutex
 	holds   int
 	lockers map[string]*opened // those that the clients share
+}
+
+func newPostgresWorker(cfg workerConfig, j *journal) (*worker, error) {
+	register, err := openDB("pgx", cfg.DSN, "", cfg.Run+registerName)
+	if err != nil {
+		return nil, err
+	}
+	return &worker{cfg: cfg, journal: j, site: &postgres{cfg, register}, kinds: lockerKinds, lockers: make(map[string]*opened)}, nil
 }
 
 // next numbers the attempts of a process.
@@ -98,30 +130,15 @@ func (w *worker) next() string {
 // the application_name of its sessions.
 func (w *worker) locker(ctx context.Context, kind lockerKind, label string) (_ *opened, err error) {
 	if !kind.shared {
-		return w.open(ctx, kind, label)
+		return w.site.open(ctx, kind, label)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l := w.lockers[kind.name]
 	if l == nil {
-		if l, err = w.open(ctx, kind, label); err == nil {
+		if l, err = w.site.open(ctx, kind, label); err == nil {
 			w.lockers[kind.name] = l
 		}
 	}
 	return l, err
-}
-
-func (w *worker) open(ctx context.Context, kind lockerKind, label string) (*opened, error) {
-	db, err := openDB(kind.driver, w.cfg.DSN, w.cfg.Via, w.cfg.Run+label)
-	if err != nil {
-		return nil, err
-	}
-	l, err := kind.open(ctx, db, kind.audited)
-	if err != nil {
-		db.Close()
-		return nil, err
-	}
-	closeLocker := l.close
-	l.close = func(ctx context.Context) error { return errors.Join(closeLocker(ctx), db.Close()) }
-	return &l, nil
 }

@@ -1,0 +1,269 @@
+package redislock
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+)
+
+// An attempt is what one token has on the servers: votes, and perhaps the lock. It
+// is the lock's lease.Backend.
+type attempt struct {
+	l     *Locker
+	key   string // of the lock
+	token string
+	value string // of the lock's key
+	lease string // for which a vote lasts (ms)
+	fence uint64 // 0: none; else what is proposed, and then what is granted
+	waits bool   // in the line of a single server
+
+	mu   sync.Mutex
+	sent []sent // by server
+}
+
+// sent is what was sent to a server that may give it a vote for the token.
+type sent struct {
+	any  bool
+	open int // of these calls, those that may still arrive, or arrive again
+}
+
+func (l *Locker) attempt(target string, o swanlock.Options) *attempt {
+	token := l.id + "." + rand.Text()
+	a := &attempt{l: l, key: keyOf(target), token: token, value: token + " " + o.Owner,
+		lease: ms(serverLease(l.leaseOf(o))), sent: make([]sent, len(l.servers))}
+	if o.Fence {
+		a.fence = l.clock.next()
+	}
+	return a
+}
+
+// An answer is one server's to a script.
+type answer struct {
+	value any
+	err   error
+}
+
+// ask runs a script on all servers at once, with the arguments that args returns,
+// and shows the answers to count until that returns true. Those that come later it
+// leaves to themselves. It does not rely on the client of Redis to look at ctx,
+// which by default it does not do while it reads.
+func (a *attempt) ask(ctx context.Context, s script, keys []string, args func(sent) []any, count func(answer) (decided bool)) error {
+	answers := make(chan answer, len(a.sent))
+	detached := context.WithoutCancel(ctx)
+	for i, server := range a.l.servers {
+		if !s.guarded && !a.voted(i) {
+			answers <- answer{int64(0), nil}
+			continue
+		}
+		if err := server.begin(!s.guarded || len(a.sent) == 1); err != nil {
+			answers <- answer{nil, err}
+			continue
+		}
+		own := args(a.note(i, s.guarded))
+		server.spawn(func() {
+			value, err := server.run(detached, s, keys, own)
+			server.end(err)
+			if s.guarded && answered(err) {
+				a.arrived(i)
+			}
+			answers <- answer{value, err}
+		})
+	}
+	for range a.sent {
+		select {
+		case r := <-answers:
+			if count(r) {
+				return nil
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// note returns what was sent to a server before, and notes what is sent now.
+func (a *attempt) note(server int, guarded bool) sent {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before := a.sent[server]
+	if guarded {
+		a.sent[server] = sent{true, before.open + 1}
+	}
+	return before
+}
+
+// voted reports whether a server may have a vote for the token.
+func (a *attempt) voted(server int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.sent[server].any
+}
+
+func (a *attempt) arrived(server int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sent[server].open--
+}
+
+// guarded runs a script that may give votes.
+func (a *attempt) guarded(ctx context.Context, s script, last string, count func(answer) bool) error {
+	keys := append(make([]string, 0, 6), a.key, a.tombstone(), a.key+":fence", a.line())
+	if a.l.quarantine != "" {
+		keys = append(keys, bornKey, quarantineKey)
+	}
+	fence := strconv.FormatUint(a.fence, 10)
+	return a.ask(ctx, s, keys, func(sent) []any {
+		return []any{"0", a.l.quarantine, a.value, a.lease, fence, last}
+	}, count)
+}
+
+func (a *attempt) tombstone() string { return a.key + ":" + a.token }
+func (a *attempt) line() string      { return a.key + ":line" }
+
+const (
+	bornKey       = "swanlock:born"
+	quarantineKey = "swanlock:quarantine"
+)
+
+// acquire asks for the votes, once. The error matches swanlock.ErrNotAcquired if
+// somebody else has a quorum; then the votes that it got are given back.
+func (a *attempt) acquire(ctx context.Context, presence string) (fence uint64, err error) {
+	n, quorum := len(a.sent), len(a.sent)/2+1
+	var granted, abstained int
+	var quarantine time.Duration
+	var fences []uint64
+	others := make(map[string]int) // votes, by value
+	var errs []error
+	var refused error
+	err = a.guarded(ctx, acquireScript, presence, func(r answer) bool {
+		said, err := reply(r)
+		if err != nil {
+			errs = append(errs, err)
+			return len(errs)+abstained > n-quorum
+		}
+		switch said.what {
+		case "granted":
+			granted++
+			fences = append(fences, said.fence)
+			return granted == quorum
+		case "held", "waited":
+			others[said.by]++
+			if others[said.by] == quorum {
+				refused = &heldError{said}
+			}
+			return refused != nil
+		case "abstains":
+			abstained++
+			quarantine = max(quarantine, said.left)
+		}
+		return len(errs)+abstained > n-quorum
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case granted == quorum:
+		return a.agree(ctx, fences)
+	case refused != nil:
+		if n > 1 {
+			go a.Release(context.WithoutCancel(ctx))
+		}
+		return 0, refused
+	case len(errs)+abstained <= n-quorum:
+		return 0, errSplit
+	case abstained > 0:
+		errs = append(errs, &quarantineError{quarantine})
+	}
+	return 0, errors.Join(errs...)
+}
+
+// agree returns a fence that a quorum of the servers has stored, and that is no
+// lower than those that granted the lock.
+func (a *attempt) agree(ctx context.Context, fences []uint64) (uint64, error) {
+	if a.fence == 0 {
+		return 0, nil
+	}
+	agreed := true
+	for _, f := range fences {
+		agreed = agreed && f == fences[0]
+		a.fence = max(a.fence, f)
+	}
+	a.l.clock.see(a.fence)
+	if agreed {
+		return a.fence, nil
+	}
+	// Only a fence that a majority knows is met by every later majority.
+	return a.fence, a.Refresh(ctx)
+}
+
+// Refresh proves that a quorum of the servers holds the lock, and restarts its
+// lease. It gives the lock to those that do not have it, of several, so that one
+// restart after the other does not use them up.
+func (a *attempt) Refresh(ctx context.Context) error {
+	n, quorum := len(a.sent), len(a.sent)/2+1
+	var held, not int
+	var errs []error
+	heal := "0"
+	if n > 1 {
+		heal = "1"
+	}
+	err := a.guarded(ctx, refreshScript, heal, func(r answer) bool {
+		switch {
+		case r.err != nil:
+			errs = append(errs, r.err)
+		case r.value == int64(1):
+			held++
+		default:
+			not++
+		}
+		return held == quorum || not > n-quorum || len(errs) > n-quorum
+	})
+	switch {
+	case err != nil:
+		return err
+	case held == quorum:
+		return nil
+	case not > n-quorum:
+		return fmt.Errorf("%w: %d of %d servers do not hold it", swanlock.ErrLost, not, n)
+	}
+	return errors.Join(errs...)
+}
+
+// Release frees the lock wherever something was sent that may have given it a
+// vote.
+func (a *attempt) Release(ctx context.Context) (held bool, err error) {
+	n, quorum := len(a.sent), len(a.sent)/2+1
+	var had, not int
+	var errs []error
+	waits := "0"
+	if a.waits {
+		waits = "1"
+	}
+	err = a.ask(ctx, releaseScript, []string{a.key, a.tombstone(), a.line()}, func(before sent) []any {
+		tombstone := "0"
+		if before.open > 0 {
+			tombstone = a.lease
+		}
+		return []any{a.value, tombstone, waits}
+	}, func(r answer) bool {
+		switch {
+		case r.err != nil:
+			errs = append(errs, r.err)
+		case r.value == int64(1):
+			had++
+		default:
+			not++
+		}
+		return had == quorum || not > n-quorum || len(errs) > n-quorum
+	})
+	if had < quorum && not <= n-quorum {
+		return false, errors.Join(append(errs, err)...)
+	}
+	return had == quorum, nil
+}

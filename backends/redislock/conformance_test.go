@@ -1,0 +1,33 @@
+package redislock
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/locktest"
+)
+
+func TestConformance(t *testing.T) {
+	for _, n := range []int{1, 3, 5} {
+		t.Run(fmt.Sprintf("N=%d", n), func(t *testing.T) {
+			_, addrs := several(t, n)
+			opts := []locktest.Option{
+				locktest.WithoutShared("a vote has one holder"),
+				locktest.KeptAlive("a server that has lost a lock's holder must free it some day"),
+				locktest.Pooled("each lock has a token of its own"),
+				locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) {
+					for _, addr := range addrs {
+						if err := dial(t, addr).Del(t.Context(), keyOf(held.Info().Target)).Err(); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}),
+			}
+			if n == 1 {
+				opts = append(opts, locktest.Fair())
+			}
+			locktest.Run(t, func(t *testing.T) swanlock.Locker { return lockerOn(t, addrs) }, opts...)
+		})
+	}
+}

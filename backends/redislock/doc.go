@@ -1,0 +1,66 @@
+// Package redislock has a swanlock.Locker for Redis 7 or later: one server, or an
+// odd number of servers that know nothing of each other, of which a majority
+// grants a lock (Redlock).
+//
+//	locker, err := redislock.New([]redis.Scripter{client})       // one server
+//	locker, err := redislock.New([]redis.Scripter{a, b, c})      // a majority of three
+//	held, err := locker.Acquire(ctx, "jobs/nightly", swanlock.WithTTL(30*time.Second), swanlock.WithAutoRefresh())
+//
+// # What it promises
+//
+// At most one holder at a time, as its own Err tells it, provided that a majority
+// of the servers
+//
+//   - do not let their wall clocks run faster than the holder's, or jump forward,
+//     by more than 1 % of the TTL and 2 ms: Redis ends a lease by the wall clock;
+//   - do not evict keys (maxmemory-policy noeviction), and do not lose single keys
+//     to FLUSHALL together with SCRIPT FLUSH;
+//   - are served by clients with the same WithMaxTTL.
+//
+// A server that has restarted, or has taken over from another as a replica does,
+// may have forgotten locks. It gives no vote until each of these has ended: for
+// the longest TTL (a minute, see WithMaxTTL) and a second. So does a server that
+// is used for the first time, unless it has run for that long. With a single
+// server that is for how long nobody gets a lock after its restart; with three,
+// nobody notices if one restarts at a time. While votes are missing, TryAcquire
+// fails with ErrQuarantined and Acquire waits. Locks that the server still knows
+// are refreshed and released as ever.
+//
+// # What it does not promise
+//
+// A holder that was paused past its TTL may write late, as with any lock that
+// ends by itself. Use swanlock.WithFence, and have the storage check it. Fences
+// rise with each grant, by a majority too, unless a majority of the servers have
+// lost their data and the clients' clocks differ by more than the longest TTL, or
+// a target was not locked with a fence for a day.
+//
+// Redis replicates late: a failover of a single server loses locks. Their holders
+// find out at their next refresh, nobody else gets them before, and the fences
+// may fall by what was not replicated. Where a lock must outlive a machine, take
+// three servers, or etcd.
+//
+// There are no readers. Several servers serve waiters in no order. A lock without
+// a TTL has a lease of ten seconds that is kept alive, and so ends ten seconds
+// after its holder's process does.
+//
+// # What it costs
+//
+// An acquire, a refresh and a release are one round trip each, to all servers at
+// once; what comes after the majority is not waited for, so that a server that
+// hangs or is slow costs nobody anything. An acquire with a fence needs one more
+// if the majority had seen different ones; a vote that is split is repeated. A
+// waiter on a single server asks once when it comes, once a second, and when it is
+// woken, over one more connection for each Locker.
+//
+// # Keys
+//
+// A target's keys begin with swanlock:{target}: the lock, whose value is a token
+// and the owner (redis-cli get 'swanlock:{jobs/nightly}'), its line, and its last
+// fence, which is kept for a day. swanlock:born and swanlock:quarantine are the
+// server's. Programs that may call INFO, PUBLISH and SUBSCRIBE on swanlock:wake:*
+// need nothing else but scripts and these keys.
+//
+// A redis.ClusterClient works as a single server, with WithoutQuarantine: no key
+// of a cluster can speak for all of its machines. A redis.Ring does not exclude:
+// it moves keys to other servers when one is down.
+package redislock

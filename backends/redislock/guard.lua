@@ -1,0 +1,39 @@
+-- Prepended to the scripts that may give a vote. In each:
+-- KEYS: 1 the lock, 2 its tombstone for this token, 3 its fence, 4 its line,
+--       and, unless WithoutQuarantine: 5 born, 6 quarantine
+-- ARGV: 1 "1" if the server did not have the script in its cache, 2 the
+--       quarantine (ms), 3 the lock's value: its token, a space, the owner,
+--       4 the lease (ms), 5 the fence, "0" for none; then the script's own
+
+local value, token = ARGV[3], string.match(ARGV[3], '^%S+')
+local holder, tombstone, born, quarantine = unpack(redis.call('MGET', unpack(KEYS[5] and
+  {KEYS[1], KEYS[2], KEYS[5], KEYS[6]} or {KEYS[1], KEYS[2]})))
+
+-- A server that has restarted, or has taken over from another, has no scripts:
+-- they are neither persisted nor replicated. Then this text is sent whole, which
+-- puts it into the cache, and in that same step it is looked which run of the
+-- server knew the locks. Where born is missing, they may have been flushed.
+if KEYS[5] and (ARGV[1] == '1' or not born) then
+  redis.call('DEL', KEYS[5]) -- An error below leaves the server unknown.
+  local info = redis.pcall('INFO', 'server')
+  local major = type(info) == 'string' and tonumber(string.match(info, 'redis_version:(%d+)'))
+  local run = major and string.match(info, 'run_id:(%w+)')
+  local up = run and tonumber(string.match(info, 'uptime_in_seconds:(%d+)'))
+  if not up or major < 7 then
+    return redis.error_reply('NOQUARANTINE it takes Redis 7 or later, and INFO in scripts')
+  end
+  local unused = ARGV[1] == '1' and not born and up * 1000 >= tonumber(ARGV[2])
+  if born ~= run and not unused then
+    redis.call('SET', KEYS[6], run, 'PX', ARGV[2])
+    quarantine = run
+  end
+  redis.call('SET', KEYS[5], run)
+end
+
+-- fenced stores a fence of at least f, and returns what is stored.
+local function fenced(f)
+  f = math.max(f, tonumber(redis.call('GET', KEYS[3]) or 0))
+  local text = string.format('%.0f', f)
+  redis.call('SET', KEYS[3], text, 'EX', 86400)
+  return text
+end

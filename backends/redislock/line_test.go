@@ -1,0 +1,222 @@
+package redislock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/testserver"
+)
+
+func port(addr string) string { return addr[strings.LastIndexByte(addr, ':')+1:] }
+
+type acquired struct {
+	held swanlock.DistributedLock
+	err  error
+}
+
+// waiter starts an Acquire, and returns when it is in the line, as the nth.
+func waiter(t *testing.T, l *Locker, s *testServer, n int64, ctx context.Context) <-chan acquired {
+	t.Helper()
+	done := make(chan acquired, 1)
+	go func() {
+		held, err := l.Acquire(ctx, target)
+		done <- acquired{held, err}
+	}()
+	inLine(t, s, n)
+	return done
+}
+
+func inLine(t *testing.T, s *testServer, n int64) {
+	t.Helper()
+	client := dial(t, s.addr)
+	eventually(t, fmt.Sprintf("%d wait in the line", n), func() bool {
+		got, err := client.ZCard(t.Context(), keyOf(target)+":line").Result()
+		return err == nil && got == n
+	})
+}
+
+// Waiters are woken. One that only asked now and then would take a second a
+// hand-over.
+func TestWoken(t *testing.T) {
+	servers, addrs := several(t, 1)
+	one, two := lockerOn(t, addrs), lockerOn(t, addrs)
+	held, start := mustTry(t, one, target), time.Now()
+	for i := range 40 {
+		next := waiter(t, []*Locker{two, one}[i%2], servers[0], 1, t.Context())
+		mustRelease(t, held)
+		got := <-next
+		if got.err != nil {
+			t.Fatal(got.err)
+		}
+		held = got.held
+	}
+	if took := time.Since(start); took > 15*time.Second {
+		t.Errorf("40 hand-overs took %v: the waiters are not woken", took)
+	}
+	mustRelease(t, held)
+}
+
+// A client that cannot subscribe waits in the same line, and asks.
+func TestNotWoken(t *testing.T) {
+	servers, addrs := several(t, 1)
+	l, err := New([]redis.Scripter{struct{ redis.Scripter }{dial(t, addrs[0])}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := mustTry(t, l, target)
+	first := waiter(t, l, servers[0], 1, t.Context())
+	second := waiter(t, lockerOn(t, addrs), servers[0], 2, t.Context())
+	mustRelease(t, held)
+	got := <-first
+	if got.err != nil {
+		t.Fatal(got.err)
+	}
+	mustRelease(t, got.held)
+	if got = <-second; got.err != nil {
+		t.Fatal(got.err)
+	}
+	mustRelease(t, got.held)
+}
+
+// The first in line is cut off, and the second waits behind it until its place is
+// no longer kept. It gets a new one, at the end.
+func TestDeadWaiter(t *testing.T) {
+	servers, addrs := several(t, 1)
+	p := testserver.NewProxy(t, addrs[0])
+	holder, cut, other := lockerOn(t, addrs), lockerOn(t, []string{p.Addr}), lockerOn(t, addrs)
+	held := mustTry(t, holder, target)
+	first := waiter(t, cut, servers[0], 1, t.Context())
+	second := waiter(t, other, servers[0], 2, t.Context())
+	p.Cut()
+	mustRelease(t, held)
+	got := <-second
+	if got.err != nil {
+		t.Fatal(got.err)
+	}
+	p.Heal()
+	select {
+	case got := <-first:
+		t.Errorf("the one that was cut off returned while another holds the lock: %v", got.err)
+	case <-time.After(500 * time.Millisecond):
+	}
+	mustRelease(t, got.held)
+	if got = <-first; got.err != nil {
+		t.Fatal(got.err)
+	}
+	mustRelease(t, got.held)
+}
+
+// A waiter whose context ends leaves the line, and wakes the next.
+func TestLeaves(t *testing.T) {
+	servers, addrs := several(t, 1)
+	one, two := lockerOn(t, addrs), lockerOn(t, addrs)
+	held := mustTry(t, one, target)
+	ctx, cancel := context.WithCancel(t.Context())
+	first := waiter(t, one, servers[0], 1, ctx)
+	second := waiter(t, two, servers[0], 2, t.Context())
+	cancel()
+	if got := <-first; !errors.Is(got.err, context.Canceled) || !errors.Is(got.err, swanlock.ErrNotAcquired) {
+		t.Errorf("a waiter whose context ended: got %v, want Canceled and ErrNotAcquired", got.err)
+	}
+	if n, err := dial(t, addrs[0]).ZCard(t.Context(), keyOf(target)+":line").Result(); n != 1 || err != nil {
+		t.Errorf("%d wait in the line after one has left, %v; want 1", n, err)
+	}
+	if _, err := one.TryAcquire(t.Context(), target); !errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Errorf("a try while another waits: got %v, want ErrNotAcquired", err)
+	}
+	mustRelease(t, held)
+	got := <-second
+	if got.err != nil {
+		t.Fatal(got.err)
+	}
+	mustRelease(t, got.held)
+	keys, err := dial(t, addrs[0]).Keys(t.Context(), "swanlock:{*").Result()
+	if err != nil || len(keys) > 0 {
+		t.Errorf("keys that are left: %q, %v", keys, err)
+	}
+}
+
+// Waiters wait on while the server restarts.
+func TestWaitersOutliveRestart(t *testing.T) {
+	servers, addrs := several(t, 1)
+	ttl := WithMaxTTL(time.Second)
+	one, two := lockerOn(t, addrs, ttl), lockerOn(t, addrs, ttl)
+	held := mustTry(t, one, target)
+	next := waiter(t, two, servers[0], 1, t.Context())
+	servers[0].RestartEmpty()
+	got := <-next
+	if got.err != nil {
+		t.Fatal(got.err)
+	}
+	if held.Err() == nil {
+		t.Errorf("a second holder after a restart")
+	}
+	_ = held.Release(t.Context())
+	mustRelease(t, got.held)
+}
+
+func TestKeyOf(t *testing.T) {
+	for _, tt := range []struct{ target, want string }{
+		{"a", "swanlock:{a}"}, {"/a/b", "swanlock:{a/b}"}, {"a//b/./c/", "swanlock:{a/b/c}"}, {"./a", "swanlock:{./a}"},
+		{"/./a", "swanlock:{a}"}, {"../a", "swanlock:{../a}"}, {"}x", "swanlock:{%7Dx}"}, {"%7Dx", "swanlock:{%257Dx}"}, {".", "swanlock:{.}"},
+	} {
+		if got := keyOf(tt.target); got != tt.want {
+			t.Errorf("keyOf(%q): got %q, want %q", tt.target, got, tt.want)
+		}
+	}
+}
+
+// FuzzKeyOf: targets that are one have one key. (That KeyOf has one for some that
+// differ besides is a property of its hash.)
+func FuzzKeyOf(f *testing.F) {
+	f.Add("a/b", "a//b")
+	f.Add("./a", "a/.")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		if keyOf(a) == keyOf(b) && swanlock.KeyOf(a) != swanlock.KeyOf(b) {
+			t.Errorf("%q and %q have one key, and are two targets", a, b)
+		}
+		for _, spelled := range []string{"/" + a, a + "/", a + "/.", strings.ReplaceAll(a, "/", "//")} {
+			if swanlock.KeyOf(spelled) == swanlock.KeyOf(a) && keyOf(spelled) != keyOf(a) {
+				t.Errorf("%q and %q are one target: got the keys %q and %q", spelled, a, keyOf(spelled), keyOf(a))
+			}
+		}
+	})
+}
+
+func TestRefused(t *testing.T) {
+	for name, newLocker := range map[string]func() (*Locker, error){
+		"none":      func() (*Locker, error) { return New(nil) },
+		"two":       func() (*Locker, error) { return New([]redis.Scripter{nil, nil}) },
+		"nil":       func() (*Locker, error) { return New([]redis.Scripter{nil}) },
+		"max TTL":   func() (*Locker, error) { return New([]redis.Scripter{dial(t, "x:1")}, WithMaxTTL(0)) },
+		"no reason": func() (*Locker, error) { return New([]redis.Scripter{dial(t, "x:1")}, WithoutQuarantine("")) },
+	} {
+		if l, err := newLocker(); err == nil || l != nil {
+			t.Errorf("%s: got %v, %v, want an error", name, l, err)
+		}
+	}
+	l := lockerOn(t, []string{"127.0.0.1:1"}, WithoutQuarantine("a test"))
+	for name, opt := range map[string]swanlock.Option{"fence": swanlock.WithFence(), "shared": swanlock.WithShared(), "long TTL": swanlock.WithTTL(time.Hour)} {
+		if _, err := l.TryAcquire(t.Context(), target, opt); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%s: got %v, want ErrUnsupported", name, err)
+		}
+	}
+}
+
+// The value of the key says who holds the lock.
+func TestErrorNamesHolder(t *testing.T) {
+	_, addrs := several(t, 1)
+	held := mustTry(t, lockerOn(t, addrs), target, swanlock.WithOwner("checkpoint 7"))
+	_, err := lockerOn(t, addrs).TryAcquire(t.Context(), target)
+	if got, want := fmt.Sprint(err), `redislock: acquire "jobs/nightly": not acquired: held by "checkpoint 7"`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	mustRelease(t, held)
+}

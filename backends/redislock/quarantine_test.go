@@ -1,0 +1,222 @@
+package redislock
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/swanlake-io/swanlock"
+)
+
+// quarantined checks that a try says that nobody knows.
+func quarantined(t *testing.T, when string, l *Locker, target string) {
+	t.Helper()
+	_, err := l.TryAcquire(t.Context(), target)
+	if !errors.Is(err, ErrQuarantined) || errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Errorf("%s: got %v, want ErrQuarantined", when, err)
+	}
+}
+
+// Three of five that restart without data have forgotten the lock. Nobody gets it
+// before its holder knows.
+func TestRestartWithoutData(t *testing.T) {
+	for _, n := range []int{1, 5} {
+		servers, addrs := several(t, n)
+		ttl := WithMaxTTL(3 * time.Second)
+		l, other := lockerOn(t, addrs, ttl), lockerOn(t, addrs, ttl)
+		held := mustTry(t, l, target, swanlock.WithTTL(3*time.Second))
+		for i := range n/2 + 1 {
+			servers[i].RestartEmpty()
+		}
+		quarantined(t, "a try after the restart", other, target)
+		quarantined(t, "a try for what nobody held", other, "other")
+		next, err := other.Acquire(t.Context(), target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if held.Err() == nil {
+			t.Errorf("N=%d: a second holder after a restart without data", n)
+		}
+		mustRelease(t, next)
+		_ = held.Release(t.Context())
+		if n == 1 {
+			servers[0].RestartEmpty()
+			l, err := New([]redis.Scripter{dial(t, addrs[0])}, WithoutQuarantine("a test"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			mustRelease(t, mustTry(t, l, target))
+		}
+	}
+}
+
+// A server that restarts with its data still knows the lock, and has the holder
+// refresh it. It gives no vote to anybody else: it does not know what it lost.
+func TestRestartWithData(t *testing.T) {
+	s := start(t, true).known(t)
+	addrs := []string{s.addr}
+	ttl := WithMaxTTL(3 * time.Second)
+	l, other := lockerOn(t, addrs, ttl), lockerOn(t, addrs, ttl)
+	held := mustTry(t, l, target, swanlock.WithTTL(3*time.Second))
+	s.Restart()
+	if err := held.Refresh(t.Context()); err != nil {
+		t.Errorf("Refresh after the restart: %v", err)
+	}
+	_, err := other.TryAcquire(t.Context(), target)
+	if !errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Errorf("a rival's try after the restart: got %v, want ErrNotAcquired", err)
+	}
+	mustRelease(t, held)
+	quarantined(t, "a try after the release", other, target)
+	next, err := other.Acquire(t.Context(), target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustRelease(t, next)
+}
+
+// A replica that takes over may lack the last grants. What it has of the old
+// server names another run.
+func TestFailover(t *testing.T) {
+	old, replica := start(t, false).known(t), start(t, false)
+	ttl := WithMaxTTL(3 * time.Second)
+	to := dial(t, replica.addr)
+	if err := to.Do(t.Context(), "replicaof", "127.0.0.1", port(old.addr)).Err(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the replica is in step", func() bool {
+		return to.Get(t.Context(), bornKey).Err() == nil
+	})
+	mustRelease(t, mustTry(t, lockerOn(t, []string{old.addr}, ttl), target))
+	old.Kill()
+	if err := to.Do(t.Context(), "replicaof", "no", "one").Err(); err != nil {
+		t.Fatal(err)
+	}
+	l := lockerOn(t, []string{replica.addr}, ttl)
+	quarantined(t, "a try after the failover", l, target)
+	held, err := l.Acquire(t.Context(), target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustRelease(t, held)
+}
+
+// FLUSHALL forgets the locks. SCRIPT FLUSH forgets nothing that matters.
+func TestFlush(t *testing.T) {
+	_, addrs := several(t, 1)
+	ttl := WithMaxTTL(time.Second)
+	l, other := lockerOn(t, addrs, ttl), lockerOn(t, addrs, ttl)
+	held := mustTry(t, l, target, swanlock.WithTTL(time.Second), swanlock.WithAutoRefresh())
+	admin := dial(t, addrs[0])
+	if err := admin.ScriptFlush(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	mustRelease(t, mustTry(t, other, "other"))
+	if err := admin.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	quarantined(t, "a try after FLUSHALL", other, target)
+	<-held.Done()
+	if err := held.Err(); !errors.Is(err, swanlock.ErrLost) {
+		t.Errorf("Err after FLUSHALL: got %v, want ErrLost", err)
+	}
+	_ = held.Release(t.Context())
+}
+
+// A server that is used for the first time votes at once only if it has run for
+// longer than any lock lasts.
+func TestFirstUse(t *testing.T) {
+	s := start(t, false)
+	quarantined(t, "a try on a server that has just started", lockerOn(t, []string{s.addr}, WithMaxTTL(time.Minute)), target)
+	s = start(t, false)
+	time.Sleep(5 * time.Second)
+	mustRelease(t, mustTry(t, lockerOn(t, []string{s.addr}, WithMaxTTL(2*time.Second)), target))
+}
+
+// A server that must not be asked which run it is gives no lock.
+func TestWithoutInfo(t *testing.T) {
+	s := start(t, false).known(t)
+	admin := dial(t, s.addr)
+	if err := admin.Do(t.Context(), "acl", "setuser", "app", "on", ">secret", "~*", "&*", "+@all", "-info").Err(); err != nil {
+		t.Fatal(err)
+	}
+	client := redis.NewClient(&redis.Options{Addr: s.addr, Username: "app", Password: "secret"})
+	defer client.Close()
+	for _, tt := range []struct {
+		opts []Option
+		want error
+	}{
+		{nil, errors.ErrUnsupported},
+		{[]Option{WithoutQuarantine("a test")}, nil},
+	} {
+		l, err := New([]redis.Scripter{client}, tt.opts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // The first one's script is in the cache now.
+			held, err := l.Acquire(t.Context(), target)
+			if !errors.Is(err, tt.want) {
+				t.Errorf("Acquire: got %v, want %v", err, tt.want)
+			}
+			if err == nil {
+				mustRelease(t, held)
+			}
+		}
+	}
+}
+
+// All servers restart without their data, one after the other. A lock that is
+// refreshed outlives that, since a server that has lost it is given it again, once
+// it votes.
+func TestHealing(t *testing.T) {
+	servers, addrs := several(t, 3)
+	ttl := WithMaxTTL(time.Second)
+	l, other := lockerOn(t, addrs, ttl), lockerOn(t, addrs, ttl)
+	held := mustTry(t, l, target, swanlock.WithTTL(time.Second), swanlock.WithAutoRefresh(), swanlock.WithFence())
+	for i, s := range servers {
+		eventually(t, "all servers hold the lock", func() bool { return holders(t, servers) == 3 })
+		s.RestartEmpty()
+		if err := held.Refresh(t.Context()); err != nil {
+			t.Fatalf("Refresh after %d restarts: %v", i+1, err)
+		}
+		time.Sleep(200 * time.Millisecond)
+		if got, want := holders(t, servers), 2; got != want {
+			t.Errorf("%d servers hold the lock while one is in quarantine, want %d", got, want)
+		}
+		if _, err := other.TryAcquire(t.Context(), target); !errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("a rival's try after %d restarts: got %v, want ErrNotAcquired", i+1, err)
+		}
+	}
+	mustRelease(t, held)
+	next, err := other.Acquire(t.Context(), target, swanlock.WithFence())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.clock.last.Store(0)
+	if next.Info().Fence <= held.Info().Fence {
+		t.Errorf("fence: got %d after %d", next.Info().Fence, held.Info().Fence)
+	}
+	mustRelease(t, next)
+}
+
+// Fences rise although one holder's clock is an hour ahead, and although each
+// reaches another majority: the fence that it got must be known to all of those, not
+// to the one alone that had seen a higher one.
+func TestFencesOfMajorities(t *testing.T) {
+	_, addrs := several(t, 3)
+	var last uint64
+	for i, ahead := range []time.Duration{time.Hour, 0, 0, 0, 0, 0, 0} {
+		reached := append([]string(nil), addrs...)
+		reached[(2+i)%3] = "127.0.0.1:1"
+		l := lockerOn(t, reached)
+		l.clock.see(uint64(time.Now().Add(ahead).UnixMicro()))
+		held := mustTry(t, l, target, swanlock.WithFence())
+		if got := held.Info().Fence; got <= last {
+			t.Errorf("grant %d: got the fence %d after %d", i, got, last)
+		}
+		last = held.Info().Fence
+		mustRelease(t, held)
+	}
+}

@@ -1,0 +1,12 @@
+-- Restarts the lease, raises the fence, and returns 1 if the server held the
+-- lock, else 0. ARGV: 6 "1" if a server that has lost the lock, or never had it,
+-- shall hold it from now on: it is one of several.
+
+if holder ~= value and (holder or quarantine or tombstone or ARGV[6] == '0') then
+  return 0
+end
+redis.call('SET', KEYS[1], value, 'PX', ARGV[4])
+if ARGV[5] ~= '0' then
+  fenced(tonumber(ARGV[5]))
+end
+return holder and 1 or 0

@@ -1,0 +1,112 @@
+package verify
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A knockout is a locker with one guarantee taken out. The history must show it.
+type knockout struct {
+	subject, name string
+	faults        string
+	file          string // below the root of the repository
+	old, new      string // old is in the file once
+	want          []string
+}
+
+var (
+	twoHolders = []string{"mutex", "readers-writer", "register"}
+	lowFence   = []string{"fence", "register"}
+)
+
+var knockouts = []knockout{
+	{"memlock", "everybody is admitted", "cancel", "memlock/lock.go",
+		"return len(ln.holders) == 0 ||", "return true ||", twoHolders},
+	{"memlock", "the fence does not rise", "cancel", "memlock/lock.go",
+		"k.space.fence++", "k.space.fence = 1", lowFence},
+	{"redislock", "a server that has restarted votes at once", "server-forgets", "backends/redislock/acquire.lua",
+		"if holder or quarantine or head", "if holder or head", twoHolders},
+	{"redislock", "a release frees whoever holds the lock", "cancel", "backends/redislock/release.lua",
+		"local held = holder == ARGV[1]", "local held = holder and true", twoHolders},
+	{"redislock-of-3", "the servers keep a lock for half its lease", "cancel", "backends/redislock/redislock.go",
+		"return d + d/100 + 2*time.Millisecond", "return d / 2", twoHolders},
+	{"redislock-of-3", "one vote is enough", "cancel", "backends/redislock/attempt.go",
+		"n, quorum := len(a.sent), len(a.sent)/2+1\n	var granted", "n, quorum := len(a.sent), 1\n	var granted", twoHolders},
+}
+
+const root = "../.."
+
+// TestKnockoutsApply: the list fits the code.
+func TestKnockoutsApply(t *testing.T) {
+	for _, k := range knockouts {
+		if _, err := k.apply(); err != nil {
+			t.Errorf("%s: %s: %v", k.subject, k.name, err)
+		}
+	}
+}
+
+func (k knockout) apply() (text string, err error) {
+	b, err := os.ReadFile(filepath.Join(root, k.file))
+	if err != nil {
+		return "", err
+	}
+	if n := strings.Count(string(b), k.old); n != 1 {
+		return "", &os.PathError{Op: "knock out", Path: k.file, Err: os.ErrNotExist}
+	}
+	return strings.Replace(string(b), k.old, k.new, 1), nil
+}
+
+// TestKnockouts builds this test with each of them, by an overlay, and runs it: it
+// must fail, with a finding of one of the kinds that are wanted.
+func TestKnockouts(t *testing.T) {
+	if os.Getenv("SWANLOCK_KNOCKOUTS") == "" {
+		t.Skip("it takes minutes: make verify-backends-knockouts")
+	}
+	for _, k := range knockouts {
+		t.Run(k.subject+"/"+k.name, func(t *testing.T) {
+			program := k.build(t)
+			c := exec.Command(program, "-test.run", "TestBackends/^"+k.subject+"$", "-test.v", "-test.count", "1")
+			c.Env = append(os.Environ(), durationVar+"=20s", faultsVar+"="+k.faults)
+			out, err := c.CombinedOutput()
+			for _, kind := range k.want {
+				if strings.Contains(string(out), "found: "+kind+": ") {
+					t.Logf("found: %s", kind)
+					return
+				}
+			}
+			t.Errorf("not found (%v):\n%s", err, out)
+		})
+	}
+}
+
+func (k knockout) build(t *testing.T) (program string) {
+	t.Helper()
+	text, err := k.apply()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	file, err := filepath.Abs(filepath.Join(root, k.file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken, list := filepath.Join(dir, "broken"+filepath.Ext(k.file)), filepath.Join(dir, "overlay.json")
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {file: broken}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string][]byte{broken: []byte(text), list: overlay} {
+		if err := os.WriteFile(name, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	program = filepath.Join(dir, "verify.test")
+	if out, err := exec.Command("go", "test", "-c", "-overlay", list, "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go test -c: %v\n%s", err, out)
+	}
+	return program
+}
