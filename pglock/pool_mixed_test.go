@@ -241,4 +241,3 @@ func TestPoolRefreshesTogether(t *testing.T) {
 		o.wantReasons(target+"/3", "lost")
 	})
 }
-

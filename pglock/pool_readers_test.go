@@ -110,7 +110,6 @@ func TestPoolReadersAndWriters(t *testing.T) {
 	})
 }
 
-
 // A reader whose TTL ends does not end the lock of the session's other readers.
 func TestPoolReaderExpiresAlone(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
