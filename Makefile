@@ -34,7 +34,7 @@ lint: bin/staticcheck ## gofmt, vet, staticcheck
 verify: lint bin/sqlc ## lint, and: generated code, SQL, go.mod and dependencies are as they should be
 	bin/sqlc diff
 	$(GO) test ./internal/sqlnames
-	$(GO) run ./cmd/swanlock dev -- bin/sqlc vet
+	$(GO) run ./cmd/swanlock dev -- sh -c '$(GO) run ./internal/leasetable && bin/sqlc vet'
 	$(GO) mod tidy -diff
 	cd tools && $(GO) mod tidy -diff
 	@set -e; for module in bench $(MODULES); do (cd $$module && $(GO) mod tidy -diff && $(GO) vet ./... && $(CURDIR)/bin/staticcheck ./...); done

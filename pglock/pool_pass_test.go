@@ -150,20 +150,25 @@ func TestPoolDiesWhilePassing(t *testing.T) {
 }
 
 // When the statement that passes the lock on is cancelled, before or after it has
-// unlocked, the release is finished, and the waiter joins the line again.
+// unlocked the lock, or after it has dropped the ticket, the release is finished,
+// and the waiter joins the line again.
 func TestPoolPassingFails(t *testing.T) {
-	for _, moment := range []string{"before", "after"} {
+	const fails = `CREATE FUNCTION %[1]s.pg_advisory_unlock(%[2]s) RETURNS boolean LANGUAGE plpgsql AS $$
+		BEGIN
+			IF %[3]s AND nextval('%[1]s.calls') = 1 THEN %[4]s END IF;
+			RETURN pg_catalog.pg_advisory_unlock(%[5]s);
+		END $$`
+	const raise = "RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014';"
+	for _, moment := range []string{"before", "after", "later"} {
 		eachDriver(t, func(t *testing.T, driver string) {
 			o, target, schema := observe(t), newTarget(t), "pass_fails_"+moment+"_"+driver
-			first, then := "RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014';", "PERFORM pg_catalog.pg_advisory_unlock(k);"
-			if moment == "after" {
-				first, then = then, first
-			}
-			db := evilDB(t, driver, schema, fmt.Sprintf(`CREATE FUNCTION %s.pg_advisory_unlock(k bigint) RETURNS boolean LANGUAGE plpgsql AS $$
-				BEGIN
-					IF k = %d AND nextval('%[1]s.calls') = 1 THEN %[3]s %[4]s END IF;
-					RETURN pg_catalog.pg_advisory_unlock(k);
-				END $$`, schema, int64(pglock.KeyOf(target)), first, then))
+			lock := fmt.Sprintf("k = %d", int64(pglock.KeyOf(target)))
+			function := map[string]string{
+				"before": fmt.Sprintf(fails, schema, "k bigint", lock, raise, "k"),
+				"after":  fmt.Sprintf(fails, schema, "k bigint", lock, "PERFORM pg_catalog.pg_advisory_unlock(k);"+raise, "k"),
+				"later":  fmt.Sprintf(fails, schema, "a integer, b integer", "b & 262143 > 0", "PERFORM pg_catalog.pg_advisory_unlock(a, b);"+raise, "a, b"),
+			}[moment]
+			db := evilDB(t, driver, schema, function)
 			p := newPool(t, db, pglock.WithHeartbeat(time.Hour))
 			held, kept := acquired(t, p, target), acquired(t, p, newTarget(t))
 			var order []string
@@ -175,6 +180,10 @@ func TestPoolPassingFails(t *testing.T) {
 			}
 			o.wantHeld(target)
 			o.wantTickets(target, 0)
+			if n := one[int](t, o.db, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2
+				AND (classid::bigint << 32 | objid::bigint) & -262144 = $1::bigint`, pglock.TicketSpace(target)); n != 0 {
+				t.Errorf("%d locks of the line are left, want none", n)
+			}
 			o.wantHeld(kept.Info().Target, backendOf(held))
 			must(t, kept.Release(bg))
 		})
