@@ -207,9 +207,9 @@ func TestDoctor(t *testing.T) {
 	if err := openDB(t, dsn).QueryRow("SELECT current_database()").Scan(&name); err != nil {
 		t.Fatal(err)
 	}
-	execSQL(t, dsn, "ALTER DATABASE "+name+" SET statement_timeout = '50ms'", "ALTER DATABASE "+name+" SET client_connection_check_interval = '5s'", "ALTER DATABASE "+name+" SET tcp_keepalives_idle = 60")
+	execSQL(t, dsn, "ALTER DATABASE "+name+" SET statement_timeout = '4s'", "ALTER DATABASE "+name+" SET client_connection_check_interval = '5s'", "ALTER DATABASE "+name+" SET tcp_keepalives_idle = 60")
 	text := swanlockSays(t, dsn, exitFailed, "doctor")
-	hasAll(t, "doctor", text, "warning  timeouts", "statement_timeout is 50ms, by database "+name, "why: ", "fix: ALTER DATABASE "+name+" RESET statement_timeout\n", "\nnot all is well\n")
+	hasAll(t, "doctor", text, "warning  timeouts", "statement_timeout is 4s, by database "+name, "why: ", "fix: ALTER DATABASE "+name+" RESET statement_timeout\n", "\nnot all is well\n")
 	execSQL(t, dsn, "ALTER DATABASE "+name+" RESET statement_timeout")
 	hasAll(t, "doctor", swanlockSays(t, dsn, 0, "doctor"), "\nall is well\n")
 	var report pginspect.Report

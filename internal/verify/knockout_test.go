@@ -110,17 +110,10 @@ var knockouts = []knockout{
 		{"pglock", "Pool.claim", "c != nil && !(c.shared && h.Shared)", "c != nil && c.n > 1000"},
 		{"pglock", "poolSession.taken", "s.led.held(o.h.key) != nil || !o.h.Shared && s.p.claimants(o.h.key) > 1", "false && s.p.claimants(o.h.key) > 1"}},
 		"none", []string{"mutex", "readers-writer"}, 20},
-	{"a batch takes its fence before its grants", []edit{{"db", "BatchAudited",
-		"pg_catalog.clock_timestamp() AS began",
-		"CASE WHEN pg_catalog.pg_current_xact_id() IS NULL OR pg_sleep(0.3 * random()) IS NOT NULL THEN pg_catalog.clock_timestamp() END AS began"}},
-		"none", []string{"fence"}, 60},
 	{"a batch closes its rows after the unlocks", []edit{{"db", "BatchAudited",
 		"GREATEST(u.refreshed_at, LEAST(u.released_at, c.began))",
 		"GREATEST(u.refreshed_at, LEAST(u.released_at, c.began)) + interval '200 milliseconds'"}},
 		"none", []string{"audit"}, 30},
-	{"a lock is passed on past the tickets of other hosts", []edit{
-		{"pglock", "waiter.canBePassedLocked", "me.s == s && !me.own && me.t.ahead.Load() == 0", "me.s == s && !me.own"}},
-		"none", []string{"line"}, 60},
 }
 
 const root = "../.."
