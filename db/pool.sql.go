@@ -485,10 +485,9 @@ SELECT
     o.room,
     o.deadlock_ms,
     o.isolation,
-    o.utf8,
     (
         SELECT pg_catalog.count(pg_catalog.set_config(w.name, w.setting, false))
-        FROM (VALUES ('default_transaction_isolation', 'read committed'), ('lock_timeout', '1s'),
+        FROM (VALUES ('default_transaction_isolation', 'read committed'), ('lock_timeout', '1s'), ('client_encoding', 'UTF8'),
             ('tcp_keepalives_idle', '15'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3')) w(name, setting)
     )::bigint AS settings,
     (CASE WHEN $1::varchar OPERATOR(pg_catalog.=) '' THEN '' ELSE pg_catalog.textcat(
@@ -504,7 +503,6 @@ FROM (
         COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
         pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
         pg_catalog.current_setting('default_transaction_isolation')::varchar AS isolation,
-        (pg_catalog.current_setting('client_encoding') OPERATOR(pg_catalog.=) 'UTF8')::boolean AS utf8,
         pg_catalog.int8mul(pg_catalog.current_setting('max_locks_per_transaction')::bigint, pg_catalog.int8pl(
             pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('max_prepared_transactions')::bigint))::bigint AS room,
         (1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(pg_catalog.current_setting('deadlock_timeout') AS interval)))::bigint AS deadlock_ms
@@ -520,7 +518,6 @@ type PoolOpenRow struct {
 	Room              int64
 	DeadlockMs        int64
 	Isolation         string
-	Utf8              bool
 	Settings          int64
 	Lease             string
 }
@@ -529,8 +526,8 @@ type PoolOpenRow struct {
 // known before locks are taken on it. idle_ms is the lease that it had, perhaps
 // its role's. room is the number of locks for which the whole server has
 // memory. deadlock_ms is as in PrepareWait. The isolation is read committed,
-// under which other sessions cannot make the audit's rows fail. utf8 says that
-// the session's encoding is the UTF-8 that we send.
+// under which other sessions cannot make the audit's rows fail. The encoding is
+// the UTF-8 that we send.
 func (q *Queries) PoolOpen(ctx context.Context, lease string) (PoolOpenRow, error) {
 	row := q.db.QueryRowContext(ctx, PoolOpen, lease)
 	var i PoolOpenRow
@@ -542,7 +539,6 @@ func (q *Queries) PoolOpen(ctx context.Context, lease string) (PoolOpenRow, erro
 		&i.Room,
 		&i.DeadlockMs,
 		&i.Isolation,
-		&i.Utf8,
 		&i.Settings,
 		&i.Lease,
 	)
@@ -556,7 +552,7 @@ SELECT
         SELECT pg_catalog.count(pg_catalog.set_config(g.name, g.reset_val, false))
         FROM pg_catalog.pg_settings g
         WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::integer AND pg_catalog.array_position(
-            ARRAY['lock_timeout', 'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count'], g.name) IS NOT NULL
+            ARRAY['lock_timeout', 'client_encoding', 'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count'], g.name) IS NOT NULL
     )::bigint AS settings,
     (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) $1 THEN '' ELSE pg_catalog.textcat(pg_catalog.textcat(
         CASE WHEN $2::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $2, false) ELSE '' END,

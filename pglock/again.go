@@ -43,14 +43,17 @@ func (tn turn) writeAgain(f func(ctx context.Context) error) (err error) {
 	}
 }
 
-// auditReleased closes the row of a lock whose ReleaseAudited has failed, and
-// which another statement has unlocked then. That statement began at the time
-// at, in microseconds since 1970.
+// auditReleased closes the row of a lock whose ReleaseAudited has failed. The
+// statement that unlocked it began at the time at, in microseconds since 1970, or
+// longAgo if that is not known: then the interval ends when the lock was last
+// proven, and so before the next begins.
 func (tn turn) auditReleased(h *hold, at int64, reason string) error {
 	return tn.writeAgain(func(ctx context.Context) error {
 		return tn.auditIn(h.schema).AuditReleased(ctx, db.AuditReleasedParams{AuditID: h.audit, At: at, EndReason: reason})
 	})
 }
+
+const longAgo = 0
 
 // aborted adds to err that it has made the caller's transaction fail.
 func aborted(err error) error { return fmt.Errorf("%w: %w", ErrAbortedTransaction, err) }

@@ -22,7 +22,6 @@ type combiner struct {
 	proofs []*op // refreshes, which one statement does for all locks
 	queue  []*op // the other ops, in order
 	spare  []*op // an array that the queue can use again
-
 }
 
 const (
@@ -68,9 +67,9 @@ type op struct {
 func (s *poolSession) batched(o *op) bool {
 	switch o.kind {
 	case acquiring:
-		return !s.p.audit || s.utf8
+		return true
 	case releasing:
-		return o.h.audit == 0 || s.utf8 && o.h.schema == s.led.schema
+		return o.h.audit == 0 || o.h.schema == s.led.schema
 	}
 	return false
 }

@@ -41,6 +41,14 @@ func (o *op) answered(answers string) bool {
 
 func (o *op) shared() bool { return o.h.Shared }
 
+// mode returns the key and how it is locked.
+func (o *op) mode() lockID {
+	if o.h.Shared {
+		return lockID{o.h.key, 1}
+	}
+	return lockID{key: o.h.key}
+}
+
 // bits returns the ticket as the server's lock, or 0 for none.
 func (t *ticket) bits() int64 {
 	if t == nil {

@@ -12,17 +12,27 @@ import (
 // overtaken: whoever is in the server's queue has the lock once it is unlocked,
 // and the waiter then fails to take it.
 
-// mayAsk reports whether me is to ask the server for the lock: it is first in its
-// queue, and no holder in the pool will pass the lock on to it. If so, asked is
-// to be called afterwards.
-func (p *Pool) mayAsk(me *waiter) bool {
+// mayAsk reports whether me is first in its queue, and whether it is to ask the
+// server for the lock, as no holder in the pool will pass the lock on to it. If
+// so, asked is to be called afterwards. A waiter that has rested for long asks all
+// the same: the pool may not know yet that the holder's session is gone.
+func (p *Pool) mayAsk(me *waiter, rested bool) (ask, first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.queues[me.r.key].waiters[0] != me || me.given != nil {
-		return false
+	if p.queues[me.r.key].waiters[0] != me {
+		return false, false
 	}
 	c := p.claims[me.r.key]
-	me.asking = c == nil || c.shared || !me.canBePassedLocked(c.at)
+	me.asking = me.given == nil && (rested || c == nil || c.shared || !me.canBePassedLocked(c.at))
+	return me.asking, true
+}
+
+// retire makes sure that nothing is passed on to me any more, whose ticket is
+// gone. It reports false if something was.
+func (p *Pool) retire(me *waiter) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	me.asking = me.given == nil
 	return me.asking
 }
 
@@ -40,7 +50,7 @@ func (me *waiter) canBePassedLocked(s *poolSession) bool {
 
 // refuse gives up what is passed on to a waiter that has left.
 func (p *Pool) refuse(o *op) {
-	if o == nil || o.state.CompareAndSwap(calling, left) {
+	if o.state.CompareAndSwap(calling, left) {
 		return
 	}
 	<-o.done

@@ -47,14 +47,13 @@ func (b batcher) prove(proofs []*op) {
 		})
 	}
 	for _, o := range proofs {
-		switch o.err = explain(err, false); {
-		case o.h == nil:
-		case o.h.audit != 0 && !written:
+		if o.err = explain(err, false); o.h == nil {
+			continue
+		}
+		if over := o.h.over(); over != nil {
+			o.err = over
+		} else if o.h.audit != 0 && !written {
 			b.sendOne(o)
-		default:
-			if over := o.h.over(); over != nil {
-				o.err = over
-			}
 		}
 	}
 	b.rest()
@@ -81,7 +80,7 @@ func (b batcher) askForAll(rows string) (row db.HeartbeatRow, proven bool, err e
 func (b batcher) rowsOf(proofs []*op) string {
 	var ids []int64
 	for _, o := range proofs {
-		if o.h == nil || o.h.audit == 0 {
+		if o.h == nil || o.h.audit == 0 || o.h.over() != nil {
 			continue
 		}
 		if o.h.schema != b.led.schema {

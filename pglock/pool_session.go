@@ -32,7 +32,6 @@ type poolSession struct {
 	pid           int32
 	savedSettings timeouts     // the lease's settings, as they were before
 	isolation     string       // default_transaction_isolation, as it was before
-	utf8          bool         // its encoding is UTF-8
 	serverLease   atomic.Int64 // the lease on the server, ours or the role's: a time.Duration
 
 	combiner
@@ -160,7 +159,7 @@ func (s *poolSession) begin(ctx context.Context, tn turn) error {
 		return explain(err, false)
 	}
 	s.pid, s.savedSettings = row.Pid, timeouts{row.Idle, row.IdleInTransaction}
-	s.isolation, s.utf8 = row.Isolation, row.Utf8
+	s.isolation = row.Isolation
 	s.p.measured(row.Room)
 	tn.led.deadlock = time.Duration(row.DeadlockMs) * time.Millisecond
 	kept := wanted

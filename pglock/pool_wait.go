@@ -56,7 +56,9 @@ func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*Post
 	}
 	s.ended()
 	defer func() { p.leave(me) }()
+	rested := false // It has not been woken for long.
 	for pace := newRhythm(); ; {
+		live := me.t.live() // This must be looked at first: the ticket ends when the lock is passed on.
 		l, err := p.passed(ctx, me)
 		switch {
 		case l != nil:
@@ -67,7 +69,10 @@ func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*Post
 			return nil, notAcquired(ctx)
 		case p.life.Err() != nil:
 			return nil, errPoolClosed
-		case !me.t.live(): // The session is gone, and the place with it.
+		case !live: // The place is lost, perhaps with its session.
+			if !p.retire(me) {
+				continue
+			}
 			next, err := p.join(ctx, r, tried)
 			if err != nil {
 				return nil, err
@@ -76,8 +81,10 @@ func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*Post
 			me = next
 		}
 		idle := time.Duration(-1)
-		if p.mayAsk(me) {
-			l, adv, err := p.step(ctx, me, pace.looks)
+		if ask, first := p.mayAsk(me, rested); !ask && first {
+			idle = maxRest
+		} else if ask {
+			l, adv, err := p.step(ctx, me, pace.looks || rested)
 			p.asked(me)
 			switch {
 			case l != nil:
@@ -89,15 +96,15 @@ func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*Post
 			}
 			idle = pace.next(me.t, adv, maxRest)
 		}
-		me.sleep(ctx, p.life, idle)
+		rested = me.sleep(ctx, p.life, idle) && idle == maxRest
 	}
 }
 
 // sleep returns when the waiter is woken or a context ends, or after d, if d is
-// not negative.
-func (me *waiter) sleep(ctx, life context.Context, d time.Duration) {
+// not negative. It reports whether d has passed.
+func (me *waiter) sleep(ctx, life context.Context, d time.Duration) bool {
 	if d == 0 {
-		return
+		return true
 	}
 	var after <-chan time.Time
 	if d > 0 {
@@ -108,9 +115,11 @@ func (me *waiter) sleep(ctx, life context.Context, d time.Duration) {
 	select {
 	case <-me.woken:
 	case <-after:
+		return true
 	case <-ctx.Done():
 	case <-life.Done():
 	}
+	return false
 }
 
 // join takes a ticket, and a place in the pool's queue. If a session turns out
@@ -181,7 +190,7 @@ func (p *Pool) reserveForWait(me *waiter) (err error) {
 		return errPoolClosed
 	}
 	lease := leaseOf(me.r.TTL)
-	if c := p.claims[me.r.key]; c != nil && c.at.isOpen() && c.at.fitsLocked(lease) && p.locks < p.maxLocks {
+	if c := p.claims[me.r.key]; c != nil && !c.shared && c.at.isOpen() && c.at.fitsLocked(lease) && p.locks < p.maxLocks {
 		me.s = c.at // Its holder can pass the lock on.
 		p.reserveLocked(me.s)
 		return nil

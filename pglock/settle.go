@@ -303,9 +303,13 @@ func (tn turn) release(h *hold) error {
 		if err == nil && row.Pid == h.pid {
 			// If the session does not hold the lock any more, the first
 			// statement has unlocked it, unless it was refused before it ran.
-			row.Released = row.Released || !strings.HasPrefix(sqlState(failed), "42")
+			at := row.Xact
+			if !row.Released {
+				at = longAgo
+				row.Released = !strings.HasPrefix(sqlState(failed), "42")
+			}
 			if h.audit != 0 && inTheWay(failed) {
-				unaudited = explain(tn.auditReleased(h, row.Xact, endReason(expired)), true)
+				unaudited = explain(tn.auditReleased(h, at, endReason(expired)), true)
 			}
 		} else if sqlState(err) == inFailedTransaction {
 			err = aborted(failed)
@@ -342,7 +346,12 @@ func (tn turn) release(h *hold) error {
 func (tn turn) leaveReaders(h *hold) error {
 	expired := errors.Is(h.over(), swanlock.ErrExpired)
 	row, err := tn.probe(h)
+	if sqlState(err) != "" { // It was cancelled, perhaps: the session lives.
+		row, err = tn.probe(h)
+	}
 	switch {
+	case notSent(err):
+		return err
 	case err != nil:
 		tn.destroy(explain(err, false))
 		return h.over()

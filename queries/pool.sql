@@ -10,8 +10,8 @@ SELECT pg_catalog.pg_backend_pid()::integer AS pid;
 -- known before locks are taken on it. idle_ms is the lease that it had, perhaps
 -- its role's. room is the number of locks for which the whole server has
 -- memory. deadlock_ms is as in PrepareWait. The isolation is read committed,
--- under which other sessions cannot make the audit's rows fail. utf8 says that
--- the session's encoding is the UTF-8 that we send.
+-- under which other sessions cannot make the audit's rows fail. The encoding is
+-- the UTF-8 that we send.
 SELECT
     o.pid,
     o.idle_ms,
@@ -20,10 +20,9 @@ SELECT
     o.room,
     o.deadlock_ms,
     o.isolation,
-    o.utf8,
     (
         SELECT pg_catalog.count(pg_catalog.set_config(w.name, w.setting, false))
-        FROM (VALUES ('default_transaction_isolation', 'read committed'), ('lock_timeout', '1s'),
+        FROM (VALUES ('default_transaction_isolation', 'read committed'), ('lock_timeout', '1s'), ('client_encoding', 'UTF8'),
             ('tcp_keepalives_idle', '15'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3')) w(name, setting)
     )::bigint AS settings,
     (CASE WHEN @lease::varchar OPERATOR(pg_catalog.=) '' THEN '' ELSE pg_catalog.textcat(
@@ -39,7 +38,6 @@ FROM (
         COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
         pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
         pg_catalog.current_setting('default_transaction_isolation')::varchar AS isolation,
-        (pg_catalog.current_setting('client_encoding') OPERATOR(pg_catalog.=) 'UTF8')::boolean AS utf8,
         pg_catalog.int8mul(pg_catalog.current_setting('max_locks_per_transaction')::bigint, pg_catalog.int8pl(
             pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('max_prepared_transactions')::bigint))::bigint AS room,
         (1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(pg_catalog.current_setting('deadlock_timeout') AS interval)))::bigint AS deadlock_ms
@@ -55,7 +53,7 @@ SELECT
         SELECT pg_catalog.count(pg_catalog.set_config(g.name, g.reset_val, false))
         FROM pg_catalog.pg_settings g
         WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid::integer AND pg_catalog.array_position(
-            ARRAY['lock_timeout', 'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count'], g.name) IS NOT NULL
+            ARRAY['lock_timeout', 'client_encoding', 'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count'], g.name) IS NOT NULL
     )::bigint AS settings,
     (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) @pid THEN '' ELSE pg_catalog.textcat(pg_catalog.textcat(
         CASE WHEN @idle::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @idle, false) ELSE '' END,
