@@ -120,31 +120,34 @@ func TestChildren(t *testing.T) {
 // and the process knows when it wakes. So it is without a TTL, by that of SwanLake.
 func TestHang(t *testing.T) {
 	t.Parallel()
-	for _, setup := range [][]string{{"ttl 1s", "auto"}, {}} {
-		target, _ := file(t)
-		holder := start(t, "ours", target, "1500ms")
-		for _, s := range setup {
-			holder.must(s)
-		}
-		holder.must("try")
-		time.Sleep(3 * time.Second)
-		if got := holder.do("err"); got != "ok" {
-			t.Fatalf("refreshed in the background: %s", got)
-		}
-		l := filelock.New(filelock.WithStaleAfter(1500 * time.Millisecond))
-		_, err := l.TryAcquire(t.Context(), target)
-		is(t, "before it hangs", err, swanlock.ErrNotAcquired)
-		holder.signal(syscall.SIGSTOP)
-		held, err := l.Acquire(within(t, patience), target)
-		must(t, err)
-		holder.signal(syscall.SIGCONT)
-		for _, call := range []string{"err", "refresh", "release"} {
-			if got := holder.do(call); got != "lost" {
-				t.Errorf("after it woke: %s: %s", call, got)
+	for name, setup := range map[string][]string{"TTL": {"ttl 5s", "auto"}, "no TTL": nil} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			target, _ := file(t)
+			holder := start(t, "ours", target, "6s")
+			for _, s := range setup {
+				holder.must(s)
 			}
-		}
-		must(t, held.Refresh(t.Context()))
-		must(t, held.Release(t.Context()))
+			holder.must("try")
+			time.Sleep(7 * time.Second)
+			if got := holder.do("err"); got != "ok" {
+				t.Fatalf("refreshed in the background: %s", got)
+			}
+			l := filelock.New(filelock.WithStaleAfter(6 * time.Second))
+			_, err := l.TryAcquire(t.Context(), target)
+			is(t, "before it hangs", err, swanlock.ErrNotAcquired)
+			holder.signal(syscall.SIGSTOP)
+			held, err := l.Acquire(within(t, patience), target)
+			must(t, err)
+			holder.signal(syscall.SIGCONT)
+			for _, call := range []string{"err", "refresh", "release"} {
+				if got := holder.do(call); got != "lost" {
+					t.Errorf("after it woke: %s: %s", call, got)
+				}
+			}
+			must(t, held.Refresh(t.Context()))
+			must(t, held.Release(t.Context()))
+		})
 	}
 }
 

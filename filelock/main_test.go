@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -33,6 +34,7 @@ func TestMain(m *testing.M) {
 		act(kind, os.Args[1:])
 		os.Exit(0)
 	}
+	flag.Set("test.parallel", "8") // most tests wait for a TTL; the command line may say otherwise
 	goleak.VerifyTestMain(m)
 }
 

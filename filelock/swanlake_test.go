@@ -3,10 +3,12 @@
 package filelock_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -177,30 +179,36 @@ func TestStaleTogether(t *testing.T) {
 // whatever is there a moment later. Ours notices, and has no lock.
 func TestOldRemovesOurs(t *testing.T) {
 	t.Parallel()
-	for name, then := range map[string]func(lock string){
-		"stale": func(lock string) { age(t, lock, time.Hour) },
-		"gone":  func(lock string) { must(t, os.Remove(lock)) },
+	for name, then := range map[string]func(t *testing.T, lock string){
+		"stale": func(t *testing.T, lock string) { age(t, lock, time.Hour) },
+		"gone":  func(t *testing.T, lock string) { must(t, os.Remove(lock)) },
 	} {
-		target, lock := file(t)
-		must(t, os.WriteFile(lock, nil, 0o666))
-		var ours error
-		var wg sync.WaitGroup
-		old := oldLocker{
-			beforeLook: func() { then(lock) },
-			beforeRemove: func() {
-				l := filelock.New(filelock.WithSettle(time.Second))
-				wg.Go(func() { _, ours = l.TryAcquire(t.Context(), target) })
-				for { // until ours is there
-					if st, err := os.Stat(lock); err == nil && time.Since(st.ModTime()) < time.Minute {
-						return
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			target, lock := file(t)
+			must(t, os.WriteFile(lock, nil, 0o666))
+			var ours swanlock.DistributedLock
+			var refused error
+			var wg sync.WaitGroup
+			old := oldLocker{
+				beforeLook: func() { then(t, lock) },
+				beforeRemove: func() {
+					l := filelock.New(filelock.WithSettle(3 * time.Second))
+					wg.Go(func() { ours, refused = l.TryAcquire(t.Context(), target) })
+					for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) { // until ours is there
+						if st, err := os.Stat(lock); err == nil && time.Since(st.ModTime()) < time.Minute {
+							return
+						}
 					}
-				}
-			},
-		}
-		_, err := old.TryAcquire(t.Context(), target, swanlock.WithTTL(time.Minute))
-		wg.Wait()
-		must(t, err)
-		is(t, name, ours, swanlock.ErrNotAcquired)
+					t.Error("ours does not come")
+				},
+			}
+			_, err := old.TryAcquire(t.Context(), target, swanlock.WithTTL(time.Minute))
+			wg.Wait()
+			must(t, err)
+			is(t, "ours", refused, swanlock.ErrNotAcquired)
+			runtime.KeepAlive(ours) // The garbage collector would release it.
+		})
 	}
 }
 
@@ -265,7 +273,7 @@ func TestLateRelease(t *testing.T) {
 	t.Parallel()
 	target, lock := file(t)
 	l := filelock.New()
-	late, err := l.TryAcquire(t.Context(), target, swanlock.WithTTL(100*time.Millisecond), swanlock.WithOwner("late"))
+	late, err := l.TryAcquire(t.Context(), target, swanlock.WithTTL(2*time.Second), swanlock.WithOwner("late"))
 	must(t, err)
 	next, err := l.Acquire(t.Context(), target, swanlock.WithOwner("next"))
 	must(t, err)
@@ -285,27 +293,25 @@ func TestLateRelease(t *testing.T) {
 func TestNeverHalfWritten(t *testing.T) {
 	t.Parallel()
 	target, lock := file(t)
+	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	ended := t.Context()
-	stop := make(chan struct{})
-	defer close(stop)
+	defer stop()
 	wg.Go(func() {
+		defer stop() // Without a holder, there is nothing to read.
 		l := filelock.New()
-		for {
-			select {
-			case <-stop:
-				return
-			default:
+		for ctx.Err() == nil {
+			held, err := l.Acquire(ctx, target, swanlock.WithOwner("o"))
+			if err == nil {
+				err = errors.Join(held.Refresh(t.Context()), held.Release(t.Context()))
 			}
-			held, err := l.Acquire(ended, target, swanlock.WithOwner("o"))
-			if err != nil || held.Refresh(ended) != nil || held.Release(ended) != nil {
+			if err != nil && ctx.Err() == nil {
 				t.Error("a call fails: ", err)
 				return
 			}
 		}
 	})
-	for seen := 0; seen < 2000; {
+	for seen := 0; seen < 2000 && ctx.Err() == nil; {
 		b, err := os.ReadFile(lock)
 		if errors.Is(err, os.ErrNotExist) {
 			continue

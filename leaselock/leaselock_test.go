@@ -28,6 +28,7 @@ func conforms(t *testing.T, pool, direct *sql.DB) {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	for _, driver := range drivers {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
@@ -40,6 +41,7 @@ func TestConformance(t *testing.T) {
 // TestIsolation: where a statement fails because the row has changed since it
 // began, it is sent again.
 func TestIsolation(t *testing.T) {
+	t.Parallel()
 	for _, level := range []string{"repeatable read", "serializable"} {
 		for _, driver := range drivers {
 			t.Run(level+" "+driver, func(t *testing.T) {

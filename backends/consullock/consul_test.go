@@ -1,6 +1,7 @@
 package consullock
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	flag.Set("test.parallel", "8") // most tests wait for a TTL; the command line may say otherwise
 	if _, err := find(); err != nil {
 		testserver.SkipExamples()
 	}
@@ -88,7 +90,7 @@ func client(t testing.TB, addr string) *api.Client {
 
 func newLocker(t testing.TB, addr string, opts ...Option) *Locker {
 	t.Helper()
-	l, err := New(client(t, addr), append([]Option{WithSessionTTL(3 * time.Second)}, opts...)...)
+	l, err := New(client(t, addr), append([]Option{WithSessionTTL(6 * time.Second)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

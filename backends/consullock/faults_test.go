@@ -67,7 +67,7 @@ func TestHolderIsKilled(t *testing.T) {
 		t.Fatalf("TryAcquire while another process holds it: got %v, want ErrNotAcquired", err)
 	}
 	w := acquire(t, l)
-	time.Sleep(9 * time.Second)
+	time.Sleep(15 * time.Second)
 	if !w.Waits() {
 		_, err := w.Result()
 		t.Fatalf("a waiter got the lock of a process that lives: %v", err)
@@ -82,7 +82,7 @@ func TestHolderIsKilled(t *testing.T) {
 func TestServerStops(t *testing.T) {
 	t.Parallel()
 	consul := startConsul(t, "1s")
-	for _, opts := range [][]swanlock.Option{nil, {swanlock.WithTTL(3 * time.Second)}} {
+	for _, opts := range [][]swanlock.Option{nil, {swanlock.WithTTL(4 * time.Second)}} {
 		held := try(t, newLocker(t, consul.addr), opts...)
 		resume := consul.Stop()
 		testserver.Told(t, held, swanlock.ErrExpired)
@@ -253,7 +253,7 @@ func TestSession(t *testing.T) {
 		t.Errorf("Refresh when the session has ended: got %v, want ErrLost", err)
 	}
 	testserver.Release(t, acquire(t, l).MustGet())
-	if took := time.Since(start); took > 12*time.Second {
+	if took := time.Since(start); took > 14*time.Second {
 		t.Errorf("the lock was free %v after the end of its session: is the lock delay that of Consul?", took)
 	}
 	// So does the loss of the key alone, which its session does not know of.
@@ -276,6 +276,30 @@ func TestSession(t *testing.T) {
 		t.Errorf("got %d sessions, %v, want 1", len(sessions), err)
 	}
 	testserver.Release(t, kept)
+}
+
+// TestLockDelayOfAnother has a waiter refused for two seconds after the key became
+// free, because of the lock delay of a session that is none of ours. Nothing tells of
+// its end: a waiter that only waits for the key to change waits for half a minute.
+func TestLockDelayOfAnother(t *testing.T) {
+	t.Parallel()
+	consul := startConsul(t, "1s")
+	c := client(t, consul.addr)
+	theirs, _, err := c.Session().CreateNoChecks(&api.SessionEntry{LockDelay: 2 * time.Second}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok, _, err := c.KV().Acquire(&api.KVPair{Key: keyOf(target), Session: theirs}, nil); !ok || err != nil {
+		t.Fatalf("Acquire of the key: got %t, %v", ok, err)
+	}
+	w := acquire(t, newLocker(t, consul.addr))
+	time.Sleep(time.Second)
+	start := time.Now()
+	destroy(t, c, target)
+	testserver.Release(t, w.MustGet())
+	if took := time.Since(start); took < 2*time.Second || took > 25*time.Second {
+		t.Errorf("the lock was granted %v after the end of its session, want it after the lock delay of 2 s", took)
+	}
 }
 
 // TestManyWaiters has more callers wait than an agent serves connections of one host.

@@ -24,8 +24,7 @@ type hold struct {
 	fenced        bool
 
 	session string // empty: none yet
-	refused bool   // another session has the key, as of index
-	index   uint64
+	refused bool   // another session has had the key
 }
 
 // try takes the lock if it is free.
@@ -102,34 +101,35 @@ func said(resp *api.TxnResponse) string {
 	return strings.Join(texts, "; ")
 }
 
-// freed waits until no session has the key.
+// freed waits until no session has the key. It looks at once, since the refusal may
+// have been because of a lock delay, whose end changes nothing that a blocking query
+// would tell of.
 func (h *hold) freed(ctx context.Context) error {
-	for {
-		pair, err := h.changed(ctx)
+	for index := uint64(0); ; {
+		pair, last, err := h.changed(ctx, index)
 		if err != nil || pair == nil || pair.Session == "" {
 			return err
 		}
+		if last < index {
+			last = 0 // Consul has lost its data.
+		}
+		index = last
 	}
 }
 
-// changed waits for a change of the key, or for half a minute, and returns what is
-// there then. Without a bound it would wait for ever on a network that is cut.
-func (h *hold) changed(ctx context.Context) (*api.KVPair, error) {
+// changed waits for a change of the key since index, or for half a minute, and
+// returns what is there then. Without a bound it would wait for ever on a network that
+// is cut.
+func (h *hold) changed(ctx context.Context, index uint64) (pair *api.KVPair, last uint64, err error) {
 	const block = 30 * time.Second
 	// Consul adds a sixteenth at random.
 	ctx, cancel := context.WithTimeout(ctx, block+block/16+5*time.Second)
 	defer cancel()
-	pair, meta, err := h.client.KV().Get(h.key, (&api.QueryOptions{WaitIndex: h.index, WaitTime: block}).WithContext(ctx))
-	switch {
-	case err != nil:
-		h.index = 0
-		return nil, err
-	case meta.LastIndex < h.index:
-		h.index = 0 // Consul has lost its data.
-	default:
-		h.index = meta.LastIndex
+	pair, meta, err := h.client.KV().Get(h.key, (&api.QueryOptions{WaitIndex: index, WaitTime: block}).WithContext(ctx))
+	if err != nil {
+		return nil, 0, err
 	}
-	return pair, nil
+	return pair, meta.LastIndex, nil
 }
 
 // Refresh renews the session, and proves that it has the key.

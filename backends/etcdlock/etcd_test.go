@@ -3,6 +3,7 @@ package etcdlock
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	flag.Set("test.parallel", "8") // most tests wait for a TTL; the command line may say otherwise
 	if _, err := exec.LookPath("etcd"); err != nil {
 		testserver.SkipExamples()
 	}

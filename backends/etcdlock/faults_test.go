@@ -40,7 +40,7 @@ func inLine(t testing.TB, l *Locker, n int) {
 func TestHolderIsKilled(t *testing.T) {
 	t.Parallel()
 	if addr := os.Getenv("ETCDLOCK_HOLD"); addr != "" {
-		try(t, newLocker(t, connect(t, addr), WithSessionTTL(4*time.Second)))
+		try(t, newLocker(t, connect(t, addr), WithSessionTTL(8*time.Second)))
 		fmt.Println("held")
 		select {}
 	}
@@ -62,7 +62,7 @@ func TestHolderIsKilled(t *testing.T) {
 		t.Fatalf("TryAcquire while another process holds it: got %v, want ErrNotAcquired", err)
 	}
 	w := acquire(t, l)
-	time.Sleep(9 * time.Second)
+	time.Sleep(12 * time.Second)
 	if !w.Waits() {
 		_, err := w.Result()
 		t.Fatalf("a waiter got the lock of a process that lives: %v", err)
@@ -158,7 +158,7 @@ func TestCutOff(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
 	holders, waiters := testserver.NewProxy(t, etcd.addr), testserver.NewProxy(t, etcd.addr)
-	held := try(t, newLocker(t, connect(t, holders.Addr), WithSessionTTL(4*time.Second)))
+	held := try(t, newLocker(t, connect(t, holders.Addr), WithSessionTTL(8*time.Second)))
 	first := acquire(t, newLocker(t, connect(t, waiters.Addr), WithSessionTTL(4*time.Second)))
 	other := newLocker(t, connect(t, etcd.addr))
 	inLine(t, other, 2)

@@ -29,8 +29,8 @@ func TestLeasesAreShared(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
 	observer := connect(t, etcd.addr)
-	const many, ttl = 500, 8 * time.Second
-	l := newLocker(t, connect(t, etcd.addr), WithSessionTTL(9*time.Second))
+	const many, ttl = 100, 15 * time.Second
+	l := newLocker(t, connect(t, etcd.addr), WithSessionTTL(16*time.Second))
 	take := func(name string, n int, opts ...swanlock.Option) []swanlock.DistributedLock {
 		held := make([]swanlock.DistributedLock, n)
 		var all sync.WaitGroup
@@ -141,7 +141,7 @@ func TestWholeSeconds(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
 	l := newLocker(t, connect(t, etcd.addr))
-	for ttl, want := range map[time.Duration]int64{time.Millisecond * 1100: 2, 2 * time.Second: 2, 2001 * time.Millisecond: 3} {
+	for ttl, want := range map[time.Duration]int64{20100 * time.Millisecond: 21, 20 * time.Second: 20, 20001 * time.Millisecond: 21} {
 		before := time.Now()
 		held := try(t, l, swanlock.WithTTL(ttl))
 		resp, err := l.client.Get(t.Context(), newEntryFor(target).all, clientv3.WithPrefix())

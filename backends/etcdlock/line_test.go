@@ -83,7 +83,7 @@ func TestTryJoinsNoLine(t *testing.T) {
 // grant.
 func TestWaitsLongerThanItsTTL(t *testing.T) {
 	t.Parallel()
-	const ttl = 3 * time.Second
+	const ttl = 6 * time.Second
 	etcd := startEtcd(t)
 	l := newLocker(t, connect(t, etcd.addr))
 	for _, holder := range []*Locker{l, newLocker(t, connect(t, etcd.addr))} {
