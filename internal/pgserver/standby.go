@@ -8,11 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 )
 
 // Standby starts a server that is a streaming standby of s. It restarts s on the way: PostgreSQL's own pg_basebackup is
 // not everywhere that its server is. The caller stops the standby.
 func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
 	standby, err := Start(ctx)
 	if err != nil {
 		return nil, err
