@@ -639,8 +639,8 @@ type ReadersRow struct {
 }
 
 // For each of keys: '0' if this session does not hold the lock as a reader, '2'
-// if it does and nobody waits for the lock, else '1'. Those wait who are in the
-// server's queue to have it alone, and those who have a ticket with a number
+// if it does and no session waits for the lock, else '1'. A session waits that is
+// in the server's queue to have the lock alone, or that has a ticket with a number
 // below that of below.
 func (q *Queries) Readers(ctx context.Context, arg ReadersParams) (ReadersRow, error) {
 	row := q.db.QueryRowContext(ctx, Readers, arg.Keys, arg.Below)

@@ -26,7 +26,7 @@
 //   - On a full disk what is held can be refreshed and released; what is new is
 //     refused, with the error of the system, and leaves nothing.
 //
-// Leases count by the clock of the file system: whoever judges one touches a file
+// Leases count by the clock of the file system: a process that judges one touches a file
 // and compares the times of both. So the clocks of hosts need not agree; only
 // their rates must, to one in a thousand. If the clock of the file system is set
 // forward by more than what is left of a lease, that lease ends early for others;

@@ -11,7 +11,7 @@ import (
 
 // A journal keeps one value in a file that is never renamed, removed or cut, so
 // that it may be under flock all the time; on NFS its content is fresh for
-// whoever has that lock. A value never lies over its predecessor, so that a
+// the process that has that lock. A value never lies over its predecessor, so that a
 // writer that dies leaves one of the two. Each store also makes room for the
 // next, so that on a full disk a value of the same size can still be stored.
 //

@@ -19,7 +19,7 @@ import (
 // A place is where one lock is: the lock file dir/name, and in dir/.swanlock the
 // state that only this package knows. There the lines of all locks of dir are in
 // a few guard files, each of which is read and written under flock; and each
-// holder or waiter has a file in alive, which it keeps under flock. Whoever can
+// holder or waiter has a file in alive, which it keeps under flock. A process that can
 // lock that file knows that its process has ended. The lock file is a hard link
 // to the holder's: it is whole as soon as it is there, and one write refreshes
 // both.

@@ -289,7 +289,7 @@ func TestLateRelease(t *testing.T) {
 	must(t, next.Release(t.Context()))
 }
 
-// TestNeverHalfWritten: whoever reads the lock file reads all of it.
+// TestNeverHalfWritten: a process that reads the lock file reads all of it.
 func TestNeverHalfWritten(t *testing.T) {
 	t.Parallel()
 	target, lock := file(t)

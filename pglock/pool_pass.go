@@ -9,7 +9,7 @@ import (
 // A holder in the pool passes its lock on to the pool's first waiter, if that one
 // is first in the line of all hosts, too: the statement that unlocks the lock
 // takes it again. The waiter needs no session to wait on meanwhile. Nobody is
-// overtaken: whoever is in the server's queue has the lock once it is unlocked,
+// overtaken: a session in the server's queue has the lock once it is unlocked,
 // and the waiter then fails to take it.
 
 // mayAsk reports whether me is first in its queue, and whether it is to ask the

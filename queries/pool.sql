@@ -264,8 +264,8 @@ FROM f;
 
 -- name: Readers :one
 -- For each of keys: '0' if this session does not hold the lock as a reader, '2'
--- if it does and nobody waits for the lock, else '1'. Those wait who are in the
--- server's queue to have it alone, and those who have a ticket with a number
+-- if it does and no session waits for the lock, else '1'. A session waits that is
+-- in the server's queue to have the lock alone, or that has a ticket with a number
 -- below that of below.
 WITH k AS MATERIALIZED (
     SELECT

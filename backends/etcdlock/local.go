@@ -12,7 +12,7 @@ import (
 // before etcd has said so: nobody's key can be between the two.
 //
 // It also names the keys. A name serves again once etcd has said that its key is gone,
-// since etcd keeps deleted names until it is compacted, and whoever reads the line
+// since etcd keeps deleted names until it is compacted, and a caller that reads the line
 // passes by all of them.
 type localLine struct {
 	mu   sync.Mutex

@@ -160,7 +160,7 @@ func TestReleaseOvertakes(t *testing.T) {
 }
 
 // One of five that hangs costs nobody anything, whatever the client's timeouts
-// are: here it has none, so that whoever waits for that server waits for ever. Nor
+// are: here it has none, so that a call that waits for that server waits for ever. Nor
 // do calls pile up in front of it.
 func TestHungServer(t *testing.T) {
 	servers, addrs := several(t, 5)
