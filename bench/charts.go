@@ -36,7 +36,7 @@ type chart struct {
 
 var (
 	racers = []string{"swanlock-pgx", "redislock-autopipeline", "redislock", "etcd"}
-	legend = []string{"swanlock, a Pool on one connection", "redislock, AutoPipeline (experimental)", "redislock, 32 connections at most", "etcd, concurrency.Mutex"}
+	legend = []string{"swanlock, a Pool on one connection (1,024 goroutines: three)", "redislock, AutoPipeline (experimental)", "redislock, 32 connections at most", "etcd, concurrency.Mutex"}
 	charts = []chart{
 		{"bench-pairs.svg", "Acquires and releases a second, of locks that nobody else wants", "Pool", "goroutines", "pairs/s", "pairs/s", true, racers, legend},
 		{"bench-pairs-network.svg", "The same with 1 ms of network between", "Pool/network=1ms", "goroutines", "pairs/s", "pairs/s", true, racers, legend},

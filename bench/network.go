@@ -44,7 +44,7 @@ func serveNetwork(args []string) {
 				client.Close()
 				continue
 			}
-			go connect(client.(*net.TCPConn), server.(*net.TCPConn), delay)
+			go join(client.(*net.TCPConn), server.(*net.TCPConn), delay)
 		}
 	}()
 	io.Copy(io.Discard, os.Stdin)
@@ -56,7 +56,7 @@ type packet struct {
 	bytes []byte
 }
 
-func connect(client, server *net.TCPConn, delay time.Duration) {
+func join(client, server *net.TCPConn, delay time.Duration) {
 	defer client.Close()
 	defer server.Close()
 	var both sync.WaitGroup
