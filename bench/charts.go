@@ -124,13 +124,13 @@ var (
 	inDark = map[string]string{"#1F2328": "#e6edf3", "#D0D7DE": "#3d444d", "#0969DA": "#58a6ff", "#CF222E": "#ff7b72", "#BC4C00": "#f0883e", "#59636E": "#9198a1"}
 )
 
-// plot returns nothing if there are no points.
+// plot returns nothing if there is no line.
 func (c chart) plot(points map[point]series) (*plot.Plot, error) {
 	p := plot.New()
 	p.BackgroundColor = nil
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = c.title, strings.ReplaceAll(c.x, "locks", "locks held"), c.yLabel
 	p.Title.Padding, p.Legend.Top, p.Legend.Left = 8, true, true
-	p.Legend.ThumbnailWidth = 24
+	p.Legend.ThumbnailWidth, p.Legend.Padding = 24, 3
 	p.Title.TextStyle.Color, p.Legend.TextStyle.Color = text, text
 	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
 		axis.Label.TextStyle.Color, axis.Tick.Label.Color = text, text
@@ -144,11 +144,11 @@ func (c chart) plot(points map[point]series) (*plot.Plot, error) {
 	for i, by := range c.contenders {
 		var xys plotter.XYs
 		for at, s := range points {
-			if at.bench == c.bench && at.by == by && at.key == c.x && at.unit == c.unit {
+			if at.bench == c.bench && at.by == by && at.key == c.x && at.unit == c.unit && s.median() > 0 {
 				xys = append(xys, plotter.XY{X: at.number, Y: s.median()})
 			}
 		}
-		if len(xys) == 0 {
+		if len(xys) < 2 { // not a line
 			continue
 		}
 		slices.SortFunc(xys, func(a, b plotter.XY) int { return int(a.X - b.X) })
@@ -179,7 +179,7 @@ func (c chart) plot(points map[point]series) (*plot.Plot, error) {
 	ticks := plot.Ticker(plot.DefaultTicks{})
 	if c.log {
 		p.Y.Scale = plot.LogScale{}
-		p.Y.Max *= 8 // room for the legend
+		p.Y.Max *= 20 // room for the legend
 		ticks = plot.LogTicks{Prec: -1}
 	} else {
 		p.Y.Min = 0
@@ -209,9 +209,9 @@ func thousands(v float64) string {
 
 // save writes p as an SVG whose colours follow the reader's, in the reader's font.
 func save(p *plot.Plot, title, path string) error {
-	const width, height = 540, 300
+	const width, height = 540, 330
 	canvas := vgsvg.New(width, height)
-	p.Draw(draw.New(canvas))
+	p.Draw(draw.Crop(draw.New(canvas), 4, -16, 4, -4)) // half of the last tick's label is outside
 	var svg bytes.Buffer
 	if _, err := canvas.WriteTo(&svg); err != nil {
 		return err
