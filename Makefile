@@ -56,7 +56,7 @@ soak: ## a steady load for 10 minutes; its memory, connections and locks stay fl
 mutants: ## the tests of pglock find the defects that are put into it (SINCE=main: into what has changed since; MUTANT=pattern: those)
 	$(GO) run ./internal/mutate -since '$(SINCE)' -mutant '$(MUTANT)'
 
-bench: ## swanlock against its floors and peers, with a table at the end (5 minutes)
+bench: ## swanlock against its floors and peers, with a table at the end (15 minutes)
 	cd bench && $(GO) run .
 
 browser: ## the page of lockweb in a real Chromium, in every state (SWANLOCK_SCREENSHOTS=folder: pictures of them)

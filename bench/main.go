@@ -26,9 +26,13 @@ var rows = []struct {
 	{"Pool1", pool1Row},
 	{"Pool32", pool32Row},
 	{"Pool256", pool256Row},
+	{"Goroutines", goroutinesRow},
+	{"Network", networkRow},
 	{"Kinds", kindsRow},
 	{"Fair", fairRow},
+	{"Waiters", waitersRow},
 	{"Held", heldRow},
+	{"Many", manyRow},
 	{"Audit", auditRow},
 	{"Memory", memoryRow},
 	{"Etcd", etcdRow},
@@ -37,14 +41,23 @@ var rows = []struct {
 }
 
 func main() {
+	childMain()
 	rounds := flag.Int("rounds", 25, "how many `rounds` a row has; in each, every contender has one turn")
 	round := flag.Duration("round", 60*time.Millisecond, "how long a turn is; the hand-overs take five times this")
-	which := flag.String("rows", "", "run only the rows that match this `regexp`: Session, Pool1, Pool32, Pool256, Kinds, Fair, Held, Audit, Memory, Etcd, Consul, Redis")
+	which := flag.String("rows", "", "run only the rows that match this `regexp`: Session, Pool1, Pool32, Pool256, Goroutines, Network, Kinds, Fair, Waiters, Held, Many, Audit, Memory, Etcd, Consul, Redis")
+	charts := flag.String("charts", "", "measure nothing, but read the output of a run and draw its charts in this `folder`")
 	flag.Parse()
 	pattern, err := regexp.Compile(*which)
 	if err != nil || flag.NArg() > 0 || *rounds < 1 || *round <= 0 {
 		flag.Usage()
 		os.Exit(2)
+	}
+	if *charts != "" {
+		if err := drawCharts(os.Stdin, *charts); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	if err := run(&harness{out: os.Stdout, rounds: *rounds, round: *round, many: 10_000}, pattern); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

@@ -17,7 +17,8 @@ func TestBench(t *testing.T) {
 		t.Fatalf("%v\n%s", err, &out)
 	}
 	for _, want := range []string{"postgres: 1", "BenchmarkSession/driver=pq/conns=32/by=swanlock-", "BenchmarkPool/goroutines=256/by=swanlock-pgx-",
-		"| Pool, pgx, 1 goroutine |", "| hand-overs, 8 contenders |", "| 500 locks held |", "| acquire with audit, fsync on |", "| heap a held lock |", "| Redis, a pair while one of five hangs |"} {
+		"BenchmarkPool/goroutines=1024/network=1ms/by=swanlock-pgx-", "BenchmarkMany/by=swanlock/locks=500-",
+		"| Pool, pgx, 1 goroutine |", "| Pool, pgx, 256 goroutines, 1 conn, 1 ms of network |", "| hand-overs, 512 waiters in 4 processes |", "| hand-overs, 8 contenders |", "| 500 locks held |", "| acquire with audit, fsync on |", "| heap a held lock |", "| Redis, a pair while one of five hangs |"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the output has no %q", want)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"net/url"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
 	_ "github.com/lib/pq"
@@ -19,7 +20,14 @@ func (h *harness) open(driver, name string) *sql.DB {
 	if driver == "pq" {
 		driver = "postgres"
 	}
-	return must(sql.Open(driver, h.postgres.URL("application_name="+name)))
+	return must(sql.Open(driver, h.url("application_name="+name)))
+}
+
+// url is the server's, or the network's before it.
+func (h *harness) url(params ...string) string {
+	u := must(url.Parse(h.postgres.URL(params...)))
+	u.Host = h.postgresAddr
+	return u.String()
 }
 
 // connect takes n connections of db, to be held.

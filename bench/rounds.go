@@ -18,7 +18,8 @@ type harness struct {
 	round  time.Duration
 	many   int // how many locks are held where that is asked
 	servers
-	claims []claim
+	network string // what lies between, as a part of the rows' names
+	claims  []claim
 }
 
 // A contender is one way to do a row's work. A turn works for about d and
@@ -51,7 +52,7 @@ func (h *harness) race(row, unit string, d time.Duration, contenders []contender
 			s.name, s.unit = c.name, unit
 			s.values = append(s.values, c.turn(d))
 			results[c.name] = s
-			h.printLine(row, s)
+			h.printLine(row+h.network, s)
 		}
 	}
 	return results

@@ -19,28 +19,7 @@ func kindsRow(h *harness) {
 	defer audit.Close()
 	h.migrate(audit)
 	for _, n := range []int{32, 256} {
-		var ends []func()
-		pool := func(opts ...pglock.PoolOption) []swanlock.Locker {
-			db := h.open("pgx", "")
-			db.SetMaxOpenConns(1)
-			p := must(pglock.NewPool(db, opts...))
-			ends = append(ends, func() { check(p.Close(context.Background())); db.Close() })
-			return shared(p, n)
-		}
-		conns := connect(audit, 1)
-		session, closeSession := sessions(conns, pglock.WithAudit())
-		got := h.race(fmt.Sprintf("Kinds/goroutines=%d", n), "pairs/s", h.round, []contender{
-			{"plain", rate(tries(h.ctx, pool(), targets("plain", n)))},
-			{"fenced", rate(tries(h.ctx, pool(), targets("fenced", n), swanlock.WithFence()))},
-			{"shared", rate(tries(h.ctx, pool(), targets("shared", n), swanlock.WithShared()))},
-			{"audited", rate(tries(h.ctx, pool(pglock.WithAudit()), targets("audited", n)))},
-			{"audited-session", rate(tries(h.ctx, session, targets("session", 1)))},
-		})
-		closeSession()
-		disconnect(conns)
-		for _, end := range ends {
-			end()
-		}
+		got := h.kindsRace(n, audit)
 		what := fmt.Sprintf("Pool, %d goroutines, 1 conn", n)
 		h.against(what, got, "fenced", "plain", atLeast(0.7))
 		h.against(what, got, "shared", "plain", atLeast(0.7))
@@ -54,6 +33,32 @@ func kindsRow(h *harness) {
 	h.flushedRow(audit)
 }
 
+// kindsRace sets n goroutines on a Pool of each kind. The audit's table is there.
+func (h *harness) kindsRace(n int, audit *sql.DB) map[string]series {
+	var ends []func()
+	pool := func(opts ...pglock.PoolOption) []swanlock.Locker {
+		db := h.open("pgx", "")
+		p := must(pglock.NewPool(db, append(opts, pglock.WithMaxSessions(1))...))
+		ends = append(ends, func() { check(p.Close(context.Background())); db.Close() })
+		return shared(p, n)
+	}
+	conns := connect(audit, 1)
+	session, closeSession := sessions(conns, pglock.WithAudit())
+	got := h.race(fmt.Sprintf("Kinds/goroutines=%d", n), "pairs/s", h.round, []contender{
+		{"plain", rate(tries(h.ctx, pool(), targets("plain", n)))},
+		{"fenced", rate(tries(h.ctx, pool(), targets("fenced", n), swanlock.WithFence()))},
+		{"shared", rate(tries(h.ctx, pool(), targets("shared", n), swanlock.WithShared()))},
+		{"audited", rate(tries(h.ctx, pool(pglock.WithAudit()), targets("audited", n)))},
+		{"audited-session", rate(tries(h.ctx, session, targets("session", 1)))},
+	})
+	closeSession()
+	disconnect(conns)
+	for _, end := range ends {
+		end()
+	}
+	return got
+}
+
 // flushedRow is the audit of 32 callers on one connection where the server flushes
 // what it commits, beside 32 connections that each INSERT and UPDATE such a row.
 func (h *harness) flushedRow(db *sql.DB) {
@@ -62,8 +67,7 @@ func (h *harness) flushedRow(db *sql.DB) {
 	defer h.setFsync(db, "off")
 	one := h.open("pgx", "")
 	defer one.Close()
-	one.SetMaxOpenConns(1)
-	p := must(pglock.NewPool(one, pglock.WithAudit()))
+	p := must(pglock.NewPool(one, pglock.WithAudit(), pglock.WithMaxSessions(1)))
 	conns := connect(db, n)
 	defer disconnect(conns)
 	var inserts []acquirer

@@ -90,14 +90,17 @@ func inOneStatement(ctx context.Context, conn *sql.Conn, n int) func(time.Durati
 }
 
 // poolRace sets n goroutines, each with a target of its own, on a Pool with one
-// connection and on the peers, besides the floors.
+// connection, or three for 1,024, and on the peers, besides the floors.
 func (h *harness) poolRace(n int, floors []contender) map[string]series {
 	var contenders []contender
 	for _, driver := range drivers {
 		db := h.open(driver, "")
 		defer db.Close()
-		db.SetMaxOpenConns(1)
-		p := must(pglock.NewPool(db))
+		sessions := 1 + n/450            // Each has 450 locks at most.
+		db.SetMaxOpenConns(sessions + 1) // A Pool that has all of them gives back what holds nothing.
+		db.SetMaxIdleConns(sessions)
+		disconnect(connect(db, sessions)) // A Pool asks for no more after one that came late.
+		p := must(pglock.NewPool(db, pglock.WithMaxSessions(sessions)))
 		defer p.Close(context.Background())
 		contenders = append(contenders, contender{"swanlock-" + driver, rate(tries(h.ctx, shared(p, n), targets("pool", n)))})
 	}

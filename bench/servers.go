@@ -18,16 +18,18 @@ import (
 // servers are what the contenders talk to, all over TCP on 127.0.0.1. One that
 // is not installed has no address.
 type servers struct {
-	postgres    *pgserver.Server
-	redis, etcd string
-	consul      string
-	versions    map[string]string
-	guards      []*guarded
+	postgres     *pgserver.Server
+	postgresAddr string
+	redis, etcd  string
+	consul       string
+	versions     map[string]string
+	guards       []*guarded
 }
 
 func (s *servers) startServers() {
 	// 10,000 locks are held twice at once, and a Pool takes half of the table at most.
 	s.postgres = must(pgserver.Start(context.Background(), pgserver.WithSetting("max_locks_per_transaction", "256")))
+	s.postgresAddr = s.postgres.Addr()
 	s.versions = map[string]string{"postgres": fmt.Sprintf("%d.%d", s.postgres.Version()/10000, s.postgres.Version()%10000), "redis": missing("redis-server"), "etcd": missing("etcd"),
 		"consul": "left out: make consul builds it"}
 	if program, err := exec.LookPath("redis-server"); err == nil {
