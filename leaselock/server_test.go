@@ -109,9 +109,9 @@ func TestFailover(t *testing.T) {
 		}
 	}
 	signal(t, primary, syscall.SIGQUIT) // immediate
-	to := standby.Addr()
-	net.to.Store(&to)
 	one[bool](t, promoted, "SELECT pg_promote()")
+	to := standby.Addr()
+	net.to.Store(&to) // A standby would refuse the waiters.
 	for driver, check := range checks {
 		t.Run(driver, check)
 	}
