@@ -63,24 +63,26 @@ func free(t *testing.T, l swanlock.Locker, targets ...string) {
 
 // TestAllOrNothing: if one target is held, none is taken, and the error names it.
 func TestAllOrNothing(t *testing.T) {
-	l := memlock.New()
-	targets := []string{"a", "b", "c", "d"}
-	for _, busy := range targets {
-		held, err := l.TryAcquire(bg, busy, swanlock.WithOwner("the other"))
-		must(t, err)
-		_, err = multilock.TryAcquire(bg, l, targets)
-		if !errors.Is(err, swanlock.ErrNotAcquired) || !strings.Contains(err.Error(), fmt.Sprintf("multilock: %q", busy)) || !strings.Contains(err.Error(), "the other") {
-			t.Errorf("got %v, want ErrNotAcquired that names %q and its holder", err, busy)
+	synctest.Test(t, func(t *testing.T) {
+		l := memlock.New()
+		targets := []string{"a", "b", "c", "d"}
+		for _, busy := range targets {
+			held, err := l.TryAcquire(bg, busy, swanlock.WithOwner("the other"))
+			must(t, err)
+			_, err = multilock.TryAcquire(bg, l, targets)
+			if !errors.Is(err, swanlock.ErrNotAcquired) || !strings.Contains(err.Error(), fmt.Sprintf("multilock: %q", busy)) || !strings.Contains(err.Error(), "the other") {
+				t.Errorf("got %v, want ErrNotAcquired that names %q and its holder", err, busy)
+			}
+			ctx, cancel := context.WithTimeout(bg, 20*time.Millisecond)
+			_, err = multilock.Acquire(ctx, l, targets)
+			cancel()
+			if !errors.Is(err, swanlock.ErrNotAcquired) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), fmt.Sprintf("%q", busy)) {
+				t.Errorf("got %v, want ErrNotAcquired with the cause, which names %q", err, busy)
+			}
+			must(t, held.Release(bg))
+			free(t, l, targets...)
 		}
-		ctx, cancel := context.WithTimeout(bg, 20*time.Millisecond)
-		_, err = multilock.Acquire(ctx, l, targets)
-		cancel()
-		if !errors.Is(err, swanlock.ErrNotAcquired) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), fmt.Sprintf("%q", busy)) {
-			t.Errorf("got %v, want ErrNotAcquired with the cause, which names %q", err, busy)
-		}
-		must(t, held.Release(bg))
-		free(t, l, targets...)
-	}
+	})
 }
 
 // TestOneOfEach: two spellings of one target are locked once, and what the Lock
