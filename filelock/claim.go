@@ -128,7 +128,13 @@ func (c *claim) grant(ctx context.Context, l *line, living []entry) (by string, 
 	if err := c.open(l.now); err != nil {
 		return "", err
 	}
-	if _, ok, err := l.holder(living); err != nil {
+	// A lock file that is still that of an entry, if only of one that is over, was in
+	// nobody else's hands: the readers beside it hold the lock.
+	among := living
+	if slices.ContainsFunc(living, func(e entry) bool { return e.Held }) {
+		among = l.entries
+	}
+	if _, ok, err := l.holder(among); err != nil {
 		return "", err
 	} else if ok { // readers
 		if err := l.handOver(c.ID); err != nil {

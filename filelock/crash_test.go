@@ -88,6 +88,37 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// TestReadersOutliveOne: when the reader whose file is the lock file is killed, or
+// its lease ends while it hangs, the next reader takes nothing from those that live.
+func TestReadersOutliveOne(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]syscall.Signal{"killed": syscall.SIGKILL, "hangs": syscall.SIGSTOP} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			target, _ := file(t)
+			l := filelock.New()
+			lives, err := l.TryAcquire(t.Context(), target, swanlock.WithShared())
+			must(t, err)
+			ends := start(t, "ours", target, "10m")
+			ends.must("ttl 3s")
+			ends.must("shared")
+			ends.must("try")
+			ends.signal(end)
+			time.Sleep(map[syscall.Signal]time.Duration{syscall.SIGKILL: 200 * time.Millisecond, syscall.SIGSTOP: 4 * time.Second}[end])
+			next, err := l.TryAcquire(t.Context(), target, swanlock.WithShared())
+			must(t, err)
+			must(t, next.Release(t.Context()))
+			_, err = l.TryAcquire(t.Context(), target)
+			is(t, "a writer, while a reader lives", err, swanlock.ErrNotAcquired)
+			must(t, lives.Refresh(t.Context()))
+			must(t, lives.Release(t.Context()))
+			held, err := l.TryAcquire(t.Context(), target)
+			must(t, err)
+			must(t, held.Release(t.Context()))
+		})
+	}
+}
+
 // TestChildren: a child that was given the file keeps the lock alive after its parent
 // was killed; any other does not.
 func TestChildren(t *testing.T) {

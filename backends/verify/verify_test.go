@@ -79,9 +79,6 @@ func TestBackends(t *testing.T) {
 	}
 	for _, s := range subjects {
 		t.Run(s.name, func(t *testing.T) {
-			if s.name == "filelock" && os.Getenv(durationVar) == "" {
-				t.Skip("KNOWN DEFECT: a reader and a writer were found to hold at once (docs/backends.md); make verify-backends runs it")
-			}
 			b := verify.Backend{Name: s.name, Worker: []string{self, workerArg}, Workers: 4}
 			s.start(t, &b)
 			b.Open = s.name + " " + b.Open
