@@ -24,54 +24,49 @@ func TestPoolFencesRiseInBatches(t *testing.T) {
 	if testing.Short() {
 		grants = 500
 	}
-	eachDriver(t, func(t *testing.T, driver string) {
-		param, o := auditDatabase(t)
-		for name, opts := range map[string][]pglock.PoolOption{"fenced": nil, "audited": {pglock.WithAudit()}} {
-			t.Run(name, func(t *testing.T) {
-				target := newTarget(t)
-				const keys = 24
-				var seen [keys]atomic.Uint64
-				var held [keys]atomic.Int32
-				var granted atomic.Int32
-				var wg sync.WaitGroup
-				for range 4 {
-					// Each unlock takes a moment, in which others take and release the keys that are asked for next.
-					db := changedDB(t, driver, pgtest.WithParams(t, server(t).URL(), param), "ELSE pg_catalog.pg_advisory_unlock(k.key) END",
-						"ELSE pg_catalog.pg_sleep(0.0003) IS NOT NULL AND pg_catalog.pg_advisory_unlock(k.key) END")
-					p := newPool(t, db, opts...)
-					for range 12 {
-						wg.Go(func() {
-							for int(granted.Load()) < grants && !t.Failed() {
-								i := rand.IntN(keys)
-								l, err := p.TryAcquire(bg, fmt.Sprintf("%s/%d", target, i), swanlock.WithFence())
-								if errors.Is(err, swanlock.ErrNotAcquired) {
-									continue
-								}
-								if err != nil {
-									t.Error(err)
-									return
-								}
-								granted.Add(1)
-								if n := held[i].Add(1); n != 1 {
-									t.Errorf("%d hold key %d", n, i)
-								}
-								if before := seen[i].Swap(l.Info().Fence); before >= l.Info().Fence {
-									t.Errorf("key %d: the fence %d came after %d", i, l.Info().Fence, before)
-								}
-								held[i].Add(-1)
-								if err := l.Release(bg); err != nil {
-									t.Error(err)
-								}
-							}
-						})
+	eachAudit(t, func(t *testing.T, driver, param string, o observer, opts ...pglock.PoolOption) {
+		target := newTarget(t)
+		const keys = 24
+		var seen [keys]atomic.Uint64
+		var held [keys]atomic.Int32
+		var granted atomic.Int32
+		var wg sync.WaitGroup
+		for range 4 {
+			// Each unlock takes a moment, in which others take and release the keys that are asked for next.
+			db := changedDB(t, driver, pgtest.WithParams(t, server(t).URL(), param), "ELSE pg_catalog.pg_advisory_unlock(k.key) END",
+				"ELSE pg_catalog.pg_sleep(0.0003) IS NOT NULL AND pg_catalog.pg_advisory_unlock(k.key) END")
+			p := newPool(t, db, opts...)
+			for range 12 {
+				wg.Go(func() {
+					for int(granted.Load()) < grants && !t.Failed() {
+						i := rand.IntN(keys)
+						l, err := p.TryAcquire(bg, fmt.Sprintf("%s/%d", target, i), swanlock.WithFence())
+						if errors.Is(err, swanlock.ErrNotAcquired) {
+							continue
+						}
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						granted.Add(1)
+						if n := held[i].Add(1); n != 1 {
+							t.Errorf("%d hold key %d", n, i)
+						}
+						if before := seen[i].Swap(l.Info().Fence); before >= l.Info().Fence {
+							t.Errorf("key %d: the fence %d came after %d", i, l.Info().Fence, before)
+						}
+						held[i].Add(-1)
+						if err := l.Release(bg); err != nil {
+							t.Error(err)
+						}
 					}
-				}
-				wg.Wait()
-				o.in(t).wantSound()
-				if n := one[int](t, o.db, "SELECT count(*) FROM lock_audit WHERE end_reason <> 'released' OR released_at IS NULL"); n != 0 {
-					t.Errorf("%d rows were not closed by their releases", n)
-				}
-			})
+				})
+			}
+		}
+		wg.Wait()
+		o.wantSound()
+		if n := one[int](t, o.db, "SELECT count(*) FROM lock_audit WHERE end_reason <> 'released' OR released_at IS NULL"); n != 0 {
+			t.Errorf("%d rows were not closed by their releases", n)
 		}
 	})
 }
@@ -94,25 +89,8 @@ func TestPoolAuditedStorm(t *testing.T) {
 		const targets = 4
 		var left, granted, kills atomic.Int32
 		left.Store(int32(tries))
-		stop := make(chan struct{})
-		var killer, wg sync.WaitGroup
-		killer.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				case <-time.After(time.Duration(rand.IntN(40)) * time.Millisecond):
-				}
-				for _, pid := range o.holders(name(rand.IntN(targets))) {
-					if rand.IntN(10) == 0 {
-						kills.Add(1)
-						o.kill(pid)
-					} else {
-						one[bool](t, o.db, "SELECT pg_cancel_backend($1::int)", pid)
-					}
-				}
-			}
-		})
+		stop := o.harass(40*time.Millisecond, func() string { return name(rand.IntN(targets)) }, &kills)
+		var wg sync.WaitGroup
 		for range 16 {
 			wg.Go(func() {
 				for left.Add(-1) >= 0 {
@@ -154,8 +132,7 @@ func TestPoolAuditedStorm(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		close(stop)
-		killer.Wait()
+		stop()
 		for i := range targets {
 			o.wantSoonFree(name(i))
 			o.wantTickets(name(i), 0)

@@ -25,128 +25,134 @@ func (o observer) wantSound() {
 	}
 }
 
-// Acquires of all kinds, and releases, share one statement, and each caller gets
-// its own answer: with a fence, a row with its very texts, as a reader.
-func TestPoolBatchOfAllKinds(t *testing.T) {
+// eachAudit runs f on each driver, for Pools with the audit and without, in a
+// database with its table.
+func eachAudit(t *testing.T, f func(t *testing.T, driver, param string, o observer, opts ...pglock.PoolOption)) {
+	t.Helper()
 	eachDriver(t, func(t *testing.T, driver string) {
 		param, o := auditDatabase(t)
 		for name, opts := range map[string][]pglock.PoolOption{"plain": nil, "audited": {pglock.WithAudit()}} {
-			t.Run(name, func(t *testing.T) {
-				o := o.in(t)
-				p := newPool(t, openDB(t, driver, param), append(opts, pglock.WithHeartbeat(time.Hour))...)
-				audited := opts != nil
-				taken := acquired(t, pglock.NewSession(dial(t, driver, param)), newTarget(t))
-				first := acquired(t, p, newTarget(t), swanlock.WithFence())
-				leaving := []*pglock.PostgresLock{acquired(t, p, newTarget(t)), acquired(t, p, newTarget(t), swanlock.WithShared())}
-				room := newTarget(t)
-				reader := acquired(t, p, room, swanlock.WithShared())
-				odd := newTarget(t) + ` "it's", {a\b}, NULL, žluť ` + "\n\t"
-				calls := []struct {
-					target, owner string
-					opts          []swanlock.Option
-				}{
-					{odd, `o"\{}`, nil},
-					{newTarget(t), "NULL", []swanlock.Option{swanlock.WithTTL(time.Minute)}},
-					{newTarget(t), "fenced", []swanlock.Option{swanlock.WithFence()}},
-					{newTarget(t), "reader", []swanlock.Option{swanlock.WithShared()}},
-					{room, "joins", []swanlock.Option{swanlock.WithShared()}},
-					{room, "joins too", []swanlock.Option{swanlock.WithShared()}},
-					{taken.Info().Target, "late", nil},
-				}
-				together := newTarget(t)
-				calls = append(calls, calls[3], calls[3])
-				calls[7].target, calls[8].target = together, together
+			t.Run(name, func(t *testing.T) { f(t, driver, param, o.in(t), opts...) })
+		}
+	})
+}
 
-				batches := p.Stats().Batches
-				give := pglock.HoldTurn(first)
-				var wg sync.WaitGroup
-				locks := make([]swanlock.DistributedLock, len(calls))
-				for i, call := range calls {
-					wg.Go(func() {
-						l, err := p.TryAcquire(bg, call.target, append(call.opts, swanlock.WithOwner(call.owner))...)
-						if call.owner == "late" {
-							if !errors.Is(err, swanlock.ErrNotAcquired) {
-								t.Errorf("a lock that another session holds: got %v", err)
-							}
-							return
-						}
-						if err != nil {
-							t.Errorf("%q: %v", call.target, err)
-							return
-						}
-						locks[i] = l
-					})
-				}
-				for _, l := range leaving {
-					wg.Go(func() {
-						if err := l.Release(bg); err != nil {
-							t.Error(err)
-						}
-					})
-				}
-				time.Sleep(200 * time.Millisecond)
-				give()
-				wg.Wait()
-				if t.Failed() {
+// Acquires of all kinds, and releases, share one statement, and each caller gets
+// its own answer: with a fence, a row with its very texts, as a reader.
+func TestPoolBatchOfAllKinds(t *testing.T) {
+	eachAudit(t, func(t *testing.T, driver, param string, o observer, opts ...pglock.PoolOption) {
+		p := newPool(t, openDB(t, driver, param), append(opts, pglock.WithHeartbeat(time.Hour))...)
+		audited := opts != nil
+		taken := acquired(t, pglock.NewSession(dial(t, driver, param)), newTarget(t))
+		first := acquired(t, p, newTarget(t), swanlock.WithFence())
+		leaving := []*pglock.PostgresLock{acquired(t, p, newTarget(t)), acquired(t, p, newTarget(t), swanlock.WithShared())}
+		room := newTarget(t)
+		reader := acquired(t, p, room, swanlock.WithShared())
+		odd := newTarget(t) + ` "it's", {a\b}, NULL, žluť ` + "\n\t"
+		calls := []struct {
+			target, owner string
+			opts          []swanlock.Option
+		}{
+			{odd, `o"\{}`, nil},
+			{newTarget(t), "NULL", []swanlock.Option{swanlock.WithTTL(time.Minute)}},
+			{newTarget(t), "fenced", []swanlock.Option{swanlock.WithFence()}},
+			{newTarget(t), "reader", []swanlock.Option{swanlock.WithShared()}},
+			{room, "joins", []swanlock.Option{swanlock.WithShared()}},
+			{room, "joins too", []swanlock.Option{swanlock.WithShared()}},
+			{taken.Info().Target, "late", nil},
+		}
+		together := newTarget(t)
+		calls = append(calls, calls[3], calls[3])
+		calls[7].target, calls[8].target = together, together
+
+		batches := p.Stats().Batches
+		give := pglock.HoldTurn(first)
+		var wg sync.WaitGroup
+		locks := make([]swanlock.DistributedLock, len(calls))
+		for i, call := range calls {
+			wg.Go(func() {
+				l, err := p.TryAcquire(bg, call.target, append(call.opts, swanlock.WithOwner(call.owner))...)
+				if call.owner == "late" {
+					if !errors.Is(err, swanlock.ErrNotAcquired) {
+						t.Errorf("a lock that another session holds: got %v", err)
+					}
 					return
 				}
-				// The one with a TTL has a session of its own, and one op may have been sent before the others came.
-				if got := p.Stats().Batches - batches; got > 2 {
-					t.Errorf("got %d batches for what came together, want one or two", got)
+				if err != nil {
+					t.Errorf("%q: %v", call.target, err)
+					return
 				}
-				for i, l := range locks {
-					if l == nil {
-						continue
-					}
-					mode := map[bool]string{true: "ShareLock", false: "ExclusiveLock"}[l.Info().Shared]
-					if got := o.locks(calls[i].target); len(got) != 1 || got[backendOf(l)] != mode {
-						t.Errorf("%q, held by %d: the server says %v", calls[i].target, backendOf(l), got)
-					}
-					if want := calls[i].owner == "fenced" || audited && !l.Info().Shared; (l.Info().Fence > first.Info().Fence) != want {
-						t.Errorf("%q: got the fence %d after %d", calls[i].target, l.Info().Fence, first.Info().Fence)
-					}
-					if !audited {
-						continue
-					}
-					rows := o.rows(calls[i].target)
-					found := false
-					for _, r := range rows {
-						found = found || r.owner == calls[i].owner && r.target == calls[i].target && r.reason == "" && r.pid == backendOf(l) &&
-							r.ttlMs == l.Info().TTL.Milliseconds() && (r.fence == int64(l.Info().Fence) || r.mode == "shared" && r.fence == -1) &&
-							(r.mode == "shared") == l.Info().Shared
-					}
-					if !found {
-						t.Errorf("%q of %q: the audit says %+v", calls[i].target, calls[i].owner, rows)
-					}
-				}
-				give = pglock.HoldTurn(first)
-				for _, l := range append(locks, reader) {
-					if l != nil {
-						wg.Go(func() {
-							if err := l.Release(bg); err != nil {
-								t.Error(err)
-							}
-						})
-					}
-				}
-				time.Sleep(100 * time.Millisecond)
-				give()
-				wg.Wait()
-				must(t, first.Release(bg))
-				must(t, taken.Release(bg))
-				for _, call := range calls {
-					o.wantHeld(call.target)
-					if audited && call.owner != "late" {
-						for _, r := range o.rows(call.target) {
-							if r.reason != "released" || r.released.Before(r.acquired) {
-								t.Errorf("%q: the audit says %+v", call.target, r)
-							}
-						}
-					}
-				}
-				o.wantSound()
+				locks[i] = l
 			})
 		}
+		for _, l := range leaving {
+			wg.Go(func() {
+				if err := l.Release(bg); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		time.Sleep(200 * time.Millisecond)
+		give()
+		wg.Wait()
+		if t.Failed() {
+			return
+		}
+		// The one with a TTL has a session of its own, and one op may have been sent before the others came.
+		if got := p.Stats().Batches - batches; got > 2 {
+			t.Errorf("got %d batches for what came together, want one or two", got)
+		}
+		for i, l := range locks {
+			if l == nil {
+				continue
+			}
+			mode := map[bool]string{true: "ShareLock", false: "ExclusiveLock"}[l.Info().Shared]
+			if got := o.locks(calls[i].target); len(got) != 1 || got[backendOf(l)] != mode {
+				t.Errorf("%q, held by %d: the server says %v", calls[i].target, backendOf(l), got)
+			}
+			if want := calls[i].owner == "fenced" || audited && !l.Info().Shared; (l.Info().Fence > first.Info().Fence) != want {
+				t.Errorf("%q: got the fence %d after %d", calls[i].target, l.Info().Fence, first.Info().Fence)
+			}
+			if !audited {
+				continue
+			}
+			rows := o.rows(calls[i].target)
+			found := false
+			for _, r := range rows {
+				found = found || r.owner == calls[i].owner && r.target == calls[i].target && r.reason == "" && r.pid == backendOf(l) &&
+					r.ttlMs == l.Info().TTL.Milliseconds() && (r.fence == int64(l.Info().Fence) || r.mode == "shared" && r.fence == -1) &&
+					(r.mode == "shared") == l.Info().Shared
+			}
+			if !found {
+				t.Errorf("%q of %q: the audit says %+v", calls[i].target, calls[i].owner, rows)
+			}
+		}
+		give = pglock.HoldTurn(first)
+		for _, l := range append(locks, reader) {
+			if l != nil {
+				wg.Go(func() {
+					if err := l.Release(bg); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		}
+		time.Sleep(100 * time.Millisecond)
+		give()
+		wg.Wait()
+		must(t, first.Release(bg))
+		must(t, taken.Release(bg))
+		for _, call := range calls {
+			o.wantHeld(call.target)
+			if audited && call.owner != "late" {
+				for _, r := range o.rows(call.target) {
+					if r.reason != "released" || r.released.Before(r.acquired) {
+						t.Errorf("%q: the audit says %+v", call.target, r)
+					}
+				}
+			}
+		}
+		o.wantSound()
 	})
 }
 

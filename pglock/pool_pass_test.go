@@ -38,45 +38,40 @@ func inLine(t *testing.T, o observer, l swanlock.Locker, target string, order *[
 // holder's session, and nobody waits in the server. With an audit, the rows say
 // so, and the fences rise.
 func TestPoolPassesOn(t *testing.T) {
-	eachDriver(t, func(t *testing.T, driver string) {
-		param, o := auditDatabase(t)
-		for name, opts := range map[string][]pglock.PoolOption{"plain": nil, "audited": {pglock.WithAudit()}} {
-			t.Run(name, func(t *testing.T) {
-				o, target := o.in(t), newTarget(t)
-				p := newPool(t, openDB(t, driver, param), append(opts, pglock.WithHeartbeat(time.Hour))...)
-				held := acquired(t, p, target)
-				var order, names []string
-				for i := range 20 {
-					names = append(names, fmt.Sprint(i))
-				}
-				wait := inLine(t, o, p, target, &order, names...)
-				if s := p.Stats(); s.WaitingSessions != 0 || s.Sessions != 1 {
-					t.Errorf("20 wait for a lock of their own pool: got %+v, want one session, which does not wait", s)
-				}
-				trips := p.Stats().RoundTrips
-				must(t, held.Release(bg))
-				wait()
-				if !slices.Equal(order, names) {
-					t.Errorf("got the order %v", order)
-				}
-				// The first statement of each kind is one trip more.
-				if got := p.Stats().RoundTrips - trips; got > 21+3 {
-					t.Errorf("got %d round trips for 21 releases, of which 20 pass the lock on", got)
-				}
-				o.wantHeld(target)
-				o.wantTickets(target, 0)
-				if opts != nil {
-					reasons := slices.Repeat([]string{"released"}, 21)
-					o.wantReasons(target, reasons...)
-					o.wantSound()
-				}
-			})
+	eachAudit(t, func(t *testing.T, driver, param string, o observer, opts ...pglock.PoolOption) {
+		target := newTarget(t)
+		p := newPool(t, openDB(t, driver, param), append(opts, pglock.WithHeartbeat(time.Hour))...)
+		held := acquired(t, p, target)
+		var order, names []string
+		for i := range 20 {
+			names = append(names, fmt.Sprint(i))
+		}
+		wait := inLine(t, o, p, target, &order, names...)
+		if s := p.Stats(); s.WaitingSessions != 0 || s.Sessions != 1 {
+			t.Errorf("20 wait for a lock of their own pool: got %+v, want one session, which does not wait", s)
+		}
+		trips := p.Stats().RoundTrips
+		must(t, held.Release(bg))
+		wait()
+		if !slices.Equal(order, names) {
+			t.Errorf("got the order %v", order)
+		}
+		// The first statement of each kind is one trip more.
+		if got := p.Stats().RoundTrips - trips; got > 21+3 {
+			t.Errorf("got %d round trips for 21 releases, of which 20 pass the lock on", got)
+		}
+		o.wantHeld(target)
+		o.wantTickets(target, 0)
+		if opts != nil {
+			reasons := slices.Repeat([]string{"released"}, 21)
+			o.wantReasons(target, reasons...)
+			o.wantSound()
 		}
 	})
 }
 
-// A lock is passed on past nobody: neither a ticket of another host, nor whoever
-// waits in the server's queue.
+// A lock is passed on past nobody: neither a ticket of another host, nor a
+// session that waits in the server's queue.
 func TestPoolPassesNobody(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o, target := observe(t), newTarget(t)

@@ -71,41 +71,36 @@ func TestPoolReadersAreOneLock(t *testing.T) {
 // waits, with a ticket or in the server's queue, and readers that leave tell what
 // the server says.
 func TestPoolReadersAndWriters(t *testing.T) {
-	eachDriver(t, func(t *testing.T, driver string) {
-		param, o := auditDatabase(t)
-		for name, opts := range map[string][]pglock.PoolOption{"plain": nil, "audited": {pglock.WithAudit()}} {
-			t.Run(name, func(t *testing.T) {
-				o, target := o.in(t), newTarget(t)
-				p := newPool(t, openDB(t, driver, param), append(opts, pglock.WithHeartbeat(time.Hour))...)
-				first := acquired(t, p, target, swanlock.WithShared())
-				second := acquired(t, p, target, swanlock.WithShared())
-				writer := dial(t, driver, param)
-				done := make(chan error, 1)
-				go func() {
-					_, err := writer.ExecContext(bg, "SELECT pg_advisory_lock($1)", int64(pglock.KeyOf(target)))
-					done <- err
-				}()
-				eventually(t, "a writer waits", func() bool {
-					return one[bool](t, o.db, "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))")
-				})
-				_, err := p.TryAcquire(bg, target, swanlock.WithShared())
-				wantIs(t, err, swanlock.ErrNotAcquired)
-				must(t, first.Release(bg))
-				o.wantHeld(target, backendOf(second))
-				must(t, second.Release(bg))
-				must(t, <-done)
-				_, err = writer.ExecContext(bg, "SELECT pg_advisory_unlock_all()")
-				must(t, err)
+	eachAudit(t, func(t *testing.T, driver, param string, o observer, opts ...pglock.PoolOption) {
+		target := newTarget(t)
+		p := newPool(t, openDB(t, driver, param), append(opts, pglock.WithHeartbeat(time.Hour))...)
+		first := acquired(t, p, target, swanlock.WithShared())
+		second := acquired(t, p, target, swanlock.WithShared())
+		writer := dial(t, driver, param)
+		done := make(chan error, 1)
+		go func() {
+			_, err := writer.ExecContext(bg, "SELECT pg_advisory_lock($1)", int64(pglock.KeyOf(target)))
+			done <- err
+		}()
+		eventually(t, "a writer waits", func() bool {
+			return one[bool](t, o.db, "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))")
+		})
+		_, err := p.TryAcquire(bg, target, swanlock.WithShared())
+		wantIs(t, err, swanlock.ErrNotAcquired)
+		must(t, first.Release(bg))
+		o.wantHeld(target, backendOf(second))
+		must(t, second.Release(bg))
+		must(t, <-done)
+		_, err = writer.ExecContext(bg, "SELECT pg_advisory_unlock_all()")
+		must(t, err)
 
-				lost := []*pglock.PostgresLock{acquired(t, p, target, swanlock.WithShared()), acquired(t, p, target, swanlock.WithShared())}
-				must(t, pglock.SabotageShared(lost[0]))
-				for _, l := range lost {
-					wantIs(t, l.Release(bg), swanlock.ErrLost)
-				}
-				if opts != nil {
-					o.wantReasons(target, "released", "released", "lost", "lost")
-				}
-			})
+		lost := []*pglock.PostgresLock{acquired(t, p, target, swanlock.WithShared()), acquired(t, p, target, swanlock.WithShared())}
+		must(t, pglock.SabotageShared(lost[0]))
+		for _, l := range lost {
+			wantIs(t, l.Release(bg), swanlock.ErrLost)
+		}
+		if opts != nil {
+			o.wantReasons(target, "released", "released", "lost", "lost")
 		}
 	})
 }

@@ -72,25 +72,7 @@ func TestPoolStorm(t *testing.T) {
 		var granted, shared, left, expired, kills atomic.Int32
 		left.Store(int32(tries))
 		breeze := func() bool { return granted.Load() < 20 || shared.Load() == 0 || kills.Load() == 0 }
-		stop := make(chan struct{})
-		var killer sync.WaitGroup
-		killer.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				case <-time.After(time.Duration(rand.IntN(20)) * time.Millisecond):
-				}
-				for _, pid := range o.holders(name(rand.IntN(targets))) {
-					if rand.IntN(10) == 0 {
-						kills.Add(1)
-						o.kill(pid)
-					} else { // whatever it is doing fails, and may have been done
-						one[bool](t, o.db, "SELECT pg_cancel_backend($1::int)", pid)
-					}
-				}
-			}
-		})
+		stop := o.harass(20*time.Millisecond, func() string { return name(rand.IntN(targets)) }, &kills)
 		var wg sync.WaitGroup
 		for range 16 {
 			wg.Go(func() {
@@ -149,8 +131,7 @@ func TestPoolStorm(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		close(stop)
-		killer.Wait()
+		stop()
 		for i := range targets {
 			o.wantSoonFree(name(i))
 			o.wantTickets(name(i), 0)
@@ -167,6 +148,35 @@ func TestPoolStorm(t *testing.T) {
 			t.Error("the storm was a breeze")
 		}
 	})
+}
+
+// harass cancels, again and again, what the sessions that hold a target are doing,
+// or ends them. It pauses for less than pause in between, until stop is called, and
+// counts the sessions that it has ended.
+func (o observer) harass(pause time.Duration, target func() string, kills *atomic.Int32) (stop func()) {
+	stopped := make(chan struct{})
+	var done sync.WaitGroup
+	done.Go(func() {
+		for {
+			select {
+			case <-stopped:
+				return
+			case <-time.After(rand.N(pause)):
+			}
+			for _, pid := range o.holders(target()) {
+				if rand.IntN(10) == 0 {
+					kills.Add(1)
+					o.kill(pid)
+				} else { // whatever it is doing fails, and may have been done
+					one[bool](o.t, o.db, "SELECT pg_cancel_backend($1::int)", pid)
+				}
+			}
+		}
+	})
+	return func() {
+		close(stopped)
+		done.Wait()
+	}
 }
 
 func holdMany(t testing.TB, p *pglock.Pool, target string, n int) []swanlock.DistributedLock {
