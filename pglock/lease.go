@@ -4,6 +4,8 @@ import (
 	"math"
 	"strconv"
 	"time"
+
+	term "github.com/swanlake-io/swanlock/internal/lease"
 )
 
 // maxTTL is the longest idle_session_timeout: 2^31-1 ms, 24.8 days.
@@ -15,14 +17,9 @@ type lease struct {
 	start time.Time     // before the statement was sent, so that the server's lease ends later
 }
 
-// left returns how much of the lease is left. It goes by the clock that has
-// gone further: the monotonic clock stands still while a machine sleeps, and
-// the wall clock may be set back.
+// left returns how much of the lease is left, by the clock that has gone further.
 func (l lease) left(now time.Time) time.Duration {
-	if l.ttl == 0 {
-		return math.MaxInt64
-	}
-	return l.ttl - max(now.Sub(l.start), now.Round(0).Sub(l.start.Round(0)))
+	return term.Term{Length: l.ttl, Start: l.start}.Left(now)
 }
 
 // firstEnd returns when the first of the leases ends, as seen at now. ok is
