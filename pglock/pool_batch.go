@@ -49,7 +49,7 @@ func (b batcher) run(proofs, batch []*op) {
 			return o.kind == acquiring
 		})
 	}
-	var releases, acquires []*op
+	releases, acquires := s.releases[:0], s.acquires[:0]
 	for _, o := range batch {
 		switch {
 		case !s.batched(o):
@@ -60,6 +60,7 @@ func (b batcher) run(proofs, batch []*op) {
 			releases = append(releases, o)
 		}
 	}
+	s.releases, s.acquires = releases, acquires
 	b.join = b.joining(batch)
 	b.send(b.readers(releases, acquires))
 	b.join = nil
@@ -73,14 +74,16 @@ func (b batcher) run(proofs, batch []*op) {
 	if released && s.over() == nil && s.p.allInUse() {
 		b.giveBack()
 	}
+	clear(s.releases)
+	clear(s.acquires)
 }
 
 // undoLeft releases what was granted to callers that have left.
-func (b batcher) undoLeft(proofs, batch, given []*op) {
+func (b batcher) undoLeft(proofs, batch []*op) {
 	for _, o := range proofs {
 		o.state.CompareAndSwap(calling, returned)
 	}
-	for _, o := range slices.Concat(batch, given) {
+	for _, o := range batch {
 		if o.state.CompareAndSwap(calling, returned) {
 			continue
 		}

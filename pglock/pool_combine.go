@@ -22,6 +22,8 @@ type combiner struct {
 	proofs []*op // refreshes, which one statement does for all locks
 	queue  []*op // the other ops, in order
 	spare  []*op // an array that the queue can use again
+
+	releases, acquires []*op // of the batch; used by the goroutine alone
 }
 
 const (
@@ -206,10 +208,11 @@ func (s *poolSession) serveOnce(proofs, batch []*op) (given []*op) {
 		if p := recover(); p != nil { // The driver panicked, and left the ops in an unknown state.
 			err := fmt.Errorf("%w: the driver panicked: %v", errSessionGone, p)
 			s.led.lose(err)
-			for _, o := range slices.Concat(proofs, batch, given) {
+			all := append(batch, given...)
+			for _, o := range slices.Concat(proofs, all) {
 				o.err = err
 			}
-			batcher{turn: turn{s.a, s.led}, s: s}.undoLeft(proofs, batch, given)
+			batcher{turn: turn{s.a, s.led}, s: s}.undoLeft(proofs, all)
 		}
 	}()
 	tn, err := s.a.takeAlways()
@@ -220,7 +223,8 @@ func (s *poolSession) serveOnce(proofs, batch []*op) (given []*op) {
 	}
 	b := batcher{turn: tn, s: s}
 	given = b.successors(batch)
-	b.run(proofs, slices.Concat(batch, given))
-	b.undoLeft(proofs, batch, given)
+	all := append(batch, given...) // The batch has no room behind it, so this is a copy if there is anything to add.
+	b.run(proofs, all)
+	b.undoLeft(proofs, all)
 	return given
 }

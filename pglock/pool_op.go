@@ -41,14 +41,6 @@ func (o *op) answered(answers string) bool {
 
 func (o *op) shared() bool { return o.h.Shared }
 
-// mode returns the key and how it is locked.
-func (o *op) mode() lockID {
-	if o.h.Shared {
-		return lockID{o.h.key, 1}
-	}
-	return lockID{key: o.h.key}
-}
-
 // bits returns the ticket as the server's lock, or 0 for none.
 func (t *ticket) bits() int64 {
 	if t == nil {
@@ -59,15 +51,22 @@ func (t *ticket) bits() int64 {
 
 // array returns the numbers of xs as an array.
 func array[T any](xs []T, number func(T) int64) string {
-	b := make([]byte, 0, 2+20*len(xs))
-	b = append(b, '{')
-	for i, x := range xs {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = strconv.AppendInt(b, number(x), 10)
+	if len(xs) == 0 {
+		return "{}"
 	}
-	return string(append(b, '}'))
+	var b strings.Builder
+	var digits [20]byte
+	for i, x := range xs {
+		if i == 0 {
+			b.Grow(2 + 21*len(xs))
+			b.WriteByte('{')
+		} else {
+			b.WriteByte(',')
+		}
+		b.Write(strconv.AppendInt(digits[:0], number(x), 10))
+	}
+	b.WriteByte('}')
+	return b.String()
 }
 
 func keys(ops []*op) string {

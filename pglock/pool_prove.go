@@ -14,7 +14,7 @@ import (
 // themselves.
 func (b batcher) prove(proofs []*op) {
 	s := b.s
-	rows := b.rowsOf(proofs)
+	rows := b.rowsToRefresh(proofs)
 	sent := time.Now()
 	row, proven, err := b.askForAll(rows)
 	if rows != "" && sqlState(err) != "" { // The rows could not be written.
@@ -75,9 +75,9 @@ func (b batcher) askForAll(rows string) (row db.HeartbeatRow, proven bool, err e
 	return row, err == nil && row.Locks == locks && row.Sum == sum, err
 }
 
-// rowsOf returns the ids of the audit's rows that the proofs are to refresh, or ""
+// rowsToRefresh returns the ids of the audit's rows that the proofs are to refresh, or ""
 // if there is none, or one that is in another table by now.
-func (b batcher) rowsOf(proofs []*op) string {
+func (b batcher) rowsToRefresh(proofs []*op) string {
 	var ids []int64
 	for _, o := range proofs {
 		if o.h == nil || o.h.audit == 0 || o.h.over() != nil {

@@ -17,6 +17,9 @@ import (
 // readers have the lock already, or keep it. It returns the ops that are still
 // to be sent.
 func (b batcher) readers(releases, acquires []*op) (unlocks, locks []*op) {
+	if !slices.ContainsFunc(releases, (*op).shared) && !slices.ContainsFunc(acquires, (*op).shared) {
+		return releases, acquires
+	}
 	stay := make(map[Key]int) // how many readers keep the lock
 	for _, o := range releases {
 		if o.h.Shared {

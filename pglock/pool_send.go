@@ -57,8 +57,8 @@ func (b batcher) sendBatch(releases, acquires []*op) {
 		return
 	}
 	var rows []auditRow
-	if err == nil {
-		rows, err = rowsOf(row, releases, acquires, b.audit)
+	if err == nil && b.audit {
+		rows, err = rowsOf(row, acquires)
 	}
 	if err != nil {
 		b.untangle(releases, acquires, err)
@@ -97,7 +97,7 @@ func (b batcher) ask(releases, acquires []*op) (row db.BatchAuditedRow, err erro
 		var answer db.BatchRow
 		answer, err = ask(context.Background(), b.turn, (*db.Queries).Batch, plain)
 		row = db.BatchAuditedRow{Pid: answer.Pid, Released: answer.Released, Acquired: answer.Acquired, Ticket: answer.Ticket, Fence: answer.Fence}
-		return row, b.flushed(row.Fence, err)
+		return row, b.whole(row, len(unlocks), len(locks), err)
 	}
 	row, err = askAs(context.Background(), b.turn, b.auditIn(b.led.schema), (*db.Queries).BatchAudited, db.BatchAuditedParams{
 		Pid: plain.Pid, Release: plain.Release, Unshare: plain.Unshare, Acquire: plain.Acquire, Lines: plain.Lines, Share: plain.Share, Tickets: plain.Tickets,
@@ -116,7 +116,16 @@ func (b batcher) ask(releases, acquires []*op) (row db.BatchAuditedRow, err erro
 	for _, o := range acquires {
 		o.h.schema = b.led.schema
 	}
-	return row, b.flushed(row.Fence, err)
+	return row, b.whole(row, len(unlocks), len(locks), err)
+}
+
+// whole returns err or, if there is none, what is wrong with the answer: it is not
+// all there, or its fence may not be on the server's disk.
+func (b batcher) whole(row db.BatchAuditedRow, unlocks, locks int, err error) error {
+	if err == nil && row.Pid == b.s.pid && (len(row.Released) != unlocks || len(row.Acquired) != locks) {
+		return fmt.Errorf("the server answered %d of %d unlocks and %d of %d locks", len(row.Released), unlocks, len(row.Acquired), locks)
+	}
+	return b.flushed(row.Fence, err)
 }
 
 // granted notes the server's answers to the acquires.
@@ -192,9 +201,9 @@ func (b batcher) untangle(releases, acquires []*op, err error) {
 	if sqlState(err) == noTable {
 		b.led.schema = "" // The table is gone: it is looked for where it is now.
 	}
-	leaving := make(map[lockID]bool) // a reader's has the number 1
+	leaving := make(map[Key]bool) // true: as readers
 	for _, o := range releases {
-		leaving[o.mode()] = true
+		leaving[o.h.key] = o.h.Shared
 	}
 	for _, o := range acquires { // A lock that was granted is given back, here or by its former holder's release.
 		o.err = explain(err, b.audit)
@@ -203,7 +212,8 @@ func (b batcher) untangle(releases, acquires []*op, err error) {
 			b.led.displace(o.ticket)
 			b.undoTicket(o.ticket.hash, err)
 		}
-		if shared, ok := held[o.h.key]; ok && unknown == nil && o.answers() && shared == o.h.Shared && !leaving[o.mode()] {
+		reader, leaves := leaving[o.h.key]
+		if shared, ok := held[o.h.key]; ok && unknown == nil && o.answers() && shared == o.h.Shared && !(leaves && reader == shared) {
 			unknown = b.unlockIfHeld(o.h.key, shared)
 			delete(held, o.h.key)
 		}
@@ -268,21 +278,9 @@ type auditRow struct {
 }
 
 // rowsOf returns the rows that were written for the acquires that were granted,
-// and an error if the server has not answered everything.
-func rowsOf(row db.BatchAuditedRow, releases, acquires []*op, audit bool) (rows []auditRow, err error) {
-	unlocks, locks, granted := 0, 0, 0
-	for _, o := range releases {
-		unlocks = max(unlocks, o.number())
-	}
-	for _, o := range acquires {
-		locks = max(locks, o.number())
-	}
-	if len(row.Released) != unlocks || len(row.Acquired) != locks {
-		return nil, fmt.Errorf("the server answered %d of %d unlocks and %d of %d locks", len(row.Released), unlocks, len(row.Acquired), locks)
-	}
-	if !audit {
-		return nil, nil
-	}
+// and an error if the server has not answered for each.
+func rowsOf(row db.BatchAuditedRow, acquires []*op) (rows []auditRow, err error) {
+	granted := 0
 	for _, o := range acquires {
 		if o.answered(row.Acquired) {
 			granted++
