@@ -75,8 +75,8 @@ func (b batcher) askForAll(rows string) (row db.HeartbeatRow, proven bool, err e
 	return row, err == nil && row.Locks == locks && row.Sum == sum, err
 }
 
-// rowsToRefresh returns the ids of the audit's rows that the proofs are to refresh, or ""
-// if there is none, or one that is in another table by now.
+// rowsToRefresh returns the ids of the audit's rows that the proofs are to
+// refresh, or "" if there is none, or one that is in another table by now.
 func (b batcher) rowsToRefresh(proofs []*op) string {
 	var ids []int64
 	for _, o := range proofs {
