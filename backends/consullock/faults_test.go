@@ -49,9 +49,9 @@ func TestHolderIsKilled(t *testing.T) {
 		fmt.Println("held")
 		select {}
 	}
-	consul := startConsul(t, "1s")
+	consul := testserver.Consul(t, "1s")
 	cmd := exec.Command(os.Args[0], "-test.run=^TestHolderIsKilled$")
-	cmd.Env = append(os.Environ(), "CONSULLOCK_HOLD="+consul.addr)
+	cmd.Env = append(os.Environ(), "CONSULLOCK_HOLD="+consul.Addr)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +62,7 @@ func TestHolderIsKilled(t *testing.T) {
 	defer cmd.Process.Kill()
 	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "held"; {
 	}
-	l := newLocker(t, consul.addr)
+	l := newLocker(t, consul.Addr)
 	if _, err := l.TryAcquire(t.Context(), target); !errors.Is(err, swanlock.ErrNotAcquired) {
 		t.Fatalf("TryAcquire while another process holds it: got %v, want ErrNotAcquired", err)
 	}
@@ -81,13 +81,13 @@ func TestHolderIsKilled(t *testing.T) {
 // before anybody else can hold it.
 func TestServerStops(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "1s")
+	consul := testserver.Consul(t, "1s")
 	for _, opts := range [][]swanlock.Option{nil, {swanlock.WithTTL(4 * time.Second)}} {
-		held := try(t, newLocker(t, consul.addr), opts...)
+		held := try(t, newLocker(t, consul.Addr), opts...)
 		resume := consul.Stop()
 		testserver.Told(t, held, swanlock.ErrExpired)
 		resume()
-		next := acquire(t, newLocker(t, consul.addr)).MustGet()
+		next := acquire(t, newLocker(t, consul.Addr)).MustGet()
 		if err := held.Release(t.Context()); !errors.Is(err, swanlock.ErrExpired) {
 			t.Errorf("Release of the late holder: got %v, want ErrExpired", err)
 		}
@@ -102,8 +102,8 @@ func TestServerStops(t *testing.T) {
 // is answered later, and must not hold the lock.
 func TestTryIsCutShort(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "1s")
-	l, other := newLocker(t, consul.addr), newLocker(t, consul.addr)
+	consul := testserver.Consul(t, "1s")
+	l, other := newLocker(t, consul.Addr), newLocker(t, consul.Addr)
 	resume := consul.Stop()
 	defer resume()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
@@ -118,9 +118,9 @@ func TestTryIsCutShort(t *testing.T) {
 // TestAnswerIsLost loses the answer to the request that took the lock.
 func TestAnswerIsLost(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "1s")
-	proxy := testserver.NewProxy(t, consul.addr)
-	l, observer := newLocker(t, proxy.Addr, WithSessionTTL(10*time.Second)), client(t, consul.addr)
+	consul := testserver.Consul(t, "1s")
+	proxy := testserver.NewProxy(t, consul.Addr)
+	l, observer := newLocker(t, proxy.Addr, WithSessionTTL(10*time.Second)), client(t, consul.Addr)
 	h := l.newHold(must(l.request(target, []swanlock.Option{swanlock.WithFence()})))
 	if err := h.open(t.Context()); err != nil {
 		t.Fatal(err)
@@ -155,11 +155,11 @@ func must[T any](v T, err error) T {
 // TestCutOff cuts off a holder and a waiter, who each have a network of their own.
 func TestCutOff(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "1s")
-	holders, waiters := testserver.NewProxy(t, consul.addr), testserver.NewProxy(t, consul.addr)
+	consul := testserver.Consul(t, "1s")
+	holders, waiters := testserver.NewProxy(t, consul.Addr), testserver.NewProxy(t, consul.Addr)
 	lost := try(t, newLocker(t, holders.Addr))
 	first := acquire(t, newLocker(t, waiters.Addr))
-	second := acquire(t, newLocker(t, consul.addr))
+	second := acquire(t, newLocker(t, consul.Addr))
 	time.Sleep(time.Second)
 	waiters.Cut()
 	holders.Cut()
@@ -185,9 +185,9 @@ func TestCutOff(t *testing.T) {
 // TestServerRestarts kills the server and starts it again.
 func TestServerRestarts(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "1s")
+	consul := testserver.Consul(t, "1s")
 	ttl := WithSessionTTL(20 * time.Second)
-	l, other := newLocker(t, consul.addr, ttl), newLocker(t, consul.addr, ttl)
+	l, other := newLocker(t, consul.Addr, ttl), newLocker(t, consul.Addr, ttl)
 	first := try(t, l, swanlock.WithFence())
 	w := acquire(t, other, swanlock.WithFence())
 	consul.Restart()
@@ -211,8 +211,8 @@ func TestServerRestarts(t *testing.T) {
 // TestLeastTTL asks for less than the server grants, which is 10 s by default.
 func TestLeastTTL(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "10s")
-	l := newLocker(t, consul.addr, WithSessionTTL(10*time.Second))
+	consul := testserver.Consul(t, "10s")
+	l := newLocker(t, consul.Addr, WithSessionTTL(10*time.Second))
 	for what, call := range map[string]func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error){
 		"TryAcquire": l.TryAcquire, "Acquire": l.Acquire,
 	} {
@@ -229,8 +229,8 @@ func TestLeastTTL(t *testing.T) {
 // begin with a slash. The end of the session frees the lock.
 func TestSession(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "1s")
-	l, c := newLocker(t, consul.addr), client(t, consul.addr)
+	consul := testserver.Consul(t, "1s")
+	l, c := newLocker(t, consul.Addr), client(t, consul.Addr)
 	lost := try(t, l, swanlock.WithTTL(time.Hour))
 	pair := held(t, c)
 	session, _, err := c.Session().Info(pair.Session, nil)
@@ -283,8 +283,8 @@ func TestSession(t *testing.T) {
 // its end: a waiter that only waits for the key to change waits for half a minute.
 func TestLockDelayOfAnother(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "1s")
-	c := client(t, consul.addr)
+	consul := testserver.Consul(t, "1s")
+	c := client(t, consul.Addr)
 	theirs, _, err := c.Session().CreateNoChecks(&api.SessionEntry{LockDelay: 2 * time.Second}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -292,7 +292,7 @@ func TestLockDelayOfAnother(t *testing.T) {
 	if ok, _, err := c.KV().Acquire(&api.KVPair{Key: keyOf(target), Session: theirs}, nil); !ok || err != nil {
 		t.Fatalf("Acquire of the key: got %t, %v", ok, err)
 	}
-	w := acquire(t, newLocker(t, consul.addr))
+	w := acquire(t, newLocker(t, consul.Addr))
 	time.Sleep(time.Second)
 	start := time.Now()
 	destroy(t, c, target)
@@ -305,8 +305,8 @@ func TestLockDelayOfAnother(t *testing.T) {
 // TestManyWaiters has more callers wait than an agent serves connections of one host.
 func TestManyWaiters(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "1s")
-	l := newLocker(t, consul.addr, WithSessionTTL(20*time.Second))
+	consul := testserver.Consul(t, "1s")
+	l := newLocker(t, consul.Addr, WithSessionTTL(20*time.Second))
 	first := try(t, l)
 	var waits []*testserver.Call
 	for range 250 {

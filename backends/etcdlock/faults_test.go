@@ -46,7 +46,7 @@ func TestHolderIsKilled(t *testing.T) {
 	}
 	etcd := startEtcd(t)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestHolderIsKilled$")
-	cmd.Env = append(os.Environ(), "ETCDLOCK_HOLD="+etcd.addr)
+	cmd.Env = append(os.Environ(), "ETCDLOCK_HOLD="+etcd.Addr)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ func TestHolderIsKilled(t *testing.T) {
 	defer cmd.Process.Kill()
 	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "held"; {
 	}
-	l := newLocker(t, connect(t, etcd.addr))
+	l := newLocker(t, connect(t, etcd.Addr))
 	if _, err := l.TryAcquire(t.Context(), target); !errors.Is(err, swanlock.ErrNotAcquired) {
 		t.Fatalf("TryAcquire while another process holds it: got %v, want ErrNotAcquired", err)
 	}
@@ -83,12 +83,12 @@ func TestServerStops(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			etcd := startEtcd(t)
-			held := try(t, newLocker(t, connect(t, etcd.addr), WithSessionTTL(4*time.Second)), opts...)
+			held := try(t, newLocker(t, connect(t, etcd.Addr), WithSessionTTL(4*time.Second)), opts...)
 			resume := etcd.Stop()
 			defer resume()
 			testserver.Told(t, held, swanlock.ErrExpired)
 			resume()
-			next := acquire(t, newLocker(t, connect(t, etcd.addr))).MustGet()
+			next := acquire(t, newLocker(t, connect(t, etcd.Addr))).MustGet()
 			if err := held.Release(t.Context()); !errors.Is(err, swanlock.ErrExpired) {
 				t.Errorf("Release of the late holder: got %v, want ErrExpired", err)
 			}
@@ -108,7 +108,7 @@ func TestTryIsCutShort(t *testing.T) {
 	for name, opts := range map[string][]swanlock.Option{"shared lease": nil, "own lease": {swanlock.WithTTL(time.Minute)}} {
 		t.Run(name, func(t *testing.T) {
 			etcd := startEtcd(t)
-			l, other := newLocker(t, connect(t, etcd.addr), WithSessionTTL(6*time.Second)), newLocker(t, connect(t, etcd.addr))
+			l, other := newLocker(t, connect(t, etcd.Addr), WithSessionTTL(6*time.Second)), newLocker(t, connect(t, etcd.Addr))
 			kept, err := l.TryAcquire(t.Context(), "another", opts...)
 			if err != nil {
 				t.Fatal(err)
@@ -133,8 +133,8 @@ func TestTryIsCutShort(t *testing.T) {
 func TestAnswerIsLost(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
-	proxy := testserver.NewProxy(t, etcd.addr)
-	l, other := newLocker(t, connect(t, proxy.Addr)), newLocker(t, connect(t, etcd.addr))
+	proxy := testserver.NewProxy(t, etcd.Addr)
+	l, other := newLocker(t, connect(t, proxy.Addr)), newLocker(t, connect(t, etcd.Addr))
 	testserver.Release(t, try(t, l))
 	for name, call := range map[string]func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error){
 		"TryAcquire": l.TryAcquire, "Acquire": l.Acquire,
@@ -157,10 +157,10 @@ func TestAnswerIsLost(t *testing.T) {
 func TestCutOff(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
-	holders, waiters := testserver.NewProxy(t, etcd.addr), testserver.NewProxy(t, etcd.addr)
+	holders, waiters := testserver.NewProxy(t, etcd.Addr), testserver.NewProxy(t, etcd.Addr)
 	held := try(t, newLocker(t, connect(t, holders.Addr), WithSessionTTL(8*time.Second)))
 	first := acquire(t, newLocker(t, connect(t, waiters.Addr), WithSessionTTL(4*time.Second)))
-	other := newLocker(t, connect(t, etcd.addr))
+	other := newLocker(t, connect(t, etcd.Addr))
 	inLine(t, other, 2)
 	second := acquire(t, other)
 	inLine(t, other, 3)
@@ -189,7 +189,7 @@ func TestCutOff(t *testing.T) {
 func TestServerRestarts(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
-	l, other := newLocker(t, connect(t, etcd.addr)), newLocker(t, connect(t, etcd.addr))
+	l, other := newLocker(t, connect(t, etcd.Addr)), newLocker(t, connect(t, etcd.Addr))
 	held := try(t, l, swanlock.WithFence())
 	w := acquire(t, other, swanlock.WithFence())
 	inLine(t, l, 2)

@@ -19,10 +19,10 @@ const target = "jobs/nightly"
 
 // holders returns how many of the servers hold the target, as redis-cli would see
 // it.
-func holders(t *testing.T, servers []*testServer) (n int) {
+func holders(t *testing.T, servers []*testserver.Node) (n int) {
 	t.Helper()
 	for _, s := range servers {
-		found, err := dial(t, s.addr).Exists(t.Context(), keyOf(target)).Result()
+		found, err := dial(t, s.Addr).Exists(t.Context(), keyOf(target)).Result()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,7 +47,7 @@ func TestSplitVotes(t *testing.T) {
 	servers, addrs := several(t, 3)
 	l := lockerOn(t, addrs)
 	leave := func(server int, value string, d time.Duration) {
-		if err := dial(t, servers[server].addr).Set(t.Context(), keyOf(target), value, d).Err(); err != nil {
+		if err := dial(t, servers[server].Addr).Set(t.Context(), keyOf(target), value, d).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -22,7 +22,7 @@ type acquired struct {
 }
 
 // waiter starts an Acquire, and returns when it is in the line, as the nth.
-func waiter(t *testing.T, l *Locker, s *testServer, n int64, ctx context.Context) <-chan acquired {
+func waiter(t *testing.T, l *Locker, s *testserver.Node, n int64, ctx context.Context) <-chan acquired {
 	t.Helper()
 	done := make(chan acquired, 1)
 	go func() {
@@ -33,9 +33,9 @@ func waiter(t *testing.T, l *Locker, s *testServer, n int64, ctx context.Context
 	return done
 }
 
-func inLine(t *testing.T, s *testServer, n int64) {
+func inLine(t *testing.T, s *testserver.Node, n int64) {
 	t.Helper()
-	client := dial(t, s.addr)
+	client := dial(t, s.Addr)
 	eventually(t, fmt.Sprintf("%d wait in the line", n), func() bool {
 		got, err := client.ZCard(t.Context(), keyOf(target)+":line").Result()
 		return err == nil && got == n

@@ -8,6 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/testserver"
 )
 
 // quarantined checks that a try says that nobody knows.
@@ -55,8 +56,8 @@ func TestRestartWithoutData(t *testing.T) {
 // A server that restarts with its data still knows the lock, and has the holder
 // refresh it. It gives no vote to anybody else: it does not know what it lost.
 func TestRestartWithData(t *testing.T) {
-	s := start(t, true).known(t)
-	addrs := []string{s.addr}
+	s := known(t, testserver.Redis(t, "--appendonly", "yes", "--appendfsync", "always"))
+	addrs := []string{s.Addr}
 	ttl := WithMaxTTL(3 * time.Second)
 	l, other := lockerOn(t, addrs, ttl), lockerOn(t, addrs, ttl)
 	held := mustTry(t, l, target, swanlock.WithTTL(3*time.Second))
@@ -80,21 +81,21 @@ func TestRestartWithData(t *testing.T) {
 // A replica that takes over may lack the last grants. What it has of the old
 // server names another run.
 func TestFailover(t *testing.T) {
-	old, replica := start(t, false).known(t), start(t, false)
+	old, replica := known(t, testserver.Redis(t)), testserver.Redis(t)
 	ttl := WithMaxTTL(3 * time.Second)
-	to := dial(t, replica.addr)
-	if err := to.Do(t.Context(), "replicaof", "127.0.0.1", port(old.addr)).Err(); err != nil {
+	to := dial(t, replica.Addr)
+	if err := to.Do(t.Context(), "replicaof", "127.0.0.1", port(old.Addr)).Err(); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the replica is in step", func() bool {
 		return to.Get(t.Context(), bornKey).Err() == nil
 	})
-	mustRelease(t, mustTry(t, lockerOn(t, []string{old.addr}, ttl), target))
+	mustRelease(t, mustTry(t, lockerOn(t, []string{old.Addr}, ttl), target))
 	old.Kill()
 	if err := to.Do(t.Context(), "replicaof", "no", "one").Err(); err != nil {
 		t.Fatal(err)
 	}
-	l := lockerOn(t, []string{replica.addr}, ttl)
+	l := lockerOn(t, []string{replica.Addr}, ttl)
 	quarantined(t, "a try after the failover", l, target)
 	held, err := l.Acquire(t.Context(), target)
 	if err != nil {
@@ -128,21 +129,21 @@ func TestFlush(t *testing.T) {
 // A server that is used for the first time votes at once only if it has run for
 // longer than any lock lasts.
 func TestFirstUse(t *testing.T) {
-	s := start(t, false)
-	quarantined(t, "a try on a server that has just started", lockerOn(t, []string{s.addr}, WithMaxTTL(time.Minute)), target)
-	s = start(t, false)
+	s := testserver.Redis(t)
+	quarantined(t, "a try on a server that has just started", lockerOn(t, []string{s.Addr}, WithMaxTTL(time.Minute)), target)
+	s = testserver.Redis(t)
 	time.Sleep(5 * time.Second)
-	mustRelease(t, mustTry(t, lockerOn(t, []string{s.addr}, WithMaxTTL(2*time.Second)), target))
+	mustRelease(t, mustTry(t, lockerOn(t, []string{s.Addr}, WithMaxTTL(2*time.Second)), target))
 }
 
 // A server that must not be asked which run it is gives no lock.
 func TestWithoutInfo(t *testing.T) {
-	s := start(t, false).known(t)
-	admin := dial(t, s.addr)
+	s := known(t, testserver.Redis(t))
+	admin := dial(t, s.Addr)
 	if err := admin.Do(t.Context(), "acl", "setuser", "app", "on", ">secret", "~*", "&*", "+@all", "-info").Err(); err != nil {
 		t.Fatal(err)
 	}
-	client := redis.NewClient(&redis.Options{Addr: s.addr, Username: "app", Password: "secret"})
+	client := redis.NewClient(&redis.Options{Addr: s.Addr, Username: "app", Password: "secret"})
 	defer client.Close()
 	for _, tt := range []struct {
 		opts []Option
