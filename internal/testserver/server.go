@@ -216,14 +216,14 @@ func Find(t testing.TB, program, how string) string {
 	return path
 }
 
-// Missing skips t for want of program, and says so where it is seen also without
-// go test -v.
+// Missing skips t for want of program, and says so once for each program where it is
+// seen also without go test -v.
 func Missing(t testing.TB, program, how string) {
 	t.Helper()
-	told.Do(func() {
+	if _, before := told.LoadOrStore(program, true); !before {
 		fmt.Fprintf(os.Stderr, "\n*** NOT TESTED: %s is missing: %s ***\n\n", program, how)
-	})
+	}
 	t.Skipf("NOT TESTED: %s is missing: %s", program, how)
 }
 
-var told sync.Once
+var told sync.Map // by program
