@@ -1,12 +1,10 @@
 package consullock
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -46,34 +44,18 @@ func TestHolderIsKilled(t *testing.T) {
 	t.Parallel()
 	if addr := os.Getenv("CONSULLOCK_HOLD"); addr != "" {
 		try(t, newLocker(t, addr))
-		fmt.Println("held")
-		select {}
+		testserver.Hold()
 	}
 	consul := testserver.Consul(t, "1s")
-	cmd := exec.Command(os.Args[0], "-test.run=^TestHolderIsKilled$")
-	cmd.Env = append(os.Environ(), "CONSULLOCK_HOLD="+consul.Addr)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Process.Kill()
-	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "held"; {
-	}
+	kill := testserver.HeldByChild(t, "CONSULLOCK_HOLD", consul.Addr)
 	l := newLocker(t, consul.Addr)
 	if _, err := l.TryAcquire(t.Context(), target); !errors.Is(err, swanlock.ErrNotAcquired) {
 		t.Fatalf("TryAcquire while another process holds it: got %v, want ErrNotAcquired", err)
 	}
 	w := acquire(t, l)
 	time.Sleep(15 * time.Second)
-	if !w.Waits() {
-		_, err := w.Result()
-		t.Fatalf("a waiter got the lock of a process that lives: %v", err)
-	}
-	cmd.Process.Kill()
-	cmd.Wait()
+	w.MustWait("while a process that lives holds the lock")
+	kill()
 	testserver.Release(t, w.MustGet())
 }
 
@@ -88,12 +70,7 @@ func TestServerStops(t *testing.T) {
 		testserver.Told(t, held, swanlock.ErrExpired)
 		resume()
 		next := acquire(t, newLocker(t, consul.Addr)).MustGet()
-		if err := held.Release(t.Context()); !errors.Is(err, swanlock.ErrExpired) {
-			t.Errorf("Release of the late holder: got %v, want ErrExpired", err)
-		}
-		if err := next.Refresh(t.Context()); err != nil {
-			t.Errorf("Refresh of the next holder: %v", err)
-		}
+		testserver.Superseded(t, held, next)
 		testserver.Release(t, next)
 	}
 }
@@ -152,7 +129,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// TestCutOff cuts off a holder and a waiter, who each have a network of their own.
+// TestCutOff cuts off a holder and a waiter, each on a network of its own.
 func TestCutOff(t *testing.T) {
 	t.Parallel()
 	consul := testserver.Consul(t, "1s")
@@ -168,16 +145,8 @@ func TestCutOff(t *testing.T) {
 	waiters.Reset()
 	waiters.Heal()
 	holders.Heal()
-	if err := lost.Release(t.Context()); !errors.Is(err, swanlock.ErrExpired) {
-		t.Errorf("Release of the late holder: got %v, want ErrExpired", err)
-	}
-	if err := next.Refresh(t.Context()); err != nil {
-		t.Errorf("Refresh of the next holder: %v", err)
-	}
-	if !first.Waits() {
-		held, err := first.Result()
-		t.Fatalf("a waiter returned %v, %v while another holds the lock", held, err)
-	}
+	testserver.Superseded(t, lost, next)
+	first.MustWait("while another holds the lock")
 	testserver.Release(t, next)
 	testserver.Release(t, first.MustGet())
 }
@@ -192,10 +161,7 @@ func TestServerRestarts(t *testing.T) {
 	w := acquire(t, other, swanlock.WithFence())
 	consul.Restart()
 	testserver.Eventually(t, "Refresh after the restart", func() error { return first.Refresh(t.Context()) })
-	if !w.Waits() {
-		held, err := w.Result()
-		t.Fatalf("a waiter returned %v, %v while another holds the lock", held, err)
-	}
+	w.MustWait("while another holds the lock")
 	testserver.Release(t, first)
 	next := w.MustGet()
 	if was, is := first.Info().Fence, next.Info().Fence; is <= was {

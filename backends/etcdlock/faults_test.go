@@ -1,12 +1,10 @@
 package etcdlock
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"testing"
 	"time"
 
@@ -41,34 +39,18 @@ func TestHolderIsKilled(t *testing.T) {
 	t.Parallel()
 	if addr := os.Getenv("ETCDLOCK_HOLD"); addr != "" {
 		try(t, newLocker(t, connect(t, addr), WithSessionTTL(8*time.Second)))
-		fmt.Println("held")
-		select {}
+		testserver.Hold()
 	}
 	etcd := startEtcd(t)
-	cmd := exec.Command(os.Args[0], "-test.run=^TestHolderIsKilled$")
-	cmd.Env = append(os.Environ(), "ETCDLOCK_HOLD="+etcd.Addr)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Process.Kill()
-	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "held"; {
-	}
+	kill := testserver.HeldByChild(t, "ETCDLOCK_HOLD", etcd.Addr)
 	l := newLocker(t, connect(t, etcd.Addr))
 	if _, err := l.TryAcquire(t.Context(), target); !errors.Is(err, swanlock.ErrNotAcquired) {
 		t.Fatalf("TryAcquire while another process holds it: got %v, want ErrNotAcquired", err)
 	}
 	w := acquire(t, l)
 	time.Sleep(12 * time.Second)
-	if !w.Waits() {
-		_, err := w.Result()
-		t.Fatalf("a waiter got the lock of a process that lives: %v", err)
-	}
-	cmd.Process.Kill()
-	cmd.Wait()
+	w.MustWait("while a process that lives holds the lock")
+	kill()
 	testserver.Release(t, w.MustGet())
 }
 
@@ -89,12 +71,7 @@ func TestServerStops(t *testing.T) {
 			testserver.Told(t, held, swanlock.ErrExpired)
 			resume()
 			next := acquire(t, newLocker(t, connect(t, etcd.Addr))).MustGet()
-			if err := held.Release(t.Context()); !errors.Is(err, swanlock.ErrExpired) {
-				t.Errorf("Release of the late holder: got %v, want ErrExpired", err)
-			}
-			if err := next.Refresh(t.Context()); err != nil {
-				t.Errorf("Refresh of the next holder: %v", err)
-			}
+			testserver.Superseded(t, held, next)
 			testserver.Release(t, next)
 		})
 	}
@@ -153,7 +130,7 @@ func TestAnswerIsLost(t *testing.T) {
 	}
 }
 
-// TestCutOff cuts a holder and a waiter off, who each have a network of their own.
+// TestCutOff cuts off a holder and a waiter, each on a network of its own.
 func TestCutOff(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
@@ -176,12 +153,7 @@ func TestCutOff(t *testing.T) {
 	next := second.MustGet()
 	testserver.Told(t, held, swanlock.ErrExpired)
 	holders.Heal()
-	if err := held.Release(t.Context()); !errors.Is(err, swanlock.ErrExpired) {
-		t.Errorf("Release of the late holder: got %v, want ErrExpired", err)
-	}
-	if err := next.Refresh(t.Context()); err != nil {
-		t.Errorf("Refresh of the next holder: %v", err)
-	}
+	testserver.Superseded(t, held, next)
 	testserver.Release(t, next)
 }
 
@@ -195,10 +167,7 @@ func TestServerRestarts(t *testing.T) {
 	inLine(t, l, 2)
 	etcd.Restart()
 	testserver.Eventually(t, "Refresh after the restart", func() error { return held.Refresh(t.Context()) })
-	if !w.Waits() {
-		held, err := w.Result()
-		t.Fatalf("a waiter returned: %v, %v", held, err)
-	}
+	w.MustWait("while another holds the lock")
 	testserver.Release(t, held)
 	next := w.MustGet()
 	if was, is := held.Info().Fence, next.Info().Fence; is <= was {

@@ -90,10 +90,7 @@ func TestWaitsLongerThanItsTTL(t *testing.T) {
 		held := try(t, holder)
 		w := acquire(t, l, swanlock.WithTTL(ttl))
 		time.Sleep(2*ttl + time.Second)
-		if !w.Waits() {
-			held, err := w.Result()
-			t.Fatalf("Acquire returned %v, %v", held, err)
-		}
+		w.MustWait("while another holds the lock")
 		before := time.Now()
 		testserver.Release(t, held)
 		next := w.MustGet()
@@ -204,10 +201,7 @@ func TestLeader(t *testing.T) {
 		defer cancel()
 		return held.Refresh(ctx)
 	})
-	if !w.Waits() {
-		held, err := w.Result()
-		t.Fatalf("the waiter returned: %v, %v", held, err)
-	}
+	w.MustWait("while another holds the lock")
 	testserver.Release(t, held)
 	next := w.MustGet()
 	if was, is := held.Info().Fence, next.Info().Fence; is <= was {

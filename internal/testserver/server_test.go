@@ -24,7 +24,7 @@ func TestTestIsKilled(t *testing.T) {
 		if err := os.Symlink(s.dir, link); err != nil {
 			t.Fatal(err)
 		}
-		select {}
+		Hold()
 	}
 	if err := os.WriteFile(s.dir+"/"+file, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -35,19 +35,12 @@ func TestTestIsKilled(t *testing.T) {
 	}
 
 	link := t.TempDir() + "/folder"
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), "TESTSERVER_FOLDER="+link)
-	if err := cmd.Start(); err != nil {
+	kill := HeldByChild(t, "TESTSERVER_FOLDER", link)
+	folder, err := os.Readlink(link)
+	if err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Process.Kill()
-	var folder string
-	Eventually(t, "the child runs a server", func() (err error) {
-		folder, err = os.Readlink(link)
-		return err
-	})
-	cmd.Process.Kill()
-	cmd.Wait()
+	kill()
 	Eventually(t, "the folder is gone", func() error {
 		if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("Stat: %v", err)
