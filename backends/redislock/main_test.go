@@ -2,7 +2,6 @@ package redislock
 
 import (
 	"context"
-	"flag"
 	"os"
 	"os/exec"
 	"testing"
@@ -11,15 +10,13 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
-	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/testserver"
 )
 
 func TestMain(m *testing.M) {
-	flag.Parse()
 	end := func() {}
 	if _, err := exec.LookPath("redis-server"); err != nil {
-		flag.Set("test.skip", "^Example")
+		testserver.SkipExamples()
 	} else {
 		t, done := testserver.Example()
 		os.Setenv("REDIS_ADDR", known(t, testserver.Redis(t)).Addr)
@@ -76,20 +73,4 @@ func several(t *testing.T, n int) (servers []*testserver.Node, addrs []string) {
 		servers, addrs = append(servers, s), append(addrs, s.Addr)
 	}
 	return servers, addrs
-}
-
-func mustTry(t *testing.T, l swanlock.Locker, target string, opts ...swanlock.Option) swanlock.DistributedLock {
-	t.Helper()
-	held, err := l.TryAcquire(t.Context(), target, opts...)
-	if err != nil {
-		t.Fatalf("TryAcquire: %v", err)
-	}
-	return held
-}
-
-func mustRelease(t *testing.T, held swanlock.DistributedLock) {
-	t.Helper()
-	if err := held.Release(t.Context()); err != nil {
-		t.Fatalf("Release: %v", err)
-	}
 }
