@@ -168,21 +168,12 @@ func (l *Locker) try(ctx context.Context, target string, o swanlock.Options) (*l
 		if !errors.Is(err, errSplit) || ctx.Err() != nil || time.Since(begun) > patience {
 			return held, err
 		}
-		pause(ctx, lease.Backoff(n))
+		lease.Pause(ctx, lease.Backoff(n))
 	}
 }
 
 func fail(target string, err error) error {
 	return fmt.Errorf("redislock: acquire %q: %w", target, err)
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }
 
 // keyOf returns the key of a target, of which all spellings have one, as with

@@ -85,9 +85,11 @@ func Free(ctx context.Context, b Backend) (held bool, err error) {
 	}
 	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
+	again, cancelAgain := context.WithTimeout(ctx, limit)
+	defer cancelAgain()
 	for n := 0; ; n++ {
 		held, err = b.Release(own)
-		if err == nil || !sleep(ctx, own, Backoff(n)) {
+		if err == nil || !Pause(again, Backoff(n)) {
 			return held && err == nil, err
 		}
 	}
@@ -115,7 +117,7 @@ func Poll[L any](ctx context.Context, pkg, target string, goesOn func(err error)
 		default:
 			outage = err
 		}
-		if !sleep(ctx, ctx, Backoff(n)) {
+		if !Pause(ctx, Backoff(n)) {
 			return none, Request{Package: pkg, Target: target}.wrap("acquire", CutShort(ctx, outage))
 		}
 	}
@@ -171,15 +173,14 @@ func (r Request) tooLate() error {
 	return fmt.Errorf("%w: the answer took longer than the lease (%v)", swanlock.ErrNotAcquired, r.Lease)
 }
 
-// sleep reports whether d has passed before one of the contexts ended.
-func sleep(a, b context.Context, d time.Duration) bool {
+// Pause waits for d, and reports whether that has passed before ctx ended.
+func Pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return a.Err() == nil && b.Err() == nil
-	case <-a.Done():
-	case <-b.Done():
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
 	}
-	return false
 }
