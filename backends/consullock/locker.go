@@ -78,13 +78,13 @@ func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Op
 	h := l.newHold(r)
 	leave, err := l.turn(ctx, h.key)
 	if err != nil {
-		return nil, fmt.Errorf("consullock: acquire %q: %w", target, lease.CutShort(ctx, nil))
+		return nil, r.Failed(ctx, nil)
 	}
 	defer leave()
 	held, err := lease.Poll(ctx, "consullock", target, passes, func() (*lease.Lock, error) {
 		if h.refused {
 			if err := h.freed(ctx); err != nil {
-				return nil, fmt.Errorf("consullock: acquire %q: %w", target, err)
+				return nil, r.Wrap(err)
 			}
 		}
 		held, err := h.try(ctx, r)

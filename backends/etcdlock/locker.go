@@ -76,7 +76,7 @@ func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Op
 		return nil, err
 	}
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("etcdlock: acquire %q: %w", target, lease.CutShort(ctx, nil))
+		return nil, r.Failed(ctx, nil)
 	}
 	held, err := lease.Poll(ctx, "etcdlock", target, passes, func() (*lease.Lock, error) {
 		// Each attempt has a key of its own: what the one before has sent may
@@ -102,10 +102,7 @@ func (l *Locker) queue(ctx context.Context, r lease.Request) (*lease.Lock, error
 		return lease.Granted(ctx, r, start, e.fence())
 	}
 	_, _ = lease.Free(ctx, e)
-	if ctx.Err() != nil {
-		err = lease.CutShort(ctx, err)
-	}
-	return nil, fmt.Errorf("etcdlock: acquire %q: %w", r.Target, err)
+	return nil, r.Failed(ctx, err)
 }
 
 // keep returns held as an interface, and has its lease, if others share it, keep it

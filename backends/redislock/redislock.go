@@ -172,10 +172,6 @@ func (l *Locker) try(ctx context.Context, target string, o swanlock.Options) (*l
 	}
 }
 
-func fail(target string, err error) error {
-	return fmt.Errorf("redislock: acquire %q: %w", target, err)
-}
-
 // keyOf returns the key of a target, of which all spellings have one, as with
 // swanlock.KeyOf. Its braces make a cluster keep all keys of a target together; a
 // brace in the target would end them early.

@@ -22,7 +22,7 @@ const freeing, tidying = 5 * time.Second, 2 * time.Second
 // longer than the lease.
 func Try(ctx context.Context, r Request, acquire func(ctx context.Context) (fence uint64, err error)) (*Lock, error) {
 	if ctx.Err() != nil {
-		return nil, r.wrap("acquire", CutShort(ctx, nil))
+		return nil, r.Failed(ctx, nil)
 	}
 	call, cancel := ctx, context.CancelFunc(func() {})
 	if r.Lease > 0 {
@@ -43,10 +43,7 @@ func Try(ctx context.Context, r Request, acquire func(ctx context.Context) (fenc
 			err = r.tooLate()
 		}
 	}
-	if ctx.Err() != nil {
-		err = CutShort(ctx, err)
-	}
-	return nil, r.wrap("acquire", err)
+	return nil, r.Failed(ctx, err)
 }
 
 // Refused returns err for an acquire that Try calls: the server has answered with
@@ -71,7 +68,7 @@ func Granted(ctx context.Context, r Request, start time.Time, fence uint64) (*Lo
 		return newLock(r, start, fence), nil
 	}
 	_, _ = Free(ctx, r.Backend)
-	return nil, r.wrap("acquire", err)
+	return nil, r.Wrap(err)
 }
 
 // Free releases a lock under a context of its own. While ctx lives, it tries
@@ -118,7 +115,7 @@ func Poll[L any](ctx context.Context, pkg, target string, goesOn func(err error)
 			outage = err
 		}
 		if !Pause(ctx, Backoff(n)) {
-			return none, Request{Package: pkg, Target: target}.wrap("acquire", CutShort(ctx, outage))
+			return none, Request{Package: pkg, Target: target}.Failed(ctx, outage)
 		}
 	}
 }
@@ -163,6 +160,18 @@ func CutShort(ctx context.Context, err error) error {
 		return cut
 	}
 	return fmt.Errorf("%w: %w", cut, err)
+}
+
+// Wrap returns err as that of an acquire.
+func (r Request) Wrap(err error) error { return r.wrap("acquire", err) }
+
+// Failed returns err as that of an acquire, and tells of the end of ctx if that has
+// ended. Then err may be nil.
+func (r Request) Failed(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		err = CutShort(ctx, err)
+	}
+	return r.Wrap(err)
 }
 
 func (r Request) wrap(what string, err error) error {
