@@ -1,6 +1,7 @@
 package filelock
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -90,10 +91,7 @@ func (l *Locker) acquire(ctx context.Context, target string, opts []swanlock.Opt
 	if err != nil {
 		return nil, fmt.Errorf("filelock: %w", err)
 	}
-	r := lease.Request{Package: "filelock", Target: target, Options: o, Lease: o.TTL}
-	if r.Lease == 0 {
-		r.Lease = l.staleAfter
-	}
+	r := lease.Request{Package: "filelock", Target: target, Options: o, Lease: cmp.Or(o.TTL, l.staleAfter)}
 	p, err := l.place(target, o.TTL)
 	if err != nil {
 		return nil, r.Wrap(err)

@@ -1,6 +1,7 @@
 package etcdlock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -44,10 +45,7 @@ type group struct {
 
 // take gives e a lease.
 func (ls *leases) take(ctx context.Context, e *entry) (err error) {
-	ttl := e.o.TTL
-	if ttl == 0 {
-		ttl = e.l.session
-	}
+	ttl := cmp.Or(e.o.TTL, e.l.session)
 	if !e.sharesLease {
 		if e.lease = ls.pop(ttl); e.lease == nil {
 			e.lease, err = ls.grant(ctx, ttl, false)

@@ -1,6 +1,7 @@
 package etcdlock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -108,11 +109,10 @@ func (l *Locker) queue(ctx context.Context, r lease.Request) (*lease.Lock, error
 // keep returns held as an interface, and has its lease, if others share it, keep it
 // alive.
 func (l *Locker) keep(r lease.Request, held *lease.Lock, err error) (swanlock.DistributedLock, error) {
-	if err != nil {
-		return nil, err
+	if err == nil {
+		r.Backend.(*entry).held(held)
 	}
-	r.Backend.(*entry).held(held)
-	return held, nil
+	return lease.AsLock(held, err)
 }
 
 // request checks what the caller asks for.
@@ -124,11 +124,7 @@ func (l *Locker) request(target string, opts []swanlock.Option) (lease.Request, 
 	if o.TTL > maxTTL {
 		return lease.Request{}, fmt.Errorf("etcdlock: the TTL %v is over etcd's maximum of %v", o.TTL, maxTTL)
 	}
-	r := lease.Request{Package: "etcdlock", Target: target, Options: o, Lease: o.TTL}
-	if o.TTL == 0 {
-		r.Lease = l.session
-	}
 	e := l.newEntry(target, o)
-	r.Backend, r.Kept = e, e.sharesLease
-	return r, nil
+	return lease.Request{Package: "etcdlock", Target: target, Options: o, Lease: cmp.Or(o.TTL, l.session),
+		Backend: e, Kept: e.sharesLease}, nil
 }
