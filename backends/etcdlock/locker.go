@@ -34,7 +34,9 @@ func WithSessionTTL(ttl time.Duration) Option { return func(l *Locker) { l.sessi
 
 // New returns a Locker on client, which stays the caller's.
 func New(client *clientv3.Client, opts ...Option) (*Locker, error) {
-	l := &Locker{client: client, session: 10 * time.Second}
+	l := &Locker{client: client, session: 10 * time.Second,
+		leases: leases{client: client, groups: make(map[time.Duration]*group), idle: make(map[time.Duration][]*serverLease)},
+		line:   localLine{keys: make(map[string]*localKey)}}
 	for _, opt := range opts {
 		if opt != nil {
 			opt(l)
@@ -46,7 +48,6 @@ func New(client *clientv3.Client, opts ...Option) (*Locker, error) {
 	case l.session < minTTL || l.session%time.Second != 0 || l.session > maxTTL:
 		return nil, fmt.Errorf("etcdlock: the session's TTL %v is not whole seconds, 2 at least", l.session)
 	}
-	l.leases.client = client
 	return l, nil
 }
 
