@@ -97,7 +97,7 @@ func (c *client) ask() (*Hold, []swanlock.Option) {
 	h.Shared = c.cfg.Targets[h.Target].Shared && c.chance(60)
 	h.Fenced = !h.Shared && c.chance(75)
 	if c.chance(60) {
-		h.TTL = c.cfg.TTL + time.Duration(c.rnd.Int64N(int64(c.cfg.TTL/time.Millisecond)))*time.Millisecond
+		h.TTL = c.drawTTL()
 		h.Auto = c.chance(30)
 	}
 	opts := []swanlock.Option{}
@@ -114,6 +114,11 @@ func (c *client) ask() (*Hold, []swanlock.Option) {
 		opts = append(opts, swanlock.WithFence())
 	}
 	return h, opts
+}
+
+// drawTTL returns a TTL between the shortest and twice that.
+func (c *client) drawTTL() time.Duration {
+	return c.cfg.TTL + time.Duration(c.rnd.Int64N(int64(c.cfg.TTL/time.Millisecond)))*time.Millisecond
 }
 
 // once takes a lock, works and frees it, and does some of that in transactions of
