@@ -125,7 +125,7 @@ func (c *client) drawTTL() time.Duration {
 // its own. Its error is of the journal; again says that the locker can be used
 // again.
 func (c *client) once(ctx context.Context) (again bool, err error) {
-	if len(c.cfg.Targets) > crashTarget && c.chance(20) { // Other backends have no Pool.
+	if c.cfg.Backend == "" && c.chance(20) { // Other backends have no Pool.
 		return true, c.built(ctx)
 	}
 	h, opts := c.ask()
