@@ -102,6 +102,21 @@ func RunBackend(ctx context.Context, b Backend, faults []string, duration time.D
 	return r, nil
 }
 
+// onServer begins a fault of a Backend's server, unless one is under way.
+func (in *injector) onServer(ctx context.Context, kind string) bool {
+	if in.slow.Swap(true) {
+		return false
+	}
+	in.group.Go(func() {
+		defer in.slow.Store(false)
+		f := Fault{Kind: kind, Span: Span{Call: now()}}
+		in.server[kind](ctx)
+		f.Return = now()
+		in.done(f)
+	})
+	return true
+}
+
 // last takes each lock for the last time.
 func (b Backend) last(ctx context.Context, hist *History) (holds []*Hold, found []Finding) {
 	within := max(b.MostFree, longestTTL+margin)
