@@ -35,7 +35,7 @@ type Backend struct {
 	Worker  []string // starts a worker process, which calls BackendWorker
 	Workers int
 	Clients int    // of each; 0: 3
-	Open    string // what the worker is to open
+	Open    string // what the worker is to open; not empty
 	// Faults are done to the server, one at a time. Each returns when all is well
 	// again.
 	Faults map[string]func(ctx context.Context)
