@@ -59,14 +59,16 @@ func serverFaults(servers []*testserver.Server, proxies []*testserver.Proxy) map
 			defer server().Stop()()
 			sleep(ctx, 3*time.Second)
 		},
-		"network-silent": func(ctx context.Context) {
-			p := proxy()
-			p.Cut()
-			defer p.Heal()
-			sleep(ctx, 3*time.Second)
-		},
-		"network-reset": func(context.Context) { proxy().Reset() },
+		"network-silent": func(ctx context.Context) { silence(ctx, proxy()) },
+		"network-reset":  func(context.Context) { proxy().Reset() },
 	}
+}
+
+// silence has a network be silent for a while.
+func silence(ctx context.Context, p *testserver.Proxy) {
+	p.Cut()
+	defer p.Heal()
+	sleep(ctx, 3*time.Second)
 }
 
 // sleep sleeps for a while, up to most.
