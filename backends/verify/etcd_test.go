@@ -2,7 +2,6 @@ package verify
 
 import (
 	"context"
-	"maps"
 	"testing"
 	"time"
 
@@ -22,7 +21,7 @@ import (
 func oneServer(t *testing.T, b *verify.Backend, server *testserver.Node) {
 	p := testserver.NewProxy(t, server.Addr)
 	b.Open = p.Addr
-	b.Faults = maps.Clone(serverFaults([]*testserver.Server{server.Server}, []*testserver.Proxy{p}))
+	b.Faults = serverFaults([]*testserver.Server{server.Server}, []*testserver.Proxy{p})
 	delete(b.Faults, "server-forgets")
 	b.MostFree = 20 * time.Second
 }
