@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -44,7 +45,11 @@ func main() {
 	childMain()
 	rounds := flag.Int("rounds", 25, "how many `rounds` a row has; in each, every contender has one turn")
 	round := flag.Duration("round", 60*time.Millisecond, "how long a turn is; the hand-overs take five times this")
-	which := flag.String("rows", "", "run only the rows that match this `regexp`: Session, Pool1, Pool32, Pool256, Goroutines, Network, Kinds, Fair, Waiters, Held, Many, Audit, Memory, Etcd, Consul, Redis")
+	var names []string
+	for _, row := range rows {
+		names = append(names, row.name)
+	}
+	which := flag.String("rows", "", "run only the rows that match this `regexp`: "+strings.Join(names, ", "))
 	charts := flag.String("charts", "", "measure nothing, but read the output of a run and draw its charts in this `folder`")
 	flag.Parse()
 	pattern, err := regexp.Compile(*which)

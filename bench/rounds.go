@@ -134,3 +134,6 @@ func targets(row string, n int) []string {
 	}
 	return names
 }
+
+// oneTarget is one name, for each of n that want the same lock.
+func oneTarget(row string, n int) []string { return slices.Repeat(targets(row, 1), n) }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/backends/etcdlock"
@@ -30,21 +29,16 @@ func etcdRow(h *harness) {
 	}
 
 	const n = 8
-	key := func(name string) []string { return slices.Repeat(targets(name, 1), n) }
 	var lockers []swanlock.Locker
 	for range n {
 		lockers = append(lockers, locker())
 	}
 	lines := []*contest{
-		{name: "swanlock", acquirers: waits(h.ctx, shared(locker(), n), key("etcd-one"))},
-		{name: "swanlock-8", acquirers: waits(h.ctx, lockers, key("etcd-eight"))},
-		{name: "mutex", acquirers: etcds(h.ctx, etcdSessions(client, n), key("etcd-line"))},
+		{name: "swanlock", acquirers: waits(h.ctx, shared(locker(), n), oneTarget("etcd-one", n))},
+		{name: "swanlock-8", acquirers: waits(h.ctx, lockers, oneTarget("etcd-eight", n))},
+		{name: "mutex", acquirers: etcds(h.ctx, etcdSessions(client, n), oneTarget("etcd-line", n))},
 	}
-	var contenders []contender
-	for _, l := range lines {
-		contenders = append(contenders, contender{l.name, l.turn})
-	}
-	got := h.race("Etcd/contenders=8", "handovers/s", 5*h.round, contenders)
+	got := h.race("Etcd/contenders=8", "handovers/s", 5*h.round, contenders(lines))
 	h.against("etcd, hand-overs, 8 contenders on one Locker", got, "swanlock", "mutex", atLeast(5))
 	h.against("etcd, hand-overs, 8 Lockers", got, "swanlock-8", "mutex", orientation)
 }

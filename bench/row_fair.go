@@ -20,15 +20,14 @@ func fairRow(h *harness) {
 	conns := connect(db, 2*n)
 	defer disconnect(conns)
 	raw, own := conns[:n], conns[n:]
-	key := func(name string) []string { return slices.Repeat(targets(name, 1), n) }
 
 	session, closeSessions := sessions(own)
 	pool, closePool := pools(db, 1)
 	many, closePools := pools(db, n)
 	lines := []*contest{
-		{name: "swanlock-sessions", acquirers: waits(h.ctx, session, key("sessions"))},
-		{name: "swanlock-pool", acquirers: waits(h.ctx, shared(pool[0], n), key("pool"))},
-		{name: "swanlock-8-pools", acquirers: waits(h.ctx, many, key("pools"))},
+		{name: "swanlock-sessions", acquirers: waits(h.ctx, session, oneTarget("sessions", n))},
+		{name: "swanlock-pool", acquirers: waits(h.ctx, shared(pool[0], n), oneTarget("pool", n))},
+		{name: "swanlock-8-pools", acquirers: waits(h.ctx, many, oneTarget("pools", n))},
 		{name: "blocking", acquirers: blocking(h.ctx, raw)},
 		{name: "blocking-background", acquirers: blocking(bg, raw)},
 	}
@@ -41,22 +40,18 @@ func fairRow(h *harness) {
 		everyMs := redsync.WithRetryDelay(time.Millisecond)
 		patient := redsync.WithTries(1_000_000) // it has no other way to wait
 		lines = append(lines,
-			&contest{name: "redislock-100ms", acquirers: redislocks(h.ctx, client, key("slow"), backoff(100*time.Millisecond))},
-			&contest{name: "redislock-1ms", acquirers: redislocks(h.ctx, client, key("fast"), backoff(time.Millisecond))},
-			&contest{name: "redsync", acquirers: redsyncs(h.ctx, client, key("redsync"), patient)},
-			&contest{name: "redsync-1ms", acquirers: redsyncs(h.ctx, client, key("redsync-fast"), patient, everyMs)})
+			&contest{name: "redislock-100ms", acquirers: redislocks(h.ctx, client, oneTarget("slow", n), backoff(100*time.Millisecond))},
+			&contest{name: "redislock-1ms", acquirers: redislocks(h.ctx, client, oneTarget("fast", n), backoff(time.Millisecond))},
+			&contest{name: "redsync", acquirers: redsyncs(h.ctx, client, oneTarget("redsync", n), patient)},
+			&contest{name: "redsync-1ms", acquirers: redsyncs(h.ctx, client, oneTarget("redsync-fast", n), patient, everyMs)})
 	}
 	if h.etcd != "" {
 		client := h.dialEtcd()
 		defer client.Close()
-		lines = append(lines, &contest{name: "etcd", acquirers: etcds(h.ctx, etcdSessions(client, n), key("fair"))})
+		lines = append(lines, &contest{name: "etcd", acquirers: etcds(h.ctx, etcdSessions(client, n), oneTarget("fair", n))})
 	}
 
-	var contenders []contender
-	for _, l := range lines {
-		contenders = append(contenders, contender{l.name, l.turn})
-	}
-	got := h.race("Fair/contenders=8", "handovers/s", 5*h.round, contenders)
+	got := h.race("Fair/contenders=8", "handovers/s", 5*h.round, contenders(lines))
 	closeSessions()
 	closePool()
 	closePools()
@@ -86,6 +81,14 @@ type contest struct {
 	name      string
 	acquirers []acquirer
 	grants    [][]int // of each, turn by turn; the first is to warm up
+}
+
+// contenders are those of a race of contests.
+func contenders(contests []*contest) (all []contender) {
+	for _, c := range contests {
+		all = append(all, contender{c.name, c.turn})
+	}
+	return all
 }
 
 // turn measures how often the lock went from one to another in a second. When

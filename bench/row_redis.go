@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"slices"
 	"time"
 
 	bsm "github.com/bsm/redislock"
@@ -27,7 +26,7 @@ func redisRow(h *harness) {
 	}
 	for _, n := range []int{1, 32} {
 		client := h.dialRedis(n)
-		rueidis := h.rueidis(1)
+		rueidis := h.rueidis()
 		got := h.race(fmt.Sprintf("Redis/goroutines=%d", n), "pairs/s", h.round, []contender{
 			{"swanlock", rate(tries(h.ctx, shared(oneRedis(client), n), targets("redis", n), swanlock.WithTTL(ttl)))},
 			{"redislock", rate(redislocks(h.ctx, client, targets("redis-bsm", n), nil))},
@@ -51,29 +50,24 @@ func redisHandOvers(h *harness) {
 	const n = 8
 	client := h.dialRedis(n)
 	defer client.Close()
-	key := func(name string) []string { return slices.Repeat(targets(name, 1), n) }
 	var lockers []swanlock.Locker
 	var apart []acquirer
 	for i := range n {
 		lockers = append(lockers, oneRedis(client))
-		r := h.rueidis(1)
+		r := h.rueidis()
 		defer r.Close()
-		apart = append(apart, rueidislocks(h.ctx, r, key("redis-line-rueidis"))[i])
+		apart = append(apart, rueidislocks(h.ctx, r, oneTarget("redis-line-rueidis", n))[i])
 	}
 	everyMs := redsync.WithRetryDelay(time.Millisecond)
 	patient := redsync.WithTries(1_000_000) // it has no other way to wait
 	lines := []*contest{
-		{name: "swanlock", acquirers: waits(h.ctx, shared(oneRedis(client), n), key("redis-line"))},
-		{name: "swanlock-8", acquirers: waits(h.ctx, lockers, key("redis-line-8"))},
-		{name: "redislock-1ms", acquirers: redislocks(h.ctx, client, key("redis-line-bsm"), &bsm.Options{RetryStrategy: bsm.LinearBackoff(time.Millisecond)})},
-		{name: "redsync-1ms", acquirers: redsyncs(h.ctx, client, key("redis-line-redsync"), patient, everyMs)},
+		{name: "swanlock", acquirers: waits(h.ctx, shared(oneRedis(client), n), oneTarget("redis-line", n))},
+		{name: "swanlock-8", acquirers: waits(h.ctx, lockers, oneTarget("redis-line-8", n))},
+		{name: "redislock-1ms", acquirers: redislocks(h.ctx, client, oneTarget("redis-line-bsm", n), &bsm.Options{RetryStrategy: bsm.LinearBackoff(time.Millisecond)})},
+		{name: "redsync-1ms", acquirers: redsyncs(h.ctx, client, oneTarget("redis-line-redsync", n), patient, everyMs)},
 		{name: "rueidislock-8", acquirers: apart},
 	}
-	var contenders []contender
-	for _, l := range lines {
-		contenders = append(contenders, contender{l.name, l.turn})
-	}
-	got := h.race("Redis/contenders=8", "handovers/s", 5*h.round, contenders)
+	got := h.race("Redis/contenders=8", "handovers/s", 5*h.round, contenders(lines))
 	for _, ours := range lines[:2] {
 		h.against("Redis, hand-overs, "+ours.name, got, ours.name, "redislock-1ms", atLeast(3))
 		for _, peer := range lines[3:] {
@@ -156,8 +150,8 @@ func oneRedis(client *redis.Client) swanlock.Locker {
 	return must(redislock.New([]redis.Scripter{client}))
 }
 
-func (h *harness) rueidis(majority int32) rueidislock.Locker {
-	return must(rueidislock.NewLocker(rueidislock.LockerOption{KeyMajority: majority,
+func (h *harness) rueidis() rueidislock.Locker {
+	return must(rueidislock.NewLocker(rueidislock.LockerOption{KeyMajority: 1,
 		ClientOption: rueidis.ClientOption{InitAddress: []string{h.redis}}}))
 }
 

@@ -1,6 +1,7 @@
 package filelock
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -86,26 +87,20 @@ func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Op
 }
 
 func (l *Locker) acquire(ctx context.Context, target string, opts []swanlock.Option, wait bool) (swanlock.DistributedLock, error) {
-	fail := func(err error) (swanlock.DistributedLock, error) {
-		return nil, fmt.Errorf("filelock: acquire %q: %w", target, err)
-	}
 	o, err := swanlock.NewOptions(target, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("filelock: %w", err)
 	}
+	r := lease.Request{Package: "filelock", Target: target, Options: o, Lease: cmp.Or(o.TTL, l.staleAfter)}
 	p, err := l.place(target, o.TTL)
 	if err != nil {
-		return fail(err)
+		return nil, r.Wrap(err)
 	}
 	if ctx.Err() != nil {
-		return fail(lease.CutShort(ctx, nil))
+		return nil, r.Failed(ctx, nil)
 	}
 	if err := l.makeState(p); err != nil {
-		return fail(err)
-	}
-	r := lease.Request{Package: "filelock", Target: target, Options: o, Lease: o.TTL}
-	if r.Lease == 0 {
-		r.Lease = l.staleAfter
+		return nil, r.Wrap(err)
 	}
 	for {
 		c := &claim{place: p, fenced: o.Fence, entry: entry{ID: rand.Text(), Owner: o.Owner, Shared: o.Shared, Held: true,
@@ -125,10 +120,7 @@ func (l *Locker) acquire(ctx context.Context, target string, opts []swanlock.Opt
 		if _, left := lease.Free(ctx, c); left != nil {
 			err = fmt.Errorf("%w (leaving the line: %w)", err, left)
 		}
-		if ctx.Err() != nil {
-			err = lease.CutShort(ctx, err)
-		}
-		return fail(err)
+		return nil, r.Failed(ctx, err)
 	}
 }
 

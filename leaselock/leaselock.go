@@ -1,6 +1,7 @@
 package leaselock
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -89,11 +90,7 @@ func (l *Locker) TryAcquire(ctx context.Context, target string, opts ...swanlock
 	if err != nil {
 		return nil, err
 	}
-	held, err := l.try(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	return held, nil
+	return lease.AsLock(l.try(ctx, r))
 }
 
 // Acquire looks whether the lock is free until it is, or until ctx ends, at
@@ -110,11 +107,7 @@ func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Op
 		spell = spell || outage.Is(err)
 		return spell && (outage.Is(err) || sqlstate.Of(err) == readOnly)
 	}
-	held, err := lease.Poll(ctx, r.Package, target, goesOn, func() (*lease.Lock, error) { return l.try(ctx, r) })
-	if err != nil {
-		return nil, err
-	}
-	return held, nil
+	return lease.AsLock(lease.Poll(ctx, r.Package, target, goesOn, func() (*lease.Lock, error) { return l.try(ctx, r) }))
 }
 
 func (l *Locker) request(target string, opts []swanlock.Option) (lease.Request, error) {
@@ -125,11 +118,7 @@ func (l *Locker) request(target string, opts []swanlock.Option) (lease.Request, 
 	if o.Shared {
 		return lease.Request{}, fmt.Errorf("leaselock: a row of the table has one holder: leave out WithShared, or use pglock: %w", errors.ErrUnsupported)
 	}
-	r := lease.Request{Package: "leaselock", Target: target, Options: o, Lease: o.TTL}
-	if r.Lease == 0 {
-		r.Lease = keptAlive
-	}
-	return r, nil
+	return lease.Request{Package: "leaselock", Target: target, Options: o, Lease: cmp.Or(o.TTL, keptAlive)}, nil
 }
 
 // The SQLSTATEs that mean something here.

@@ -3,8 +3,6 @@ package consullock
 import (
 	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -18,62 +16,16 @@ import (
 
 func TestMain(m *testing.M) {
 	flag.Set("test.parallel", "8") // most tests wait for a TTL; the command line may say otherwise
-	if _, err := find(); err != nil {
+	if _, err := testserver.ConsulPath(); err != nil {
 		testserver.SkipExamples()
 	}
 	goleak.VerifyTestMain(m)
 }
 
-// find returns the path of the Consul that make consul has built.
-func find() (program string, err error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	program = filepath.Join(cache, "swanlock", "consul-1.14.11")
-	_, err = os.Stat(program)
-	return program, err
-}
-
 // Client gives an example its client, where a program has its own.
 func Client() (c *api.Client, done func()) {
 	t, done := testserver.Example()
-	return client(t, startConsul(t, "10s").addr), done
-}
-
-// A server is a Consul of one node, which keeps its data.
-type server struct {
-	*testserver.Server
-	addr string
-}
-
-// startConsul starts the Consul that make consul has built. Its least TTL is a second,
-// unless min says otherwise.
-func startConsul(t testing.TB, min string) *server {
-	t.Helper()
-	program, err := find()
-	if err != nil {
-		testserver.Missing(t, "Consul", "make consul builds it, in ten minutes or so")
-	}
-	s := &server{addr: testserver.FreeAddr(t)}
-	port := func() string { return testserver.Port(t, testserver.FreeAddr(t)) }
-	c := client(t, s.addr)
-	s.Server = testserver.Start(t, func() error { return leads(c) }, program,
-		"agent", "-server", "-bootstrap-expect=1", "-data-dir=data", "-node=node", "-bind=127.0.0.1", "-client=127.0.0.1",
-		"-log-level=error", "-http-port="+testserver.Port(t, s.addr), "-server-port="+port(), "-serf-lan-port="+port(),
-		"-serf-wan-port=-1", "-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1",
-		// As with -dev, elections take no longer than they must.
-		"-hcl", fmt.Sprintf(`session_ttl_min = %q, connect { enabled = false }, performance { raft_multiplier = 1 }`, min))
-	return s
-}
-
-// leads returns nil once the server has a leader, which has registered its node.
-func leads(c *api.Client) error {
-	id, _, err := c.Session().CreateNoChecks(&api.SessionEntry{TTL: "24h"}, nil)
-	if err == nil {
-		_, err = c.Session().Destroy(id, nil)
-	}
-	return err
+	return client(t, testserver.Consul(t, "10s").Addr), done
 }
 
 func client(t testing.TB, addr string) *api.Client {
@@ -99,9 +51,9 @@ func newLocker(t testing.TB, addr string, opts ...Option) *Locker {
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "1s")
-	observer := client(t, consul.addr)
-	locktest.Run(t, func(t *testing.T) swanlock.Locker { return newLocker(t, consul.addr) },
+	consul := testserver.Consul(t, "1s")
+	observer := client(t, consul.Addr)
+	locktest.Run(t, func(t *testing.T) swanlock.Locker { return newLocker(t, consul.Addr) },
 		locktest.WithoutShared("a key in Consul has one session"),
 		locktest.Pooled("each lock has a session of its own"),
 		locktest.ShortTTL(2*time.Second),

@@ -1,12 +1,10 @@
 package consullock
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -46,34 +44,18 @@ func TestHolderIsKilled(t *testing.T) {
 	t.Parallel()
 	if addr := os.Getenv("CONSULLOCK_HOLD"); addr != "" {
 		try(t, newLocker(t, addr))
-		fmt.Println("held")
-		select {}
+		testserver.Hold()
 	}
-	consul := startConsul(t, "1s")
-	cmd := exec.Command(os.Args[0], "-test.run=^TestHolderIsKilled$")
-	cmd.Env = append(os.Environ(), "CONSULLOCK_HOLD="+consul.addr)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Process.Kill()
-	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "held"; {
-	}
-	l := newLocker(t, consul.addr)
+	consul := testserver.Consul(t, "1s")
+	kill := testserver.HeldByChild(t, "CONSULLOCK_HOLD", consul.Addr)
+	l := newLocker(t, consul.Addr)
 	if _, err := l.TryAcquire(t.Context(), target); !errors.Is(err, swanlock.ErrNotAcquired) {
 		t.Fatalf("TryAcquire while another process holds it: got %v, want ErrNotAcquired", err)
 	}
 	w := acquire(t, l)
 	time.Sleep(15 * time.Second)
-	if !w.Waits() {
-		_, err := w.Result()
-		t.Fatalf("a waiter got the lock of a process that lives: %v", err)
-	}
-	cmd.Process.Kill()
-	cmd.Wait()
+	w.MustWait("while a process that lives holds the lock")
+	kill()
 	testserver.Release(t, w.MustGet())
 }
 
@@ -81,19 +63,14 @@ func TestHolderIsKilled(t *testing.T) {
 // before anybody else can hold it.
 func TestServerStops(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "1s")
+	consul := testserver.Consul(t, "1s")
 	for _, opts := range [][]swanlock.Option{nil, {swanlock.WithTTL(4 * time.Second)}} {
-		held := try(t, newLocker(t, consul.addr), opts...)
+		held := try(t, newLocker(t, consul.Addr), opts...)
 		resume := consul.Stop()
 		testserver.Told(t, held, swanlock.ErrExpired)
 		resume()
-		next := acquire(t, newLocker(t, consul.addr)).MustGet()
-		if err := held.Release(t.Context()); !errors.Is(err, swanlock.ErrExpired) {
-			t.Errorf("Release of the late holder: got %v, want ErrExpired", err)
-		}
-		if err := next.Refresh(t.Context()); err != nil {
-			t.Errorf("Refresh of the next holder: %v", err)
-		}
+		next := acquire(t, newLocker(t, consul.Addr)).MustGet()
+		testserver.Superseded(t, held, next)
 		testserver.Release(t, next)
 	}
 }
@@ -102,8 +79,8 @@ func TestServerStops(t *testing.T) {
 // is answered later, and must not hold the lock.
 func TestTryIsCutShort(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "1s")
-	l, other := newLocker(t, consul.addr), newLocker(t, consul.addr)
+	consul := testserver.Consul(t, "1s")
+	l, other := newLocker(t, consul.Addr), newLocker(t, consul.Addr)
 	resume := consul.Stop()
 	defer resume()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
@@ -118,9 +95,9 @@ func TestTryIsCutShort(t *testing.T) {
 // TestAnswerIsLost loses the answer to the request that took the lock.
 func TestAnswerIsLost(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "1s")
-	proxy := testserver.NewProxy(t, consul.addr)
-	l, observer := newLocker(t, proxy.Addr, WithSessionTTL(10*time.Second)), client(t, consul.addr)
+	consul := testserver.Consul(t, "1s")
+	proxy := testserver.NewProxy(t, consul.Addr)
+	l, observer := newLocker(t, proxy.Addr, WithSessionTTL(10*time.Second)), client(t, consul.Addr)
 	h := l.newHold(must(l.request(target, []swanlock.Option{swanlock.WithFence()})))
 	if err := h.open(t.Context()); err != nil {
 		t.Fatal(err)
@@ -152,14 +129,14 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// TestCutOff cuts off a holder and a waiter, who each have a network of their own.
+// TestCutOff cuts off a holder and a waiter, each on a network of its own.
 func TestCutOff(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "1s")
-	holders, waiters := testserver.NewProxy(t, consul.addr), testserver.NewProxy(t, consul.addr)
+	consul := testserver.Consul(t, "1s")
+	holders, waiters := testserver.NewProxy(t, consul.Addr), testserver.NewProxy(t, consul.Addr)
 	lost := try(t, newLocker(t, holders.Addr))
 	first := acquire(t, newLocker(t, waiters.Addr))
-	second := acquire(t, newLocker(t, consul.addr))
+	second := acquire(t, newLocker(t, consul.Addr))
 	time.Sleep(time.Second)
 	waiters.Cut()
 	holders.Cut()
@@ -168,16 +145,8 @@ func TestCutOff(t *testing.T) {
 	waiters.Reset()
 	waiters.Heal()
 	holders.Heal()
-	if err := lost.Release(t.Context()); !errors.Is(err, swanlock.ErrExpired) {
-		t.Errorf("Release of the late holder: got %v, want ErrExpired", err)
-	}
-	if err := next.Refresh(t.Context()); err != nil {
-		t.Errorf("Refresh of the next holder: %v", err)
-	}
-	if !first.Waits() {
-		held, err := first.Result()
-		t.Fatalf("a waiter returned %v, %v while another holds the lock", held, err)
-	}
+	testserver.Superseded(t, lost, next)
+	first.MustWait("while another holds the lock")
 	testserver.Release(t, next)
 	testserver.Release(t, first.MustGet())
 }
@@ -185,17 +154,14 @@ func TestCutOff(t *testing.T) {
 // TestServerRestarts kills the server and starts it again.
 func TestServerRestarts(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "1s")
+	consul := testserver.Consul(t, "1s")
 	ttl := WithSessionTTL(20 * time.Second)
-	l, other := newLocker(t, consul.addr, ttl), newLocker(t, consul.addr, ttl)
+	l, other := newLocker(t, consul.Addr, ttl), newLocker(t, consul.Addr, ttl)
 	first := try(t, l, swanlock.WithFence())
 	w := acquire(t, other, swanlock.WithFence())
 	consul.Restart()
 	testserver.Eventually(t, "Refresh after the restart", func() error { return first.Refresh(t.Context()) })
-	if !w.Waits() {
-		held, err := w.Result()
-		t.Fatalf("a waiter returned %v, %v while another holds the lock", held, err)
-	}
+	w.MustWait("while another holds the lock")
 	testserver.Release(t, first)
 	next := w.MustGet()
 	if was, is := first.Info().Fence, next.Info().Fence; is <= was {
@@ -211,8 +177,8 @@ func TestServerRestarts(t *testing.T) {
 // TestLeastTTL asks for less than the server grants, which is 10 s by default.
 func TestLeastTTL(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "10s")
-	l := newLocker(t, consul.addr, WithSessionTTL(10*time.Second))
+	consul := testserver.Consul(t, "10s")
+	l := newLocker(t, consul.Addr, WithSessionTTL(10*time.Second))
 	for what, call := range map[string]func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error){
 		"TryAcquire": l.TryAcquire, "Acquire": l.Acquire,
 	} {
@@ -229,8 +195,8 @@ func TestLeastTTL(t *testing.T) {
 // begin with a slash. The end of the session frees the lock.
 func TestSession(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "1s")
-	l, c := newLocker(t, consul.addr), client(t, consul.addr)
+	consul := testserver.Consul(t, "1s")
+	l, c := newLocker(t, consul.Addr), client(t, consul.Addr)
 	lost := try(t, l, swanlock.WithTTL(time.Hour))
 	pair := held(t, c)
 	session, _, err := c.Session().Info(pair.Session, nil)
@@ -283,8 +249,8 @@ func TestSession(t *testing.T) {
 // its end: a waiter that only waits for the key to change waits for half a minute.
 func TestLockDelayOfAnother(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "1s")
-	c := client(t, consul.addr)
+	consul := testserver.Consul(t, "1s")
+	c := client(t, consul.Addr)
 	theirs, _, err := c.Session().CreateNoChecks(&api.SessionEntry{LockDelay: 2 * time.Second}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -292,7 +258,7 @@ func TestLockDelayOfAnother(t *testing.T) {
 	if ok, _, err := c.KV().Acquire(&api.KVPair{Key: keyOf(target), Session: theirs}, nil); !ok || err != nil {
 		t.Fatalf("Acquire of the key: got %t, %v", ok, err)
 	}
-	w := acquire(t, newLocker(t, consul.addr))
+	w := acquire(t, newLocker(t, consul.Addr))
 	time.Sleep(time.Second)
 	start := time.Now()
 	destroy(t, c, target)
@@ -305,8 +271,8 @@ func TestLockDelayOfAnother(t *testing.T) {
 // TestManyWaiters has more callers wait than an agent serves connections of one host.
 func TestManyWaiters(t *testing.T) {
 	t.Parallel()
-	consul := startConsul(t, "1s")
-	l := newLocker(t, consul.addr, WithSessionTTL(20*time.Second))
+	consul := testserver.Consul(t, "1s")
+	l := newLocker(t, consul.Addr, WithSessionTTL(20*time.Second))
 	first := try(t, l)
 	var waits []*testserver.Call
 	for range 250 {

@@ -1,6 +1,7 @@
 package consullock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,13 +60,10 @@ func (l *Locker) TryAcquire(ctx context.Context, target string, opts ...swanlock
 	}
 	h := l.newHold(r)
 	held, err := h.try(ctx, r)
-	if err != nil {
-		if h.refused {
-			h.end(ctx)
-		}
-		return nil, err
+	if err != nil && h.refused {
+		h.end(ctx)
 	}
-	return held, nil
+	return lease.AsLock(held, err)
 }
 
 // Acquire waits for the lock. The callers of one Locker get it in the order in which
@@ -78,13 +76,13 @@ func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Op
 	h := l.newHold(r)
 	leave, err := l.turn(ctx, h.key)
 	if err != nil {
-		return nil, fmt.Errorf("consullock: acquire %q: %w", target, lease.CutShort(ctx, nil))
+		return nil, r.Failed(ctx, nil)
 	}
 	defer leave()
 	held, err := lease.Poll(ctx, "consullock", target, passes, func() (*lease.Lock, error) {
 		if h.refused {
 			if err := h.freed(ctx); err != nil {
-				return nil, fmt.Errorf("consullock: acquire %q: %w", target, err)
+				return nil, r.Wrap(err)
 			}
 		}
 		held, err := h.try(ctx, r)
@@ -95,9 +93,8 @@ func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Op
 	})
 	if err != nil {
 		h.end(ctx)
-		return nil, err
 	}
-	return held, nil
+	return lease.AsLock(held, err)
 }
 
 func (l *Locker) request(target string, opts []swanlock.Option) (lease.Request, error) {
@@ -108,11 +105,7 @@ func (l *Locker) request(target string, opts []swanlock.Option) (lease.Request, 
 	if o.Shared {
 		return lease.Request{}, fmt.Errorf("consullock: a key in Consul has one session: there are no shared locks: %w", errors.ErrUnsupported)
 	}
-	r := lease.Request{Package: "consullock", Target: target, Options: o, Lease: o.TTL}
-	if o.TTL == 0 {
-		r.Lease = l.session
-	}
-	return r, nil
+	return lease.Request{Package: "consullock", Target: target, Options: o, Lease: cmp.Or(o.TTL, l.session)}, nil
 }
 
 func (l *Locker) newHold(r lease.Request) *hold {

@@ -1,12 +1,10 @@
 package etcdlock
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"testing"
 	"time"
 
@@ -41,34 +39,18 @@ func TestHolderIsKilled(t *testing.T) {
 	t.Parallel()
 	if addr := os.Getenv("ETCDLOCK_HOLD"); addr != "" {
 		try(t, newLocker(t, connect(t, addr), WithSessionTTL(8*time.Second)))
-		fmt.Println("held")
-		select {}
+		testserver.Hold()
 	}
 	etcd := startEtcd(t)
-	cmd := exec.Command(os.Args[0], "-test.run=^TestHolderIsKilled$")
-	cmd.Env = append(os.Environ(), "ETCDLOCK_HOLD="+etcd.addr)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Process.Kill()
-	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "held"; {
-	}
-	l := newLocker(t, connect(t, etcd.addr))
+	kill := testserver.HeldByChild(t, "ETCDLOCK_HOLD", etcd.Addr)
+	l := newLocker(t, connect(t, etcd.Addr))
 	if _, err := l.TryAcquire(t.Context(), target); !errors.Is(err, swanlock.ErrNotAcquired) {
 		t.Fatalf("TryAcquire while another process holds it: got %v, want ErrNotAcquired", err)
 	}
 	w := acquire(t, l)
 	time.Sleep(12 * time.Second)
-	if !w.Waits() {
-		_, err := w.Result()
-		t.Fatalf("a waiter got the lock of a process that lives: %v", err)
-	}
-	cmd.Process.Kill()
-	cmd.Wait()
+	w.MustWait("while a process that lives holds the lock")
+	kill()
 	testserver.Release(t, w.MustGet())
 }
 
@@ -83,18 +65,13 @@ func TestServerStops(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			etcd := startEtcd(t)
-			held := try(t, newLocker(t, connect(t, etcd.addr), WithSessionTTL(4*time.Second)), opts...)
+			held := try(t, newLocker(t, connect(t, etcd.Addr), WithSessionTTL(4*time.Second)), opts...)
 			resume := etcd.Stop()
 			defer resume()
 			testserver.Told(t, held, swanlock.ErrExpired)
 			resume()
-			next := acquire(t, newLocker(t, connect(t, etcd.addr))).MustGet()
-			if err := held.Release(t.Context()); !errors.Is(err, swanlock.ErrExpired) {
-				t.Errorf("Release of the late holder: got %v, want ErrExpired", err)
-			}
-			if err := next.Refresh(t.Context()); err != nil {
-				t.Errorf("Refresh of the next holder: %v", err)
-			}
+			next := acquire(t, newLocker(t, connect(t, etcd.Addr))).MustGet()
+			testserver.Superseded(t, held, next)
 			testserver.Release(t, next)
 		})
 	}
@@ -108,7 +85,7 @@ func TestTryIsCutShort(t *testing.T) {
 	for name, opts := range map[string][]swanlock.Option{"shared lease": nil, "own lease": {swanlock.WithTTL(time.Minute)}} {
 		t.Run(name, func(t *testing.T) {
 			etcd := startEtcd(t)
-			l, other := newLocker(t, connect(t, etcd.addr), WithSessionTTL(6*time.Second)), newLocker(t, connect(t, etcd.addr))
+			l, other := newLocker(t, connect(t, etcd.Addr), WithSessionTTL(6*time.Second)), newLocker(t, connect(t, etcd.Addr))
 			kept, err := l.TryAcquire(t.Context(), "another", opts...)
 			if err != nil {
 				t.Fatal(err)
@@ -133,8 +110,8 @@ func TestTryIsCutShort(t *testing.T) {
 func TestAnswerIsLost(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
-	proxy := testserver.NewProxy(t, etcd.addr)
-	l, other := newLocker(t, connect(t, proxy.Addr)), newLocker(t, connect(t, etcd.addr))
+	proxy := testserver.NewProxy(t, etcd.Addr)
+	l, other := newLocker(t, connect(t, proxy.Addr)), newLocker(t, connect(t, etcd.Addr))
 	testserver.Release(t, try(t, l))
 	for name, call := range map[string]func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error){
 		"TryAcquire": l.TryAcquire, "Acquire": l.Acquire,
@@ -153,14 +130,14 @@ func TestAnswerIsLost(t *testing.T) {
 	}
 }
 
-// TestCutOff cuts a holder and a waiter off, who each have a network of their own.
+// TestCutOff cuts off a holder and a waiter, each on a network of its own.
 func TestCutOff(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
-	holders, waiters := testserver.NewProxy(t, etcd.addr), testserver.NewProxy(t, etcd.addr)
+	holders, waiters := testserver.NewProxy(t, etcd.Addr), testserver.NewProxy(t, etcd.Addr)
 	held := try(t, newLocker(t, connect(t, holders.Addr), WithSessionTTL(8*time.Second)))
 	first := acquire(t, newLocker(t, connect(t, waiters.Addr), WithSessionTTL(4*time.Second)))
-	other := newLocker(t, connect(t, etcd.addr))
+	other := newLocker(t, connect(t, etcd.Addr))
 	inLine(t, other, 2)
 	second := acquire(t, other)
 	inLine(t, other, 3)
@@ -176,12 +153,7 @@ func TestCutOff(t *testing.T) {
 	next := second.MustGet()
 	testserver.Told(t, held, swanlock.ErrExpired)
 	holders.Heal()
-	if err := held.Release(t.Context()); !errors.Is(err, swanlock.ErrExpired) {
-		t.Errorf("Release of the late holder: got %v, want ErrExpired", err)
-	}
-	if err := next.Refresh(t.Context()); err != nil {
-		t.Errorf("Refresh of the next holder: %v", err)
-	}
+	testserver.Superseded(t, held, next)
 	testserver.Release(t, next)
 }
 
@@ -189,16 +161,13 @@ func TestCutOff(t *testing.T) {
 func TestServerRestarts(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
-	l, other := newLocker(t, connect(t, etcd.addr)), newLocker(t, connect(t, etcd.addr))
+	l, other := newLocker(t, connect(t, etcd.Addr)), newLocker(t, connect(t, etcd.Addr))
 	held := try(t, l, swanlock.WithFence())
 	w := acquire(t, other, swanlock.WithFence())
 	inLine(t, l, 2)
 	etcd.Restart()
 	testserver.Eventually(t, "Refresh after the restart", func() error { return held.Refresh(t.Context()) })
-	if !w.Waits() {
-		held, err := w.Result()
-		t.Fatalf("a waiter returned: %v, %v", held, err)
-	}
+	w.MustWait("while another holds the lock")
 	testserver.Release(t, held)
 	next := w.MustGet()
 	if was, is := held.Info().Fence, next.Info().Fence; is <= was {

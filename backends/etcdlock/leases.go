@@ -1,6 +1,7 @@
 package etcdlock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -44,10 +45,7 @@ type group struct {
 
 // take gives e a lease.
 func (ls *leases) take(ctx context.Context, e *entry) (err error) {
-	ttl := e.o.TTL
-	if ttl == 0 {
-		ttl = e.l.session
-	}
+	ttl := cmp.Or(e.o.TTL, e.l.session)
 	if !e.sharesLease {
 		if e.lease = ls.pop(ttl); e.lease == nil {
 			e.lease, err = ls.grant(ctx, ttl, false)
@@ -76,9 +74,6 @@ func (ls *leases) take(ctx context.Context, e *entry) (err error) {
 func (ls *leases) group(ttl time.Duration) *group {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	if ls.groups == nil {
-		ls.groups, ls.idle = make(map[time.Duration]*group), make(map[time.Duration][]*serverLease)
-	}
 	if ls.groups[ttl] == nil {
 		ls.groups[ttl] = &group{turn: make(chan struct{}, 1)}
 	}
@@ -102,9 +97,6 @@ func (ls *leases) pop(ttl time.Duration) *serverLease {
 func (ls *leases) push(s *serverLease) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	if ls.idle == nil {
-		ls.idle = make(map[time.Duration][]*serverLease)
-	}
 	if len(ls.idle[s.ttl]) < maxIdle { // else it ends by itself
 		ls.idle[s.ttl] = append(ls.idle[s.ttl], s)
 	}

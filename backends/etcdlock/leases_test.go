@@ -28,9 +28,9 @@ func countLeases(t testing.TB, c *clientv3.Client) int {
 func TestLeasesAreShared(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
-	observer := connect(t, etcd.addr)
+	observer := connect(t, etcd.Addr)
 	const many, ttl = 100, 15 * time.Second
-	l := newLocker(t, connect(t, etcd.addr), WithSessionTTL(16*time.Second))
+	l := newLocker(t, connect(t, etcd.Addr), WithSessionTTL(16*time.Second))
 	take := func(name string, n int, opts ...swanlock.Option) []swanlock.DistributedLock {
 		held := make([]swanlock.DistributedLock, n)
 		var all sync.WaitGroup
@@ -88,13 +88,13 @@ func TestOneIsRefreshed(t *testing.T) {
 	t.Parallel()
 	const ttl = 4 * time.Second
 	etcd := startEtcd(t)
-	l := newLocker(t, connect(t, etcd.addr))
+	l := newLocker(t, connect(t, etcd.Addr))
 	forgotten := try(t, l, swanlock.WithTTL(ttl))
 	refreshed, err := l.TryAcquire(t.Context(), "refreshed", swanlock.WithTTL(ttl))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := acquire(t, newLocker(t, connect(t, etcd.addr)))
+	w := acquire(t, newLocker(t, connect(t, etcd.Addr)))
 	for start := time.Now(); w.Waits(); time.Sleep(ttl / 8) {
 		if err := refreshed.Refresh(t.Context()); err != nil {
 			t.Fatalf("Refresh: %v", err)
@@ -113,7 +113,7 @@ func TestOneIsRefreshed(t *testing.T) {
 func TestJoinsALease(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
-	proxy := testserver.NewProxy(t, etcd.addr)
+	proxy := testserver.NewProxy(t, etcd.Addr)
 	l := newLocker(t, connect(t, proxy.Addr), WithSessionTTL(9*time.Second))
 	first, err := l.TryAcquire(t.Context(), "another")
 	if err != nil {
@@ -126,7 +126,7 @@ func TestJoinsALease(t *testing.T) {
 		t.Errorf("AcquiredAt: got %v before the call", before.Sub(at))
 	}
 	proxy.Cut()
-	next := acquire(t, newLocker(t, connect(t, etcd.addr))).MustGet()
+	next := acquire(t, newLocker(t, connect(t, etcd.Addr))).MustGet()
 	if err := held.Err(); !errors.Is(err, swanlock.ErrExpired) {
 		t.Errorf("Err when another holds the lock: got %v, want ErrExpired", err)
 	}
@@ -140,7 +140,7 @@ func TestJoinsALease(t *testing.T) {
 func TestWholeSeconds(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
-	l := newLocker(t, connect(t, etcd.addr))
+	l := newLocker(t, connect(t, etcd.Addr))
 	for ttl, want := range map[time.Duration]int64{20100 * time.Millisecond: 21, 20 * time.Second: 20, 20001 * time.Millisecond: 21} {
 		before := time.Now()
 		held := try(t, l, swanlock.WithTTL(ttl))
@@ -170,7 +170,7 @@ func TestWholeSeconds(t *testing.T) {
 func TestKeyIsDeleted(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
-	l := newLocker(t, connect(t, etcd.addr), WithSessionTTL(6*time.Second))
+	l := newLocker(t, connect(t, etcd.Addr), WithSessionTTL(6*time.Second))
 	for _, opts := range [][]swanlock.Option{nil, {swanlock.WithShared()}, {swanlock.WithTTL(time.Hour), swanlock.WithAutoRefresh()}} {
 		held := try(t, l, opts...)
 		other, err := l.TryAcquire(t.Context(), "another", opts...)

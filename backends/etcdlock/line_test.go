@@ -18,7 +18,7 @@ import (
 func TestPlaceIsLost(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
-	l, observer := newLocker(t, connect(t, etcd.addr)), newLocker(t, connect(t, etcd.addr))
+	l, observer := newLocker(t, connect(t, etcd.Addr)), newLocker(t, connect(t, etcd.Addr))
 	held := try(t, l)
 	for name, lose := range map[string]func(key string){
 		"key": func(key string) { observer.client.Delete(t.Context(), key) },
@@ -31,7 +31,7 @@ func TestPlaceIsLost(t *testing.T) {
 		},
 	} {
 		// One whose predecessor is of the same Locker, and one whose is not.
-		for _, waiter := range []*Locker{l, newLocker(t, connect(t, etcd.addr))} {
+		for _, waiter := range []*Locker{l, newLocker(t, connect(t, etcd.Addr))} {
 			w := acquire(t, waiter, swanlock.WithTTL(time.Hour))
 			inLine(t, observer, 2)
 			lose(keys(t, observer.client, target)[1])
@@ -51,7 +51,7 @@ func TestPlaceIsLost(t *testing.T) {
 func TestTryJoinsNoLine(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
-	l, other := newLocker(t, connect(t, etcd.addr)), newLocker(t, connect(t, etcd.addr))
+	l, other := newLocker(t, connect(t, etcd.Addr)), newLocker(t, connect(t, etcd.Addr))
 	held := try(t, l)
 	testserver.Release(t, func() swanlock.DistributedLock { // and so has a lease
 		held, err := other.TryAcquire(t.Context(), "another")
@@ -85,15 +85,12 @@ func TestWaitsLongerThanItsTTL(t *testing.T) {
 	t.Parallel()
 	const ttl = 6 * time.Second
 	etcd := startEtcd(t)
-	l := newLocker(t, connect(t, etcd.addr))
-	for _, holder := range []*Locker{l, newLocker(t, connect(t, etcd.addr))} {
+	l := newLocker(t, connect(t, etcd.Addr))
+	for _, holder := range []*Locker{l, newLocker(t, connect(t, etcd.Addr))} {
 		held := try(t, holder)
 		w := acquire(t, l, swanlock.WithTTL(ttl))
 		time.Sleep(2*ttl + time.Second)
-		if !w.Waits() {
-			held, err := w.Result()
-			t.Fatalf("Acquire returned %v, %v", held, err)
-		}
+		w.MustWait("while another holds the lock")
 		before := time.Now()
 		testserver.Release(t, held)
 		next := w.MustGet()
@@ -109,7 +106,7 @@ func TestWaitsLongerThanItsTTL(t *testing.T) {
 func TestReadersOfOneLocker(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
-	l := newLocker(t, connect(t, etcd.addr))
+	l := newLocker(t, connect(t, etcd.Addr))
 	one, two := try(t, l, swanlock.WithShared()), try(t, l, swanlock.WithShared())
 	writer := acquire(t, l)
 	inLine(t, l, 3)
@@ -144,8 +141,8 @@ func TestReadersOfOneLocker(t *testing.T) {
 func TestCompaction(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
-	proxy := testserver.NewProxy(t, etcd.addr)
-	l, other := newLocker(t, connect(t, etcd.addr)), newLocker(t, connect(t, proxy.Addr))
+	proxy := testserver.NewProxy(t, etcd.Addr)
+	l, other := newLocker(t, connect(t, etcd.Addr)), newLocker(t, connect(t, proxy.Addr))
 	first := try(t, l)
 	w := acquire(t, other)
 	inLine(t, l, 2)
@@ -172,16 +169,16 @@ func TestCompaction(t *testing.T) {
 // and has the others stand still, so that the waiter's member has no leader.
 func TestLeader(t *testing.T) {
 	t.Parallel()
-	members := startCluster(t, 3)
+	members := testserver.EtcdCluster(t, 3)
 	var addrs []string
 	for _, m := range members {
-		addrs = append(addrs, m.addr)
+		addrs = append(addrs, m.Addr)
 	}
 	l := newLocker(t, connect(t, addrs...))
 	held := try(t, l, swanlock.WithFence())
 	leader := leaderOf(t, l.client, members)
 	lone := members[(leader+1)%3]
-	w := acquire(t, newLocker(t, connect(t, lone.addr)), swanlock.WithFence())
+	w := acquire(t, newLocker(t, connect(t, lone.Addr)), swanlock.WithFence())
 	inLine(t, l, 2)
 
 	members[leader].Kill()
@@ -192,7 +189,7 @@ func TestLeader(t *testing.T) {
 	})
 	resume := members[(leader+2)%3].Stop()
 	testserver.Eventually(t, "the member has no leader", func() error {
-		if lone.healthy() == nil {
+		if lone.Ready() == nil {
 			return errors.New("it is healthy")
 		}
 		return nil
@@ -204,10 +201,7 @@ func TestLeader(t *testing.T) {
 		defer cancel()
 		return held.Refresh(ctx)
 	})
-	if !w.Waits() {
-		held, err := w.Result()
-		t.Fatalf("the waiter returned: %v, %v", held, err)
-	}
+	w.MustWait("while another holds the lock")
 	testserver.Release(t, held)
 	next := w.MustGet()
 	if was, is := held.Info().Fence, next.Info().Fence; is <= was {
@@ -216,10 +210,10 @@ func TestLeader(t *testing.T) {
 	testserver.Release(t, next)
 }
 
-func leaderOf(t testing.TB, c *clientv3.Client, members []*member) int {
+func leaderOf(t testing.TB, c *clientv3.Client, members []*testserver.Node) int {
 	t.Helper()
 	for i, m := range members {
-		status, err := c.Status(t.Context(), m.addr)
+		status, err := c.Status(t.Context(), m.Addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -236,7 +230,7 @@ func leaderOf(t testing.TB, c *clientv3.Client, members []*member) int {
 func TestNamesServeAgain(t *testing.T) {
 	t.Parallel()
 	etcd := startEtcd(t)
-	l := newLocker(t, connect(t, etcd.addr))
+	l := newLocker(t, connect(t, etcd.Addr))
 	names := map[string]bool{}
 	for range 5 {
 		held := try(t, l)

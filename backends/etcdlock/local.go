@@ -31,9 +31,6 @@ type localKey struct {
 func (q *localLine) take(prefix string) (key string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.keys == nil {
-		q.keys = make(map[string]*localKey)
-	}
 	if q.id == "" {
 		q.id = rand.Text()
 	}

@@ -1,6 +1,7 @@
 package etcdlock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,9 @@ func WithSessionTTL(ttl time.Duration) Option { return func(l *Locker) { l.sessi
 
 // New returns a Locker on client, which stays the caller's.
 func New(client *clientv3.Client, opts ...Option) (*Locker, error) {
-	l := &Locker{client: client, session: 10 * time.Second}
+	l := &Locker{client: client, session: 10 * time.Second,
+		leases: leases{client: client, groups: make(map[time.Duration]*group), idle: make(map[time.Duration][]*serverLease)},
+		line:   localLine{keys: make(map[string]*localKey)}}
 	for _, opt := range opts {
 		if opt != nil {
 			opt(l)
@@ -45,7 +48,6 @@ func New(client *clientv3.Client, opts ...Option) (*Locker, error) {
 	case l.session < minTTL || l.session%time.Second != 0 || l.session > maxTTL:
 		return nil, fmt.Errorf("etcdlock: the session's TTL %v is not whole seconds, 2 at least", l.session)
 	}
-	l.leases.client = client
 	return l, nil
 }
 
@@ -76,7 +78,7 @@ func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Op
 		return nil, err
 	}
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("etcdlock: acquire %q: %w", target, lease.CutShort(ctx, nil))
+		return nil, r.Failed(ctx, nil)
 	}
 	held, err := lease.Poll(ctx, "etcdlock", target, passes, func() (*lease.Lock, error) {
 		// Each attempt has a key of its own: what the one before has sent may
@@ -102,20 +104,16 @@ func (l *Locker) queue(ctx context.Context, r lease.Request) (*lease.Lock, error
 		return lease.Granted(ctx, r, start, e.fence())
 	}
 	_, _ = lease.Free(ctx, e)
-	if ctx.Err() != nil {
-		err = lease.CutShort(ctx, err)
-	}
-	return nil, fmt.Errorf("etcdlock: acquire %q: %w", r.Target, err)
+	return nil, r.Failed(ctx, err)
 }
 
 // keep returns held as an interface, and has its lease, if others share it, keep it
 // alive.
 func (l *Locker) keep(r lease.Request, held *lease.Lock, err error) (swanlock.DistributedLock, error) {
-	if err != nil {
-		return nil, err
+	if err == nil {
+		r.Backend.(*entry).held(held)
 	}
-	r.Backend.(*entry).held(held)
-	return held, nil
+	return lease.AsLock(held, err)
 }
 
 // request checks what the caller asks for.
@@ -127,11 +125,7 @@ func (l *Locker) request(target string, opts []swanlock.Option) (lease.Request, 
 	if o.TTL > maxTTL {
 		return lease.Request{}, fmt.Errorf("etcdlock: the TTL %v is over etcd's maximum of %v", o.TTL, maxTTL)
 	}
-	r := lease.Request{Package: "etcdlock", Target: target, Options: o, Lease: o.TTL}
-	if o.TTL == 0 {
-		r.Lease = l.session
-	}
 	e := l.newEntry(target, o)
-	r.Backend, r.Kept = e, e.sharesLease
-	return r, nil
+	return lease.Request{Package: "etcdlock", Target: target, Options: o, Lease: cmp.Or(o.TTL, l.session),
+		Backend: e, Kept: e.sharesLease}, nil
 }

@@ -42,7 +42,7 @@ func (e *entry) wait(ctx context.Context) error {
 			return err
 		case err != nil:
 			// An outage. It goes on for as long as the lease lasts, at most.
-			backOff(ctx, failures)
+			lease.Pause(ctx, lease.Backoff(failures))
 			failures++
 		case !there:
 			return fmt.Errorf("the place in line is gone: %w", errKeyGone)
@@ -184,14 +184,4 @@ func passes(err error) bool {
 		return true
 	}
 	return errors.Is(err, context.DeadlineExceeded)
-}
-
-// backOff waits a moment, or until ctx ends.
-func backOff(ctx context.Context, failures int) {
-	timer := time.NewTimer(lease.Backoff(failures))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

@@ -206,41 +206,27 @@ func (a *attempt) agree(ctx context.Context, fences []uint64) (uint64, error) {
 // lease. It gives the lock to those that do not have it, of several, so that one
 // restart after the other does not use them up.
 func (a *attempt) Refresh(ctx context.Context) error {
-	n, quorum := len(a.sent), len(a.sent)/2+1
-	var held, not int
-	var errs []error
+	t := tally{servers: len(a.sent)}
 	heal := "0"
-	if n > 1 {
+	if t.servers > 1 {
 		heal = "1"
 	}
-	err := a.guarded(ctx, refreshScript, heal, func(r answer) bool {
-		switch {
-		case r.err != nil:
-			errs = append(errs, r.err)
-		case r.value == int64(1):
-			held++
-		default:
-			not++
-		}
-		return held == quorum || not > n-quorum || len(errs) > n-quorum
-	})
+	err := a.guarded(ctx, refreshScript, heal, t.count)
 	switch {
 	case err != nil:
 		return err
-	case held == quorum:
+	case t.isHeld():
 		return nil
-	case not > n-quorum:
-		return fmt.Errorf("%w: %d of %d servers do not hold it", swanlock.ErrLost, not, n)
+	case t.isNotHeld():
+		return fmt.Errorf("%w: %d of %d servers do not hold it", swanlock.ErrLost, t.not, t.servers)
 	}
-	return errors.Join(errs...)
+	return errors.Join(t.errs...)
 }
 
 // Release frees the lock wherever something was sent that may have given it a
 // vote.
 func (a *attempt) Release(ctx context.Context) (held bool, err error) {
-	n, quorum := len(a.sent), len(a.sent)/2+1
-	var had, not int
-	var errs []error
+	t := tally{servers: len(a.sent)}
 	waits := "0"
 	if a.waits {
 		waits = "1"
@@ -251,19 +237,37 @@ func (a *attempt) Release(ctx context.Context) (held bool, err error) {
 			tombstone = a.lease
 		}
 		return []any{a.value, tombstone, waits}
-	}, func(r answer) bool {
-		switch {
-		case r.err != nil:
-			errs = append(errs, r.err)
-		case r.value == int64(1):
-			had++
-		default:
-			not++
-		}
-		return had == quorum || not > n-quorum || len(errs) > n-quorum
-	})
-	if had < quorum && not <= n-quorum {
-		return false, errors.Join(append(errs, err)...)
+	}, t.count)
+	if !t.isHeld() && !t.isNotHeld() {
+		return false, errors.Join(append(t.errs, err)...)
 	}
-	return had == quorum, nil
+	return t.isHeld(), nil
 }
+
+// A tally counts the servers that answer that they held the lock, and that they did
+// not.
+type tally struct {
+	servers   int
+	held, not int
+	errs      []error
+}
+
+// count reports whether no other answer matters any more.
+func (t *tally) count(r answer) (decided bool) {
+	switch {
+	case r.err != nil:
+		t.errs = append(t.errs, r.err)
+	case r.value == int64(1):
+		t.held++
+	default:
+		t.not++
+	}
+	return t.isHeld() || t.isNotHeld() || t.tooFew(t.servers-len(t.errs))
+}
+
+// isHeld reports whether a quorum held the lock, isNotHeld that none can have.
+func (t *tally) isHeld() bool    { return !t.tooFew(t.held) }
+func (t *tally) isNotHeld() bool { return t.tooFew(t.servers - t.not) }
+
+// tooFew reports whether n servers are no quorum.
+func (t *tally) tooFew(n int) bool { return n <= t.servers/2 }

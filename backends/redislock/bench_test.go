@@ -6,13 +6,14 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/testserver"
 )
 
 // BenchmarkPair is an acquire and a release, and so two round trips; ping is two of
 // the shortest.
 func BenchmarkPair(b *testing.B) {
-	s := start(b, false).known(b)
-	client := redis.NewClient(&redis.Options{Addr: s.addr})
+	s := known(b, testserver.Redis(b))
+	client := redis.NewClient(&redis.Options{Addr: s.Addr})
 	defer client.Close()
 	l, err := New([]redis.Scripter{client})
 	if err != nil {

@@ -19,10 +19,10 @@ const target = "jobs/nightly"
 
 // holders returns how many of the servers hold the target, as redis-cli would see
 // it.
-func holders(t *testing.T, servers []*testServer) (n int) {
+func holders(t *testing.T, servers []*testserver.Node) (n int) {
 	t.Helper()
 	for _, s := range servers {
-		found, err := dial(t, s.addr).Exists(t.Context(), keyOf(target)).Result()
+		found, err := dial(t, s.Addr).Exists(t.Context(), keyOf(target)).Result()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,14 +47,14 @@ func TestSplitVotes(t *testing.T) {
 	servers, addrs := several(t, 3)
 	l := lockerOn(t, addrs)
 	leave := func(server int, value string, d time.Duration) {
-		if err := dial(t, servers[server].addr).Set(t.Context(), keyOf(target), value, d).Err(); err != nil {
+		if err := dial(t, servers[server].Addr).Set(t.Context(), keyOf(target), value, d).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	leave(0, "x one", 500*time.Millisecond)
 	leave(1, "y two", time.Minute)
-	held := mustTry(t, l, target)
-	mustRelease(t, held)
+	held := testserver.Try(t, l, target)
+	testserver.Release(t, held)
 	leave(0, "y two", time.Minute)
 	if _, err := l.TryAcquire(t.Context(), target); !errors.Is(err, swanlock.ErrNotAcquired) {
 		t.Errorf("a try while another has a quorum: got %v, want ErrNotAcquired", err)
@@ -99,7 +99,7 @@ func TestEightAtOnce(t *testing.T) {
 		}
 		for _, held := range locks {
 			if held != nil {
-				mustRelease(t, held)
+				testserver.Release(t, held)
 			}
 		}
 	}
@@ -137,14 +137,14 @@ func TestReleaseOvertakes(t *testing.T) {
 			slow := dial(t, addrs[2])
 			h := &hold{hash: late.Hash(), arrive: make(chan struct{}), sent: make(chan struct{})}
 			l := lockerOn(t, addrs)
-			mustRelease(t, mustTry(t, l, "warm")) // the servers have the scripts
+			testserver.Release(t, testserver.Try(t, l, "warm")) // the servers have the scripts
 			l.servers[2].client = slow
 			slow.AddHook(h)
-			held := mustTry(t, l, target)
+			held := testserver.Try(t, l, target)
 			if err := held.Refresh(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			mustRelease(t, held)
+			testserver.Release(t, held)
 			eventually(t, "the release reaches the third server", func() bool {
 				n, err := dial(t, addrs[2]).Exists(t.Context(), keyOf(target)).Result()
 				return err == nil && n == 0
@@ -168,15 +168,15 @@ func TestHungServer(t *testing.T) {
 	patient := redis.NewClient(&redis.Options{Addr: addrs[4], ReadTimeout: -1, MaxRetries: -1, PoolSize: 1000})
 	defer patient.Close()
 	l.servers[4].client = patient
-	mustRelease(t, mustTry(t, l, target))
+	testserver.Release(t, testserver.Try(t, l, target))
 	resume := servers[4].Stop()
 	defer resume()
 	pair := func() {
-		held := mustTry(t, l, target, swanlock.WithFence())
+		held := testserver.Try(t, l, target, swanlock.WithFence())
 		if err := held.Refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		mustRelease(t, held)
+		testserver.Release(t, held)
 	}
 	pair()
 	time.Sleep(maxSilence + 100*time.Millisecond)
@@ -194,8 +194,8 @@ func TestHungServer(t *testing.T) {
 	}
 	resume()
 	eventually(t, "the server is asked again", func() bool {
-		held := mustTry(t, l, target)
-		defer mustRelease(t, held)
+		held := testserver.Try(t, l, target)
+		defer testserver.Release(t, held)
 		n, err := dial(t, addrs[4]).Exists(t.Context(), keyOf(target)).Result()
 		return err == nil && n == 1
 	})
@@ -213,7 +213,7 @@ func TestHungAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	held := mustTry(t, l, "other", swanlock.WithTTL(30*time.Second))
+	held := testserver.Try(t, l, "other", swanlock.WithTTL(30*time.Second))
 	resume := servers[0].Stop()
 	defer resume()
 	for name, acquire := range map[string]func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error){
@@ -267,14 +267,14 @@ func TestRepeatedCommand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustRelease(t, mustTry(t, l, target))
+	testserver.Release(t, testserver.Try(t, l, target))
 	lose.Store(true)
-	first := mustTry(t, l, target, swanlock.WithFence())
+	first := testserver.Try(t, l, target, swanlock.WithFence())
 	if lose.Load() {
 		t.Fatal("no answer was lost")
 	}
-	mustRelease(t, first)
-	second := mustTry(t, l, target, swanlock.WithFence())
+	testserver.Release(t, first)
+	second := testserver.Try(t, l, target, swanlock.WithFence())
 	if second.Info().Fence <= first.Info().Fence {
 		t.Errorf("fence: got %d after %d", second.Info().Fence, first.Info().Fence)
 	}
@@ -282,7 +282,7 @@ func TestRepeatedCommand(t *testing.T) {
 	if err := second.Refresh(t.Context()); err != nil {
 		t.Errorf("Refresh whose first answer was lost: %v", err)
 	}
-	mustRelease(t, second)
+	testserver.Release(t, second)
 }
 
 // The network falls silent between a holder and most servers: it knows at its
@@ -297,7 +297,7 @@ func TestCut(t *testing.T) {
 			proxies, via[i] = append(proxies, p), p.Addr
 		}
 		l, other := lockerOn(t, via), lockerOn(t, addrs)
-		held := mustTry(t, l, target, swanlock.WithTTL(time.Second), swanlock.WithAutoRefresh())
+		held := testserver.Try(t, l, target, swanlock.WithTTL(time.Second), swanlock.WithAutoRefresh())
 		for _, p := range proxies {
 			p.Cut()
 		}
@@ -317,7 +317,7 @@ func TestCut(t *testing.T) {
 		if err := next.Refresh(t.Context()); err != nil {
 			t.Errorf("N=%d: Refresh of the next holder: %v", n, err)
 		}
-		mustRelease(t, next)
+		testserver.Release(t, next)
 		eventually(t, "nothing is left behind", func() bool { return holders(t, servers) == 0 })
 	}
 }
@@ -326,7 +326,7 @@ func TestCut(t *testing.T) {
 func TestKilledMinority(t *testing.T) {
 	servers, addrs := several(t, 5)
 	l, other := lockerOn(t, addrs), lockerOn(t, addrs)
-	held := mustTry(t, l, target)
+	held := testserver.Try(t, l, target)
 	servers[0].Kill()
 	servers[3].Kill()
 	if err := held.Refresh(t.Context()); err != nil {
@@ -335,8 +335,8 @@ func TestKilledMinority(t *testing.T) {
 	if _, err := other.TryAcquire(t.Context(), target); !errors.Is(err, swanlock.ErrNotAcquired) {
 		t.Errorf("a rival's try with three of five: got %v, want ErrNotAcquired", err)
 	}
-	mustRelease(t, held)
-	mustRelease(t, mustTry(t, other, target))
+	testserver.Release(t, held)
+	testserver.Release(t, testserver.Try(t, other, target))
 	servers[1].Kill()
 	_, err := other.TryAcquire(t.Context(), target)
 	if err == nil || errors.Is(err, swanlock.ErrNotAcquired) {

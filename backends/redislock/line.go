@@ -30,6 +30,7 @@ func (l *Locker) wait(ctx context.Context, target string, o swanlock.Options) (*
 	}
 	a := l.attempt(target, o)
 	a.waits = true
+	r := l.request(a, target, o)
 	woken := l.wakes.add(a.token)
 	defer l.wakes.remove(a.token)
 	var outage error
@@ -43,7 +44,7 @@ func (l *Locker) wait(ctx context.Context, target string, o swanlock.Options) (*
 		var quarantined *quarantineError
 		switch {
 		case err == nil:
-			return lease.Granted(ctx, l.request(a, target, o), start, fence)
+			return lease.Granted(ctx, r, start, fence)
 		case ctx.Err() != nil:
 		case errors.As(err, &held):
 			left, outage, n = held.left, nil, 0
@@ -53,7 +54,7 @@ func (l *Locker) wait(ctx context.Context, target string, o swanlock.Options) (*
 			left, outage = lease.Backoff(n), err
 		default:
 			_, _ = lease.Free(ctx, a)
-			return nil, fail(target, err)
+			return nil, r.Wrap(err)
 		}
 		if left == 0 {
 			left = report
@@ -68,7 +69,7 @@ func (l *Locker) wait(ctx context.Context, target string, o swanlock.Options) (*
 		case <-ctx.Done():
 			timer.Stop()
 			_, _ = lease.Free(ctx, a)
-			return nil, fail(target, lease.CutShort(ctx, outage))
+			return nil, r.Failed(ctx, outage)
 		}
 		timer.Stop()
 	}

@@ -14,28 +14,17 @@ import (
 	"github.com/swanlake-io/swanlock/internal/testserver"
 )
 
-func port(addr string) string { return addr[strings.LastIndexByte(addr, ':')+1:] }
-
-type acquired struct {
-	held swanlock.DistributedLock
-	err  error
-}
-
 // waiter starts an Acquire, and returns when it is in the line, as the nth.
-func waiter(t *testing.T, l *Locker, s *testServer, n int64, ctx context.Context) <-chan acquired {
+func waiter(t *testing.T, l *Locker, s *testserver.Node, n int64, ctx context.Context) *testserver.Call {
 	t.Helper()
-	done := make(chan acquired, 1)
-	go func() {
-		held, err := l.Acquire(ctx, target)
-		done <- acquired{held, err}
-	}()
+	w := testserver.Go(t, func() (swanlock.DistributedLock, error) { return l.Acquire(ctx, target) })
 	inLine(t, s, n)
-	return done
+	return w
 }
 
-func inLine(t *testing.T, s *testServer, n int64) {
+func inLine(t *testing.T, s *testserver.Node, n int64) {
 	t.Helper()
-	client := dial(t, s.addr)
+	client := dial(t, s.Addr)
 	eventually(t, fmt.Sprintf("%d wait in the line", n), func() bool {
 		got, err := client.ZCard(t.Context(), keyOf(target)+":line").Result()
 		return err == nil && got == n
@@ -47,20 +36,16 @@ func inLine(t *testing.T, s *testServer, n int64) {
 func TestWoken(t *testing.T) {
 	servers, addrs := several(t, 1)
 	one, two := lockerOn(t, addrs), lockerOn(t, addrs)
-	held, start := mustTry(t, one, target), time.Now()
+	held, start := testserver.Try(t, one, target), time.Now()
 	for i := range 40 {
 		next := waiter(t, []*Locker{two, one}[i%2], servers[0], 1, t.Context())
-		mustRelease(t, held)
-		got := <-next
-		if got.err != nil {
-			t.Fatal(got.err)
-		}
-		held = got.held
+		testserver.Release(t, held)
+		held = next.MustGet()
 	}
 	if took := time.Since(start); took > 15*time.Second {
 		t.Errorf("40 hand-overs took %v: the waiters are not woken", took)
 	}
-	mustRelease(t, held)
+	testserver.Release(t, held)
 }
 
 // A client that cannot subscribe waits in the same line, and asks.
@@ -70,19 +55,12 @@ func TestNotWoken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	held := mustTry(t, l, target)
+	held := testserver.Try(t, l, target)
 	first := waiter(t, l, servers[0], 1, t.Context())
 	second := waiter(t, lockerOn(t, addrs), servers[0], 2, t.Context())
-	mustRelease(t, held)
-	got := <-first
-	if got.err != nil {
-		t.Fatal(got.err)
-	}
-	mustRelease(t, got.held)
-	if got = <-second; got.err != nil {
-		t.Fatal(got.err)
-	}
-	mustRelease(t, got.held)
+	testserver.Release(t, held)
+	testserver.Release(t, first.MustGet())
+	testserver.Release(t, second.MustGet())
 }
 
 // The first in line is cut off, and the second waits behind it until its place is
@@ -91,39 +69,30 @@ func TestDeadWaiter(t *testing.T) {
 	servers, addrs := several(t, 1)
 	p := testserver.NewProxy(t, addrs[0])
 	holder, cut, other := lockerOn(t, addrs), lockerOn(t, []string{p.Addr}), lockerOn(t, addrs)
-	held := mustTry(t, holder, target)
+	held := testserver.Try(t, holder, target)
 	first := waiter(t, cut, servers[0], 1, t.Context())
 	second := waiter(t, other, servers[0], 2, t.Context())
 	p.Cut()
-	mustRelease(t, held)
-	got := <-second
-	if got.err != nil {
-		t.Fatal(got.err)
-	}
+	testserver.Release(t, held)
+	next := second.MustGet()
 	p.Heal()
-	select {
-	case got := <-first:
-		t.Errorf("the one that was cut off returned while another holds the lock: %v", got.err)
-	case <-time.After(500 * time.Millisecond):
-	}
-	mustRelease(t, got.held)
-	if got = <-first; got.err != nil {
-		t.Fatal(got.err)
-	}
-	mustRelease(t, got.held)
+	time.Sleep(500 * time.Millisecond)
+	first.MustWait("the one that was cut off, while another holds the lock")
+	testserver.Release(t, next)
+	testserver.Release(t, first.MustGet())
 }
 
 // A waiter whose context ends leaves the line, and wakes the next.
 func TestLeaves(t *testing.T) {
 	servers, addrs := several(t, 1)
 	one, two := lockerOn(t, addrs), lockerOn(t, addrs)
-	held := mustTry(t, one, target)
+	held := testserver.Try(t, one, target)
 	ctx, cancel := context.WithCancel(t.Context())
 	first := waiter(t, one, servers[0], 1, ctx)
 	second := waiter(t, two, servers[0], 2, t.Context())
 	cancel()
-	if got := <-first; !errors.Is(got.err, context.Canceled) || !errors.Is(got.err, swanlock.ErrNotAcquired) {
-		t.Errorf("a waiter whose context ended: got %v, want Canceled and ErrNotAcquired", got.err)
+	if _, err := first.Result(); !errors.Is(err, context.Canceled) || !errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Errorf("a waiter whose context ended: got %v, want Canceled and ErrNotAcquired", err)
 	}
 	if n, err := dial(t, addrs[0]).ZCard(t.Context(), keyOf(target)+":line").Result(); n != 1 || err != nil {
 		t.Errorf("%d wait in the line after one has left, %v; want 1", n, err)
@@ -131,12 +100,8 @@ func TestLeaves(t *testing.T) {
 	if _, err := one.TryAcquire(t.Context(), target); !errors.Is(err, swanlock.ErrNotAcquired) {
 		t.Errorf("a try while another waits: got %v, want ErrNotAcquired", err)
 	}
-	mustRelease(t, held)
-	got := <-second
-	if got.err != nil {
-		t.Fatal(got.err)
-	}
-	mustRelease(t, got.held)
+	testserver.Release(t, held)
+	testserver.Release(t, second.MustGet())
 	keys, err := dial(t, addrs[0]).Keys(t.Context(), "swanlock:{*").Result()
 	if err != nil || len(keys) > 0 {
 		t.Errorf("keys that are left: %q, %v", keys, err)
@@ -148,18 +113,15 @@ func TestWaitersOutliveRestart(t *testing.T) {
 	servers, addrs := several(t, 1)
 	ttl := WithMaxTTL(time.Second)
 	one, two := lockerOn(t, addrs, ttl), lockerOn(t, addrs, ttl)
-	held := mustTry(t, one, target)
+	held := testserver.Try(t, one, target)
 	next := waiter(t, two, servers[0], 1, t.Context())
 	servers[0].RestartEmpty()
-	got := <-next
-	if got.err != nil {
-		t.Fatal(got.err)
-	}
+	got := next.MustGet()
 	if held.Err() == nil {
 		t.Errorf("a second holder after a restart")
 	}
 	_ = held.Release(t.Context())
-	mustRelease(t, got.held)
+	testserver.Release(t, got)
 }
 
 func TestKeyOf(t *testing.T) {
@@ -213,10 +175,10 @@ func TestRefused(t *testing.T) {
 // The value of the key says who holds the lock.
 func TestErrorNamesHolder(t *testing.T) {
 	_, addrs := several(t, 1)
-	held := mustTry(t, lockerOn(t, addrs), target, swanlock.WithOwner("checkpoint 7"))
+	held := testserver.Try(t, lockerOn(t, addrs), target, swanlock.WithOwner("checkpoint 7"))
 	_, err := lockerOn(t, addrs).TryAcquire(t.Context(), target)
 	if got, want := fmt.Sprint(err), `redislock: acquire "jobs/nightly": not acquired: held by "checkpoint 7"`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	mustRelease(t, held)
+	testserver.Release(t, held)
 }

@@ -2,7 +2,6 @@ package redislock
 
 import (
 	"context"
-	"flag"
 	"os"
 	"os/exec"
 	"testing"
@@ -11,18 +10,16 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
-	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/testserver"
 )
 
 func TestMain(m *testing.M) {
-	flag.Parse()
 	end := func() {}
 	if _, err := exec.LookPath("redis-server"); err != nil {
-		flag.Set("test.skip", "^Example")
+		testserver.SkipExamples()
 	} else {
 		t, done := testserver.Example()
-		os.Setenv("REDIS_ADDR", start(t, false).known(t).addr)
+		os.Setenv("REDIS_ADDR", known(t, testserver.Redis(t)).Addr)
 		end = done
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
@@ -31,35 +28,11 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// A testServer is a Redis of a test's own.
-type testServer struct {
-	*testserver.Server
-	addr string
-}
-
-// start starts a Redis. With aof it writes down what it does; without, it forgets
-// everything when it restarts.
-func start(t testing.TB, aof bool) *testServer {
-	t.Helper()
-	program := testserver.Find(t, "redis-server", "apt-get install redis-server")
-	s := &testServer{addr: testserver.FreeAddr(t)}
-	args := []string{"--bind", "127.0.0.1", "--port", testserver.Port(t, s.addr), "--save", ""}
-	if aof {
-		args = append(args, "--appendonly", "yes", "--appendfsync", "always")
-	}
-	s.Server = testserver.Start(t, func() error {
-		client := redis.NewClient(&redis.Options{Addr: s.addr})
-		defer client.Close()
-		return client.Ping(context.Background()).Err()
-	}, program, args...)
-	return s
-}
-
-// known marks the server as one that has never forgotten a lock: no lock was ever
+// known marks a server as one that has never forgotten a lock: no lock was ever
 // taken there.
-func (s *testServer) known(t testing.TB) *testServer {
+func known(t testing.TB, s *testserver.Node) *testserver.Node {
 	t.Helper()
-	client := dial(t, s.addr)
+	client := dial(t, s.Addr)
 	info, err := client.InfoMap(context.Background(), "server").Result()
 	if err != nil {
 		t.Fatal(err)
@@ -93,27 +66,11 @@ func lockerOn(t *testing.T, addrs []string, opts ...Option) *Locker {
 }
 
 // several starts n servers, none of which has ever forgotten a lock.
-func several(t *testing.T, n int) (servers []*testServer, addrs []string) {
+func several(t *testing.T, n int) (servers []*testserver.Node, addrs []string) {
 	t.Helper()
 	for range n {
-		s := start(t, false).known(t)
-		servers, addrs = append(servers, s), append(addrs, s.addr)
+		s := known(t, testserver.Redis(t))
+		servers, addrs = append(servers, s), append(addrs, s.Addr)
 	}
 	return servers, addrs
-}
-
-func mustTry(t *testing.T, l swanlock.Locker, target string, opts ...swanlock.Option) swanlock.DistributedLock {
-	t.Helper()
-	held, err := l.TryAcquire(t.Context(), target, opts...)
-	if err != nil {
-		t.Fatalf("TryAcquire: %v", err)
-	}
-	return held
-}
-
-func mustRelease(t *testing.T, held swanlock.DistributedLock) {
-	t.Helper()
-	if err := held.Release(t.Context()); err != nil {
-		t.Fatalf("Release: %v", err)
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/testserver"
 )
 
 // quarantined checks that a try says that nobody knows.
@@ -26,7 +27,7 @@ func TestRestartWithoutData(t *testing.T) {
 		servers, addrs := several(t, n)
 		ttl := WithMaxTTL(3 * time.Second)
 		l, other := lockerOn(t, addrs, ttl), lockerOn(t, addrs, ttl)
-		held := mustTry(t, l, target, swanlock.WithTTL(3*time.Second))
+		held := testserver.Try(t, l, target, swanlock.WithTTL(3*time.Second))
 		for i := range n/2 + 1 {
 			servers[i].RestartEmpty()
 		}
@@ -39,7 +40,7 @@ func TestRestartWithoutData(t *testing.T) {
 		if held.Err() == nil {
 			t.Errorf("N=%d: a second holder after a restart without data", n)
 		}
-		mustRelease(t, next)
+		testserver.Release(t, next)
 		_ = held.Release(t.Context())
 		if n == 1 {
 			servers[0].RestartEmpty()
@@ -47,7 +48,7 @@ func TestRestartWithoutData(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			mustRelease(t, mustTry(t, l, target))
+			testserver.Release(t, testserver.Try(t, l, target))
 		}
 	}
 }
@@ -55,11 +56,11 @@ func TestRestartWithoutData(t *testing.T) {
 // A server that restarts with its data still knows the lock, and has the holder
 // refresh it. It gives no vote to anybody else: it does not know what it lost.
 func TestRestartWithData(t *testing.T) {
-	s := start(t, true).known(t)
-	addrs := []string{s.addr}
+	s := known(t, testserver.Redis(t, "--appendonly", "yes", "--appendfsync", "always"))
+	addrs := []string{s.Addr}
 	ttl := WithMaxTTL(3 * time.Second)
 	l, other := lockerOn(t, addrs, ttl), lockerOn(t, addrs, ttl)
-	held := mustTry(t, l, target, swanlock.WithTTL(3*time.Second))
+	held := testserver.Try(t, l, target, swanlock.WithTTL(3*time.Second))
 	s.Restart()
 	if err := held.Refresh(t.Context()); err != nil {
 		t.Errorf("Refresh after the restart: %v", err)
@@ -68,39 +69,39 @@ func TestRestartWithData(t *testing.T) {
 	if !errors.Is(err, swanlock.ErrNotAcquired) {
 		t.Errorf("a rival's try after the restart: got %v, want ErrNotAcquired", err)
 	}
-	mustRelease(t, held)
+	testserver.Release(t, held)
 	quarantined(t, "a try after the release", other, target)
 	next, err := other.Acquire(t.Context(), target)
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustRelease(t, next)
+	testserver.Release(t, next)
 }
 
 // A replica that takes over may lack the last grants. What it has of the old
 // server names another run.
 func TestFailover(t *testing.T) {
-	old, replica := start(t, false).known(t), start(t, false)
+	old, replica := known(t, testserver.Redis(t)), testserver.Redis(t)
 	ttl := WithMaxTTL(3 * time.Second)
-	to := dial(t, replica.addr)
-	if err := to.Do(t.Context(), "replicaof", "127.0.0.1", port(old.addr)).Err(); err != nil {
+	to := dial(t, replica.Addr)
+	if err := to.Do(t.Context(), "replicaof", "127.0.0.1", testserver.Port(t, old.Addr)).Err(); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the replica is in step", func() bool {
 		return to.Get(t.Context(), bornKey).Err() == nil
 	})
-	mustRelease(t, mustTry(t, lockerOn(t, []string{old.addr}, ttl), target))
+	testserver.Release(t, testserver.Try(t, lockerOn(t, []string{old.Addr}, ttl), target))
 	old.Kill()
 	if err := to.Do(t.Context(), "replicaof", "no", "one").Err(); err != nil {
 		t.Fatal(err)
 	}
-	l := lockerOn(t, []string{replica.addr}, ttl)
+	l := lockerOn(t, []string{replica.Addr}, ttl)
 	quarantined(t, "a try after the failover", l, target)
 	held, err := l.Acquire(t.Context(), target)
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustRelease(t, held)
+	testserver.Release(t, held)
 }
 
 // FLUSHALL forgets the locks. SCRIPT FLUSH forgets nothing that matters.
@@ -108,12 +109,12 @@ func TestFlush(t *testing.T) {
 	_, addrs := several(t, 1)
 	ttl := WithMaxTTL(time.Second)
 	l, other := lockerOn(t, addrs, ttl), lockerOn(t, addrs, ttl)
-	held := mustTry(t, l, target, swanlock.WithTTL(time.Second), swanlock.WithAutoRefresh())
+	held := testserver.Try(t, l, target, swanlock.WithTTL(time.Second), swanlock.WithAutoRefresh())
 	admin := dial(t, addrs[0])
 	if err := admin.ScriptFlush(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
-	mustRelease(t, mustTry(t, other, "other"))
+	testserver.Release(t, testserver.Try(t, other, "other"))
 	if err := admin.FlushAll(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -128,21 +129,21 @@ func TestFlush(t *testing.T) {
 // A server that is used for the first time votes at once only if it has run for
 // longer than any lock lasts.
 func TestFirstUse(t *testing.T) {
-	s := start(t, false)
-	quarantined(t, "a try on a server that has just started", lockerOn(t, []string{s.addr}, WithMaxTTL(time.Minute)), target)
-	s = start(t, false)
+	s := testserver.Redis(t)
+	quarantined(t, "a try on a server that has just started", lockerOn(t, []string{s.Addr}, WithMaxTTL(time.Minute)), target)
+	s = testserver.Redis(t)
 	time.Sleep(5 * time.Second)
-	mustRelease(t, mustTry(t, lockerOn(t, []string{s.addr}, WithMaxTTL(2*time.Second)), target))
+	testserver.Release(t, testserver.Try(t, lockerOn(t, []string{s.Addr}, WithMaxTTL(2*time.Second)), target))
 }
 
 // A server that must not be asked which run it is gives no lock.
 func TestWithoutInfo(t *testing.T) {
-	s := start(t, false).known(t)
-	admin := dial(t, s.addr)
+	s := known(t, testserver.Redis(t))
+	admin := dial(t, s.Addr)
 	if err := admin.Do(t.Context(), "acl", "setuser", "app", "on", ">secret", "~*", "&*", "+@all", "-info").Err(); err != nil {
 		t.Fatal(err)
 	}
-	client := redis.NewClient(&redis.Options{Addr: s.addr, Username: "app", Password: "secret"})
+	client := redis.NewClient(&redis.Options{Addr: s.Addr, Username: "app", Password: "secret"})
 	defer client.Close()
 	for _, tt := range []struct {
 		opts []Option
@@ -161,7 +162,7 @@ func TestWithoutInfo(t *testing.T) {
 				t.Errorf("Acquire: got %v, want %v", err, tt.want)
 			}
 			if err == nil {
-				mustRelease(t, held)
+				testserver.Release(t, held)
 			}
 		}
 	}
@@ -174,7 +175,7 @@ func TestHealing(t *testing.T) {
 	servers, addrs := several(t, 3)
 	ttl := WithMaxTTL(time.Second)
 	l, other := lockerOn(t, addrs, ttl), lockerOn(t, addrs, ttl)
-	held := mustTry(t, l, target, swanlock.WithTTL(time.Second), swanlock.WithAutoRefresh(), swanlock.WithFence())
+	held := testserver.Try(t, l, target, swanlock.WithTTL(time.Second), swanlock.WithAutoRefresh(), swanlock.WithFence())
 	for i, s := range servers {
 		eventually(t, "all servers hold the lock", func() bool { return holders(t, servers) == 3 })
 		s.RestartEmpty()
@@ -189,7 +190,7 @@ func TestHealing(t *testing.T) {
 			t.Errorf("a rival's try after %d restarts: got %v, want ErrNotAcquired", i+1, err)
 		}
 	}
-	mustRelease(t, held)
+	testserver.Release(t, held)
 	next, err := other.Acquire(t.Context(), target, swanlock.WithFence())
 	if err != nil {
 		t.Fatal(err)
@@ -198,7 +199,7 @@ func TestHealing(t *testing.T) {
 	if next.Info().Fence <= held.Info().Fence {
 		t.Errorf("fence: got %d after %d", next.Info().Fence, held.Info().Fence)
 	}
-	mustRelease(t, next)
+	testserver.Release(t, next)
 }
 
 // Fences rise although one holder's clock is an hour ahead, and although each
@@ -212,11 +213,11 @@ func TestFencesOfMajorities(t *testing.T) {
 		reached[(2+i)%3] = "127.0.0.1:1"
 		l := lockerOn(t, reached)
 		l.clock.see(uint64(time.Now().Add(ahead).UnixMicro()))
-		held := mustTry(t, l, target, swanlock.WithFence())
+		held := testserver.Try(t, l, target, swanlock.WithFence())
 		if got := held.Info().Fence; got <= last {
 			t.Errorf("grant %d: got the fence %d after %d", i, got, last)
 		}
 		last = held.Info().Fence
-		mustRelease(t, held)
+		testserver.Release(t, held)
 	}
 }

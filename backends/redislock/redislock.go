@@ -1,6 +1,7 @@
 package redislock
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -93,10 +94,7 @@ const patience = 5 * time.Second
 const untold = 10 * time.Second
 
 func (l *Locker) leaseOf(o swanlock.Options) time.Duration {
-	if o.TTL > 0 {
-		return o.TTL
-	}
-	return min(untold, l.maxTTL)
+	return cmp.Or(o.TTL, min(untold, l.maxTTL))
 }
 
 // serverLease is for how long servers keep a lock whose holder counts on d: longer,
@@ -110,11 +108,7 @@ func (l *Locker) TryAcquire(ctx context.Context, target string, opts ...swanlock
 	if err != nil {
 		return nil, err
 	}
-	held, err := l.try(ctx, target, o)
-	if err != nil {
-		return nil, err
-	}
-	return held, nil
+	return lease.AsLock(l.try(ctx, target, o))
 }
 
 // Acquire waits for the lock until ctx ends. On a single server waiters are served
@@ -127,16 +121,10 @@ func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Op
 	if err != nil {
 		return nil, err
 	}
-	var held *lease.Lock
 	if len(l.servers) == 1 {
-		held, err = l.wait(ctx, target, o)
-	} else {
-		held, err = lease.Poll(ctx, "redislock", target, passes, func() (*lease.Lock, error) { return l.try(ctx, target, o) })
+		return lease.AsLock(l.wait(ctx, target, o))
 	}
-	if err != nil {
-		return nil, err
-	}
-	return held, nil
+	return lease.AsLock(lease.Poll(ctx, "redislock", target, passes, func() (*lease.Lock, error) { return l.try(ctx, target, o) }))
 }
 
 func (l *Locker) options(target string, opts []swanlock.Option) (swanlock.Options, error) {
@@ -168,20 +156,7 @@ func (l *Locker) try(ctx context.Context, target string, o swanlock.Options) (*l
 		if !errors.Is(err, errSplit) || ctx.Err() != nil || time.Since(begun) > patience {
 			return held, err
 		}
-		pause(ctx, lease.Backoff(n))
-	}
-}
-
-func fail(target string, err error) error {
-	return fmt.Errorf("redislock: acquire %q: %w", target, err)
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
+		lease.Pause(ctx, lease.Backoff(n))
 	}
 }
 

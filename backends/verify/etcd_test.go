@@ -2,11 +2,6 @@ package verify
 
 import (
 	"context"
-	"fmt"
-	"maps"
-	"net/http"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -23,11 +18,10 @@ import (
 
 // oneServer is a backend with one server that keeps its data: without them its locks
 // are lost, as it says.
-func oneServer(t *testing.T, b *verify.Backend, addr string, ready func() error, program string, args ...string) {
-	server := testserver.Start(t, ready, program, args...)
-	p := testserver.NewProxy(t, addr)
+func oneServer(t *testing.T, b *verify.Backend, server *testserver.Node) {
+	p := testserver.NewProxy(t, server.Addr)
 	b.Open = p.Addr
-	b.Faults = maps.Clone(serverFaults([]*testserver.Server{server}, []*testserver.Proxy{p}))
+	b.Faults = serverFaults([]*testserver.Server{server.Server}, []*testserver.Proxy{p})
 	delete(b.Faults, "server-forgets")
 	b.MostFree = 20 * time.Second
 }
@@ -43,14 +37,10 @@ func finally(t *testing.T, b *verify.Backend, open func(context.Context, string)
 }
 
 func startEtcd(t *testing.T, b *verify.Backend) {
-	program := testserver.Find(t, "etcd", "apt-get install etcd-server")
-	addr, peer := testserver.FreeAddr(t), "http://"+testserver.FreeAddr(t)
-	healthy := func() error { return get("http://" + addr + "/health") }
-	oneServer(t, b, addr, healthy, program, "--data-dir", "data", "--log-level", "error",
-		"--listen-client-urls", "http://"+addr, "--advertise-client-urls", "http://"+addr,
-		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
+	server := testserver.EtcdCluster(t, 1)[0]
+	oneServer(t, b, server)
 	b.Shared, b.TTL = true, 2*time.Second
-	finally(t, b, openEtcd, addr)
+	finally(t, b, openEtcd, server.Addr)
 }
 
 func openEtcd(_ context.Context, addr string) (swanlock.Locker, func(), error) {
@@ -67,23 +57,10 @@ func openEtcd(_ context.Context, addr string) (swanlock.Locker, func(), error) {
 }
 
 func startConsul(t *testing.T, b *verify.Backend) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	program := filepath.Join(cache, "swanlock", "consul-1.14.11")
-	if _, err := os.Stat(program); err != nil {
-		testserver.Missing(t, "Consul", "make consul builds it, in ten minutes or so")
-	}
-	addr := testserver.FreeAddr(t)
-	port := func() string { return testserver.Port(t, testserver.FreeAddr(t)) }
-	leads := func() error { return get("http://" + addr + "/v1/kv/?keys&consistent") }
-	oneServer(t, b, addr, leads, program, "agent", "-server", "-bootstrap-expect=1", "-data-dir=data", "-node=node", "-bind=127.0.0.1",
-		"-client=127.0.0.1", "-log-level=error", "-http-port="+testserver.Port(t, addr), "-server-port="+port(), "-serf-lan-port="+port(),
-		"-serf-wan-port=-1", "-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1",
-		"-hcl", `session_ttl_min = "1s", connect { enabled = false }, performance { raft_multiplier = 1 }`)
+	server := testserver.Consul(t, "1s")
+	oneServer(t, b, server)
 	b.TTL, b.Unordered = time.Second, "lockers race"
-	finally(t, b, openConsul, addr)
+	finally(t, b, openConsul, server.Addr)
 }
 
 func openConsul(_ context.Context, addr string) (swanlock.Locker, func(), error) {
@@ -95,18 +72,4 @@ func openConsul(_ context.Context, addr string) (swanlock.Locker, func(), error)
 	}
 	l, err := consullock.New(client, consullock.WithSessionTTL(time.Second))
 	return l, config.Transport.CloseIdleConnections, err
-}
-
-// get returns nil if there is a server at url that is content.
-func get(url string) error {
-	client := http.Client{Timeout: time.Second}
-	resp, err := client.Get(url)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNotFound {
-		return fmt.Errorf("%s: %s", url, resp.Status)
-	}
-	return nil
 }

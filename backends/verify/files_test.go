@@ -64,12 +64,8 @@ func startLeases(t *testing.T, b *verify.Backend) {
 			defer resume()
 			sleep(ctx, 3*time.Second)
 		},
-		"network-silent": func(ctx context.Context) {
-			p.Cut()
-			defer p.Heal()
-			sleep(ctx, 3*time.Second)
-		},
-		"network-reset": func(context.Context) { p.Reset() },
+		"network-silent": func(ctx context.Context) { silence(ctx, p) },
+		"network-reset":  func(context.Context) { p.Reset() },
 	}
 	finally(t, b, openLeases, server.URL())
 }

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,7 +56,7 @@ func (k knockout) apply() (text string, err error) {
 		return "", err
 	}
 	if n := strings.Count(string(b), k.old); n != 1 {
-		return "", &os.PathError{Op: "knock out", Path: k.file, Err: os.ErrNotExist}
+		return "", fmt.Errorf("%s has the code %d times, want once", k.file, n)
 	}
 	return strings.Replace(string(b), k.old, k.new, 1), nil
 }

@@ -34,22 +34,14 @@ func startRedlock(t *testing.T, b *verify.Backend) {
 }
 
 func startRedises(t *testing.T, b *verify.Backend, n int, args ...string) {
-	program := testserver.Find(t, "redis-server", "apt-get install redis-server")
 	var servers []*testserver.Server
 	var proxies []*testserver.Proxy
 	var direct, via []string
 	for range n {
-		addr := testserver.FreeAddr(t)
-		ready := func() error {
-			client := redis.NewClient(&redis.Options{Addr: addr})
-			defer client.Close()
-			return client.Ping(context.Background()).Err()
-		}
-		servers = append(servers, testserver.Start(t, ready, program, append([]string{"--bind", "127.0.0.1",
-			"--port", testserver.Port(t, addr), "--save", ""}, args...)...))
-		p := testserver.NewProxy(t, addr)
-		proxies = append(proxies, p)
-		direct, via = append(direct, addr), append(via, p.Addr)
+		s := testserver.Redis(t, args...)
+		p := testserver.NewProxy(t, s.Addr)
+		servers, proxies = append(servers, s.Server), append(proxies, p)
+		direct, via = append(direct, s.Addr), append(via, p.Addr)
 	}
 	b.Open = strings.Join(via, " ")
 	finally(t, b, openRedis, strings.Join(direct, " "))
@@ -67,14 +59,16 @@ func serverFaults(servers []*testserver.Server, proxies []*testserver.Proxy) map
 			defer server().Stop()()
 			sleep(ctx, 3*time.Second)
 		},
-		"network-silent": func(ctx context.Context) {
-			p := proxy()
-			p.Cut()
-			defer p.Heal()
-			sleep(ctx, 3*time.Second)
-		},
-		"network-reset": func(context.Context) { proxy().Reset() },
+		"network-silent": func(ctx context.Context) { silence(ctx, proxy()) },
+		"network-reset":  func(context.Context) { proxy().Reset() },
 	}
+}
+
+// silence has a network be silent for a while.
+func silence(ctx context.Context, p *testserver.Proxy) {
+	p.Cut()
+	defer p.Heal()
+	sleep(ctx, 3*time.Second)
 }
 
 // sleep sleeps for a while, up to most.

@@ -22,7 +22,7 @@ const freeing, tidying = 5 * time.Second, 2 * time.Second
 // longer than the lease.
 func Try(ctx context.Context, r Request, acquire func(ctx context.Context) (fence uint64, err error)) (*Lock, error) {
 	if ctx.Err() != nil {
-		return nil, r.wrap("acquire", CutShort(ctx, nil))
+		return nil, r.Failed(ctx, nil)
 	}
 	call, cancel := ctx, context.CancelFunc(func() {})
 	if r.Lease > 0 {
@@ -43,10 +43,7 @@ func Try(ctx context.Context, r Request, acquire func(ctx context.Context) (fenc
 			err = r.tooLate()
 		}
 	}
-	if ctx.Err() != nil {
-		err = CutShort(ctx, err)
-	}
-	return nil, r.wrap("acquire", err)
+	return nil, r.Failed(ctx, err)
 }
 
 // Refused returns err for an acquire that Try calls: the server has answered with
@@ -71,7 +68,7 @@ func Granted(ctx context.Context, r Request, start time.Time, fence uint64) (*Lo
 		return newLock(r, start, fence), nil
 	}
 	_, _ = Free(ctx, r.Backend)
-	return nil, r.wrap("acquire", err)
+	return nil, r.Wrap(err)
 }
 
 // Free releases a lock under a context of its own. While ctx lives, it tries
@@ -85,9 +82,11 @@ func Free(ctx context.Context, b Backend) (held bool, err error) {
 	}
 	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
+	again, cancelAgain := context.WithTimeout(ctx, limit)
+	defer cancelAgain()
 	for n := 0; ; n++ {
 		held, err = b.Release(own)
-		if err == nil || !sleep(ctx, own, Backoff(n)) {
+		if err == nil || !Pause(again, Backoff(n)) {
 			return held && err == nil, err
 		}
 	}
@@ -115,8 +114,8 @@ func Poll[L any](ctx context.Context, pkg, target string, goesOn func(err error)
 		default:
 			outage = err
 		}
-		if !sleep(ctx, ctx, Backoff(n)) {
-			return none, Request{Package: pkg, Target: target}.wrap("acquire", CutShort(ctx, outage))
+		if !Pause(ctx, Backoff(n)) {
+			return none, Request{Package: pkg, Target: target}.Failed(ctx, outage)
 		}
 	}
 }
@@ -163,6 +162,18 @@ func CutShort(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", cut, err)
 }
 
+// Wrap returns err as that of an acquire.
+func (r Request) Wrap(err error) error { return r.wrap("acquire", err) }
+
+// Failed returns err as that of an acquire, and tells of the end of ctx if that has
+// ended. Then err may be nil.
+func (r Request) Failed(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		err = CutShort(ctx, err)
+	}
+	return r.Wrap(err)
+}
+
 func (r Request) wrap(what string, err error) error {
 	return fmt.Errorf("%s: %s %q: %w", r.Package, what, r.Target, err)
 }
@@ -171,15 +182,14 @@ func (r Request) tooLate() error {
 	return fmt.Errorf("%w: the answer took longer than the lease (%v)", swanlock.ErrNotAcquired, r.Lease)
 }
 
-// sleep reports whether d has passed before one of the contexts ended.
-func sleep(a, b context.Context, d time.Duration) bool {
+// Pause waits for d, and reports whether that has passed before ctx ended.
+func Pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return a.Err() == nil && b.Err() == nil
-	case <-a.Done():
-	case <-b.Done():
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
 	}
-	return false
 }

@@ -101,6 +101,14 @@ func newLock(r Request, start time.Time, fence uint64) *Lock {
 	return l
 }
 
+// AsLock returns what an acquire returns, with no interface of a nil *Lock.
+func AsLock(l *Lock, err error) (swanlock.DistributedLock, error) {
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
 // Info returns what was locked, and how.
 func (l *Lock) Info() swanlock.Info { return l.h.info }
 

@@ -3,8 +3,13 @@
 package testserver
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
 	"testing"
 	"time"
 
@@ -59,6 +64,47 @@ func Told(t testing.TB, held swanlock.DistributedLock, want error) {
 	}
 }
 
+// Superseded checks that late knows that its lease has ended, and leaves alone the lock
+// that next has now.
+func Superseded(t testing.TB, late, next swanlock.DistributedLock) {
+	t.Helper()
+	if err := late.Release(t.Context()); !errors.Is(err, swanlock.ErrExpired) {
+		t.Errorf("Release of the late holder: got %v, want ErrExpired", err)
+	}
+	if err := next.Refresh(t.Context()); err != nil {
+		t.Errorf("Refresh of the next holder: %v", err)
+	}
+}
+
+// HeldByChild runs t in a process of its own, in which the variable env is value, and
+// waits until that has called Hold. kill kills it.
+func HeldByChild(t testing.TB, env, value string) (kill func()) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), env+"="+value)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill = sync.OnceFunc(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	t.Cleanup(kill)
+	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "held"; {
+	}
+	return kill
+}
+
+// Hold is for the process of HeldByChild, when it has what it is to hold.
+func Hold() {
+	fmt.Println("held")
+	select {}
+}
+
 // A Call is a call in a goroutine of its own.
 type Call struct {
 	t        testing.TB
@@ -89,6 +135,15 @@ func (c *Call) Waits() bool {
 		return false
 	default:
 		return true
+	}
+}
+
+// MustWait checks that the call has not returned.
+func (c *Call) MustWait(when string) {
+	c.t.Helper()
+	if !c.Waits() {
+		held, err := c.Result()
+		c.t.Fatalf("%s: Acquire returned %v, %v", when, held, err)
 	}
 }
 

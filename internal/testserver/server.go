@@ -31,18 +31,20 @@ type Server struct {
 
 	mu    sync.Mutex
 	cmd   *exec.Cmd // the guard; nil while nothing runs
-	life  io.Closer
+	life  io.WriteCloser
 	child int // the server's own process
 }
 
-// guard starts the server, prints its process, and kills it when standard input
-// ends: when it is told to, or when the test's process is gone, however that ended.
+// guard starts the server, prints its process, and kills it when it is told to by a
+// line, or when standard input ends: the test's process is gone, however that ended.
+// Then nobody else removes the folder.
 const guard = `trap '' INT
 "$@" >>log 2>&1 </dev/null &
 echo $!
-read -r _
+read -r _ && keep=1
 kill -9 $!
 wait $! 2>/dev/null
+[ "$keep" ] || rm -rf "$PWD"
 exit 0`
 
 // Start runs program in a temporary folder, which lies in memory where that can be,
@@ -137,6 +139,7 @@ func (s *Server) Kill() {
 	if s.cmd == nil {
 		return
 	}
+	_, _ = io.WriteString(s.life, "\n") // It fails if the guard itself was killed.
 	s.life.Close()
 	_ = s.cmd.Wait()
 	s.cmd = nil
@@ -213,14 +216,14 @@ func Find(t testing.TB, program, how string) string {
 	return path
 }
 
-// Missing skips t for want of program, and says so where it is seen also without
-// go test -v.
+// Missing skips t for want of program, and says so once for each program where it is
+// seen also without go test -v.
 func Missing(t testing.TB, program, how string) {
 	t.Helper()
-	told.Do(func() {
+	if _, before := told.LoadOrStore(program, true); !before {
 		fmt.Fprintf(os.Stderr, "\n*** NOT TESTED: %s is missing: %s ***\n\n", program, how)
-	})
+	}
 	t.Skipf("NOT TESTED: %s is missing: %s", program, how)
 }
 
-var told sync.Once
+var told sync.Map // by program

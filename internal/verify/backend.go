@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,8 +34,8 @@ type Backend struct {
 
 	Worker  []string // starts a worker process, which calls BackendWorker
 	Workers int
-	Clients int    // of each; 0: 2
-	Open    string // what the worker is to open
+	Clients int    // of each; 0: 3
+	Open    string // what the worker is to open; not empty
 	// Faults are done to the server, one at a time. Each returns when all is well
 	// again.
 	Faults map[string]func(ctx context.Context)
@@ -59,14 +60,9 @@ func RunBackend(ctx context.Context, b Backend, faults []string, duration time.D
 	defer reg.close()
 	rec := newRecorder()
 	in := &injector{rnd: rnd, server: b.Faults, between: 2 * time.Second, procs: &procs{argv: b.Worker, recorder: rec, config: workerConfig{
-		Clients: b.Clients, Seed: seed, Targets: hist.Targets, TTL: b.TTL, Backend: b.Open, Long: 30, Via: reg.addr(),
+		Clients: cmp.Or(b.Clients, clientsPerWorker), Seed: seed, Targets: hist.Targets, TTL: cmp.Or(b.TTL, shortestTTL),
+		Backend: b.Open, Long: 30, Via: reg.addr(),
 		Cancel: slices.Contains(faults, FaultCancel)}}}
-	if b.Clients == 0 {
-		in.procs.config.Clients = clientsPerWorker
-	}
-	if b.TTL == 0 {
-		in.procs.config.TTL = shortestTTL
-	}
 	for _, f := range faults {
 		if !byWorkers(f) {
 			in.enabled = append(in.enabled, f)
@@ -87,6 +83,7 @@ func RunBackend(ctx context.Context, b Backend, faults []string, duration time.D
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	took := time.Since(began)
 	var final []*Hold
 	var kept []Finding
 	if b.Final != nil {
@@ -101,8 +98,23 @@ func RunBackend(ctx context.Context, b Backend, faults []string, duration time.D
 	hist.End = now()
 	r := Judge(hist)
 	r.add(in.procs.left(stuck, hist.End, kept...))
-	r.Faults, r.Took, r.Seed, r.Workers = faults, time.Since(began), seed, b.Workers
+	r.Faults, r.Took, r.Seed, r.Workers = faults, took, seed, b.Workers
 	return r, nil
+}
+
+// onServer begins a fault of a Backend's server, unless one is under way.
+func (in *injector) onServer(ctx context.Context, kind string) bool {
+	if in.slow.Swap(true) {
+		return false
+	}
+	in.group.Go(func() {
+		defer in.slow.Store(false)
+		f := Fault{Kind: kind, Span: Span{Call: now()}}
+		in.server[kind](ctx)
+		f.Return = now()
+		in.done(f)
+	})
+	return true
 }
 
 // last takes each lock for the last time.

@@ -37,7 +37,7 @@ func (c *client) built(ctx context.Context) error {
 		return nil
 	}
 	b.pool = pool
-	ttl := time.Duration(600+c.rnd.IntN(600)) * time.Millisecond
+	ttl := c.drawTTL()
 	c.stay = time.Duration(1+c.rnd.IntN(300)) * time.Millisecond // long enough to meet others
 	switch c.rnd.IntN(4) {
 	case 0:

@@ -97,7 +97,7 @@ func (c *client) ask() (*Hold, []swanlock.Option) {
 	h.Shared = c.cfg.Targets[h.Target].Shared && c.chance(60)
 	h.Fenced = !h.Shared && c.chance(75)
 	if c.chance(60) {
-		h.TTL = c.cfg.TTL + time.Duration(c.rnd.Int64N(int64(c.cfg.TTL/time.Millisecond)))*time.Millisecond
+		h.TTL = c.drawTTL()
 		h.Auto = c.chance(30)
 	}
 	opts := []swanlock.Option{}
@@ -116,11 +116,16 @@ func (c *client) ask() (*Hold, []swanlock.Option) {
 	return h, opts
 }
 
+// drawTTL returns a TTL between the shortest and twice that.
+func (c *client) drawTTL() time.Duration {
+	return c.cfg.TTL + time.Duration(c.rnd.Int64N(int64(c.cfg.TTL/time.Millisecond)))*time.Millisecond
+}
+
 // once takes a lock, works and frees it, and does some of that in transactions of
 // its own. Its error is of the journal; again says that the locker can be used
 // again.
 func (c *client) once(ctx context.Context) (again bool, err error) {
-	if len(c.cfg.Targets) > crashTarget && c.chance(20) { // Other backends have no Pool.
+	if c.cfg.Backend == "" && c.chance(20) { // Other backends have no Pool.
 		return true, c.built(ctx)
 	}
 	h, opts := c.ask()

@@ -166,21 +166,6 @@ func (in *injector) inject(ctx context.Context, kind string) (done bool, err err
 	return in.onServer(ctx, kind), nil
 }
 
-// onServer begins a fault of a Backend's server, unless one is under way.
-func (in *injector) onServer(ctx context.Context, kind string) bool {
-	if in.slow.Swap(true) {
-		return false
-	}
-	in.group.Go(func() {
-		defer in.slow.Store(false)
-		f := Fault{Kind: kind, Span: Span{Call: now()}}
-		in.server[kind](ctx)
-		f.Return = now()
-		in.done(f)
-	})
-	return true
-}
-
 // What a process should preferably be when a fault is done to it.
 const (
 	aHolder = iota

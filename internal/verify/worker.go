@@ -28,7 +28,7 @@ type workerConfig struct {
 	Cancel  bool // contexts are cancelled at random
 
 	TTL     time.Duration // the shortest; the longest is twice that
-	Backend string        // what BackendWorker is to open
+	Backend string        // what BackendWorker is to open; "": PostgreSQL is verified
 	Long    int           // percentage of locks that are held for long; 0: 4
 
 	Rollback int // percentage of locks around which there is a transaction, most of them rolled back
