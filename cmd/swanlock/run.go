@@ -134,17 +134,20 @@ func acquire(ctx context.Context, s streams, o runOptions) (_ *held, err error) 
 		opts = append(opts, pglock.WithPolling())
 	}
 	h.sess = pglock.NewSession(h.conn, opts...)
-	locks := swanlock.WithMinHold(h.sess, o.atLeast)
-
-	if o.wait || o.timeout > 0 {
-		h.lock, err = locks.Acquire(ctx, o.target, o.lockOptions()...)
-	} else {
-		h.lock, err = locks.TryAcquire(ctx, o.target, o.lockOptions()...)
-	}
-	if err != nil {
+	if h.lock, err = o.take(ctx, h.sess); err != nil {
 		return nil, o.refused(whole, err)
 	}
 	return h, nil
+}
+
+// take takes the lock from l, now or after a wait. Its release keeps it for as long
+// as --at-least says.
+func (o runOptions) take(ctx context.Context, l swanlock.Locker) (swanlock.DistributedLock, error) {
+	l = swanlock.WithMinHold(l, o.atLeast)
+	if o.wait || o.timeout > 0 {
+		return l.Acquire(ctx, o.target, o.lockOptions()...)
+	}
+	return l.TryAcquire(ctx, o.target, o.lockOptions()...)
 }
 
 // refused says why there is no lock. ctx is that of the whole command.
