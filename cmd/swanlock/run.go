@@ -72,13 +72,13 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 			warn(err)
 		}
 	}
-	held := lost == nil && o.atLeast > 0 && h.lock.Refresh(ctx) == nil
+	keeping := lost == nil && time.Until(h.lock.Info().AcquiredAt.Add(o.atLeast)) > 0 && h.lock.Refresh(ctx) == nil
 	rctx, stop := endOnSignal(ctx, signals, ends)
 	defer stop()
 	if g.told {
 		stop()
 	}
-	if err := h.release(rctx); err != nil && held {
+	if err := h.release(rctx); err != nil && keeping {
 		warn(fmt.Errorf("the lock on %s was kept for less than --at-least %v: %w", quote(o.target), o.atLeast, err))
 	} else if lost == nil {
 		lost = err
