@@ -45,7 +45,11 @@ type DB interface {
 // the search_path has it. "swanlock migrate up" makes it.
 var ErrNoAudit = errors.New("there is no table lock_audit in this database: run swanlock migrate up")
 
-// allIndexes is how many indexes InspectTable counts when both migrations were
+// ErrOldAudit is the error of what needs a column of lock_audit that a later
+// migration adds. "swanlock migrate up" adds it.
+var ErrOldAudit = errors.New("lock_audit is of an earlier version: run swanlock migrate up")
+
+// allIndexes is how many indexes InspectTable counts when all migrations were
 // applied.
 const allIndexes = 4
 
