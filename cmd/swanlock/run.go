@@ -36,7 +36,12 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 	catch(syscall.SIGPIPE)
 
 	wctx, stop := endOnSignal(ctx, signals, anySignal)
-	h, err := acquireThrough(wctx, s, o)
+	var h *held
+	if o.file {
+		h, err = acquireFile(wctx, o)
+	} else {
+		h, err = acquireThrough(wctx, s, o)
+	}
 	stop()
 	if ended := interrupted(wctx, "run"); ended != nil {
 		if err == nil {
