@@ -59,27 +59,11 @@ func New(pool *sql.DB, opts ...Option) (*Locker, error) {
 	case l.drift < 0:
 		return nil, fmt.Errorf("leaselock: the clock drift %v is negative", l.drift)
 	}
-	quoted := `"` + strings.ReplaceAll(l.schema, `"`, `""`) + `"`
-	l.queries = db.New(inSchema{db.On(pool), quoted})
+	table := `"` + strings.ReplaceAll(l.schema, `"`, `""`) + `".lock_leases`
+	l.queries = db.New(db.Rewrite(db.On(pool), func(query string) string {
+		return strings.ReplaceAll(db.OneLine(query), "public.lock_leases", table)
+	}))
 	return l, nil
-}
-
-// inSchema sends statements with the schema of the table.
-type inSchema struct {
-	db.DBTX
-	schema string
-}
-
-func (s inSchema) of(query string) string {
-	return strings.ReplaceAll(db.OneLine(query), "public.lock_leases", s.schema+".lock_leases")
-}
-
-func (s inSchema) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	return s.DBTX.ExecContext(ctx, s.of(query), args...)
-}
-
-func (s inSchema) QueryRowContext(ctx context.Context, query string, args ...any) db.Row {
-	return s.DBTX.QueryRowContext(ctx, s.of(query), args...)
 }
 
 // TryAcquire takes the lock if it is free now, in one round trip. WithShared is
