@@ -80,8 +80,8 @@ func (l *Locker) TryAcquire(ctx context.Context, target string, opts ...swanlock
 	return held, nil
 }
 
-// Acquire looks whether the lock is free until it is, or until ctx ends, at
-// random intervals that grow from 10 to 100 ms. Waiters come in no order. It waits
+// Acquire asks for the lock until it is granted, or until ctx ends, at random
+// intervals that grow from 10 to 100 ms. Waiters are served in no order. It waits
 // through an outage of the server, and tells of it if ctx ends first.
 func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	r, err := l.request(target, opts)
