@@ -66,3 +66,24 @@ func (s standard) QueryContext(ctx context.Context, query string, args ...any) (
 func (s standard) QueryRowContext(ctx context.Context, query string, args ...any) Row {
 	return s.queryRow(ctx, query, args...)
 }
+
+// Rewrite returns a DBTX that sends, instead of each statement, what text makes of
+// it, through on.
+func Rewrite(on DBTX, text func(query string) string) DBTX { return rewriting{on, text} }
+
+type rewriting struct {
+	on   DBTX
+	text func(query string) string
+}
+
+func (r rewriting) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	return r.on.ExecContext(ctx, r.text(query), args...)
+}
+
+func (r rewriting) QueryContext(ctx context.Context, query string, args ...any) (Rows, error) {
+	return r.on.QueryContext(ctx, r.text(query), args...)
+}
+
+func (r rewriting) QueryRowContext(ctx context.Context, query string, args ...any) Row {
+	return r.on.QueryRowContext(ctx, r.text(query), args...)
+}

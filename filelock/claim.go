@@ -78,8 +78,9 @@ func (c *claim) await(ctx context.Context, wait bool) (start time.Time, err erro
 	}
 }
 
-// attempt takes the lock if it is c's turn; otherwise by says who is in the way.
-// If c waits, it is in line then, and next says whether the next turn is its own.
+// attempt takes the lock if it is c's turn. Otherwise by names the entry that is in
+// the way; if c waits, it is in line then, and next reports whether the next turn is
+// its own.
 func (c *claim) attempt(ctx context.Context, wait bool) (by string, next bool, err error) {
 	err = c.locked(ctx, func(l *line) error {
 		inLine := l.index(c.ID) >= 0
@@ -90,7 +91,7 @@ func (c *claim) attempt(ctx context.Context, wait bool) (by string, next bool, e
 		if !inLine {
 			waiting := c.entry
 			waiting.Held, waiting.TTL = false, waitTTL.Milliseconds()
-			l.entries = append(slices.Clone(l.entries), waiting)
+			l.entries = append(l.entries, waiting)
 		}
 		living, err := l.living(c.ID)
 		if err != nil {
@@ -123,7 +124,8 @@ func (c *claim) attempt(ctx context.Context, wait bool) (by string, next bool, e
 	return by, next, err
 }
 
-// grant makes c a holder, unless a process of SwanLake's is one, which by tells.
+// grant makes c a holder, unless a process of SwanLake's is one, which by then
+// names.
 func (c *claim) grant(ctx context.Context, l *line, living []entry) (by string, err error) {
 	if err := c.open(l.now); err != nil {
 		return "", err
@@ -141,12 +143,11 @@ func (c *claim) grant(ctx context.Context, l *line, living []entry) (by string, 
 			return "", err
 		}
 	} else {
-		var took bool
-		if took, by, err = l.take(c.ID); err != nil || !took {
+		if by, err = l.take(c.ID); by != "" || err != nil {
 			return by, err
 		}
 		// The lock file of these was taken, so that others may have held it since.
-		living = slices.DeleteFunc(slices.Clone(living), func(e entry) bool { return e.Held })
+		living = slices.DeleteFunc(living, func(e entry) bool { return e.Held })
 	}
 	if c.fenced {
 		if c.fence, err = l.nextFence(ctx); err != nil {
@@ -157,7 +158,7 @@ func (c *claim) grant(ctx context.Context, l *line, living []entry) (by string, 
 	if err := c.sign(l.now); err != nil {
 		return "", err
 	}
-	l.entries = slices.Clone(living)
+	l.entries = living
 	l.entries[l.index(c.ID)] = c.entry
 	if err := l.save(); err != nil {
 		return "", err
@@ -244,7 +245,7 @@ func (c *claim) Release(ctx context.Context) (held bool, err error) {
 		mine, err := l.isLockFile(c.ID)
 		i := l.index(c.ID)
 		if held = i >= 0 && l.entries[i].Held && c.held(l) == nil; i >= 0 {
-			l.entries = slices.Delete(slices.Clone(l.entries), i, i+1)
+			l.entries = slices.Delete(l.entries, i, i+1)
 		}
 		if mine {
 			err = l.passOn()

@@ -30,7 +30,7 @@ func (l *Locker) Drop(target string, held bool) error {
 		return err
 	}
 	return p.locked(context.Background(), func(on *line) error {
-		on.entries = slices.DeleteFunc(slices.Clone(on.entries), func(e entry) bool { return e.Held == held })
+		on.entries = slices.DeleteFunc(on.entries, func(e entry) bool { return e.Held == held })
 		if held {
 			if err := os.Remove(p.file()); err != nil {
 				return err

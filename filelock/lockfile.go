@@ -20,7 +20,7 @@ func payload(owner string, now time.Time) []byte {
 	return fmt.Appendf(nil, "host=%s\npid=%d\nacquired_at=%d\nsession_id=%s\n", host, os.Getpid(), now.Unix(), owner)
 }
 
-// holderOf says who holds a lock, by its lock file.
+// holderOf names the holder of a lock, by the content of its lock file.
 func holderOf(content string) string {
 	for line := range strings.Lines(content) {
 		if owner, ok := strings.CutPrefix(line, "session_id="); ok && owner != "\n" {
@@ -34,41 +34,43 @@ func holderOf(content string) string {
 }
 
 // settle is longer than SwanLake's processes take between finding a lock file
-// gone or stale and removing it, whosever it is then.
+// gone or stale and removing it, even if it is another process's by then.
 const settle = 50 * time.Millisecond
 
 // take makes the lock file a link to the file of id, if there is none, or one
-// that is over: of a process of ours that has ended, or stale. If it returns
-// false, a process that knows the lock file alone has the lock, as by says.
-func (l *line) take(id string) (took bool, by string, err error) {
+// that is over: of a process of ours that has ended, or stale. Otherwise a process
+// that knows the lock file alone has the lock, and by, which is not empty, names it.
+func (l *line) take(id string) (by string, err error) {
 	for {
 		err := os.Link(l.alive(id), l.file())
 		switch {
 		case err == nil && l.settle == 0:
-			return true, "", nil
+			return "", nil
 		case err == nil:
 			time.Sleep(l.settle)
-			ok, err := l.isLockFile(id)
-			return ok, "held by a process that found it stale as well", err
+			if ok, err := l.isLockFile(id); ok || err != nil {
+				return "", err
+			}
+			return "held by a process that found it stale as well", nil
 		case !errors.Is(err, fs.ErrExist):
-			return false, "", err
+			return "", err
 		}
 		content, st, err := read(l.file())
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return false, "", err
+			return "", err
 		}
 		dead, err := l.isDead(st)
 		if err != nil {
-			return false, "", err
+			return "", err
 		}
 		if !dead && !l.expired(st.ModTime(), l.staleAfter) {
-			return false, holderOf(content), nil
+			return holderOf(content), nil
 		}
 		if gone, err := l.takeAway(st); err != nil || !gone {
-			return false, holderOf(content), err
+			return holderOf(content), err
 		}
 	}
 }

@@ -129,12 +129,13 @@ func probe(ctx context.Context, dir string, r *Report) error {
 type peer struct {
 	name     string
 	first    string // the number that it wrote, when it was seen first
-	unlocked string // and when its lock was not seen
+	unlocked string // the number when its lock was not seen
 	excluded bool
 }
 
-// look sees whether the peer lives, which writes a number that rises, and whether
-// its lock is seen here. Its error says that it lives, and is not excluded.
+// look finds out whether the peer is alive, by the number that it writes, which
+// rises, and whether its lock is seen here. The error says that the peer is alive,
+// and that its lock does not exclude this host.
 func (p *peer) look(path string) error {
 	content, _, err := read(path)
 	number, name, _ := strings.Cut(strings.TrimSuffix(content, "\n"), " ")

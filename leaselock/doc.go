@@ -37,11 +37,11 @@
 // crashes and failovers. They also do after Prune, and after a dump was restored,
 // unless the clock was set back.
 //
-// Waiters are not in a line: who looks first when the lock is free has it. A line
-// would take a statement more for each acquire. Use pglock, or etcd, if waiters
-// must be served in order. There are no shared locks: WithShared is refused with
-// an error that matches errors.ErrUnsupported. There is no audit; the row names
-// the last holder, and since when.
+// Waiters are not in a line: the one that asks first when the lock is free gets
+// it. A line would take a statement more for each acquire. Use pglock, or etcd, if
+// waiters must be served in order. There are no shared locks: WithShared is
+// refused with an error that matches errors.ErrUnsupported. There is no audit; the
+// row names the last holder, and since when.
 //
 // If the server cannot be used, TryAcquire fails and Acquire waits on. After any
 // error nothing is held, or, if the server could not be told so within 5 s, a

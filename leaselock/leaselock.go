@@ -60,27 +60,11 @@ func New(pool *sql.DB, opts ...Option) (*Locker, error) {
 	case l.drift < 0:
 		return nil, fmt.Errorf("leaselock: the clock drift %v is negative", l.drift)
 	}
-	quoted := `"` + strings.ReplaceAll(l.schema, `"`, `""`) + `"`
-	l.queries = db.New(inSchema{db.On(pool), quoted})
+	table := `"` + strings.ReplaceAll(l.schema, `"`, `""`) + `".lock_leases`
+	l.queries = db.New(db.Rewrite(db.On(pool), func(query string) string {
+		return strings.ReplaceAll(db.OneLine(query), "public.lock_leases", table)
+	}))
 	return l, nil
-}
-
-// inSchema sends statements with the schema of the table.
-type inSchema struct {
-	db.DBTX
-	schema string
-}
-
-func (s inSchema) of(query string) string {
-	return strings.ReplaceAll(db.OneLine(query), "public.lock_leases", s.schema+".lock_leases")
-}
-
-func (s inSchema) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	return s.DBTX.ExecContext(ctx, s.of(query), args...)
-}
-
-func (s inSchema) QueryRowContext(ctx context.Context, query string, args ...any) db.Row {
-	return s.DBTX.QueryRowContext(ctx, s.of(query), args...)
 }
 
 // TryAcquire takes the lock if it is free now, in one round trip. WithShared is
@@ -93,8 +77,8 @@ func (l *Locker) TryAcquire(ctx context.Context, target string, opts ...swanlock
 	return lease.AsLock(l.try(ctx, r))
 }
 
-// Acquire looks whether the lock is free until it is, or until ctx ends, at
-// random intervals that grow from 10 to 100 ms. Waiters come in no order. It waits
+// Acquire asks for the lock until it is granted, or until ctx ends, at random
+// intervals that grow from 10 to 100 ms. Waiters are served in no order. It waits
 // through an outage of the server, and tells of it if ctx ends first.
 func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	r, err := l.request(target, opts)

@@ -140,8 +140,8 @@ func TestClockDrift(t *testing.T) {
 	must(t, next.Release(bg))
 }
 
-// TestTryInVain: it writes nothing, so that those who wait cost the server's disk
-// nothing.
+// TestTryInVain: a try in vain writes nothing, so that waiters cost the server's
+// disk nothing.
 func TestTryInVain(t *testing.T) {
 	db := open(t, "pq", server(t).URL(), nil)
 	l := newLocker(t, db)

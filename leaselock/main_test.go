@@ -24,7 +24,14 @@ import (
 	"github.com/swanlake-io/swanlock/leaselock/migrations"
 )
 
+// crasher has the address of the server when the test binary is the process of
+// TestCrash.
+const crasher = "LEASELOCK_CRASH"
+
 func TestMain(m *testing.M) {
+	if address := os.Getenv(crasher); address != "" {
+		panic(crash(address)) // TestCrash kills it before.
+	}
 	flag.Set("test.parallel", "16") // most tests wait for a TTL; the command line may say otherwise
 	goleak.VerifyTestMain(pgserver.Around(m))
 }

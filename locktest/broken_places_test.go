@@ -13,40 +13,38 @@ import (
 
 // Lockers whose waiters can lose their places, and that do something about it.
 var (
-	toldOfLostPlaces = sessions(places(func(_ context.Context, _ *memlock.Locker, _ string, _ func() (swanlock.DistributedLock, error)) (swanlock.DistributedLock, error) {
+	toldOfLostPlaces = sessions(places(func(displaced) (swanlock.DistributedLock, error) {
 		return nil, errNoPlace
 	}), LosePlaces(losePlaces))
-	waitsAnew = sessions(places(func(_ context.Context, _ *memlock.Locker, _ string, again func() (swanlock.DistributedLock, error)) (swanlock.DistributedLock, error) {
-		return again()
-	}), LosePlaces(losePlaces))
+	waitsAnew = sessions(places(displaced.again), LosePlaces(losePlaces))
 )
 
 var errNoPlace = errors.New("the place in line was lost")
 
 var brokenPlaces = []brokenLocker{
 	{name: "a waiter that has lost its place sleeps on", caughtBy: []string{"LostPlace"}, backend: sessions(
-		places(func(ctx context.Context, _ *memlock.Locker, _ string, _ func() (swanlock.DistributedLock, error)) (swanlock.DistributedLock, error) {
-			<-ctx.Done()
-			return nil, errors.Join(swanlock.ErrNotAcquired, context.Cause(ctx))
+		places(func(w displaced) (swanlock.DistributedLock, error) {
+			<-w.ctx.Done()
+			return nil, errors.Join(swanlock.ErrNotAcquired, context.Cause(w.ctx))
 		}), LosePlaces(losePlaces))},
 	{name: "a waiter is told that it has lost its place when the lock is free", caughtBy: []string{"LostPlace"}, backend: sessions(
-		places(func(_ context.Context, _ *memlock.Locker, _ string, again func() (swanlock.DistributedLock, error)) (swanlock.DistributedLock, error) {
-			if held, err := again(); err == nil {
+		places(func(w displaced) (swanlock.DistributedLock, error) {
+			if held, err := w.again(); err == nil {
 				held.Release(context.Background())
 			}
 			return nil, errNoPlace
 		}), LosePlaces(losePlaces))},
 	{name: "a waiter that has lost its place gets a lock that nobody keeps", caughtBy: []string{"LostPlace"}, backend: sessions(
-		places(func(_ context.Context, space *memlock.Locker, target string, again func() (swanlock.DistributedLock, error)) (swanlock.DistributedLock, error) {
-			held, err := again()
+		places(func(w displaced) (swanlock.DistributedLock, error) {
+			held, err := w.again()
 			if err != nil {
 				return nil, err
 			}
-			space.Lose(target, nil)
+			w.space.Lose(w.target, nil)
 			return brokenLock{DistributedLock: held, err: func() error { return nil }}, nil
 		}), LosePlaces(losePlaces))},
 	{name: "a waiter that has lost its place gets the lock at once", caughtBy: []string{"LostPlace"}, backend: sessions(
-		places(func(context.Context, *memlock.Locker, string, func() (swanlock.DistributedLock, error)) (swanlock.DistributedLock, error) {
+		places(func(displaced) (swanlock.DistributedLock, error) {
 			return memlock.New().TryAcquire(context.Background(), "another")
 		}), LosePlaces(losePlaces))},
 }
@@ -60,8 +58,22 @@ func losePlaces(*testing.T, string) {
 	time.Sleep(time.Millisecond)
 }
 
-// places lets waiters lose their places; lost says what one then does.
-func places(lost func(ctx context.Context, space *memlock.Locker, target string, again func() (swanlock.DistributedLock, error)) (swanlock.DistributedLock, error)) breaker {
+// A displaced is a waiter that has lost its place.
+type displaced struct {
+	ctx    context.Context // of its Acquire
+	space  *memlock.Locker
+	target string
+	opts   []swanlock.Option
+	next   funcLocker
+}
+
+// again waits for the lock anew.
+func (w displaced) again() (swanlock.DistributedLock, error) {
+	return w.next(w.ctx, true, w.target, w.opts)
+}
+
+// places lets waiters lose their places. lost is what one then does.
+func places(lost func(w displaced) (swanlock.DistributedLock, error)) breaker {
 	return acquires(func(next funcLocker, space *memlock.Locker) funcLocker {
 		return func(ctx context.Context, wait bool, target string, opts []swanlock.Option) (swanlock.DistributedLock, error) {
 			if !wait {
@@ -73,7 +85,7 @@ func places(lost func(ctx context.Context, space *memlock.Locker, target string,
 			held, err := next(place, wait, target, opts)
 			inPlace.Delete(place)
 			if err != nil && ctx.Err() == nil && errors.Is(err, errPlaceEnded) {
-				return lost(ctx, space, target, func() (swanlock.DistributedLock, error) { return next(ctx, wait, target, opts) })
+				return lost(displaced{ctx, space, target, opts, next})
 			}
 			return held, err
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -28,9 +29,8 @@ func (cfg *config) freeAfter(d time.Duration) time.Duration {
 type env struct {
 	tb
 	*config
+	test      *testing.T // for what the options give, as Lose does
 	newLocker func() swanlock.Locker
-	loseLock  func(swanlock.DistributedLock)
-	endPlaces func(target string)
 
 	ctx    context.Context // for every call that is not about contexts
 	cancel context.CancelFunc
@@ -74,6 +74,12 @@ func (e *env) locker() swanlock.Locker {
 	}
 	return l
 }
+
+// loseLock takes a lock from its holder, as Lose says.
+func (e *env) loseLock(held swanlock.DistributedLock) { e.lose(e.test, held) }
+
+// endPlaces ends the places in line, as LosePlaces says.
+func (e *env) endPlaces(target string) { e.losePlaces(e.test, target) }
 
 // target returns a name that nobody else uses.
 func (e *env) target() string { return "locktest/" + rand.Text() }

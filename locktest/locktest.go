@@ -112,9 +112,7 @@ func Run(t *testing.T, newLocker func(t *testing.T) swanlock.Locker, opts ...Opt
 				t.Skip(reason)
 			}
 			run := func(t *testing.T) {
-				runCase(t, cfg, c, func() swanlock.Locker { return newLocker(t) },
-					func(held swanlock.DistributedLock) { cfg.lose(t, held) },
-					func(target string) { cfg.losePlaces(t, target) })
+				runCase(t, t, cfg, c, func() swanlock.Locker { return newLocker(t) })
 			}
 			if cfg.bubble {
 				synctest.Test(t, run)
@@ -220,9 +218,10 @@ type tb interface {
 	Failed() bool
 }
 
-func runCase(t tb, cfg *config, c testCase, newLocker func() swanlock.Locker, lose func(swanlock.DistributedLock), losePlaces func(target string)) {
+// runCase runs a case as a part of test. Its findings go to t.
+func runCase(t tb, test *testing.T, cfg *config, c testCase, newLocker func() swanlock.Locker) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*cfg.patience())
-	e := &env{tb: t, config: cfg, newLocker: newLocker, loseLock: lose, endPlaces: losePlaces, ctx: ctx, cancel: cancel, watch: watchScheduler}
+	e := &env{tb: t, config: cfg, test: test, newLocker: newLocker, ctx: ctx, cancel: cancel, watch: watchScheduler}
 	defer func() {
 		e.close()
 		if t.Failed() {

@@ -73,8 +73,7 @@ func record(t *testing.T, c testCase, b backend) *recorder {
 					r.Errorf("panic: %v\n%s", p, debug.Stack())
 				}
 			}()
-			runCase(r, cfg, c, newLocker, func(held swanlock.DistributedLock) { cfg.lose(t, held) },
-				func(target string) { cfg.losePlaces(t, target) })
+			runCase(r, t, cfg, c, newLocker)
 		})
 		wg.Wait()
 		time.Sleep(time.Hour) // in the bubble, for what broken lockers left running

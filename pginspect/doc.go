@@ -24,6 +24,7 @@
 package pginspect
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -45,7 +46,11 @@ type DB interface {
 // the search_path has it. "swanlock migrate up" makes it.
 var ErrNoAudit = errors.New("there is no table lock_audit in this database: run swanlock migrate up")
 
-// allIndexes is how many indexes InspectTable counts when both migrations were
+// ErrOldAudit is the error of what needs a column of lock_audit that a later
+// migration adds. "swanlock migrate up" adds it.
+var ErrOldAudit = errors.New("lock_audit is of an earlier version: run swanlock migrate up")
+
+// allIndexes is how many indexes InspectTable counts when all migrations were
 // applied.
 const allIndexes = 4
 
@@ -58,16 +63,19 @@ type table struct {
 // open looks for the audit's table. Without one, table.q still has the
 // statements that need none.
 func open(ctx context.Context, on DB) (table, error) {
-	to := located{db.On(on), "public.lock_audit", false}
-	row, err := db.New(to).InspectTable(ctx)
+	tx := db.On(on)
+	row, err := db.New(db.Rewrite(tx, db.OneLine)).InspectTable(ctx)
 	if err != nil {
 		return table{}, explain("look for the audit", err)
 	}
-	if row.Schema != "" {
-		to.table = row.Schema + ".lock_audit"
-	}
-	to.old = !row.EndedBy
-	return table{row, db.New(to)}, nil
+	name := cmp.Or(row.Schema, "public") + ".lock_audit"
+	return table{row, db.New(db.Rewrite(tx, func(query string) string {
+		query = strings.ReplaceAll(db.OneLine(query), "public.lock_audit", name)
+		if !row.EndedBy { // the second migration was not applied
+			query = withoutEndedBy.Replace(query)
+		}
+		return query
+	}))}, nil
 }
 
 // openAudit is open for what needs the table, and the right to read it.
@@ -83,35 +91,9 @@ func openAudit(ctx context.Context, on DB) (table, error) {
 	return t, err
 }
 
-// A located DBTX sends statements for the audit's actual table, on one line.
-type located struct {
-	db.DBTX
-	table string
-	old   bool // the second migration was not applied
-}
-
-func (l located) text(query string) string {
-	query = strings.ReplaceAll(db.OneLine(query), "public.lock_audit", l.table)
-	if l.old {
-		query = withoutEndedBy.Replace(query)
-	}
-	return query
-}
-
 // withoutEndedBy takes the column of the second migration out of what is read.
-var withoutEndedBy = strings.NewReplacer("a.ended_by, ", "NULL::varchar, ", "e.ended_by", "NULL::varchar AS ended_by", "o.ended_by", "NULL::varchar", "s.ended_by", "NULL::varchar")
-
-func (l located) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	return l.DBTX.ExecContext(ctx, l.text(query), args...)
-}
-
-func (l located) QueryContext(ctx context.Context, query string, args ...any) (db.Rows, error) {
-	return l.DBTX.QueryContext(ctx, l.text(query), args...)
-}
-
-func (l located) QueryRowContext(ctx context.Context, query string, args ...any) db.Row {
-	return l.DBTX.QueryRowContext(ctx, l.text(query), args...)
-}
+var withoutEndedBy = strings.NewReplacer("a.ended_by, ", "NULL::varchar, ", "e.ended_by", "NULL::varchar AS ended_by",
+	"o.ended_by", "NULL::varchar", "s.ended_by", "NULL::varchar")
 
 // explain says what failed.
 func explain(what string, err error) error {

@@ -2,6 +2,8 @@ package pginspect_test
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,5 +58,24 @@ func TestMigrationLetsAcquiresBy(t *testing.T) {
 		exec(t, on, "CREATE INDEX lock_audit_span ON lock_audit (id)")
 		must(t, migrate(on))
 		want(t, "the index is the migration's", one[bool](t, on, "SELECT pg_get_indexdef('lock_audit_span'::regclass) LIKE '%gist%'"), true)
+	})
+}
+
+// TestOldAudit: without the fourth migration a success can be neither noted nor
+// looked up, and the error says so.
+func TestOldAudit(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		on := connect(t, driver, newDatabase(t))
+		p, err := provider(on)
+		must(t, err)
+		_, err = p.UpTo(bg, 3)
+		must(t, err)
+		_, _, look := pginspect.LastSuccess(bg, on, "t")
+		for what, err := range map[string]error{"look for the last success": look, "note a success": pginspect.Succeed(bg, on, "t")} {
+			says := "pginspect: " + what + ": lock_audit is of an earlier version: run swanlock migrate up: "
+			if !errors.Is(err, pginspect.ErrOldAudit) || !strings.HasPrefix(err.Error(), says) {
+				t.Errorf("got %v, want %q and %v", err, says, pginspect.ErrOldAudit)
+			}
+		}
 	})
 }

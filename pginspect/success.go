@@ -12,7 +12,8 @@ import (
 
 // LastSuccess returns how long ago the work under the lock of target was last done,
 // as Succeed has noted it, by the server's clock. ok is false if the audit knows of
-// none: there was none, or its row was pruned.
+// none: there was none, or its row was pruned. An error matches ErrNoAudit or
+// ErrOldAudit if a migration is missing.
 //
 // Ask while you hold the lock, exclusively: then nobody else begins meanwhile.
 func LastSuccess(ctx context.Context, on DB, target string) (ago time.Duration, ok bool, err error) {
@@ -29,7 +30,8 @@ func LastSuccess(ctx context.Context, on DB, target string) (ago time.Duration, 
 
 // Succeed notes in the audit that the work under the lock of target is done. on is
 // the connection whose session holds that lock, with an audit (pglock.WithAudit).
-// The error says so if that session has no such lock.
+// The error says so if that session has no such lock, and matches ErrNoAudit or
+// ErrOldAudit if a migration is missing.
 func Succeed(ctx context.Context, on DB, target string) error {
 	t, err := openAudit(ctx, on)
 	if err != nil {
@@ -44,7 +46,7 @@ func Succeed(ctx context.Context, on DB, target string) error {
 
 func success(what string, err error) error {
 	if sqlstate.Of(err) == "42703" { // undefined_column
-		err = fmt.Errorf("lock_audit is of an earlier version: run swanlock migrate up: %w", err)
+		err = fmt.Errorf("%w: %w", ErrOldAudit, err)
 	}
 	return explain(what, err)
 }

@@ -1,8 +1,6 @@
 package pglock
 
 import (
-	"context"
-	"database/sql"
 	"strings"
 	"sync"
 
@@ -19,21 +17,7 @@ func (a *access) auditIn(schema string) *db.Queries {
 	if schema == defaultSchema {
 		return a.q
 	}
-	return db.New(inSchema{a.conn, schema})
-}
-
-// An inSchema sends the statements of the audit, for the table in schema.
-type inSchema struct {
-	db.DBTX
-	schema string
-}
-
-func (s inSchema) QueryRowContext(ctx context.Context, query string, args ...any) db.Row {
-	return s.DBTX.QueryRowContext(ctx, s.located(query), args...)
-}
-
-func (s inSchema) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	return s.DBTX.ExecContext(ctx, s.located(query), args...)
+	return db.New(db.Rewrite(a.conn, func(query string) string { return located(query, schema) }))
 }
 
 // A location is a statement and the schema of its table.
@@ -43,12 +27,13 @@ type location struct{ query, schema string }
 // small, since few schemas have an audit.
 var locatedAt sync.Map
 
-func (s inSchema) located(query string) string {
-	key := location{query, s.schema}
+// located returns a statement of the audit for the table in schema.
+func located(query, schema string) string {
+	key := location{query, schema}
 	if text, ok := locatedAt.Load(key); ok {
 		return text.(string)
 	}
-	text := strings.ReplaceAll(query, defaultSchema+".lock_audit", s.schema+".lock_audit")
+	text := strings.ReplaceAll(query, defaultSchema+".lock_audit", schema+".lock_audit")
 	locatedAt.Store(key, text)
 	return text
 }

@@ -12,9 +12,6 @@ import (
 // used, because it restarts, fails over, or is full. Each attempt has a
 // connection of its own, and a new place in line.
 func acquireThrough(ctx context.Context, s streams, o runOptions) (*held, error) {
-	if o.file {
-		return acquireFile(ctx, o)
-	}
 	deadline := time.Now().Add(o.timeout)
 	told := false
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {

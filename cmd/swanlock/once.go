@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
-	"github.com/swanlake-io/swanlock/internal/sqlstate"
 	"github.com/swanlake-io/swanlock/pginspect"
 )
 
@@ -22,7 +22,7 @@ func (h *held) due(ctx context.Context, o runOptions) error {
 	defer cancel()
 	ago, ok, err := pginspect.LastSuccess(ctx, h.conn, o.target)
 	switch {
-	case isNoAudit(err) || sqlstate.Of(err) == "42703": // undefined_column
+	case isNoAudit(err) || errors.Is(err, pginspect.ErrOldAudit):
 		return failf(exitConfig, "run: --once-every: %w", err)
 	case err != nil:
 		return failf(exitUnavailable, "run: --once-every: %w", err)

@@ -36,7 +36,12 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 	catch(syscall.SIGPIPE)
 
 	wctx, stop := endOnSignal(ctx, signals, anySignal)
-	h, err := acquireThrough(wctx, s, o)
+	var h *held
+	if o.file {
+		h, err = acquireFile(wctx, o)
+	} else {
+		h, err = acquireThrough(wctx, s, o)
+	}
 	stop()
 	if ended := interrupted(wctx, "run"); ended != nil {
 		if err == nil {
@@ -72,13 +77,13 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 			warn(err)
 		}
 	}
-	held := lost == nil && o.atLeast > 0 && h.lock.Refresh(ctx) == nil
+	keeping := lost == nil && time.Until(h.lock.Info().AcquiredAt.Add(o.atLeast)) > 0 && h.lock.Refresh(ctx) == nil
 	rctx, stop := endOnSignal(ctx, signals, ends)
 	defer stop()
 	if g.told {
 		stop()
 	}
-	if err := h.release(rctx); err != nil && held {
+	if err := h.release(rctx); err != nil && keeping {
 		warn(fmt.Errorf("the lock on %s was kept for less than --at-least %v: %w", quote(o.target), o.atLeast, err))
 	} else if lost == nil {
 		lost = err
@@ -134,17 +139,20 @@ func acquire(ctx context.Context, s streams, o runOptions) (_ *held, err error) 
 		opts = append(opts, pglock.WithPolling())
 	}
 	h.sess = pglock.NewSession(h.conn, opts...)
-	locks := swanlock.WithMinHold(h.sess, o.atLeast)
-
-	if o.wait || o.timeout > 0 {
-		h.lock, err = locks.Acquire(ctx, o.target, o.lockOptions()...)
-	} else {
-		h.lock, err = locks.TryAcquire(ctx, o.target, o.lockOptions()...)
-	}
-	if err != nil {
+	if h.lock, err = o.take(ctx, h.sess); err != nil {
 		return nil, o.refused(whole, err)
 	}
 	return h, nil
+}
+
+// take takes the lock from l, now or after a wait. Its release keeps it for as long
+// as --at-least says.
+func (o runOptions) take(ctx context.Context, l swanlock.Locker) (swanlock.DistributedLock, error) {
+	l = swanlock.WithMinHold(l, o.atLeast)
+	if o.wait || o.timeout > 0 {
+		return l.Acquire(ctx, o.target, o.lockOptions()...)
+	}
+	return l.TryAcquire(ctx, o.target, o.lockOptions()...)
 }
 
 // refused says why there is no lock. ctx is that of the whole command.

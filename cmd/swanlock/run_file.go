@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/filelock"
 )
 
@@ -27,17 +26,13 @@ func acquireFile(ctx context.Context, o runOptions) (*held, error) {
 	if dir != "" {
 		opts = append(opts, filelock.WithStaleAfter(max(o.ttl, filelock.SwanLakeTTL)))
 	}
-	l, acquire := filelock.New(opts...), swanlock.Locker.TryAcquire
 	bounded := ctx
-	if o.wait || o.timeout > 0 {
-		acquire = swanlock.Locker.Acquire
-	}
 	if o.timeout > 0 {
 		var cancel context.CancelFunc
 		bounded, cancel = context.WithTimeout(ctx, o.timeout)
 		defer cancel()
 	}
-	lock, err := acquire(l, bounded, o.target, o.lockOptions()...)
+	lock, err := o.take(bounded, filelock.New(opts...))
 	if err != nil {
 		return nil, o.refused(ctx, err)
 	}

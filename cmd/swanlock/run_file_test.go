@@ -92,6 +92,26 @@ func TestFileByName(t *testing.T) {
 	}
 }
 
+// TestFileAtLeast: --at-least keeps a lock in a file too, after a command that takes
+// less.
+func TestFileAtLeast(t *testing.T) {
+	slow(t)
+	t.Parallel()
+	target, mark := file(t), file(t)
+	began := time.Now()
+	p := runFile(t, "--at-least 2s "+target, `: >"$1"; exit 3`, mark)
+	eventually(t, "command", func() bool { return exists(mark) }) // it has the lock
+	next := runFile(t, "--wait "+target, "exit 4")
+	p.want(3)
+	if took := time.Since(began); took < 2*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	next.want(4)
+	if took := time.Since(began); took < 2*time.Second {
+		t.Errorf("the next one had the lock within %v", took)
+	}
+}
+
 // TestFileLost: a lock file that somebody removes is a loss.
 func TestFileLost(t *testing.T) {
 	slow(t)
@@ -106,14 +126,16 @@ func TestFileLost(t *testing.T) {
 }
 
 // TestFileKilled: if swanlock is killed, the lock is kept until what the command
-// started has been killed too, and then it is free at once.
+// started has been killed too, and then it is free at once, whatever --at-least says.
 func TestFileKilled(t *testing.T) {
 	t.Parallel()
-	target, mark := file(t), file(t)
-	p := runFile(t, "--ttl 10m "+target, `exec 9>"$1"; flock 9; echo >&9; exec sleep 60`, mark)
-	eventually(t, "mark", func() bool { return read(t, mark) != "" })
-	if err := p.Process.Signal(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
+	for _, flags := range []string{"--ttl 10m ", "--ttl 10m --at-least 1h "} {
+		target, mark := file(t), file(t)
+		p := runFile(t, flags+target, `exec 9>"$1"; flock 9; echo >&9; exec sleep 60`, mark)
+		eventually(t, "mark", func() bool { return read(t, mark) != "" })
+		if err := p.Process.Signal(syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		runFile(t, "--wait "+target, `exec 9>>"$1"; flock -n 9`, mark).want(0)
 	}
-	runFile(t, "--wait "+target, `exec 9>>"$1"; flock -n 9`, mark).want(0)
 }

@@ -382,6 +382,17 @@ func TestAtLeast(t *testing.T) {
 	p.want(6).says("was kept for less than --at-least 1h0m0s")
 }
 
+// TestOnceEveryOldAudit: a table that lacks the last migrations is a matter of the
+// configuration, and the command is not run.
+func TestOnceEveryOldAudit(t *testing.T) {
+	t.Parallel()
+	dsn := newDatabase(t)
+	migrateSays(t, dsn, "up")
+	execSQL(t, dsn, "ALTER TABLE lock_audit DROP succeeded_at")
+	swanlockCommand(t, env(dsn), runArgs("--once-every 1h "+t.Name(), "exit 3")...).start().want(exitConfig).
+		says("--once-every: ", "lock_audit is of an earlier version: run swanlock migrate up")
+}
+
 // TestOnceEvery: a command that succeeded is not run again until the time has
 // passed; one that failed, or was killed with its swanlock, is.
 func TestOnceEvery(t *testing.T) {

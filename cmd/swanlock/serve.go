@@ -93,12 +93,12 @@ func cmdServe(ctx context.Context, s streams, args []string) error {
 		return failf(exitUsage, "serve: %s can be reached from elsewhere, so it needs a token (--token-file, or %s)", quote(o.listen), tokenVar)
 	}
 	return onServer(ctx, "serve", func(ctx context.Context, db *sql.DB) error {
-		return serve(ctx, s, db, listener, o, token)
+		return serve(ctx, s, db, listener, serveURL(addr, o.hosts), o, token)
 	})
 }
 
-// serve serves the page until ctx ends.
-func serve(ctx context.Context, s streams, db *sql.DB, listener net.Listener, o serveOptions, token string) error {
+// serve serves the page, which is at url, until ctx ends.
+func serve(ctx context.Context, s streams, db *sql.DB, listener net.Listener, url string, o serveOptions, token string) error {
 	db.SetMaxOpenConns(serveConns)
 	opts := []lockweb.Option{lockweb.WithTitle(serverTitle())}
 	if token != "" {
@@ -117,7 +117,7 @@ func serve(ctx context.Context, s streams, db *sql.DB, listener net.Listener, o 
 		ErrorLog:          log.New(warnings{s.err}, "serve: ", 0),
 		BaseContext:       func(net.Listener) context.Context { return ctx }, // ends the streams
 	}
-	if err := print(s.out, serveURL(listener.Addr().(*net.TCPAddr), o.hosts)+"\n"); err != nil {
+	if err := print(s.out, url+"\n"); err != nil {
 		return &failure{exitFailed, err}
 	}
 	if isTerminal(s.err) {

@@ -29,8 +29,9 @@ type signalled struct{ sig syscall.Signal }
 
 func (s signalled) Error() string { return fmt.Sprintf("ended by a signal (%v)", s.sig) }
 
-// endOnSignal returns a context that the first signal ends for which ends reports
-// true. No signal is taken after the function was called.
+// endOnSignal returns a context, which ends at the first of signals for which ends
+// reports true, and a function to call when it is of no use any more. From then on
+// signals is left to others.
 func endOnSignal(ctx context.Context, signals <-chan os.Signal, ends func(os.Signal) bool) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stopped := make(chan struct{})
@@ -50,8 +51,8 @@ func endOnSignal(ctx context.Context, signals <-chan os.Signal, ends func(os.Sig
 	return ctx, func() { cancel(nil); <-stopped }
 }
 
-// anySignal reports true: before a command runs, each signal does what it would do to
-// the command.
+// anySignal reports true: before a command runs, each signal does what it would do
+// to the command.
 func anySignal(os.Signal) bool { return true }
 
 // untilSignal is endOnSignal for what a user ends with Ctrl-C.

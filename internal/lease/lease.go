@@ -156,12 +156,14 @@ func (l *Lock) Release(ctx context.Context) error {
 // for a locker that learns of the loss by itself, and does not keep the Lock from
 // being found to be dropped.
 func (l *Lock) Loser() func(cause error) {
-	h := l.h
-	return func(cause error) {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.endLocked(h.lost(cause))
-	}
+	return l.h.lose
+}
+
+// lose ends the lock as lost, because of cause.
+func (h *hold) lose(cause error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.endLocked(h.lost(cause))
 }
 
 func (h *hold) endLocked(err error) {
@@ -331,8 +333,6 @@ func drop(h *hold) {
 		return
 	}
 	slog.Default().Warn(h.Package+": a lock was dropped without Release", "target", h.Target, "owner", h.info.Owner)
-	h.mu.Lock()
-	h.endLocked(h.lost(errDropped))
-	h.mu.Unlock()
+	h.lose(errDropped)
 	go func() { _ = h.release(context.Background()) }()
 }

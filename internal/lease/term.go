@@ -25,7 +25,7 @@ func (t Term) Left(now time.Time) time.Duration {
 
 // Backoff returns how long to wait after try number n, which counts from 0: 10
 // to 20 ms at first, 50 to 100 ms from the fourth on. It is random, so that
-// those who collided once do not collide again.
+// callers that collided once do not collide again.
 func Backoff(n int) time.Duration {
 	d := min(10*time.Millisecond<<min(n, 3), 50*time.Millisecond)
 	return d + rand.N(d)

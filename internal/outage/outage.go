@@ -9,6 +9,8 @@ import (
 	"net"
 	"strings"
 	"syscall"
+
+	"github.com/swanlake-io/swanlock/internal/sqlstate"
 )
 
 // Is reports whether err says that the server does not answer, or is starting,
@@ -16,9 +18,8 @@ import (
 // server refuses the user or does not know the database, if the name of the
 // host is not known, or if a certificate is wrong.
 func Is(err error) bool {
-	var coded interface{ SQLState() string }
-	if errors.As(err, &coded) {
-		return isState(coded.SQLState(), err.Error())
+	if state := sqlstate.Of(err); state != "" {
+		return isState(state, err.Error())
 	}
 	var name *net.DNSError
 	if errors.As(err, &name) && name.IsNotFound {

@@ -30,6 +30,8 @@ var ErrNoPgBouncer = errors.New("PgBouncer is not installed: Debian's package is
 // PgBouncer starts a pooler in a pool mode, with lines for its configuration, and returns once it takes connections. It
 // prepares no statements where they are missing.
 func (s *Server) PgBouncer(ctx context.Context, mode string, settings ...string) (_ *PgBouncer, err error) {
+	ctx, cancel := context.WithTimeout(ctx, programTimeout)
+	defer cancel()
 	program, err := exec.LookPath("pgbouncer")
 	if err != nil {
 		if program, err = exec.LookPath("/usr/sbin/pgbouncer"); err != nil {

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// programTimeout bounds how long one of PostgreSQL's programs may take. They take half a second.
+// programTimeout bounds how long one of PostgreSQL's programs may take, or the start of PgBouncer. They take half a second.
 const programTimeout = time.Minute
 
 // initialize makes the cluster and asks for the version.
@@ -28,12 +28,7 @@ func (s *Server) initialize(ctx context.Context, settings []setting) error {
 	for _, set := range settings {
 		fmt.Fprintf(&conf, "%s = '%s'\n", set.name, strings.NewReplacer(`'`, `''`, `\`, `\\`).Replace(set.value))
 	}
-	f, err := os.OpenFile(filepath.Join(s.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(conf.String())
-	if err := errors.Join(err, f.Close()); err != nil {
+	if err := s.configure(conf.String()); err != nil {
 		return err
 	}
 	version, err := s.run(ctx, "postgres", "-C", "server_version_num", "-D", s.data())
@@ -42,6 +37,16 @@ func (s *Server) initialize(ctx context.Context, settings []setting) error {
 	}
 	s.version, err = strconv.Atoi(version)
 	return err
+}
+
+// configure adds lines to postgresql.conf.
+func (s *Server) configure(lines string) error {
+	f, err := os.OpenFile(filepath.Join(s.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(lines)
+	return errors.Join(err, f.Close())
 }
 
 // launchOn starts the postmaster on one of the ports that next gives: between finding a free port and taking it,

@@ -193,24 +193,32 @@ func (s *Server) restart(ctx context.Context, mode Mode) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, programTimeout)
 	defer cancel()
-	if s.pid != 0 {
-		if err := shutdown(s.pid, mode); err != nil {
-			return err
-		}
-		for {
-			if ok, _ := exited(s.pid); ok {
-				break
-			}
-			if err := pause(ctx); err != nil {
-				return fmt.Errorf("the server does not shut down: %w", err)
-			}
-		}
-		s.pid = 0
+	if err := s.shutDownLocked(ctx, mode); err != nil {
+		return err
 	}
 	for {
 		err := s.launch(ctx)
 		if err == nil || !transient(err) || pause(ctx) != nil {
 			return err
+		}
+	}
+}
+
+// shutDownLocked ends the postmaster, if there is one.
+func (s *Server) shutDownLocked(ctx context.Context, mode Mode) error {
+	if s.pid == 0 {
+		return nil
+	}
+	if err := shutdown(s.pid, mode); err != nil {
+		return err
+	}
+	for {
+		if ok, _ := exited(s.pid); ok {
+			s.pid = 0
+			return nil
+		}
+		if err := pause(ctx); err != nil {
+			return fmt.Errorf("the server does not shut down: %w", err)
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,16 +25,11 @@ func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
 		}
 	}()
 	for _, srv := range []*Server{s, standby} {
-		if err := shutdown(srv.PID(), Fast); err != nil {
+		srv.mu.Lock()
+		err := srv.shutDownLocked(ctx, Fast)
+		srv.mu.Unlock()
+		if err != nil {
 			return nil, err
-		}
-		for {
-			if _, err := os.Stat(filepath.Join(srv.data(), "postmaster.pid")); errors.Is(err, fs.ErrNotExist) {
-				break
-			}
-			if err := pause(ctx); err != nil {
-				return nil, err
-			}
 		}
 	}
 	if err := os.RemoveAll(standby.data()); err != nil {
@@ -44,12 +38,8 @@ func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
 	if out, err := exec.CommandContext(ctx, "cp", "-a", s.data(), standby.data()).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("cp: %w: %s", err, out)
 	}
-	conf, err := os.OpenFile(filepath.Join(standby.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	err = standby.configure(fmt.Sprintf("primary_conninfo = 'host=127.0.0.1 port=%d user=postgres'\n", s.port))
 	if err != nil {
-		return nil, err
-	}
-	_, err = fmt.Fprintf(conf, "primary_conninfo = 'host=127.0.0.1 port=%d user=postgres'\n", s.port)
-	if err := errors.Join(err, conf.Close()); err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(filepath.Join(standby.data(), "standby.signal"), nil, 0o644); err != nil {
