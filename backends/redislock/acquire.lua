@@ -10,7 +10,7 @@ if holder ~= value then
   if tombstone then
     return {'released'}
   end
-  local head = first(line)
+  local head, token = first(line), string.match(value, '^%S+')
   if holder or quarantine or head and head ~= token then
     if presence ~= '0' then
       if not redis.call('ZSCORE', line, token) then

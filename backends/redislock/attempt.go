@@ -66,14 +66,13 @@ func (a *attempt) ask(ctx context.Context, s script, keys []string, args func(se
 			continue
 		}
 		own := args(a.note(i, s.guarded))
-		server.spawn(func() {
-			value, err := server.run(detached, s, keys, own)
+		server.send(call{detached, s, keys, own, func(value any, err error) {
 			server.end(err)
 			if s.guarded && answered(err) {
 				a.arrived(i)
 			}
 			answers <- answer{value, err}
-		})
+		}})
 	}
 	for range a.sent {
 		select {

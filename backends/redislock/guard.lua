@@ -5,9 +5,9 @@
 --       quarantine (ms), 3 the lock's value: its token, a space, the owner,
 --       4 the lease (ms), 5 the fence, "0" for none; then the script's own
 
-local value, token = ARGV[3], string.match(ARGV[3], '^%S+')
-local holder, tombstone, born, quarantine = unpack(redis.call('MGET', unpack(KEYS[5] and
-  {KEYS[1], KEYS[2], KEYS[5], KEYS[6]} or {KEYS[1], KEYS[2]})))
+local value = ARGV[3]
+local holder, tombstone, born, quarantine = unpack(KEYS[5] and
+  redis.call('MGET', KEYS[1], KEYS[2], KEYS[5], KEYS[6]) or redis.call('MGET', KEYS[1], KEYS[2]))
 
 -- A server that has restarted, or has taken over from another, has no scripts:
 -- they are neither persisted nor replicated. Then this text is sent whole, which

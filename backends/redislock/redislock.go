@@ -79,7 +79,7 @@ func New(servers []redis.Scripter, opts ...Option) (*Locker, error) {
 		if client == nil {
 			return nil, errors.New("redislock: a client is nil")
 		}
-		l.servers = append(l.servers, &server{client: client, next: make(chan func())})
+		l.servers = append(l.servers, newServer(client))
 	}
 	if subscriber, ok := servers[0].(subscriber); ok && len(servers) == 1 {
 		l.wakes = newWakes(subscriber, wakeChannel+l.id)
@@ -142,15 +142,13 @@ func (l *Locker) options(target string, opts []swanlock.Option) (swanlock.Option
 }
 
 func (l *Locker) request(a *attempt, target string, o swanlock.Options) lease.Request {
-	return lease.Request{Package: "redislock", Target: target, Options: o, Backend: a, Lease: l.leaseOf(o)}
+	return lease.Request{Package: "redislock", Target: target, Options: o, Backend: a, Lease: l.leaseOf(o), Patience: patience}
 }
 
 func (l *Locker) try(ctx context.Context, target string, o swanlock.Options) (*lease.Lock, error) {
 	for begun, n := time.Now(), 0; ; n++ {
 		a := l.attempt(target, o)
 		held, err := lease.Try(ctx, l.request(a, target, o), func(ctx context.Context) (uint64, error) {
-			ctx, cancel := context.WithTimeout(ctx, patience)
-			defer cancel()
 			return a.acquire(ctx, "0")
 		})
 		if !errors.Is(err, errSplit) || ctx.Err() != nil || time.Since(begun) > patience {

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -50,53 +51,77 @@ func newScript(guarded bool, text string) script {
 // A server is one of those that vote.
 type server struct {
 	client redis.Scripter
-	next   chan func() // to a goroutine that has nothing to do
+	queue
 
 	mu      sync.Mutex
 	waiting int       // calls under way
 	heard   time.Time // when it last answered, or was asked while no call was under way
 }
 
-// run runs a script.
-func (s *server) run(ctx context.Context, script script, keys []string, args []any) (any, error) {
-	answer, err := s.client.EvalSha(ctx, script.Hash(), keys, args...).Result()
-	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		// Sent whole, and never loaded otherwise: guard.lua relies on it.
-		if script.guarded {
-			args[0] = "1"
-		}
-		answer, err = s.client.Eval(ctx, script.text, keys, args...).Result()
+// A pipeliner sends several commands at once, as the clients of go-redis do.
+type pipeliner interface {
+	Pipelined(ctx context.Context, fn func(redis.Pipeliner) error) ([]redis.Cmder, error)
+}
+
+func newServer(client redis.Scripter) *server {
+	s := &server{client: client}
+	if p, ok := client.(pipeliner); ok {
+		s.queue.init(func(calls []call) { s.runTogether(p, calls) }, 2)
+	} else {
+		s.queue.init(s.runEach, math.MaxInt)
 	}
+	return s
+}
+
+// A call is a script to run.
+type call struct {
+	ctx    context.Context
+	script script
+	keys   []string
+	args   []any
+	done   func(answer any, err error)
+}
+
+func (s *server) runEach(calls []call) {
+	for _, c := range calls {
+		c.done(s.answer(c, s.client.EvalSha(c.ctx, c.script.Hash(), c.keys, c.args...)))
+	}
+}
+
+func (s *server) runTogether(p pipeliner, calls []call) {
+	if len(calls) == 1 {
+		s.runEach(calls)
+		return
+	}
+	sent, _ := p.Pipelined(calls[0].ctx, func(p redis.Pipeliner) error {
+		for _, c := range calls {
+			p.EvalSha(c.ctx, c.script.Hash(), c.keys, c.args...)
+		}
+		return nil
+	})
+	for i, c := range calls {
+		c.done(s.answer(c, sent[i].(*redis.Cmd)))
+	}
+}
+
+// answer returns what the server has answered to c, which was sent. If it did not
+// have the script, that is sent whole.
+func (s *server) answer(c call, sent *redis.Cmd) (any, error) {
+	if sent.Err() == nil {
+		return sent.Val(), nil
+	}
+	if redis.HasErrorPrefix(sent.Err(), "NOSCRIPT") {
+		// It is never loaded otherwise: guard.lua relies on it.
+		if c.script.guarded {
+			c.args[0] = "1"
+		}
+		sent = s.client.Eval(c.ctx, c.script.text, c.keys, c.args...)
+	}
+	answer, err := sent.Result()
 	if redis.HasErrorPrefix(err, "NOQUARANTINE") {
 		err = fmt.Errorf("%w: redislock cannot see whether this server restarts: %w: see WithoutQuarantine", errors.ErrUnsupported, err)
 	}
 	return answer, err
-}
-
-// idle is for how long a goroutine without a call waits for the next.
-const idle = 100 * time.Millisecond
-
-// spawn runs f in a goroutine, if possible in one that has made calls before: its
-// stack has the size that it takes, which is a fifth of the cost of a call.
-func (s *server) spawn(f func()) {
-	select {
-	case s.next <- f:
-		return
-	default:
-	}
-	go func() {
-		timer := time.NewTimer(idle)
-		defer timer.Stop()
-		for {
-			f()
-			timer.Reset(idle)
-			select {
-			case f = <-s.next:
-			case <-timer.C:
-				return
-			}
-		}
-	}()
 }
 
 // maxSilence is for how long a server may leave calls without an answer before
@@ -130,8 +155,7 @@ func (s *server) end(err error) {
 
 // answered reports whether err, which may be nil, is a server's answer.
 func answered(err error) bool {
-	var reply redis.Error
-	return err == nil || errors.As(err, &reply)
+	return err == nil || errors.As(err, new(redis.Error))
 }
 
 // passes reports whether err may be gone when the call is repeated: the server

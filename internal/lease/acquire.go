@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,11 +27,12 @@ func Try(ctx context.Context, r Request, acquire func(ctx context.Context) (fenc
 	}
 	call, cancel := ctx, context.CancelFunc(func() {})
 	if r.Lease > 0 {
-		call, cancel = context.WithTimeout(ctx, r.Lease)
+		call, cancel = context.WithTimeout(ctx, min(r.Lease, cmp.Or(r.Patience, r.Lease)))
 	}
 	defer cancel()
 	start := time.Now()
 	fence, err := acquire(call)
+	late := call.Err() != nil && r.overdue(start)
 	switch {
 	case err == nil:
 		return Granted(ctx, r, start, fence)
@@ -39,7 +41,7 @@ func Try(ctx context.Context, r Request, acquire func(ctx context.Context) (fenc
 		if _, ferr := Free(ctx, r.Backend); ferr != nil {
 			err = fmt.Errorf("%w (if it was granted all the same, it is free after %v: %v)", err, r.Lease, ferr)
 		}
-		if call.Err() != nil && ctx.Err() == nil {
+		if late && ctx.Err() == nil {
 			err = r.tooLate()
 		}
 	}
@@ -62,7 +64,7 @@ func Granted(ctx context.Context, r Request, start time.Time, fence uint64) (*Lo
 	switch {
 	case ctx.Err() != nil:
 		err = CutShort(ctx, nil)
-	case (Term{r.Lease, start}).Left(time.Now()) <= 0:
+	case r.overdue(start):
 		err = r.tooLate()
 	default:
 		return newLock(r, start, fence), nil
@@ -82,11 +84,9 @@ func Free(ctx context.Context, b Backend) (held bool, err error) {
 	}
 	own, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	again, cancelAgain := context.WithTimeout(ctx, limit)
-	defer cancelAgain()
 	for n := 0; ; n++ {
 		held, err = b.Release(own)
-		if err == nil || !Pause(again, Backoff(n)) {
+		if err == nil || ctx.Err() != nil || !Pause(own, Backoff(n)) {
 			return held && err == nil, err
 		}
 	}
@@ -176,6 +176,11 @@ func (r Request) Failed(ctx context.Context, err error) error {
 
 func (r Request) wrap(what string, err error) error {
 	return fmt.Errorf("%s: %s %q: %w", r.Package, what, r.Target, err)
+}
+
+// overdue reports whether a lease that was asked for at start is over.
+func (r Request) overdue(start time.Time) bool {
+	return (Term{r.Lease, start}).Left(time.Now()) <= 0
 }
 
 func (r Request) tooLate() error {

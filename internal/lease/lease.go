@@ -48,6 +48,10 @@ type Request struct {
 	// 0 says that the lock needs no lease.
 	Lease time.Duration
 
+	// Patience is for how long Try waits for the answer, if the lease lasts longer;
+	// 0 says for the lease.
+	Patience time.Duration
+
 	// Kept says that the locker refreshes the lock in the background itself, and
 	// many others with it, and tells the lock so through Extender.
 	Kept bool
