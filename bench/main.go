@@ -34,6 +34,7 @@ var rows = []struct {
 	{"Waiters", waitersRow},
 	{"Held", heldRow},
 	{"Many", manyRow},
+	{"Shards", shardsRow},
 	{"Audit", auditRow},
 	{"Memory", memoryRow},
 	{"Etcd", etcdRow},
