@@ -1,6 +1,7 @@
 package swanlock_test
 
 import (
+	"cmp"
 	"io/fs"
 	"maps"
 	"os"
@@ -145,6 +146,45 @@ func TestDocsNameWhatExists(t *testing.T) {
 				t.Errorf("%s names %s%s, and there is no such file", name, file[1], file[2])
 			}
 		}
+	}
+}
+
+// TestBackendsNameTheirTests: the tests in the tables of docs/backends.md are in the
+// package that the head of the table names, or the row, and what they name of the
+// conformance suite is a case of it.
+func TestBackendsNameTheirTests(t *testing.T) {
+	sources := texts(t, ".go", ".md")
+	tests, suite := map[string]bool{}, map[string]bool{}
+	for name, text := range sources {
+		for _, test := range regexp.MustCompile(`(?m)^func ((?:Test|Benchmark)\w+)\(`).FindAllStringSubmatch(text, -1) {
+			tests[path.Dir(name)+" "+test[1]] = true
+		}
+		if path.Dir(name) == "locktest" && !strings.HasSuffix(name, "_test.go") {
+			for _, c := range regexp.MustCompile(`\bname: +"(\w+)"`).FindAllStringSubmatch(text, -1) {
+				suite[c[1]] = true
+			}
+		}
+	}
+	named, dir := 0, ""
+	for line := range strings.Lines(sources["docs/backends.md"]) {
+		if head := regexp.MustCompile("^\\|.*\\| test, in `([^`]+)` \\|$").FindStringSubmatch(strings.TrimSpace(line)); head != nil {
+			dir = head[1]
+		}
+		if !strings.HasPrefix(line, "|") {
+			continue
+		}
+		for _, test := range regexp.MustCompile("`((?:Test|Benchmark)\\w+|\\*)((?:/[\\w*]+)*)`(?: in `([^`]+)`)?").FindAllStringSubmatch(line, -1) {
+			in := cmp.Or(test[3], dir)
+			if named++; test[1] != "*" && !tests[in+" "+test[1]] {
+				t.Errorf("there is no %s in %s", test[1], in)
+			}
+			if c := path.Base(test[2]); test[2] != "" && !suite[c] {
+				t.Errorf("%s%s: locktest has no case %s", test[1], test[2], c)
+			}
+		}
+	}
+	if named < 100 || len(suite) < 30 {
+		t.Errorf("got %d tests and %d cases, want 100 and 30 at least: is this looking at the right files?", named, len(suite))
 	}
 }
 
