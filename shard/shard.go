@@ -4,7 +4,7 @@
 // they name them. When a shard is added or removed, only the targets that it gets
 // or had are locked elsewhere from then on.
 //
-//	locks, err := shard.New(shard.Shard{"eu-1", poolOfEU1}, shard.Shard{"eu-2", poolOfEU2})
+//	locks, err := shard.New(shard.Shard{Name: "eu-1", Locker: poolOfEU1}, shard.Shard{Name: "eu-2", Locker: poolOfEU2})
 //
 // A target whose server is down cannot be locked: shards are for more work, not for
 // more safety.
