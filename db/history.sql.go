@@ -11,13 +11,13 @@ import (
 
 const HeldAt = `-- name: HeldAt :many
 WITH h AS MATERIALIZED (
-    SELECT e.id, e.target, e.key, e.owner, e.ttl_ms, e.mode, e.fence, e.backend_pid, e.client_addr, e.acquired_at, e.refreshed_at, e.released_at, e.end_reason, e.ended_by
+    SELECT e.id, e.target, e.key, e.owner, e.ttl_ms, e.mode, e.fence, e.backend_pid, e.client_addr, e.acquired_at, e.refreshed_at, e.released_at, e.end_reason, e.ended_by, e.succeeded_at
     FROM public.lock_audit e
     WHERE (e.released_at OPERATOR(pg_catalog.-) e.acquired_at) OPERATOR(pg_catalog.>) interval '10 seconds'
         AND pg_catalog.tstzrange(e.acquired_at, e.released_at) OPERATOR(pg_catalog.@>)
             (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) ($3::bigint OPERATOR(pg_catalog.*) interval '1 microsecond'))
     UNION ALL
-    SELECT s.id, s.target, s.key, s.owner, s.ttl_ms, s.mode, s.fence, s.backend_pid, s.client_addr, s.acquired_at, s.refreshed_at, s.released_at, s.end_reason, s.ended_by
+    SELECT s.id, s.target, s.key, s.owner, s.ttl_ms, s.mode, s.fence, s.backend_pid, s.client_addr, s.acquired_at, s.refreshed_at, s.released_at, s.end_reason, s.ended_by, s.succeeded_at
     FROM public.lock_audit s
     WHERE s.acquired_at OPERATOR(pg_catalog.<=) (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) ($3 OPERATOR(pg_catalog.*) interval '1 microsecond'))
         AND s.acquired_at OPERATOR(pg_catalog.>=) (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+)
@@ -25,7 +25,7 @@ WITH h AS MATERIALIZED (
         AND s.released_at OPERATOR(pg_catalog.>) (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) ($3 OPERATOR(pg_catalog.*) interval '1 microsecond'))
         AND (s.released_at OPERATOR(pg_catalog.-) s.acquired_at) OPERATOR(pg_catalog.<=) interval '10 seconds'
     UNION ALL
-    SELECT o.id, o.target, o.key, o.owner, o.ttl_ms, o.mode, o.fence, o.backend_pid, o.client_addr, o.acquired_at, o.refreshed_at, o.released_at, o.end_reason, o.ended_by
+    SELECT o.id, o.target, o.key, o.owner, o.ttl_ms, o.mode, o.fence, o.backend_pid, o.client_addr, o.acquired_at, o.refreshed_at, o.released_at, o.end_reason, o.ended_by, o.succeeded_at
     FROM public.lock_audit o
     WHERE o.released_at IS NULL
         AND o.acquired_at OPERATOR(pg_catalog.<=) (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) ($3 OPERATOR(pg_catalog.*) interval '1 microsecond'))
@@ -44,7 +44,8 @@ SELECT
     (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.refreshed_at))::bigint AS refreshed,
     COALESCE(1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.released_at), 0)::bigint AS released,
     COALESCE(a.end_reason, '')::varchar AS end_reason,
-    COALESCE(a.ended_by, '')::varchar AS ended_by
+    COALESCE(a.ended_by, '')::varchar AS ended_by,
+    COALESCE(1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.succeeded_at), 0)::bigint AS succeeded
 FROM h a
 WHERE a.id OPERATOR(pg_catalog.>) $1::bigint
 ORDER BY a.id
@@ -72,6 +73,7 @@ type HeldAtRow struct {
 	Released  int64
 	EndReason string
 	EndedBy   string
+	Succeeded int64
 }
 
 // Returns a page of the rows whose hold was under way at that time, by id. Each of
@@ -104,6 +106,7 @@ func (q *Queries) HeldAt(ctx context.Context, arg HeldAtParams) ([]HeldAtRow, er
 			&i.Released,
 			&i.EndReason,
 			&i.EndedBy,
+			&i.Succeeded,
 		); err != nil {
 			return nil, err
 		}
@@ -134,7 +137,8 @@ SELECT
     (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.refreshed_at))::bigint AS refreshed,
     COALESCE(1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.released_at), 0)::bigint AS released,
     COALESCE(a.end_reason, '')::varchar AS end_reason,
-    COALESCE(a.ended_by, '')::varchar AS ended_by
+    COALESCE(a.ended_by, '')::varchar AS ended_by,
+    COALESCE(1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.succeeded_at), 0)::bigint AS succeeded
 FROM public.lock_audit a
 WHERE a.acquired_at OPERATOR(pg_catalog.>=) (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) ($1::bigint OPERATOR(pg_catalog.*) interval '1 microsecond'))
     AND (a.acquired_at, a.id) OPERATOR(pg_catalog.<)
@@ -168,6 +172,7 @@ type HistoryRow struct {
 	Released  int64
 	EndReason string
 	EndedBy   string
+	Succeeded int64
 }
 
 // What pginspect asks of the audit. Times are in microseconds since 1970; 0 is
@@ -206,6 +211,7 @@ func (q *Queries) History(ctx context.Context, arg HistoryParams) ([]HistoryRow,
 			&i.Released,
 			&i.EndReason,
 			&i.EndedBy,
+			&i.Succeeded,
 		); err != nil {
 			return nil, err
 		}
@@ -235,7 +241,8 @@ SELECT
     (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.refreshed_at))::bigint AS refreshed,
     COALESCE(1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.released_at), 0)::bigint AS released,
     COALESCE(a.end_reason, '')::varchar AS end_reason,
-    COALESCE(a.ended_by, '')::varchar AS ended_by
+    COALESCE(a.ended_by, '')::varchar AS ended_by,
+    COALESCE(1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.succeeded_at), 0)::bigint AS succeeded
 FROM public.lock_audit a
 WHERE a.key OPERATOR(pg_catalog.=) $1::bigint
     AND a.acquired_at OPERATOR(pg_catalog.>=) (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) ($2::bigint OPERATOR(pg_catalog.*) interval '1 microsecond'))
@@ -271,6 +278,7 @@ type HistoryOfKeyRow struct {
 	Released  int64
 	EndReason string
 	EndedBy   string
+	Succeeded int64
 }
 
 // Is History for one key.
@@ -305,6 +313,7 @@ func (q *Queries) HistoryOfKey(ctx context.Context, arg HistoryOfKeyParams) ([]H
 			&i.Released,
 			&i.EndReason,
 			&i.EndedBy,
+			&i.Succeeded,
 		); err != nil {
 			return nil, err
 		}

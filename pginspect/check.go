@@ -214,9 +214,9 @@ func (d *doctor) table() {
 	switch {
 	case t.Schema == "":
 		d.find("audit", Note, "there is no table lock_audit", "Locks need none. "+why, "swanlock migrate up")
-	case !t.EndedBy || t.Indexes < allIndexes && t.Partitioned == 0:
-		d.find("audit", Warning, fmt.Sprintf("%s.lock_audit is there, but not all of its migrations: %d of %d indexes", t.Schema, t.Indexes, allIndexes),
-			"Without its indexes the history is read row by row; without its last column it does not say who killed a holder.", "swanlock migrate up")
+	case !t.EndedBy || !t.SucceededAt || t.Indexes < allIndexes && t.Partitioned == 0:
+		d.find("audit", Warning, fmt.Sprintf("%s.lock_audit is there, but not all of its migrations were applied: it has %d of %d indexes", t.Schema, t.Indexes, allIndexes),
+			"Without its indexes the history is read row by row; without its last columns it says neither who killed a holder nor that swanlock run --once-every succeeded.", "swanlock migrate up")
 	default:
 		d.find("audit", OK, t.Schema+".lock_audit is there, and its migrations were applied", why, "")
 	}

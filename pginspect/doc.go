@@ -74,6 +74,9 @@ func open(ctx context.Context, on DB) (table, error) {
 		if !row.EndedBy { // the second migration was not applied
 			query = withoutEndedBy.Replace(query)
 		}
+		if !row.SucceededAt { // nor the fourth
+			query = withoutSucceededAt.Replace(query)
+		}
 		return query
 	}))}, nil
 }
@@ -94,6 +97,11 @@ func openAudit(ctx context.Context, on DB) (table, error) {
 // withoutEndedBy takes the column of the second migration out of what is read.
 var withoutEndedBy = strings.NewReplacer("a.ended_by, ", "NULL::varchar, ", "e.ended_by", "NULL::varchar AS ended_by",
 	"o.ended_by", "NULL::varchar", "s.ended_by", "NULL::varchar")
+
+// withoutSucceededAt does the same with that of the fourth, for the history alone:
+// LastSuccess and Succeed need the column.
+var withoutSucceededAt = strings.NewReplacer("FROM a.succeeded_at)", "FROM NULL::pg_catalog.timestamptz)", "e.succeeded_at", "NULL::pg_catalog.timestamptz AS succeeded_at",
+	"o.succeeded_at", "NULL::pg_catalog.timestamptz", "s.succeeded_at", "NULL::pg_catalog.timestamptz")
 
 // explain says what failed.
 func explain(what string, err error) error {

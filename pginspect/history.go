@@ -43,11 +43,12 @@ type Record struct {
 	Client      string        `json:"client,omitempty"` // an IP address; "": a Unix-domain socket
 	State       State         `json:"state"`
 	AcquiredAt  time.Time     `json:"acquired_at"`
-	RefreshedAt time.Time     `json:"refreshed_at"`        // when it was last proven to be held
-	EndedAt     time.Time     `json:"ended_at,omitzero"`   // zero, unless Ended
-	End         string        `json:"end,omitempty"`       // released, expired, lost or killed
-	EndedBy     string        `json:"ended_by,omitempty"`  // who killed it, if it was Kill
-	NoticedAt   time.Time     `json:"noticed_at,omitzero"` // when it was found Orphaned, by the server's clock
+	RefreshedAt time.Time     `json:"refreshed_at"`          // when it was last proven to be held
+	EndedAt     time.Time     `json:"ended_at,omitzero"`     // zero, unless Ended
+	End         string        `json:"end,omitempty"`         // released, expired, lost or killed
+	EndedBy     string        `json:"ended_by,omitempty"`    // who killed it, if it was Kill
+	NoticedAt   time.Time     `json:"noticed_at,omitzero"`   // when it was found Orphaned, by the server's clock
+	SucceededAt time.Time     `json:"succeeded_at,omitzero"` // when its work was done, if Succeed noted it
 }
 
 // HeldFor returns how long the lock was held: until now, if it is Held, and for
@@ -223,7 +224,7 @@ func recordOf(r db.HistoryRow) Record {
 	}
 	return Record{ID: r.ID, Target: r.Target, Key: r.Key, Owner: r.Owner, Shared: r.Shared, Fence: uint64(r.Fence),
 		TTL: time.Duration(r.TtlMs) * time.Millisecond, PID: int(r.Pid), Client: r.Client, State: state,
-		AcquiredAt: at(r.Acquired), RefreshedAt: at(r.Refreshed), EndedAt: at(r.Released), End: r.EndReason, EndedBy: r.EndedBy}
+		AcquiredAt: at(r.Acquired), RefreshedAt: at(r.Refreshed), EndedAt: at(r.Released), End: r.EndReason, EndedBy: r.EndedBy, SucceededAt: at(r.Succeeded)}
 }
 
 // settled reads records, and finds out which of the open ones are held. The

@@ -1,6 +1,7 @@
 package pginspect_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -108,6 +109,41 @@ func TestStates(t *testing.T) {
 		r = last()
 		if r.NoticedAt.Before(r.AcquiredAt) || r.HeldFor(time.Now()) != 0 {
 			t.Errorf("it is %+v", r)
+		}
+	})
+}
+
+// TestSucceeded: what Succeed has noted is in the record, in each way to read it.
+func TestSucceeded(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		on, target := connect(t, driver, ""), newTarget(t)
+		c := conn(t, on)
+		s := pglock.NewSession(c, audited...)
+		defer s.Close(bg)
+		held, err := s.TryAcquire(bg, target)
+		must(t, err)
+		last := func(pattern string) pginspect.Record {
+			page, err := pginspect.History(bg, on, pginspect.Query{Target: pattern, Limit: 1})
+			must(t, err)
+			return page.Records[0]
+		}
+		want(t, "before it is done", last(target).SucceededAt, time.Time{})
+		must(t, pginspect.Succeed(bg, c, target))
+		done := last(target).SucceededAt
+		if r := last(target); r.State != pginspect.Held || done.Before(r.AcquiredAt) {
+			t.Errorf("it is %+v", r)
+		}
+		now, err := pginspect.HeldAt(bg, on, one[time.Time](t, on, "SELECT clock_timestamp()"))
+		must(t, err)
+		i := slices.IndexFunc(now, func(r pginspect.Record) bool { return r.Target == target })
+		want(t, "HeldAt", now[i].SucceededAt, done)
+		must(t, held.Release(bg))
+		r := last(target + "*")
+		want(t, "by a pattern", r.SucceededAt, done)
+		text, err := json.Marshal(r)
+		must(t, err)
+		if member := `"succeeded_at":"` + done.Format(time.RFC3339Nano) + `"`; !strings.Contains(string(text), member) {
+			t.Errorf("%s does not have %s", text, member)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package pginspect_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,7 +63,7 @@ func TestMigrationLetsAcquiresBy(t *testing.T) {
 }
 
 // TestOldAudit: without the fourth migration a success can be neither noted nor
-// looked up, and the error says so.
+// looked up, and the error and the doctor say so. The history is there.
 func TestOldAudit(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		on := connect(t, driver, newDatabase(t))
@@ -77,5 +78,18 @@ func TestOldAudit(t *testing.T) {
 				t.Errorf("got %v, want %q and %v", err, says, pginspect.ErrOldAudit)
 			}
 		}
+		id := addRow(t, on, "t", "me", time.Hour, time.Minute)
+		for _, target := range []string{"t", "t*"} {
+			page, err := pginspect.History(bg, on, pginspect.Query{Target: target})
+			must(t, err)
+			want(t, "record", page.Records[0].ID, id)
+		}
+		records, err := pginspect.HeldAt(bg, on, time.Now().Add(-time.Hour+time.Second))
+		must(t, err)
+		want(t, "held then", records[0].ID, id)
+		report, err := pginspect.Check(bg, on)
+		must(t, err)
+		i := slices.IndexFunc(report.Findings, func(f pginspect.Finding) bool { return f.Subject == "audit" })
+		want(t, "the doctor's fix", report.Findings[i].Fix, "swanlock migrate up")
 	})
 }

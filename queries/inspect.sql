@@ -3,12 +3,13 @@
 
 -- name: InspectTable :one
 -- Describes the audit's table: the first schema of the search_path that has a
--- lock_audit that is not temporary, quoted, or ''; whether it has the column of
--- the second migration; how many of the indexes of both are there and valid;
--- and what the role may do with it.
+-- lock_audit that is not temporary, quoted, or ''; whether it has the columns of
+-- the second and the fourth migration; how many of the indexes are there and
+-- valid; and what the role may do with it.
 SELECT
     COALESCE(pg_catalog.max(t.schema), '')::varchar AS schema,
     COALESCE(pg_catalog.bool_or(t.ended_by), false)::boolean AS ended_by,
+    COALESCE(pg_catalog.bool_or(t.succeeded_at), false)::boolean AS succeeded_at,
     COALESCE(pg_catalog.max(t.indexes), 0)::bigint AS indexes,
     COALESCE(pg_catalog.max(t.partitioned), 0)::bigint AS partitioned,
     COALESCE(pg_catalog.bool_or(t.may_select), false)::boolean AS may_select,
@@ -21,6 +22,10 @@ FROM (
             SELECT FROM pg_catalog.pg_attribute a
             WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attname OPERATOR(pg_catalog.=) 'ended_by' AND NOT a.attisdropped
         ) AS ended_by,
+        EXISTS (
+            SELECT FROM pg_catalog.pg_attribute a
+            WHERE a.attrelid OPERATOR(pg_catalog.=) c.oid AND a.attname OPERATOR(pg_catalog.=) 'succeeded_at' AND NOT a.attisdropped
+        ) AS succeeded_at,
         (
             SELECT pg_catalog.count(*) FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid OPERATOR(pg_catalog.=) i.indexrelid
             WHERE i.indrelid OPERATOR(pg_catalog.=) c.oid AND i.indisvalid AND (x.relname OPERATOR(pg_catalog.=) 'lock_audit_open' OR x.relname OPERATOR(pg_catalog.=) 'lock_audit_key'

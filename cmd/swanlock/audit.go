@@ -37,7 +37,8 @@ Flags:
 END is how a hold ended: released, expired (its TTL ran out), lost, or killed, and by
 whom; or it is "held" still, or "orphaned": the holder's session is gone, nobody
 closed the row and nobody has had the lock since. It was noticed just now, and was
-last proven to be held when HELD says.
+last proven to be held when HELD says. "succeeded" is beside it where swanlock run
+--once-every has noted that its command did; --json and --csv say when.
 
 prune deletes what ended longer ago than D, in small batches, between which it
 pauses; no acquire, refresh or release waits for it. Ctrl-C ends it, and what is
@@ -196,7 +197,7 @@ func (j *jsonRecords) add(r pginspect.Record) error { return j.enc.Encode(r) }
 func (j *jsonRecords) more()                        {}
 func (j *jsonRecords) end() error                   { return nil }
 
-var csvNames = []string{"id", "target", "key", "owner", "mode", "fence", "ttl_seconds", "pid", "client", "state", "acquired_at", "refreshed_at", "ended_at", "end", "ended_by", "noticed_at"}
+var csvNames = []string{"id", "target", "key", "owner", "mode", "fence", "ttl_seconds", "pid", "client", "state", "acquired_at", "refreshed_at", "ended_at", "end", "ended_by", "noticed_at", "succeeded_at"}
 
 type csvRecords struct{ *csv.Writer }
 
@@ -212,7 +213,7 @@ func (c *csvRecords) add(r pginspect.Record) error {
 		fence = strconv.FormatUint(r.Fence, 10)
 	}
 	return c.Write([]string{strconv.FormatInt(r.ID, 10), r.Target, strconv.FormatInt(r.Key, 10), r.Owner, modeOf(r.Shared), fence, strconv.FormatFloat(r.TTL.Seconds(), 'f', -1, 64),
-		strconv.Itoa(r.PID), r.Client, string(r.State), at(r.AcquiredAt), at(r.RefreshedAt), at(r.EndedAt), r.End, r.EndedBy, at(r.NoticedAt)})
+		strconv.Itoa(r.PID), r.Client, string(r.State), at(r.AcquiredAt), at(r.RefreshedAt), at(r.EndedAt), r.End, r.EndedBy, at(r.NoticedAt), at(r.SucceededAt)})
 }
 func (c *csvRecords) more() {}
 func (c *csvRecords) end() error {
@@ -292,6 +293,9 @@ func recordsTable(found []pginspect.Record, now time.Time, c colours) *table {
 			end, colour = r.End+" by "+cell(r.EndedBy), c.red
 		case r.End != "released":
 			colour = c.red
+		}
+		if !r.SucceededAt.IsZero() {
+			end += ", succeeded"
 		}
 		if r.Fence != 0 {
 			fence = strconv.FormatUint(r.Fence, 10)

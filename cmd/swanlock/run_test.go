@@ -414,6 +414,11 @@ func TestOnceEvery(t *testing.T) {
 	execSQL(t, migrated(t), fmt.Sprintf("SELECT pg_terminate_backend(%d)", holders(t, target)[0]))
 	lost.want(75)
 	run("1h", "exit 0").want(0)
+	hasAll(t, "audit", swanlockSays(t, migrated(t), 0, "audit", "--target", target, "--limit", "1"), "released, succeeded")
+	rows := strings.Split(swanlockSays(t, migrated(t), 0, "audit", "--target", target, "--csv"), "\n")
+	if !strings.HasSuffix(rows[0], ",succeeded_at") || strings.HasSuffix(rows[1], ",") || !strings.HasSuffix(rows[2], ",") {
+		t.Errorf("--csv has not succeeded_at of the last run alone: %q", rows[:3])
+	}
 	run("1h", "exit 3").want(79).says("less than --once-every 1h0m0s")
 	run("1h --at-least 1h", "exit 3").want(79)
 	run("1ms", "exit 4").want(4) // the last success is longer ago, and stays
