@@ -1,9 +1,11 @@
 package main
 
 import (
+	"path/filepath"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/filelock"
 )
 
 const (
@@ -85,10 +87,16 @@ func parseRun(args []string) (runOptions, error) {
 		return wrong("--once-every is for one holder at a time, --shared for many: give one of them")
 	case o.grace < 0:
 		return wrong("--grace %v is negative", o.grace)
+	case o.ttl < 0:
+		return wrong("--ttl %v is negative: 0 is none", o.ttl)
 	case o.ttl > 0 && o.ttl < minTTL:
 		return wrong("--ttl %v is under %v, which no process could keep; 0 is none", o.ttl, minTTL)
 	case o.ttl > maxTTL:
 		return wrong("--ttl %v is over %v, more than the server can keep", o.ttl, maxTTL)
+	case o.file && o.dir == "" && filepath.IsAbs(o.target) && o.ttl > filelock.SwanLakeTTL:
+		return wrong("--ttl %v is over %v, after which SwanLake's processes take the lock of a path: give less, or --dir", o.ttl, filelock.SwanLakeTTL)
+	case o.shared && o.fence:
+		return wrong("a shared lock has no fence: leave out --shared or --fence")
 	case o.heldCode < 0 || o.heldCode > 255:
 		return wrong("-E %d is not an exit code: they go from 0 to 255", o.heldCode)
 	}

@@ -49,7 +49,7 @@ func TestFile(t *testing.T) {
 	}
 	runFile(t, target, "exit 0").want(1)
 	runFile(t, "--dir "+t.TempDir()+" "+target, "exit 9").want(9)
-	runFile(t, "--ttl 11m "+target, "exit 0").want(69).says("unsupported")
+	runFile(t, "--ttl 11m "+target, "exit 0").want(exitUsage).says("--ttl 11m0s is over 10m0s")
 	runFile(t, "--ttl 11m --dir "+t.TempDir()+" "+target, "exit 9").want(9)
 	runFile(t, "/no/such/folder/t", "exit 0").want(69).says("no such file")
 }
