@@ -12,15 +12,18 @@ import (
 // context.Cause then returns the loss; f should stop at once. It also ends,
 // with ErrReleased as the cause, if f releases the lock itself, and when f has
 // ended. Then the lock is released in every case: when f returns, panics, or
-// calls runtime.Goexit, and also when ctx has ended. Do returns the errors of f and of the release, joined
-// if there are two (errors.Is finds either). An error that matches ErrLost says
-// that f may have run, for a while, without the lock.
+// calls runtime.Goexit, and also when ctx has ended. Do returns the errors of f
+// and of the release, joined if there are two (errors.Is finds either). An error
+// that matches ErrLost says that f may have run, for a while, without the lock.
 //
 // The context tells f that the lock has ended. Before a step that must not be
 // cut short, f should look at held.Deadline, which says until when the lock is
 // held for certain. It is not the deadline of the context, since each refresh
 // moves it on.
 func Do(ctx context.Context, l Locker, target string, f func(ctx context.Context, held DistributedLock) error, opts ...Option) (err error) {
+	if l == nil {
+		return errors.New("swanlock: the locker is nil")
+	}
 	held, err := l.Acquire(ctx, target, opts...)
 	if err != nil {
 		return err

@@ -116,6 +116,15 @@ func TestDoHolds(t *testing.T) {
 	wantFree(t, l)
 }
 
+// TestDoNilLocker: a locker that was never made is an error, as in what is built on
+// lockers, and no panic.
+func TestDoNilLocker(t *testing.T) {
+	err := swanlock.Do(t.Context(), nil, "t", func(context.Context, swanlock.DistributedLock) error { return nil })
+	if got, want := err, "swanlock: the locker is nil"; got == nil || got.Error() != want {
+		t.Errorf("got %v, want %q", got, want)
+	}
+}
+
 func TestDoNotAcquired(t *testing.T) {
 	l := memlock.New()
 	held, err := l.Acquire(t.Context(), "t")
