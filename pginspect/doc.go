@@ -12,7 +12,7 @@
 // into the audit ([pglock.WithAudit]), in the table lock_audit of the database
 // that is asked. Without an audit the key stands for the target.
 //
-// Nothing here takes a lock of swanlock's, and nothing but Kill and Prune
+// Nothing here takes a lock of swanlock's, and nothing but Kill, Prune and Succeed
 // writes. A role that is not the holders' own sees their locks, but not their
 // sessions' application, client and state, unless it may read all statistics
 // (GRANT pg_read_all_stats). Check says what a role lacks.
