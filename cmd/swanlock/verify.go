@@ -197,7 +197,11 @@ func normalDSN(dsn string) (string, error) {
 			os.Unsetenv(dsnVar)
 		}
 	}()
-	return pglock.DSNFromEnv()
+	normal, err := pglock.DSNFromEnv()
+	if err != nil { // it names the variable
+		return "", errors.New(strings.ReplaceAll(err.Error(), dsnVar, "--dsn"))
+	}
+	return normal, nil
 }
 
 func orNone(list []string) string {

@@ -50,6 +50,9 @@ func TestParseVerify(t *testing.T) {
 	if code, _, stderr := runHere("verify"); code != 2 || !strings.HasPrefix(stderr, "swanlock: verify: give either") {
 		t.Errorf("without arguments it exits with %d: %s", code, stderr)
 	}
+	if code, _, stderr := runHere("verify", "--dsn", "foo"); code != 2 || !strings.Contains(stderr, "verify: --dsn: is neither") {
+		t.Errorf("with a connection string that is none it exits with %d: %s", code, stderr)
+	}
 	if code, _, stderr := runHere("verify", "--dsn", "host=127.0.0.1 port=1 dbname=x user=x"); code != 2 {
 		t.Errorf("without a server it exits with %d: %s", code, stderr)
 	}
