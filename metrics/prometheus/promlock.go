@@ -3,7 +3,7 @@
 //	metrics, err := promlock.Metrics(prometheus.DefaultRegisterer)
 //	…
 //	locker := swanlock.Observe(pool, metrics)
-//	err = promlock.CollectPool(prometheus.DefaultRegisterer, "main", pool)
+//	_, err = promlock.CollectPool(prometheus.DefaultRegisterer, "main", pool)
 //
 // The metrics are the same, to their names and labels, as those that the package
 // otellock in metrics/otel makes for OpenTelemetry. docs/monitoring.md lists them.
