@@ -236,8 +236,10 @@ func (c *client) work(ctx context.Context, id string, h *Hold, lock swanlock.Dis
 	switch {
 	case c.chance(cmp.Or(c.cfg.Long, 4)):
 		least, most = 200*time.Millisecond, 700*time.Millisecond
-	case h.TTL > 0 && c.chance(7):
+	case h.TTL > 0 && c.chance(cmp.Or(c.cfg.Outlast, 7)):
 		least, most = h.TTL, 2*h.TTL
+	case h.TTL == 0 && c.chance(c.cfg.Outlast): // as long as a server may take to restart
+		least, most = 2*time.Second, 4*time.Second
 	}
 	if c.stay > 0 {
 		least, most, refresh = c.stay, c.stay+20*time.Millisecond, false

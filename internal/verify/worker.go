@@ -30,6 +30,7 @@ type workerConfig struct {
 	TTL     time.Duration // the shortest; the longest is twice that
 	Backend string        // what BackendWorker is to open; "": PostgreSQL is verified
 	Long    int           // percentage of locks that are held for long; 0: 4
+	Outlast int           // percentage of the others that are held for longer than their TTL, or for seconds without one; 0: 7, and none
 
 	Rollback int // percentage of locks around which there is a transaction, most of them rolled back
 }
