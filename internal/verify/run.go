@@ -68,7 +68,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		return nil, err
 	}
 
-	wcfg := workerConfig{DSN: d.dsn, Run: d.run, Clients: clientsPerWorker, Seed: cfg.Seed, Targets: hist.Targets, TTL: shortestTTL,
+	wcfg := workerConfig{DSN: d.dsn, Run: d.run, Clients: clientsPerWorker, Crowd: crowdSize, Seed: cfg.Seed, Targets: hist.Targets, TTL: shortestTTL,
 		Cancel: slices.Contains(cfg.Faults, FaultCancel)}
 	if slices.Contains(cfg.Faults, FaultRollback) {
 		wcfg.Rollback = 25
@@ -157,10 +157,13 @@ const (
 	// semaphoreTarget and leaderTarget are for what is built on lockers.
 	semaphoreTarget = 7
 	leaderTarget    = 8
+	// hotTarget is the first of the hotTargets, which the crowds contend for.
+	hotTarget  = 9
+	hotTargets = 2
 )
 
-// targets are three of each kind, crashTarget, and those for what is built on
-// lockers.
+// targets are three of each kind, crashTarget, those for what is built on lockers,
+// and those of the crowds.
 func targets(name string) (all []Target) {
 	for i := range 3 {
 		for _, shared := range []bool{false, true} {
@@ -170,7 +173,7 @@ func targets(name string) (all []Target) {
 			all = append(all, t)
 		}
 	}
-	for _, t := range []Target{{Name: "crash"}, {Name: "semaphore", Places: 2}, {Name: "leader", Places: 1}} {
+	for _, t := range []Target{{Name: "crash"}, {Name: "semaphore", Places: 2}, {Name: "leader", Places: 1}, {Name: "hot-0"}, {Name: "hot-1"}} {
 		t.Name = fmt.Sprintf("swanlock-verify/%s/%s", name, t.Name)
 		t.Key = int64(pglock.KeyOf(t.Name))
 		all = append(all, t)
