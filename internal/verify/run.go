@@ -13,6 +13,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -100,9 +101,10 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	octx, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	defer unwatch()
 	obs := &observer{d: d, targets: hist.Targets}
-	watched := make(chan struct{})
-	go func() { defer close(watched); obs.run(octx) }()
-	defer func() { unwatch(); <-watched }()
+	var watching sync.WaitGroup
+	watching.Go(func() { obs.run(octx) })
+	watching.Go(func() { pulses(octx, obs.stalled) })
+	defer func() { unwatch(); watching.Wait() }()
 
 	began := time.Now()
 	if err := in.procs.start(cfg.Workers); err != nil {
@@ -128,10 +130,11 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	holds, kept := reckon(ctx, d, hist)
 	time.Sleep(2 * every)
 	unwatch()
-	<-watched
+	watching.Wait()
 	hist.Holds = slices.Concat(rec.order, in.holds, holds)
 	hist.Faults = append(in.faults, obs.outages...)
 	hist.Seen, hist.Clocks, hist.Procs = obs.seen, obs.clocks, in.procs.all
+	hist.Stalls = append(rec.stalls, obs.stalls...)
 	hist.Bystanders, hist.RolledBack = in.bystood, rec.rolledBack
 	if err := errors.Join(in.procs.broken, d.audit(ctx, hist), d.log(ctx, hist)); err != nil {
 		return nil, err

@@ -79,6 +79,7 @@ func work(ctx context.Context, in io.Reader, out io.Writer, newWorker func(worke
 			cancel()
 		})
 	}
+	go pulses(ctx, func(s Span) { w.journal.put(event{What: evStall, Hold: cfg.Name, Call: s.Call, At: s.Return}) })
 	group.Wait()
 	for _, l := range w.lockers {
 		l.close(context.Background())
