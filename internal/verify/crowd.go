@@ -75,7 +75,8 @@ func (b builder) meet(ctx context.Context, start int64, first bool) error {
 	if pauseUntil(ctx, joins) != nil {
 		return nil
 	}
-	err := b.visit(ctx, at(crowdTries), b.hotHold(hotTarget, true), func(ctx context.Context, id string, h *Hold, lock swanlock.DistributedLock) error {
+	h := b.hotHold(hotTarget, true)
+	err := b.visit(ctx, at(crowdTries), h, func(id string, lock swanlock.DistributedLock) error {
 		b.stay = time.Duration(at(crowdServed) - now())
 		return b.work(ctx, id, h, lock)
 	})
@@ -83,7 +84,8 @@ func (b builder) meet(ctx context.Context, start int64, first bool) error {
 		return err
 	}
 	for range 8 {
-		err := b.visit(ctx, at(crowdPlaces), b.hotHold(hotTarget+b.rnd.IntN(hotTargets), false), func(_ context.Context, id string, _ *Hold, lock swanlock.DistributedLock) error {
+		h := b.hotHold(hotTarget+b.rnd.IntN(hotTargets), false)
+		err := b.visit(ctx, at(crowdPlaces), h, func(id string, lock swanlock.DistributedLock) error {
 			_, err := b.held(id, lock)
 			return err
 		})
@@ -110,16 +112,15 @@ func (b builder) hotHold(target int, wait bool) *Hold {
 	return h
 }
 
-// visit takes the lock of h, if it can be had by until, does some work and frees
-// it.
-func (b builder) visit(ctx context.Context, until int64, h *Hold, work func(ctx context.Context, id string, h *Hold, lock swanlock.DistributedLock) error) error {
+// visit takes the lock of h, if it can be had by until, calls work and frees it.
+func (b builder) visit(ctx context.Context, until int64, h *Hold, work func(id string, lock swanlock.DistributedLock) error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(until-now()))
 	defer cancel()
 	id, lock, err := b.acquire(ctx, b.pool, h, []swanlock.Option{swanlock.WithFence()})
 	if lock == nil || err != nil {
 		return err
 	}
-	if err := work(ctx, id, h, lock); err != nil {
+	if err := work(id, lock); err != nil {
 		return err
 	}
 	return b.release(context.Background(), id, lock)
