@@ -83,7 +83,7 @@ func (b builder) meet(ctx context.Context, start int64, first bool) error {
 	if err != nil || pauseUntil(ctx, at(crowdTries)) != nil {
 		return err
 	}
-	for range 8 {
+	for n := 0; n < 8 && now() < at(crowdPlaces); n++ {
 		h := b.hotHold(hotTarget+b.rnd.IntN(hotTargets), false)
 		err := b.visit(ctx, at(crowdPlaces), h, func(id string, lock swanlock.DistributedLock) error {
 			_, err := b.held(id, lock)
