@@ -94,7 +94,7 @@ func RunBackend(ctx context.Context, b Backend, faults []string, duration time.D
 		final, kept = b.last(ctx, hist)
 	}
 	hist.Holds = slices.Concat(rec.order, final)
-	hist.Faults, hist.Procs = in.faults, in.procs.all
+	hist.Faults, hist.Procs, hist.Stalls = in.faults, in.procs.all, rec.stalls
 	if in.procs.broken != nil {
 		return nil, in.procs.broken
 	}

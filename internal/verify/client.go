@@ -58,7 +58,7 @@ func (c *client) run(ctx context.Context) error {
 // take opens a locker of the next kind. The clients of a process go through the
 // kinds together, so that they share statements of its pools.
 func (c *client) take(ctx context.Context) (err error) {
-	c.kind = c.kinds[(c.cfg.First/c.cfg.Clients+c.lockers)%len(c.kinds)]
+	c.kind = c.kinds[(c.cfg.Slot+c.lockers)%len(c.kinds)]
 	c.label = fmt.Sprintf("%s.%d.%d", c.cfg.Name, c.number, c.lockers)
 	if c.kind.shared {
 		c.label = c.cfg.Name + "." + c.kind.name

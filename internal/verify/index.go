@@ -8,6 +8,8 @@ type index struct {
 	stalls []Fault            // of everything, or of the statements of audited locks
 	killed map[string]int64   // when a process had been killed
 	grants map[string]int64   // when a session granted its last lock
+
+	stalled map[string][]Span // when a process or the server had a stall, as far as calm was asked
 }
 
 // look is the history's index, made on first use.
@@ -15,7 +17,7 @@ func (hist *History) look() *index {
 	if hist.index != nil {
 		return hist.index
 	}
-	x := &index{endsOf: make(map[string][]Fault), cutsOf: make(map[string][]Fault), killed: make(map[string]int64), grants: make(map[string]int64)}
+	x := &index{endsOf: make(map[string][]Fault), cutsOf: make(map[string][]Fault), killed: make(map[string]int64), grants: make(map[string]int64), stalled: make(map[string][]Span)}
 	for _, f := range hist.Faults {
 		switch {
 		case f.Ends() && f.Label == "":

@@ -7,7 +7,8 @@ import (
 
 // lineGap is how much earlier a waiter must have come than another for their
 // order to be judged: from outside it can be seen when Acquire is called, and
-// not when a ticket is taken.
+// not when a ticket is taken. A time in which the process or the server got no
+// processor does not count.
 const lineGap = 250 * time.Millisecond
 
 // poolGap is the same for a Pool's, which may first have to open a session for it.
@@ -55,8 +56,8 @@ func checkLine(hist *History) Result {
 				if second.Acquire.Call >= first.Acquire.Return {
 					break // they are in the order of their calls
 				}
-				if first.Shared && second.Shared || second.Acquire.Call-first.Acquire.Call < int64(gapAfter(first)) ||
-					second.Acquire.Return-second.Acquire.Call < int64(lineTry) {
+				if first.Shared && second.Shared || hist.calm(first.Proc, Span{first.Acquire.Call, second.Acquire.Call}) < gapAfter(first) ||
+					hist.calm(second.Proc, second.Acquire) < lineTry {
 					continue
 				}
 				r.Checked++
