@@ -194,6 +194,10 @@ var planted = []plant{
 	{"the second to come is served first", KindLine, func(s *story) {
 		s.overtaken(100, 400)
 	}},
+	{"the second to come is served first, long after a waiter on the first one's session gave up", KindLine, func(s *story) {
+		first, _ := s.overtaken(100, 400)
+		s.gaveUp(first, 99-oneWait.Milliseconds())
+	}},
 	{"a reader is served before the writer that waits", KindLine, func(s *story) {
 		w, r := s.hold(shared, 1200, 1300), s.reader(1000, 1100)
 		w.Acquire.Call, r.Acquire.Call = 100*ms, 400*ms
@@ -365,6 +369,10 @@ var sound = []sane{
 		s.row(s.reader(100, 300))
 		s.row(s.reader(150, 250))
 		s.row(s.hold(shared, 400, 500))
+	}},
+	{"a waiter comes to a session on which another has just given up", func(s *story) {
+		first, _ := s.overtaken(100, 400)
+		s.gaveUp(first, 90)
 	}},
 	{"the second to come found the lock free before the first in line had taken it", func(s *story) {
 		s.overtaken(100, 900)

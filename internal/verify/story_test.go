@@ -67,6 +67,12 @@ func (s *story) overtaken(firstCame, secondCame int64) (first, second *Hold) {
 	return first, second
 }
 
+// gaveUp is that another waiter on h's session gave up.
+func (s *story) gaveUp(h *Hold, at int64) {
+	w := s.hold(shared, at, 0)
+	w.Label, w.Outcome = h.Label, Refused
+}
+
 // seen is that the server showed h's lock.
 func (s *story) seen(h *Hold, at int64) {
 	s.Seen = append(s.Seen, Sighting{Span: Span{at * ms, at*ms + 1}, Target: h.Target, Label: h.Label, Pid: h.Pid, Shared: h.Shared})
