@@ -47,8 +47,8 @@ verify-knockouts: ## swanlock verify finds each guarantee that is taken out of a
 verify-backends: ## a minute of torture for each locker that is not PostgreSQL's: kill, stop, cut and restart (DURATION=5m: longer)
 	cd backends/verify && SWANLOCK_VERIFY=$(or $(DURATION),1m) $(GO) test -run 'TestBackends$$' -v -count=1 -timeout 90m .
 
-verify-backends-knockouts: ## it finds what is taken out of them (10 minutes)
-	cd backends/verify && SWANLOCK_KNOCKOUTS=1 $(GO) test -run 'TestKnockouts$$' -v -count=1 -timeout 30m .
+verify-backends-knockouts: ## it finds what is taken out of them (15 minutes)
+	cd backends/verify && SWANLOCK_KNOCKOUTS=1 $(GO) test -run 'TestKnockouts$$' -v -count=1 -timeout 90m .
 
 soak: ## a steady load for 10 minutes; its memory, connections and locks stay flat (DURATION=2h: longer)
 	$(GO) run ./internal/soak -duration $(or $(DURATION),10m)

@@ -3,6 +3,7 @@ package locktest
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/swanlake-io/swanlock"
 )
@@ -64,12 +65,20 @@ var doCases = []testCase{
 		needs: []feature{ttl},
 		run: func(e *env) {
 			a, b, target := e.locker(), e.locker(), e.target()
-			var cause error
-			err := swanlock.Do(e.ctx, a, target, func(ctx context.Context, held swanlock.DistributedLock) error {
-				e.mustClose(ctx.Done(), "the context in Do did not end with the TTL")
-				cause = context.Cause(ctx)
-				return cause
-			}, swanlock.WithTTL(e.ttl))
+			var cause, err error
+			e.steady(func() error {
+				ran := false
+				err = swanlock.Do(e.ctx, a, target, func(ctx context.Context, held swanlock.DistributedLock) error {
+					ran = true
+					e.mustClose(ctx.Done(), "the context in Do did not end with the TTL")
+					cause = context.Cause(ctx)
+					return cause
+				}, swanlock.WithTTL(e.ttl))
+				if !ran {
+					return fmt.Errorf("a Do of a free target did not run its function: %v", err)
+				}
+				return nil
+			})
 			e.is("cause of the context in Do", cause, swanlock.ErrExpired, swanlock.ErrLost)
 			e.is("Do", err, swanlock.ErrExpired, swanlock.ErrLost)
 			e.mustRelease(e.mustAcquire(b, target))

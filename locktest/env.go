@@ -110,12 +110,16 @@ func (e *env) try(l swanlock.Locker, target string, opts ...swanlock.Option) (sw
 	return held, e.keep(held, err)
 }
 
-func (e *env) mustTry(l swanlock.Locker, target string, opts ...swanlock.Option) swanlock.DistributedLock {
+// mustTry tries again if the machine stalled: the grant may have come when its TTL
+// was over.
+func (e *env) mustTry(l swanlock.Locker, target string, opts ...swanlock.Option) (held swanlock.DistributedLock) {
 	e.Helper()
-	held, err := e.try(l, target, opts...)
-	if err != nil {
-		e.Fatalf("TryAcquire of a free target: %v", err)
-	}
+	e.steady(func() (err error) {
+		if held, err = e.try(l, target, opts...); err != nil {
+			return fmt.Errorf("TryAcquire of a free target: %w", err)
+		}
+		return nil
+	})
 	return held
 }
 

@@ -140,7 +140,7 @@ func autoRefreshKeeps(e *env) error {
 	held, err := a.Acquire(ctx, target, swanlock.WithTTL(e.ttl), swanlock.WithAutoRefresh())
 	cancel()
 	if err := e.keep(held, err); err != nil {
-		e.Fatalf("Acquire with auto-refresh: %v", err)
+		return fmt.Errorf("an Acquire with auto-refresh: %w", err)
 	}
 	for end := time.Now().Add(3 * e.ttl); time.Now().Before(end); time.Sleep(e.ttl / 4) {
 		if err := e.stillHeld(held, b); err != nil {

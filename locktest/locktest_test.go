@@ -1,6 +1,7 @@
 package locktest
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -229,15 +230,7 @@ func TestStalled(t *testing.T) {
 			r, attempts := &recorder{}, 0
 			var wg sync.WaitGroup
 			wg.Go(func() {
-				e := &env{tb: r, config: cfg}
-				e.watch = func() func() time.Duration {
-					return func() time.Duration {
-						if tt.stall {
-							return time.Second
-						}
-						return 0
-					}
-				}
+				e := &env{tb: r, config: cfg, watch: stalls(tt.stall)}
 				e.steady(func() error {
 					if attempts++; attempts <= tt.failures {
 						return errWork
@@ -251,6 +244,57 @@ func TestStalled(t *testing.T) {
 			}
 		})
 	}
+}
+
+// stalls returns an env's watch that always sees a stall, or never.
+func stalls(stall bool) (watch func() func() time.Duration) {
+	return func() func() time.Duration {
+		return func() time.Duration {
+			if stall {
+				return time.Second
+			}
+			return 0
+		}
+	}
+}
+
+// TestGrantedTooLate checks that the suite asks once more for a lock whose grant a
+// stall has delayed for longer than its TTL.
+func TestGrantedTooLate(t *testing.T) {
+	cfg, err := newConfig(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, stall := range []bool{false, true} {
+		r, locker := &recorder{}, &lateOnce{Locker: memlock.New()}
+		var held swanlock.DistributedLock
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			e := &env{tb: r, config: cfg, ctx: t.Context(), watch: stalls(stall)}
+			held = e.mustTry(locker, "late")
+		})
+		wg.Wait()
+		if got := held != nil; got != stall || r.Failed() == stall {
+			t.Errorf("stalled %t: got a lock: %t, and the errors %q", stall, got, r.errors)
+		}
+		if held != nil {
+			_ = held.Release(t.Context())
+		}
+	}
+}
+
+// lateOnce grants nothing at first.
+type lateOnce struct {
+	swanlock.Locker
+	tried bool
+}
+
+func (l *lateOnce) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	if !l.tried {
+		l.tried = true
+		return nil, swanlock.ErrNotAcquired
+	}
+	return l.Locker.TryAcquire(ctx, target, opts...)
 }
 
 // TestWatchScheduler runs in a bubble, where nobody is woken late, and with a

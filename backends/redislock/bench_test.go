@@ -9,7 +9,7 @@ import (
 	"github.com/swanlake-io/swanlock/internal/testserver"
 )
 
-// BenchmarkPair is an acquire and a release, and so two round trips; ping is two of
+// BenchmarkPair is an acquire and a release, and so two round trips; setnx is two of
 // the shortest.
 func BenchmarkPair(b *testing.B) {
 	s := known(b, testserver.Redis(b))

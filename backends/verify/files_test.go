@@ -50,22 +50,19 @@ func startLeases(t *testing.T, b *verify.Backend) {
 	p := testserver.NewProxy(t, server.Addr())
 	b.Open = strings.Replace(server.URL(), server.Addr(), p.Addr, 1)
 	b.Unordered, b.MostFree = "waiters ask", 15*time.Second
-	b.Faults = map[string]func(context.Context){
-		"server-restart": func(ctx context.Context) {
-			if err := server.Restart(context.WithoutCancel(ctx), pgserver.Immediate); err != nil {
-				t.Error(err)
-			}
-		},
-		"server-stop": func(ctx context.Context) {
-			resume, err := server.Pause()
-			if err != nil {
-				t.Error(err)
-			}
-			defer resume()
-			sleep(ctx, 3*time.Second)
-		},
-		"network-silent": func(ctx context.Context) { silence(ctx, p) },
-		"network-reset":  func(context.Context) { p.Reset() },
+	b.Faults = networkFaults(func() *testserver.Proxy { return p })
+	b.Faults["server-restart"] = func(ctx context.Context) {
+		if err := server.Restart(context.WithoutCancel(ctx), pgserver.Immediate); err != nil {
+			t.Error(err)
+		}
+	}
+	b.Faults["server-stop"] = func(ctx context.Context) {
+		resume, err := server.Pause()
+		if err != nil {
+			t.Error(err)
+		}
+		defer resume()
+		sleep(ctx, 3*time.Second)
 	}
 	finally(t, b, openLeases, server.URL())
 }

@@ -52,23 +52,44 @@ func startRedises(t *testing.T, b *verify.Backend, n int, args ...string) {
 func serverFaults(servers []*testserver.Server, proxies []*testserver.Proxy) map[string]func(context.Context) {
 	server := func() *testserver.Server { return servers[rand.IntN(len(servers))] }
 	proxy := func() *testserver.Proxy { return proxies[rand.IntN(len(proxies))] }
-	return map[string]func(context.Context){
-		"server-restart": func(context.Context) { server().Restart() },
-		"server-forgets": func(context.Context) { server().RestartEmpty() },
-		"server-stop": func(ctx context.Context) {
-			defer server().Stop()()
-			sleep(ctx, 3*time.Second)
-		},
-		"network-silent": func(ctx context.Context) { silence(ctx, proxy()) },
-		"network-reset":  func(context.Context) { proxy().Reset() },
+	faults := networkFaults(proxy)
+	faults["server-restart"] = func(context.Context) { server().Restart() }
+	faults["server-forgets"] = func(context.Context) { server().RestartEmpty() }
+	faults["server-stop"] = func(ctx context.Context) {
+		defer server().Stop()()
+		sleep(ctx, 3*time.Second)
 	}
+	return faults
 }
 
-// silence has a network be silent for a while.
-func silence(ctx context.Context, p *testserver.Proxy) {
-	p.Cut()
-	defer p.Heal()
-	sleep(ctx, 3*time.Second)
+// networkFaults are what is done to a network. Proxy chooses which.
+func networkFaults(proxy func() *testserver.Proxy) map[string]func(context.Context) {
+	return map[string]func(context.Context){
+		"network-silent": func(ctx context.Context) {
+			p := proxy()
+			p.Cut()
+			defer p.Heal()
+			sleep(ctx, 3*time.Second)
+		},
+		// What the server answers comes late: a lease must not count from then.
+		"network-late": func(ctx context.Context) {
+			p := proxy()
+			for range 3 {
+				p.CutAnswers()
+				sleep(ctx, time.Second)
+				p.Heal()
+				sleep(ctx, time.Second)
+			}
+		},
+		// What the server has answered meanwhile is lost, though it has been done.
+		"network-reset": func(ctx context.Context) {
+			p := proxy()
+			defer p.Heal()
+			p.CutAnswers()
+			sleep(ctx, 500*time.Millisecond)
+			p.Reset()
+		},
+	}
 }
 
 // sleep sleeps for a while, up to most.

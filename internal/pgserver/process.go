@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// programTimeout bounds how long one of PostgreSQL's programs may take, or the start of PgBouncer. They take half a second.
-const programTimeout = time.Minute
+// programTimeout bounds how long one of PostgreSQL's programs may take, or the start of PgBouncer. They take half a second, or a minute on a starved machine.
+const programTimeout = 3 * time.Minute
 
 // initialize makes the cluster and asks for the version.
 func (s *Server) initialize(ctx context.Context, settings []setting) error {

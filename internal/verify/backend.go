@@ -59,9 +59,13 @@ func RunBackend(ctx context.Context, b Backend, faults []string, duration time.D
 	}
 	defer reg.close()
 	rec := newRecorder()
+	outlast := 25
+	if b.TTL > 0 {
+		outlast = 10 // With longer TTLs, all others would wait most of the time.
+	}
 	in := &injector{rnd: rnd, server: b.Faults, between: 2 * time.Second, procs: &procs{argv: b.Worker, recorder: rec, config: workerConfig{
 		Clients: cmp.Or(b.Clients, clientsPerWorker), Seed: seed, Targets: hist.Targets, TTL: cmp.Or(b.TTL, shortestTTL),
-		Backend: b.Open, Long: 30, Via: reg.addr(),
+		Backend: b.Open, Long: 30, Outlast: outlast, Via: reg.addr(),
 		Cancel: slices.Contains(faults, FaultCancel)}}}
 	for _, f := range faults {
 		if !byWorkers(f) {
@@ -90,7 +94,7 @@ func RunBackend(ctx context.Context, b Backend, faults []string, duration time.D
 		final, kept = b.last(ctx, hist)
 	}
 	hist.Holds = slices.Concat(rec.order, final)
-	hist.Faults, hist.Procs = in.faults, in.procs.all
+	hist.Faults, hist.Procs, hist.Stalls = in.faults, in.procs.all, rec.stalls
 	if in.procs.broken != nil {
 		return nil, in.procs.broken
 	}

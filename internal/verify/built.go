@@ -30,13 +30,10 @@ type builder struct {
 func (c *client) built(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	b := builder{client: c, kind: builtKinds[c.rnd.IntN(len(builtKinds))]}
-	b.label = c.cfg.Name + "." + b.kind.name
-	pool, err := c.worker.locker(ctx, b.kind, b.label)
+	b, err := c.builder(ctx)
 	if err != nil {
 		return nil
 	}
-	b.pool = pool
 	ttl := c.drawTTL()
 	c.stay = time.Duration(1+c.rnd.IntN(300)) * time.Millisecond // long enough to meet others
 	switch c.rnd.IntN(4) {
@@ -46,6 +43,14 @@ func (c *client) built(ctx context.Context) error {
 		return b.both(ctx, ttl)
 	}
 	return b.place(ctx, ttl)
+}
+
+// builder opens a Pool to build on, or finds the one that the clients share.
+func (c *client) builder(ctx context.Context) (b builder, err error) {
+	b = builder{client: c, kind: builtKinds[c.rnd.IntN(len(builtKinds))]}
+	b.label = c.cfg.Name + "." + b.kind.name
+	b.pool, err = c.worker.locker(ctx, b.kind, b.label)
+	return b, err
 }
 
 func (b builder) builtHold(target int, ttl time.Duration) *Hold {

@@ -58,7 +58,7 @@ func (c *client) run(ctx context.Context) error {
 // take opens a locker of the next kind. The clients of a process go through the
 // kinds together, so that they share statements of its pools.
 func (c *client) take(ctx context.Context) (err error) {
-	c.kind = c.kinds[(c.cfg.First/c.cfg.Clients+c.lockers)%len(c.kinds)]
+	c.kind = c.kinds[(c.cfg.Slot+c.lockers)%len(c.kinds)]
 	c.label = fmt.Sprintf("%s.%d.%d", c.cfg.Name, c.number, c.lockers)
 	if c.kind.shared {
 		c.label = c.cfg.Name + "." + c.kind.name
@@ -236,8 +236,10 @@ func (c *client) work(ctx context.Context, id string, h *Hold, lock swanlock.Dis
 	switch {
 	case c.chance(cmp.Or(c.cfg.Long, 4)):
 		least, most = 200*time.Millisecond, 700*time.Millisecond
-	case h.TTL > 0 && c.chance(7):
+	case h.TTL > 0 && c.chance(cmp.Or(c.cfg.Outlast, 7)):
 		least, most = h.TTL, 2*h.TTL
+	case h.TTL == 0 && c.chance(c.cfg.Outlast): // as long as a server may take to restart
+		least, most = 2*time.Second, 4*time.Second
 	}
 	if c.stay > 0 {
 		least, most, refresh = c.stay, c.stay+20*time.Millisecond, false

@@ -40,6 +40,7 @@ const (
 	evRelease  = "release"
 	evReleased = "released"
 	evRollback = "rollback" // of a transaction of the holder's
+	evStall    = "stall"    // Hold is the process
 )
 
 // A journal writes events.
@@ -72,6 +73,7 @@ type recorder struct {
 	counts Counts
 
 	rolledBack int // transactions
+	stalls     []Stall
 }
 
 // Counts are what the progress tells.
@@ -117,8 +119,12 @@ func (r *recorder) add(e event) error {
 		r.counts.Attempts++
 		return nil
 	}
-	if e.What == evRollback {
+	switch e.What {
+	case evRollback:
 		r.rolledBack++
+		return nil
+	case evStall:
+		r.stalls = append(r.stalls, Stall{Span{e.Call, e.At}, e.Hold})
 		return nil
 	}
 	h := r.holds[e.Hold]

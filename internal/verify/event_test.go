@@ -22,6 +22,7 @@ func TestRecorder(t *testing.T) {
 		{What: evEnded, Hold: "a", Call: 9, At: 10, Err: "lost again"},
 		{What: evWrite, Hold: "a", Call: 11, Write: "z", Fence: 7},
 		{What: evRelease, Hold: "a", Call: 12},
+		{What: evStall, Hold: "p", Call: 13, At: 14},
 		{What: evAcquire, Hold: "b", Call: 20, New: &Hold{}},
 	} {
 		if err := j.put(e); err != nil {
@@ -54,6 +55,9 @@ func TestRecorder(t *testing.T) {
 	want := []Write{{Span{5, 6}, "x", true, 7, OK, "y"}, {Span{11, 0}, "z", false, 7, Pending, ""}}
 	if !slices.Equal(h.Writes, want) {
 		t.Errorf("got the writes %+v, want %+v", h.Writes, want)
+	}
+	if want := []Stall{{Span{13, 14}, "p"}}; !slices.Equal(r.stalls, want) {
+		t.Errorf("got the stalls %v, want %v", r.stalls, want)
 	}
 	if got := r.order[1].Outcome; got != Pending {
 		t.Errorf("an acquire that did not return has the outcome %q, want none", got)

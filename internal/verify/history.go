@@ -18,6 +18,7 @@ type History struct {
 	Audit   []AuditRow
 	Procs   []Proc
 	Log     map[string]string // the register's accepted operations, and the value that each met
+	Stalls  []Stall
 	Clocks  []Offset
 	End     int64 // when the last event had been recorded
 

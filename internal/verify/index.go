@@ -8,6 +8,9 @@ type index struct {
 	stalls []Fault            // of everything, or of the statements of audited locks
 	killed map[string]int64   // when a process had been killed
 	grants map[string]int64   // when a session granted its last lock
+	gaveUp map[string][]int64 // when waiters on a session did
+
+	stalled map[string][]Span // when a process or the server had a stall, as far as calm was asked
 }
 
 // look is the history's index, made on first use.
@@ -15,7 +18,8 @@ func (hist *History) look() *index {
 	if hist.index != nil {
 		return hist.index
 	}
-	x := &index{endsOf: make(map[string][]Fault), cutsOf: make(map[string][]Fault), killed: make(map[string]int64), grants: make(map[string]int64)}
+	x := &index{endsOf: make(map[string][]Fault), cutsOf: make(map[string][]Fault), killed: make(map[string]int64), grants: make(map[string]int64),
+		gaveUp: make(map[string][]int64), stalled: make(map[string][]Span)}
 	for _, f := range hist.Faults {
 		switch {
 		case f.Ends() && f.Label == "":
@@ -38,6 +42,8 @@ func (hist *History) look() *index {
 	for _, h := range hist.Holds {
 		if h.Outcome == OK {
 			x.grants[h.Label] = max(x.grants[h.Label], h.Acquire.Return)
+		} else if h.Wait {
+			x.gaveUp[h.Label] = append(x.gaveUp[h.Label], h.Acquire.Return)
 		}
 	}
 	hist.index = x

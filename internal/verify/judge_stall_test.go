@@ -68,10 +68,26 @@ var plantedStalls = []plant{
 		s.earlier(*s.row(s.hold(mutex, 200, 300)), "released")
 	}},
 	{"the table was locked, but a lock was not audited", KindLine, func(s *story) {
-		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
-		a.Acquire.Call, b.Acquire.Call = 100*ms, 400*ms
-		a.Fence, b.Fence = 2, 1
+		s.overtaken(100, 400)
 		s.fault(Fault{Kind: FaultLock}, 50, 800)
+	}},
+	{"the first to come had no stall for long enough", KindLine, func(s *story) {
+		first, _ := s.overtaken(100, 400)
+		s.stall(first.Proc, 380, 429)
+	}},
+	{"a stall of another process is no excuse", KindLine, func(s *story) {
+		_, second := s.overtaken(100, 400)
+		s.stall(second.Proc, 150, 350)
+	}},
+	{"a stall before the first came and one after the second", KindLine, func(s *story) {
+		first, _ := s.overtaken(100, 400)
+		s.stall(first.Proc, 0, 100)
+		s.stall("", 400, 480)
+	}},
+	{"a stall that was told twice", KindLine, func(s *story) {
+		first, _ := s.overtaken(100, 400)
+		s.stall(first.Proc, 200, 245)
+		s.stall("", 205, 249)
 	}},
 	{"a pause is no excuse for the audit's times", KindAudit, func(s *story) {
 		s.Clocks = append(s.Clocks, Offset{994 * sec, 1000 * sec})
@@ -136,6 +152,28 @@ var soundStalls = []sane{
 		a, b := s.hold(mutex, 1700, 1800), s.hold(mutex, 1500, 1600)
 		a.Acquire.Call, b.Acquire.Call, a.Single = 100*ms, 800*ms, false
 		a.Fence, b.Fence = 2, 1
+	}},
+	{"the second to come is served first: the first got no processor", func(s *story) {
+		first, _ := s.overtaken(100, 400)
+		s.stall(first.Proc, 120, 171)
+	}},
+	{"the second to come is served first: the server got no processor", func(s *story) {
+		s.overtaken(100, 400)
+		s.stall("", 90, 151)
+	}},
+	{"the second to come is served first: in sum, both got no processor for long enough", func(s *story) {
+		first, _ := s.overtaken(100, 400)
+		s.stall(first.Proc, 300, 326)
+		s.stall("", 90, 126)
+	}},
+	{"the second to come is served first: the server's stall began before one of the first and ended after it", func(s *story) {
+		first, _ := s.overtaken(100, 400)
+		s.stall("", 50, 160)
+		s.stall(first.Proc, 60, 70)
+	}},
+	{"the second to come had no time to wait", func(s *story) {
+		_, second := s.overtaken(100, 400)
+		s.stall(second.Proc, 500, 602)
 	}},
 	{"a waiter that is stopped is granted the lock with a lease", func(s *story) {
 		h := s.hold(mutex, 20_000, 20_100)

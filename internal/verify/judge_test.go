@@ -192,9 +192,11 @@ var planted = []plant{
 		h.Outcome, h.Release = Already, Span{}
 	}},
 	{"the second to come is served first", KindLine, func(s *story) {
-		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
-		a.Acquire.Call, b.Acquire.Call = 100*ms, 400*ms
-		a.Fence, b.Fence = 2, 1
+		s.overtaken(100, 400)
+	}},
+	{"the second to come is served first, long after a waiter on the first one's session gave up", KindLine, func(s *story) {
+		first, _ := s.overtaken(100, 400)
+		s.gaveUp(first, 99-oneWait.Milliseconds())
 	}},
 	{"a reader is served before the writer that waits", KindLine, func(s *story) {
 		w, r := s.hold(shared, 1200, 1300), s.reader(1000, 1100)
@@ -352,31 +354,28 @@ var sound = []sane{
 		s.seen(h, 3000+900+margin.Milliseconds())
 	}},
 	{"the second to come is served first after a fault", func(s *story) {
-		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
-		a.Acquire.Call, b.Acquire.Call = 100*ms, 400*ms
-		a.Fence, b.Fence = 2, 1
+		a, _ := s.overtaken(100, 400)
 		s.fault(Fault{Kind: FaultTerminate, Label: a.Label}, 500, 501)
 	}},
 	{"the second to come is served first after a fault of the pool's session with the ticket", func(s *story) {
-		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
-		a.Acquire.Call, b.Acquire.Call = 100*ms, 400*ms
-		a.Fence, b.Fence, a.Single = 2, 1, false
+		a, _ := s.overtaken(100, 400)
+		a.Single = false
 		s.fault(Fault{Kind: FaultCut, Detail: detailHalfOpen, Label: a.Label, Pid: a.Pid + 1}, 450, 501)
 	}},
 	{"two waiters that came almost at once", func(s *story) {
-		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
-		a.Acquire.Call, b.Acquire.Call = 300*ms, 400*ms
-		a.Fence, b.Fence = 2, 1
+		s.overtaken(300, 400)
 	}},
 	{"the audit's readers overlap", func(s *story) {
 		s.row(s.reader(100, 300))
 		s.row(s.reader(150, 250))
 		s.row(s.hold(shared, 400, 500))
 	}},
+	{"a waiter comes to a session on which another has just given up", func(s *story) {
+		first, _ := s.overtaken(100, 400)
+		s.gaveUp(first, 90)
+	}},
 	{"the second to come found the lock free before the first in line had taken it", func(s *story) {
-		a, b := s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
-		a.Acquire.Call, b.Acquire.Call = 100*ms, 900*ms
-		a.Fence, b.Fence = 2, 1
+		s.overtaken(100, 900)
 	}},
 	{"the audit closed the row of a holder that died", func(s *story) {
 		h, b := lost(s.hold(mutex, 100, 0), 110), s.hold(mutex, 300, 400)

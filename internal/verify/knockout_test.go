@@ -114,6 +114,18 @@ var knockouts = []knockout{
 		"GREATEST(u.refreshed_at, LEAST(u.released_at, c.began))",
 		"GREATEST(u.refreshed_at, LEAST(u.released_at, c.began)) + interval '200 milliseconds'"}},
 		"none", []string{"audit"}, 30},
+	{"a batch takes its fence before its grants", []edit{{"db", "Batch",
+		"SELECT s.ours AND r.released IS NOT NULL AS ours,",
+		"SELECT s.ours AND r.released IS NOT NULL AND pg_current_xact_id() IS NOT NULL AND pg_sleep(0.05 * random()) IS NOT NULL AS ours,"}},
+		"none", []string{"fence"}, 60},
+	{"a lock is passed on past the ticket of another process", []edit{{"pglock", "waiter.canBePassedLocked",
+		"me.s == s && !me.own && me.t.ahead.Load() == 0",
+		"me.s == s && !me.own"}},
+		"none", []string{"line"}, 30},
+	{"each process has places of its own", []edit{{"semaphore", "Semaphore.place",
+		`fmt.Sprintf("%s/place-%d", target, i)`,
+		`fmt.Sprintf("%s/place-%d-%d", target, i, os__.Getpid())`}},
+		"none", []string{"places"}, 20},
 }
 
 const root = "../.."

@@ -7,17 +7,24 @@ import (
 
 // lineGap is how much earlier a waiter must have come than another for their
 // order to be judged: from outside it can be seen when Acquire is called, and
-// not when a ticket is taken.
+// not when a ticket is taken. A time in which the process or the server got no
+// processor does not count.
 const lineGap = 250 * time.Millisecond
 
 // poolGap is the same for a Pool's, which may first have to open a session for it.
 const poolGap = time.Second
 
-func gapAfter(first *Hold) time.Duration {
-	if first.Single {
-		return lineGap
+// gapAfter is the one for first. Before it can take a ticket, what another waiter has
+// left behind on its session when it gave up must end.
+func (hist *History) gapAfter(first *Hold) time.Duration {
+	came := first.Acquire.Call
+	switch {
+	case !first.Single:
+		return poolGap
+	case slices.ContainsFunc(hist.look().gaveUp[first.Label], func(at int64) bool { return at <= came && came < at+int64(oneWait) }):
+		return lineGap + oneWait
 	}
-	return poolGap
+	return lineGap
 }
 
 // lineTry is how long a waiter must have waited for its place to count. A
@@ -55,8 +62,8 @@ func checkLine(hist *History) Result {
 				if second.Acquire.Call >= first.Acquire.Return {
 					break // they are in the order of their calls
 				}
-				if first.Shared && second.Shared || second.Acquire.Call-first.Acquire.Call < int64(gapAfter(first)) ||
-					second.Acquire.Return-second.Acquire.Call < int64(lineTry) {
+				if first.Shared && second.Shared || hist.calm(first.Proc, Span{first.Acquire.Call, second.Acquire.Call}) < hist.gapAfter(first) ||
+					hist.calm(second.Proc, second.Acquire) < lineTry {
 					continue
 				}
 				r.Checked++

@@ -46,6 +46,9 @@ var lockerKinds = []lockerKind{
 	{"functions, pgx", "pgx", false, true, false, openFunctions},
 }
 
+// poolKinds are those that a crowd uses.
+var poolKinds = lockerKinds[:4]
+
 // builtKinds are those that the clients build on.
 var builtKinds = lockerKinds[:2]
 
@@ -74,6 +77,12 @@ func openPool(_ context.Context, db *sql.DB, audited bool) (opened, error) {
 		return opened{}, err
 	}
 	return opened{p, p.Close, nil}, nil
+}
+
+// openSmallPool opens a Pool on one connection.
+func openSmallPool(ctx context.Context, db *sql.DB, audited bool) (opened, error) {
+	db.SetMaxOpenConns(1)
+	return openPool(ctx, db, audited)
 }
 
 func openFunctions(ctx context.Context, db *sql.DB, _ bool) (opened, error) {

@@ -18,6 +18,7 @@ type observer struct {
 	seen    []Sighting
 	clocks  []Offset
 	outages []Fault
+	stalls  []Stall
 }
 
 // every is how often it looks.
@@ -63,6 +64,13 @@ func (o *observer) run(ctx context.Context) {
 	}
 }
 
+// stalled notes a stall of verify's own process.
+func (o *observer) stalled(s Span) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.stalls = append(o.stalls, Stall{Span: s})
+}
+
 // look takes one look.
 func (o *observer) look(ctx context.Context) error {
 	keys := make([]int64, len(o.targets))
@@ -105,6 +113,9 @@ func (o *observer) look(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.seen = append(o.seen, seen...)
+	if span.Return-span.Call > int64(lateAnswer) {
+		o.stalls = append(o.stalls, Stall{Span: span})
+	}
 	o.clocks = append(o.clocks, Offset{clock*1000 - span.Return, clock*1000 - span.Call})
 	return nil
 }

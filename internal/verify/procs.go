@@ -67,7 +67,7 @@ func (ps *procs) spawn(s *slot) error {
 	}
 	cfg := ps.config
 	cfg.Name = fmt.Sprintf("w%d.%d", s.number, ps.begun)
-	cfg.First = s.number * cfg.Clients
+	cfg.Slot = s.number
 	cfg.Seed += uint64(ps.begun)
 	ps.begun++
 	first, err := json.Marshal(cfg)

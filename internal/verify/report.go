@@ -137,6 +137,9 @@ func (r *Report) WriteHistory(dir string) (err error) {
 	for _, x := range hist.Procs {
 		put("process", x)
 	}
+	for _, x := range hist.Stalls {
+		put("stall", x)
+	}
 	if err := errors.Join(err, w.Flush()); err != nil {
 		return err
 	}

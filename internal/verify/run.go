@@ -13,6 +13,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -68,7 +69,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		return nil, err
 	}
 
-	wcfg := workerConfig{DSN: d.dsn, Run: d.run, Clients: clientsPerWorker, Seed: cfg.Seed, Targets: hist.Targets, TTL: shortestTTL,
+	wcfg := workerConfig{DSN: d.dsn, Run: d.run, Clients: clientsPerWorker, Crowd: crowdSize, Seed: cfg.Seed, Targets: hist.Targets, TTL: shortestTTL,
 		Cancel: slices.Contains(cfg.Faults, FaultCancel)}
 	if slices.Contains(cfg.Faults, FaultRollback) {
 		wcfg.Rollback = 25
@@ -100,9 +101,10 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	octx, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	defer unwatch()
 	obs := &observer{d: d, targets: hist.Targets}
-	watched := make(chan struct{})
-	go func() { defer close(watched); obs.run(octx) }()
-	defer func() { unwatch(); <-watched }()
+	var watching sync.WaitGroup
+	watching.Go(func() { obs.run(octx) })
+	watching.Go(func() { pulses(octx, obs.stalled) })
+	defer func() { unwatch(); watching.Wait() }()
 
 	began := time.Now()
 	if err := in.procs.start(cfg.Workers); err != nil {
@@ -128,10 +130,11 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	holds, kept := reckon(ctx, d, hist)
 	time.Sleep(2 * every)
 	unwatch()
-	<-watched
+	watching.Wait()
 	hist.Holds = slices.Concat(rec.order, in.holds, holds)
 	hist.Faults = append(in.faults, obs.outages...)
 	hist.Seen, hist.Clocks, hist.Procs = obs.seen, obs.clocks, in.procs.all
+	hist.Stalls = append(rec.stalls, obs.stalls...)
 	hist.Bystanders, hist.RolledBack = in.bystood, rec.rolledBack
 	if err := errors.Join(in.procs.broken, d.audit(ctx, hist), d.log(ctx, hist)); err != nil {
 		return nil, err
@@ -157,10 +160,13 @@ const (
 	// semaphoreTarget and leaderTarget are for what is built on lockers.
 	semaphoreTarget = 7
 	leaderTarget    = 8
+	// hotTarget is the first of the hotTargets, which the crowds contend for.
+	hotTarget  = 9
+	hotTargets = 2
 )
 
-// targets are three of each kind, crashTarget, and those for what is built on
-// lockers.
+// targets are three of each kind, crashTarget, those for what is built on lockers,
+// and those of the crowds.
 func targets(name string) (all []Target) {
 	for i := range 3 {
 		for _, shared := range []bool{false, true} {
@@ -170,7 +176,7 @@ func targets(name string) (all []Target) {
 			all = append(all, t)
 		}
 	}
-	for _, t := range []Target{{Name: "crash"}, {Name: "semaphore", Places: 2}, {Name: "leader", Places: 1}} {
+	for _, t := range []Target{{Name: "crash"}, {Name: "semaphore", Places: 2}, {Name: "leader", Places: 1}, {Name: "hot-0"}, {Name: "hot-1"}} {
 		t.Name = fmt.Sprintf("swanlock-verify/%s/%s", name, t.Name)
 		t.Key = int64(pglock.KeyOf(t.Name))
 		all = append(all, t)

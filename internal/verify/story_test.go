@@ -54,6 +54,25 @@ func (s *story) fault(f Fault, from, to int64) {
 	s.Faults = append(s.Faults, f)
 }
 
+// stall is one of a process, or of the server.
+func (s *story) stall(proc string, from, to int64) {
+	s.Stalls = append(s.Stalls, Stall{Span{from * ms, to * ms}, proc})
+}
+
+// overtaken are a waiter that came first, and one that was served before it.
+func (s *story) overtaken(firstCame, secondCame int64) (first, second *Hold) {
+	first, second = s.hold(mutex, 1200, 1300), s.hold(mutex, 1000, 1100)
+	first.Acquire.Call, second.Acquire.Call = firstCame*ms, secondCame*ms
+	first.Fence, second.Fence = 2, 1
+	return first, second
+}
+
+// gaveUp is that another waiter on h's session gave up.
+func (s *story) gaveUp(h *Hold, at int64) {
+	w := s.hold(shared, at, 0)
+	w.Label, w.Outcome = h.Label, Refused
+}
+
 // seen is that the server showed h's lock.
 func (s *story) seen(h *Hold, at int64) {
 	s.Seen = append(s.Seen, Sighting{Span: Span{at * ms, at*ms + 1}, Target: h.Target, Label: h.Label, Pid: h.Pid, Shared: h.Shared})

@@ -21,8 +21,9 @@ type workerConfig struct {
 	Via     string // where the locks' connections go; "": to the server itself
 	Run     string // begins every application_name
 	Name    string // of this process
-	First   int    // the number of its first client
+	Slot    int    // the process has this number among those that run
 	Clients int
+	Crowd   int // callers that come together: see crowd
 	Seed    uint64
 	Targets []Target
 	Cancel  bool // contexts are cancelled at random
@@ -30,6 +31,7 @@ type workerConfig struct {
 	TTL     time.Duration // the shortest; the longest is twice that
 	Backend string        // what BackendWorker is to open; "": PostgreSQL is verified
 	Long    int           // percentage of locks that are held for long; 0: 4
+	Outlast int           // percentage of the others that are held for longer than their TTL, or for seconds without one; 0: 7, and none
 
 	Rollback int // percentage of locks around which there is a transaction, most of them rolled back
 }
@@ -65,19 +67,31 @@ func work(ctx context.Context, in io.Reader, out io.Writer, newWorker func(worke
 	}
 	defer w.site.close()
 	var group sync.WaitGroup
-	errs := make([]error, cfg.Clients)
+	errs := make([]error, cfg.Clients+1)
 	for i := range cfg.Clients {
 		group.Go(func() {
-			c := &client{worker: w, number: cfg.First + i, rnd: rand.New(rand.NewPCG(cfg.Seed, uint64(cfg.First+i)))}
-			errs[i] = c.run(ctx)
+			errs[i] = w.client(i).run(ctx)
 			cancel()
 		})
 	}
+	if cfg.Crowd > 0 {
+		group.Go(func() {
+			errs[cfg.Clients] = w.crowd(ctx)
+			cancel()
+		})
+	}
+	go pulses(ctx, func(s Span) { w.journal.put(event{What: evStall, Hold: cfg.Name, Call: s.Call, At: s.Return}) })
 	group.Wait()
 	for _, l := range w.lockers {
 		l.close(context.Background())
 	}
 	return errors.Join(errs...)
+}
+
+// client returns the client of the process with that number.
+func (w *worker) client(i int) *client {
+	n := w.cfg.Slot*(w.cfg.Clients+w.cfg.Crowd) + i
+	return &client{worker: w, number: n, rnd: rand.New(rand.NewPCG(w.cfg.Seed, uint64(n)))}
 }
 
 // registerName is the application_name of the connections that write to the
