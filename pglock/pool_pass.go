@@ -13,18 +13,21 @@ import (
 // and the waiter then fails to take it.
 
 // mayAsk reports whether me is first in its queue, and whether it is to ask the
-// server for the lock, as no holder in the pool will pass the lock on to it. If
-// so, asked is to be called afterwards. A waiter that has rested for long asks all
-// the same: the pool may not know yet that the holder's session is gone.
-func (p *Pool) mayAsk(me *waiter, rested bool) (ask, first bool) {
+// server for the lock, as it need not wait for a holder in the pool. If so, asked is
+// to be called afterwards. free says that nobody of the pool holds the lock, so that
+// me, which is first in line, is likely to get it without a wait. A waiter that has
+// rested for long asks all the same: the pool may not know yet that the holder's
+// session is gone.
+func (p *Pool) mayAsk(me *waiter, rested bool) (ask, first, free bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.queues[me.r.key].waiters[0] != me {
-		return false, false
+		return false, false, false
 	}
 	c := p.claims[me.r.key]
-	me.asking = me.given == nil && (rested || c == nil || c.shared || !me.canBePassedLocked(c.at))
-	return me.asking, true
+	next := !me.own && me.t.ahead.Load() == 0
+	me.asking = me.given == nil && (rested || c == nil || c.shared || !next)
+	return me.asking, true, c == nil && next
 }
 
 // retire makes sure that nothing is passed on to me any more, whose ticket is

@@ -70,6 +70,40 @@ func TestPoolPassesOn(t *testing.T) {
 	})
 }
 
+// The holder's session and those of the waiters' tickets may differ, as they do after
+// two callers alone. Then they become one again, on which the lock is passed on.
+func TestPoolPassesOnAgain(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		target := newTarget(t)
+		p := newPool(t, openDB(t, driver), pglock.WithHeartbeat(time.Hour))
+		handOver := func(callers, grants int) {
+			var wg sync.WaitGroup
+			for range callers {
+				wg.Go(func() {
+					for range grants / callers {
+						held, err := p.Acquire(shortly(t), target)
+						if err == nil {
+							err = held.Release(bg)
+						}
+						if err != nil {
+							t.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+		}
+		handOver(8, 80)
+		handOver(2, 200)
+		trips := p.Stats().RoundTrips
+		handOver(8, 400)
+		if got := p.Stats().RoundTrips - trips; got > 800 {
+			t.Errorf("400 hand-overs among 8 callers took %d round trips, want little more than one each", got)
+		}
+	})
+}
+
 // A lock is passed on past nobody: neither a ticket of another host, nor a
 // session that waits in the server's queue.
 func TestPoolPassesNobody(t *testing.T) {

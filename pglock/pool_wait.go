@@ -57,6 +57,7 @@ func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*Post
 	s.ended()
 	defer func() { p.leave(me) }()
 	rested := false // It has not been woken for long.
+	looked := false // It has looked because the lock seemed to be free.
 	for pace := newRhythm(); ; {
 		live := me.t.live() // This must be looked at first: the ticket ends when the lock is passed on.
 		l, err := p.passed(ctx, me)
@@ -81,10 +82,13 @@ func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*Post
 			me = next
 		}
 		idle := time.Duration(-1)
-		if ask, first := p.mayAsk(me, rested); !ask && first {
+		if ask, first, free := p.mayAsk(me, rested); !ask && first {
 			idle = maxRest
 		} else if ask {
-			l, adv, err := p.step(ctx, me, pace.looks || rested)
+			// The lock that it gets so is on the session of its ticket, and of those
+			// behind, so that it can be passed on to them.
+			looked = free && !looked
+			l, adv, err := p.step(ctx, me, looked || pace.looks || rested)
 			p.asked(me)
 			switch {
 			case l != nil:
@@ -94,7 +98,9 @@ func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*Post
 			case err != nil && !elsewhere(err): // Otherwise it was granted too late for its TTL.
 				return nil, err
 			}
-			idle = pace.next(me.t, adv, maxRest)
+			if idle = 0; !looked {
+				idle = pace.next(me.t, adv, maxRest)
+			}
 		}
 		rested = me.sleep(ctx, p.life, idle) && idle == maxRest
 	}
@@ -190,9 +196,9 @@ func (p *Pool) reserveForWait(me *waiter) (err error) {
 		return errPoolClosed
 	}
 	lease := leaseOf(me.r.TTL)
-	if c := p.claims[me.r.key]; c != nil && !c.shared && c.at.isOpen() && c.at.fitsLocked(lease) && p.locks < p.maxLocks {
-		me.s = c.at // Its holder can pass the lock on.
-		p.reserveLocked(me.s)
+	if s := p.passesLocked(me.r.key); s != nil && s.isOpen() && s.fitsLocked(lease) && p.locks < p.maxLocks {
+		me.s = s
+		p.reserveLocked(s)
 		return nil
 	}
 	if p.queues[me.r.key] == nil && !p.reserved[me.r.key] && p.mayWaitLocked() && p.locks < p.maxLocks {
@@ -208,6 +214,22 @@ func (p *Pool) reserveForWait(me *waiter) (err error) {
 	}
 	me.s, err = p.chooseLocked(lease)
 	return err
+}
+
+// passesLocked returns the session on which the next waiter for key should have its
+// ticket, so that the lock can be passed on to it, or nil. That is the last waiter's,
+// which will hold the lock when the next one is first; those of the holders before
+// that need not be alike, and would stay so if each waiter took the holder's.
+func (p *Pool) passesLocked(key Key) *poolSession {
+	if q := p.queues[key]; q != nil {
+		if last := q.waiters[len(q.waiters)-1]; !last.own && !last.r.Shared {
+			return last.s
+		}
+	}
+	if c := p.claims[key]; c != nil && !c.shared {
+		return c.at
+	}
+	return nil
 }
 
 // releaseFromWaitLocked gives back what reserveForWait took.
