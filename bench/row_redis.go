@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -156,16 +157,23 @@ func (h *harness) rueidis() rueidislock.Locker {
 }
 
 // rueidislocks take the targets from one locker. Its release is sent by a goroutine
-// of its own, and not waited for.
+// of its own, and not waited for. A waiter may miss that the lock is free (seen with
+// eight lockers: all slept, and no key was there), so it asks again after a second.
 func rueidislocks(ctx context.Context, l rueidislock.Locker, targets []string) []acquirer {
 	acquirers := make([]acquirer, len(targets))
 	for i, target := range targets {
 		acquirers[i] = func() (func() error, error) {
-			_, cancel, err := l.WithContext(ctx, target)
-			if err != nil {
-				return nil, err
+			for {
+				short, stop := context.WithTimeout(ctx, time.Second)
+				_, cancel, err := l.WithContext(short, target)
+				if err == nil {
+					return func() error { cancel(); stop(); return nil }, nil
+				}
+				stop()
+				if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+					return nil, err
+				}
 			}
-			return func() error { cancel(); return nil }, nil
 		}
 	}
 	return acquirers
