@@ -29,6 +29,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
@@ -63,6 +64,9 @@ type table struct {
 // open looks for the audit's table. Without one, table.q still has the
 // statements that need none.
 func open(ctx context.Context, on DB) (table, error) {
+	if v := reflect.ValueOf(on); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
+		return table{}, errors.New("pginspect: the connection is nil")
+	}
 	tx := db.On(on)
 	row, err := db.New(db.Rewrite(tx, db.OneLine)).InspectTable(ctx)
 	if err != nil {

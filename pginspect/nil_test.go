@@ -1,0 +1,30 @@
+package pginspect_test
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/swanlake-io/swanlock/pginspect"
+)
+
+func TestNilConnection(t *testing.T) {
+	ctx := context.Background()
+	for name, on := range map[string]pginspect.DB{"nil": nil, "*sql.DB": (*sql.DB)(nil), "*sql.Conn": (*sql.Conn)(nil)} {
+		for call, f := range map[string]func() error{
+			"Look":        func() error { _, _, err := pginspect.Look(ctx, on); return err },
+			"Watcher":     func() error { _, _, err := new(pginspect.Watcher).Look(ctx, on); return err },
+			"History":     func() error { _, err := pginspect.History(ctx, on, pginspect.Query{}); return err },
+			"HeldAt":      func() error { _, err := pginspect.HeldAt(ctx, on, time.Now()); return err },
+			"Kill":        func() error { _, err := pginspect.Kill(ctx, on, pginspect.Session{PID: 1}, "me"); return err },
+			"Prune":       func() error { _, err := pginspect.Prune(ctx, on, pginspect.PruneQuery{}); return err },
+			"LastSuccess": func() error { _, _, err := pginspect.LastSuccess(ctx, on, "target"); return err },
+		} {
+			if err := f(); err == nil || !strings.Contains(err.Error(), "the connection is nil") {
+				t.Errorf("%s of %s: got %v", call, name, err)
+			}
+		}
+	}
+}
