@@ -93,9 +93,9 @@ func TestKnockouts(t *testing.T) {
 		t.Run(k.subject+"/"+k.name, func(t *testing.T) {
 			program := k.build(t)
 			var out []byte
-			for range 5 { // A rare chance, or a busy machine, may take more than one.
+			for n := range 5 { // A rare chance, or a busy machine, may take more than one.
 				c := exec.Command(program, "-test.run", "TestBackends/^"+k.subject+"$", "-test.v", "-test.count", "1")
-				c.Env = append(os.Environ(), durationVar+"=20s", faultsVar+"="+k.faults)
+				c.Env = append(os.Environ(), fmt.Sprintf("%s=%ds", durationVar, 20*(n+1)), faultsVar+"="+k.faults)
 				out, _ = c.CombinedOutput()
 				for _, kind := range k.want {
 					if strings.Contains(string(out), "found: "+kind+": ") {
