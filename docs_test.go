@@ -101,6 +101,27 @@ func TestCited(t *testing.T) {
 	}
 }
 
+// TestReadingOrderIsWhole: the order in which to read pglock has each of its files.
+func TestReadingOrderIsWhole(t *testing.T) {
+	design, err := os.ReadFile("docs/design.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, order, _ := strings.Cut(string(design), "\n## The order to read it in\n")
+	for _, folder := range []string{"pglock", "pglock/internal/oneconn"} {
+		files, err := filepath.Glob(folder + "/*.go")
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %d files, %v", folder, len(files), err)
+		}
+		for _, file := range files {
+			base := filepath.Base(file)
+			if base != "doc.go" && !strings.HasSuffix(base, "_test.go") && !strings.Contains(order, "`"+base+"`") {
+				t.Errorf("docs/design.md does not say when to read %s", file)
+			}
+		}
+	}
+}
+
 // TestDocsNameWhatExists: the tests and files that the documents name are there, and
 // so is what they link to.
 func TestDocsNameWhatExists(t *testing.T) {
