@@ -114,6 +114,9 @@ func TestPoolThroughAPause(t *testing.T) {
 		time.Sleep(6 * time.Second)
 		resume()
 		keepsAll(t, o, locks)
+		// A refresh fails, and loses nothing, until the server has answered what it was
+		// asked before.
+		eventually(t, "the server answers", func() bool { return locks[0].Refresh(bg) == nil })
 		for _, l := range locks {
 			must(t, l.Refresh(bg))
 		}
