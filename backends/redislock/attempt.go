@@ -74,18 +74,33 @@ func (a *attempt) ask(ctx context.Context, s script, keys []string, args func(se
 			answers <- answer{value, err}
 		}})
 	}
-	for range a.sent {
+	var late <-chan time.Time // then the others are not waited for any longer
+	for n := range a.sent {
+		if n == len(a.sent)/2+1 {
+			timer := time.NewTimer(straggling)
+			defer timer.Stop()
+			late = timer.C
+		}
 		select {
 		case r := <-answers:
 			if count(r) {
 				return nil
 			}
+		case <-late:
+			for range len(a.sent) - n {
+				count(answer{nil, errSilent})
+			}
+			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 	return nil
 }
+
+// straggling is for how long the rest of the servers is waited for when a majority
+// has answered, and not alike: one that hangs may have the deciding vote.
+const straggling = 100 * time.Millisecond
 
 // note returns what was sent to a server before, and notes what is sent now.
 func (a *attempt) note(server int, guarded bool) sent {

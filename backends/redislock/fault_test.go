@@ -138,7 +138,7 @@ func TestReleaseOvertakes(t *testing.T) {
 			h := &hold{hash: late.Hash(), arrive: make(chan struct{}), sent: make(chan struct{})}
 			l := lockerOn(t, addrs)
 			testserver.Release(t, testserver.Try(t, l, "warm")) // the servers have the scripts
-			l.servers[2].client = slow
+			l.servers[2] = newServer(slow)
 			slow.AddHook(h)
 			held := testserver.Try(t, l, target)
 			if err := held.Refresh(t.Context()); err != nil {
@@ -167,7 +167,7 @@ func TestHungServer(t *testing.T) {
 	l := lockerOn(t, addrs)
 	patient := redis.NewClient(&redis.Options{Addr: addrs[4], ReadTimeout: -1, MaxRetries: -1, PoolSize: 1000})
 	defer patient.Close()
-	l.servers[4].client = patient
+	l.servers[4] = newServer(patient)
 	testserver.Release(t, testserver.Try(t, l, target))
 	resume := servers[4].Stop()
 	defer resume()
@@ -200,6 +200,23 @@ func TestHungServer(t *testing.T) {
 		return err == nil && n == 1
 	})
 	eventually(t, "nothing is left behind", func() bool { return holders(t, servers) == 0 })
+}
+
+// A server that hangs may have the deciding vote: the others are asked again until
+// they agree.
+func TestHungServerDecides(t *testing.T) {
+	servers, addrs := several(t, 5)
+	l := lockerOn(t, addrs)
+	l.servers[4] = newServer(redis.NewClient(&redis.Options{Addr: addrs[4], ReadTimeout: -1, MaxRetries: -1}))
+	defer l.servers[4].client.(*redis.Client).Close()
+	testserver.Release(t, testserver.Try(t, l, "warm"))
+	defer servers[4].Stop()()
+	for _, i := range []int{0, 1} {
+		if err := dial(t, addrs[i]).Set(t.Context(), keyOf(target), "another", 300*time.Millisecond).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testserver.Release(t, testserver.Try(t, l, target))
 }
 
 // The end of the context ends every call, also if the only server hangs and the
