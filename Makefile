@@ -16,7 +16,7 @@ demo: ## the main job on real processes and a PostgreSQL of its own (20 s)
 	@$(GO) run ./cmd/swanlock demo
 
 test: ## every test, unit and integration, with the race detector
-	$(GO) test -race -shuffle=on -timeout 30m ./pglock ./... # the longest first
+	$(GO) test -race -shuffle=on -timeout 30m ./...
 	@set -e; for module in $(MODULES); do (cd $$module && $(GO) test -race -shuffle=on ./...); done
 
 test-matrix: ## the integration tests on PostgreSQL 14 to 18, each driver in each of its modes (VERSIONS="14 18" SHORT=-short: less)
