@@ -66,7 +66,7 @@ func (a *attempt) ask(ctx context.Context, s script, keys []string, args func(se
 			continue
 		}
 		own := args(a.note(i, s.guarded))
-		server.send(call{detached, s, keys, own, func(value any, err error) {
+		server.queue.send(call{detached, s, keys, own, func(value any, err error) {
 			server.end(err)
 			if s.guarded && answered(err) {
 				a.arrived(i)

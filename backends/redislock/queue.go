@@ -23,9 +23,10 @@ type queue struct {
 // dead, before there is another.
 const slow = 5 * time.Millisecond
 
-func (q *queue) init(run func([]call), most int) {
-	q.run, q.most, q.next = run, most, make(chan func())
+func newQueue(run func([]call), most int) *queue {
+	q := &queue{run: run, most: most, next: make(chan func())}
 	q.late = time.AfterFunc(slow, q.addSender)
+	return q
 }
 
 // send has c run in another goroutine.

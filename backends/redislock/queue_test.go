@@ -18,9 +18,8 @@ import (
 // they travel together, in their order.
 func TestQueueGathers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var q queue
 		batches, answer := make(chan []call, 10), make(chan struct{})
-		q.init(func(calls []call) { batches <- calls; <-answer }, 2)
+		q := newQueue(func(calls []call) { batches <- calls; <-answer }, 2)
 		var want []string
 		for i := range 7 {
 			want = append(want, fmt.Sprint(i))
@@ -49,9 +48,8 @@ func TestQueueGathers(t *testing.T) {
 // the server does not answer.
 func TestQueueIsNotHeldUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var q queue
 		sent, answer := make(chan time.Time, 10), make(chan struct{})
-		q.init(func([]call) { sent <- time.Now(); <-answer }, 2)
+		q := newQueue(func([]call) { sent <- time.Now(); <-answer }, 2)
 		time.Sleep(time.Minute)
 		begun := time.Now()
 		for range 3 {
@@ -69,6 +67,47 @@ func TestQueueIsNotHeldUp(t *testing.T) {
 			}
 		}
 		close(answer)
+		time.Sleep(time.Minute)
+	})
+}
+
+// hanging answers the script whose key is "hangs" when it is let go.
+type hanging struct {
+	redis.Scripter
+	let chan struct{}
+}
+
+func (h hanging) EvalSha(ctx context.Context, _ string, keys []string, _ ...any) *redis.Cmd {
+	if keys[0] == "hangs" {
+		<-h.let
+	}
+	return redis.NewCmdResult(int64(1), nil)
+}
+
+// TestQueueWithoutPipeline: calls of a client that has no pipelines do not wait for one
+// another, although they gather.
+func TestQueueWithoutPipeline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := hanging{let: make(chan struct{})}
+		s := newServer(client)
+		var done []string
+		var mu sync.Mutex
+		var calls []call
+		for _, key := range []string{"one", "hangs", "two"} {
+			calls = append(calls, call{ctx: t.Context(), script: releaseScript, keys: []string{key}, done: func(any, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				done = append(done, key)
+			}})
+		}
+		go s.queue.run(calls)
+		synctest.Wait()
+		mu.Lock()
+		if len(done) != 2 {
+			t.Errorf("while one hangs, %v are done, want the other two", done)
+		}
+		mu.Unlock()
+		close(client.let)
 		time.Sleep(time.Minute)
 	})
 }

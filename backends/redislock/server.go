@@ -51,7 +51,7 @@ func newScript(guarded bool, text string) script {
 // A server is one of those that vote.
 type server struct {
 	client redis.Scripter
-	queue
+	queue  *queue
 
 	mu      sync.Mutex
 	waiting int       // calls under way
@@ -66,9 +66,9 @@ type pipeliner interface {
 func newServer(client redis.Scripter) *server {
 	s := &server{client: client}
 	if p, ok := client.(pipeliner); ok {
-		s.queue.init(func(calls []call) { s.runTogether(p, calls) }, 2)
+		s.queue = newQueue(func(calls []call) { s.runTogether(p, calls) }, 2)
 	} else {
-		s.queue.init(s.runEach, math.MaxInt)
+		s.queue = newQueue(s.runApart, math.MaxInt)
 	}
 	return s
 }
@@ -82,15 +82,21 @@ type call struct {
 	done   func(answer any, err error)
 }
 
-func (s *server) runEach(calls []call) {
-	for _, c := range calls {
-		c.done(s.answer(c, s.client.EvalSha(c.ctx, c.script.Hash(), c.keys, c.args...)))
+func (s *server) run(c call) {
+	c.done(s.answer(c, s.client.EvalSha(c.ctx, c.script.Hash(), c.keys, c.args...)))
+}
+
+// runApart runs calls at the same time, so that one which hangs holds up no other.
+func (s *server) runApart(calls []call) {
+	for _, c := range calls[1:] {
+		s.queue.spawn(func() { s.run(c) })
 	}
+	s.run(calls[0])
 }
 
 func (s *server) runTogether(p pipeliner, calls []call) {
 	if len(calls) == 1 {
-		s.runEach(calls)
+		s.run(calls[0])
 		return
 	}
 	sent, _ := p.Pipelined(calls[0].ctx, func(p redis.Pipeliner) error {
