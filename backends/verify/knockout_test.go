@@ -35,7 +35,7 @@ var knockouts = []knockout{
 	{"filelock", "the lease of a waiter counts from when it came", "cancel", "filelock/claim.go",
 		"if err := c.sign(l.now); err != nil {\n		return \"\", err\n	}\n	l.entries", "l.entries", twoHolders},
 	{"leaselock", "the lease counts from the answer", "network-late", "internal/lease/acquire.go",
-		"start := time.Now()\n	fence, err := acquire(call)", "fence, err := acquire(call)\n	start := time.Now()", twoHolders},
+		"fence, err := acquire(call)", "fence, err := acquire(call)\n	start = time.Now()", twoHolders},
 	{"leaselock", "a release frees the lock of any holder", "cancel", "db/lease.sql.go",
 		"NULL\nWHERE key OPERATOR(pg_catalog.=) $1::bigint AND token OPERATOR(pg_catalog.=) $2::varchar",
 		"NULL\nWHERE key OPERATOR(pg_catalog.=) $1::bigint AND $2::varchar IS NOT NULL", twoHolders},

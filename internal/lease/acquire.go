@@ -25,12 +25,13 @@ func Try(ctx context.Context, r Request, acquire func(ctx context.Context) (fenc
 	if ctx.Err() != nil {
 		return nil, r.Failed(ctx, nil)
 	}
+	// It is read before the timeout begins: when that is over, so is the lease.
+	start := time.Now()
 	call, cancel := ctx, context.CancelFunc(func() {})
 	if r.Lease > 0 {
 		call, cancel = context.WithTimeout(ctx, min(r.Lease, cmp.Or(r.Patience, r.Lease)))
 	}
 	defer cancel()
-	start := time.Now()
 	fence, err := acquire(call)
 	late := call.Err() != nil && r.overdue(start)
 	switch {
