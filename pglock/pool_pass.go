@@ -25,7 +25,7 @@ func (p *Pool) mayAsk(me *waiter, rested bool) (ask, first, free bool) {
 		return false, false, false
 	}
 	c := p.claims[me.r.key]
-	next := !me.own && me.t.ahead.Load() == 0
+	next := me.isNext()
 	me.asking = me.given == nil && (rested || c == nil || c.shared || !next)
 	return me.asking, true, c == nil && next
 }
@@ -48,8 +48,12 @@ func (p *Pool) asked(me *waiter) {
 // canBePassedLocked reports whether a lock that is held on s can be passed on to
 // me. The ticket must be on s, so that it ends with the same statement.
 func (me *waiter) canBePassedLocked(s *poolSession) bool {
-	return me.s == s && !me.own && me.t.ahead.Load() == 0
+	return me.s == s && me.isNext()
 }
+
+// isNext reports whether me is first in the line of all hosts, with its ticket on a
+// session that others use too.
+func (me *waiter) isNext() bool { return !me.own && me.t.ahead.Load() == 0 }
 
 // refuse gives up what is passed on to a waiter that has left.
 func (p *Pool) refuse(o *op) {

@@ -119,7 +119,7 @@ var knockouts = []knockout{
 		"SELECT s.ours AND r.released IS NOT NULL AND pg_current_xact_id() IS NOT NULL AND pg_sleep(0.05 * random()) IS NOT NULL AS ours,"}},
 		"none", []string{"fence"}, 60},
 	{"a lock is passed on past the ticket of another process", []edit{{"pglock", "waiter.canBePassedLocked",
-		"me.s == s && !me.own && me.t.ahead.Load() == 0",
+		"me.s == s && me.isNext()",
 		"me.s == s && !me.own"}},
 		"none", []string{"line"}, 30},
 	{"each process has places of its own", []edit{{"semaphore", "Semaphore.place",
