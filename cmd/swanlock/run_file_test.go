@@ -97,19 +97,9 @@ func TestFileByName(t *testing.T) {
 func TestFileAtLeast(t *testing.T) {
 	slow(t)
 	t.Parallel()
-	target, mark := file(t), file(t)
-	began := time.Now()
-	p := runFile(t, "--at-least 2s "+target, `: >"$1"; exit 3`, mark)
-	eventually(t, "command", func() bool { return exists(mark) }) // it has the lock
-	next := runFile(t, "--wait "+target, "exit 4")
-	p.want(3)
-	if took := time.Since(began); took < 2*time.Second {
-		t.Errorf("it took %v", took)
-	}
-	next.want(4)
-	if took := time.Since(began); took < 2*time.Second {
-		t.Errorf("the next one had the lock within %v", took)
-	}
+	keepsAtLeast(t, 2*time.Second, "", file(t), func(head, script string, args ...string) *tested {
+		return runFile(t, head, script, args...)
+	})
 }
 
 // TestFileLost: a lock file that somebody removes is a loss.
