@@ -54,6 +54,9 @@ type doctor struct {
 // with swanlock. It only looks. The error is that of the connection: whatever
 // the server is found to be is a Finding.
 func Check(ctx context.Context, on *sql.DB) (Report, error) {
+	if on == nil {
+		return Report{}, errNil
+	}
 	d := &doctor{settings: map[string]db.CheckSettingsRow{}}
 	conn, err := on.Conn(ctx)
 	if err != nil {

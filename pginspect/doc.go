@@ -51,6 +51,8 @@ var ErrNoAudit = errors.New("there is no table lock_audit in this database: run 
 // migration adds. "swanlock migrate up" adds it.
 var ErrOldAudit = errors.New("lock_audit is of an earlier version: run swanlock migrate up")
 
+var errNil = errors.New("pginspect: the connection is nil")
+
 // allIndexes is how many indexes InspectTable counts when all migrations were
 // applied.
 const allIndexes = 4
@@ -65,7 +67,7 @@ type table struct {
 // statements that need none.
 func open(ctx context.Context, on DB) (table, error) {
 	if v := reflect.ValueOf(on); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
-		return table{}, errors.New("pginspect: the connection is nil")
+		return table{}, errNil
 	}
 	tx := db.On(on)
 	row, err := db.New(db.Rewrite(tx, db.OneLine)).InspectTable(ctx)

@@ -12,6 +12,9 @@ import (
 
 func TestNilConnection(t *testing.T) {
 	ctx := context.Background()
+	if _, err := pginspect.Check(ctx, nil); err == nil || !strings.Contains(err.Error(), "the connection is nil") {
+		t.Errorf("Check of nil: got %v", err)
+	}
 	for name, on := range map[string]pginspect.DB{"nil": nil, "*sql.DB": (*sql.DB)(nil), "*sql.Conn": (*sql.Conn)(nil)} {
 		for call, f := range map[string]func() error{
 			"Look":        func() error { _, _, err := pginspect.Look(ctx, on); return err },
