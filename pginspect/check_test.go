@@ -76,10 +76,7 @@ func TestCheck(t *testing.T) {
 		}
 
 		want(t, "no audit", finding(check(""), "audit").Level, pginspect.Note)
-		p, err := provider(admin)
-		must(t, err)
-		_, err = p.UpTo(bg, 1)
-		must(t, err)
+		migrateTo(t, admin, 1)
 		want(t, "half an audit", finding(check(""), "audit").Level, pginspect.Warning)
 		must(t, migrate(admin))
 		want(t, "an audit", finding(check(""), "audit").Level, pginspect.OK)

@@ -120,6 +120,15 @@ func migrate(on *sql.DB) error {
 	return err
 }
 
+// migrateTo applies the migrations up to version.
+func migrateTo(t testing.TB, on *sql.DB, version int64) {
+	t.Helper()
+	p, err := provider(on)
+	must(t, err)
+	_, err = p.UpTo(bg, version)
+	must(t, err)
+}
+
 // newDatabase makes an empty database, gone with the test.
 func newDatabase(t testing.TB) (name string) {
 	t.Helper()

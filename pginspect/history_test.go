@@ -269,10 +269,7 @@ func TestSchema(t *testing.T) {
 		exec(t, on, `CREATE SCHEMA "An ""odd"" one"`)
 		exec(t, on, fmt.Sprintf("ALTER DATABASE %s SET search_path = 'An \"odd\" one'", one[string](t, on, "SELECT current_database()")))
 		on = connect(t, driver, one[string](t, on, "SELECT current_database()"))
-		p, err := provider(on)
-		must(t, err)
-		_, err = p.UpTo(bg, 1)
-		must(t, err)
+		migrateTo(t, on, 1)
 		for range 2 {
 			_, held := acquire(t, on, "odd", audited)
 			want(t, "kind", of(t, on, "odd")[0].Kind, pginspect.Audited)

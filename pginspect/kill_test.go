@@ -158,10 +158,7 @@ func TestKillWithoutAudit(t *testing.T) {
 		}
 		acquire(t, on, "t", nil)
 		kill()
-		p, err := provider(on)
-		must(t, err)
-		_, err = p.UpTo(bg, 1)
-		must(t, err)
+		migrateTo(t, on, 1)
 		acquire(t, on, "t", audited)
 		kill()
 	})

@@ -18,10 +18,7 @@ import (
 func TestMigrationLetsAcquiresBy(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		on := connect(t, driver, newDatabase(t))
-		p, err := provider(on)
-		must(t, err)
-		_, err = p.UpTo(bg, 1)
-		must(t, err)
+		migrateTo(t, on, 1)
 		tx, err := on.BeginTx(bg, nil)
 		must(t, err)
 		defer tx.Rollback()
@@ -54,6 +51,8 @@ func TestMigrationLetsAcquiresBy(t *testing.T) {
 		want(t, "valid indexes", one[int](t, on, "SELECT count(*) FROM pg_index WHERE indrelid = 'lock_audit'::regclass AND indisvalid AND indisready"), 5)
 
 		// Down and up again, as after an index build that was interrupted.
+		p, err := provider(on)
+		must(t, err)
 		_, err = p.DownTo(bg, 1)
 		must(t, err)
 		exec(t, on, "CREATE INDEX lock_audit_span ON lock_audit (id)")
@@ -67,10 +66,7 @@ func TestMigrationLetsAcquiresBy(t *testing.T) {
 func TestOldAudit(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		on := connect(t, driver, newDatabase(t))
-		p, err := provider(on)
-		must(t, err)
-		_, err = p.UpTo(bg, 3)
-		must(t, err)
+		migrateTo(t, on, 3)
 		_, _, look := pginspect.LastSuccess(bg, on, "t")
 		for what, err := range map[string]error{"look for the last success": look, "note a success": pginspect.Succeed(bg, on, "t")} {
 			says := "pginspect: " + what + ": lock_audit is of an earlier version: run swanlock migrate up: "

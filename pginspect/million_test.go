@@ -27,10 +27,7 @@ func TestMillion(t *testing.T) {
 	must(t, err)
 	defer server.Stop()
 	on := openURL(t, "pgx", server.URL())
-	p, err := provider(on)
-	must(t, err)
-	_, err = p.UpTo(bg, 1)
-	must(t, err)
+	migrateTo(t, on, 1)
 	manyRows(t, on, 1_000_000)
 
 	acquires(t, server, "alone, one index less", func() { time.Sleep(5 * time.Second) })
