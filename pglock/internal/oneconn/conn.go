@@ -79,7 +79,7 @@ type Waiter interface {
 // the driver does not return.
 func (c *Conn) Do(ctx context.Context, w Waiter, f func(ctx context.Context) error) error {
 	var err error
-	unusable := c.conn.Raw(func(driverConn any) error {
+	unusable := raw(c.conn, func(driverConn any) error {
 		if ctx.Err() != nil {
 			err = ErrNotSent
 			return nil

@@ -29,7 +29,7 @@ const lastWords = 2 * time.Second
 func (c *Conn) End(ctx context.Context, told func(), last func(context.Context, *Conn)) error {
 	begun, closed := make(chan struct{}), make(chan error, 2)
 	go func() {
-		closed <- c.conn.Raw(func(driverConn any) error {
+		closed <- raw(c.conn, func(driverConn any) error {
 			close(begun)
 			told()
 			if on, ok := driverConn.(driver.Conn); ok {

@@ -79,7 +79,7 @@ func Closed(conn *sql.Conn) bool {
 	closed := make(chan bool, 1)
 	go func() {
 		open := false
-		conn.Raw(func(any) error { open = true; return nil })
+		raw(conn, func(any) error { open = true; return nil })
 		closed <- !open
 	}()
 	timer := time.NewTimer(Patience)

@@ -27,7 +27,7 @@ func (m *Map[V]) Of(conn *sql.Conn, fresh func() V) (value V, err error) {
 	if conn == nil {
 		return value, errors.New("the connection is nil")
 	}
-	err = conn.Raw(func(driverConn any) error {
+	err = raw(conn, func(driverConn any) error {
 		p := identity(conn, driverConn)
 		id := weak.Make(p)
 		found, ok := m.values.Load(id)
