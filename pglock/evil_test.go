@@ -15,7 +15,7 @@ import (
 // sent.
 func evilDB(t *testing.T, drv, schema, functions string) *sql.DB {
 	t.Helper()
-	admin := openDB(t, drv)
+	admin := observe(t).db
 	run(t, admin, "CREATE SCHEMA "+schema)
 	t.Cleanup(func() { admin.ExecContext(bg, "DROP SCHEMA "+schema+" CASCADE") })
 	run(t, admin, "CREATE SEQUENCE "+schema+".calls")

@@ -123,11 +123,8 @@ func (o observer) kill(pid int)        { o.t.Helper(); o.keys().Kill(pid) }
 // parameter it returns.
 func auditDatabase(t testing.TB) (param string, o observer) {
 	t.Helper()
-	param = newDatabase(t)
-	o = observe(t, param)
-	_, err := provider(o.db).Up(bg)
-	must(t, err)
-	return param, o
+	param = pgtest.NewMigratedDatabase(t)
+	return param, observe(t, param)
 }
 
 // newSession returns a Session on a connection of its own, closed with the test.

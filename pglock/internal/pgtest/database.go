@@ -1,9 +1,12 @@
 package pgtest
 
 import (
+	"database/sql"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -22,10 +25,47 @@ func NewDatabaseIn(t testing.TB, encoding string, settings ...string) (param str
 	return newDatabase(t, "ENCODING '"+encoding+"' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0", settings)
 }
 
+// NewMigratedDatabase is NewDatabase with the migration for the audit.
+func NewMigratedDatabase(t testing.TB) (param string) {
+	t.Helper()
+	Must(t, migratedTemplate())
+	return newDatabase(t, "TEMPLATE "+templateName, nil)
+}
+
+// migratedTemplate makes the database that NewMigratedDatabase copies: a copy costs
+// less than the migrations.
+var migratedTemplate = sync.OnceValue(func() error {
+	srv, err := Migrated()
+	if err != nil {
+		return err
+	}
+	for _, step := range []struct {
+		url string
+		do  func(*sql.DB) error
+	}{
+		{srv.URL(), func(db *sql.DB) error {
+			_, err := db.ExecContext(Background, "CREATE DATABASE "+templateName)
+			return err
+		}},
+		{srv.URL("dbname=" + templateName), func(db *sql.DB) error { _, err := Provider(db).Up(Background); return err }},
+	} {
+		db, err := sql.Open("postgres", step.url)
+		if err == nil {
+			err = errors.Join(step.do(db), db.Close())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+})
+
+const templateName = "migrated"
+
 func newDatabase(t testing.TB, how string, settings []string) string {
 	t.Helper()
 	name := fmt.Sprintf("empty_%d", rand.Uint64())
-	admin := OpenDB(t, "postgres")
+	admin := sharedObserver.get(t)
 	Run(t, admin, "CREATE DATABASE "+name+" "+how)
 	t.Cleanup(func() { Run(t, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
 	for _, setting := range settings {

@@ -23,7 +23,7 @@ func Main(m *testing.M, children map[string]ChildFunc) {
 		os.Exit(runChild(children[name]))
 	}
 	flag.Set("test.parallel", "16") // most tests wait for a TTL; the command line may say otherwise
-	goleak.VerifyTestMain(pgserver.Around(withoutUsed{m}))
+	goleak.VerifyTestMain(pgserver.Around(withoutUsed{m}, pgserver.WithSetting("max_connections", "500")))
 }
 
 // Server returns the PostgreSQL that all tests of a process share, migrated for

@@ -4,19 +4,56 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 )
 
-// An Observer is a session of its own that reads outcomes from the server.
+// An Observer has sessions of its own, which read outcomes from the server.
 type Observer struct {
 	T  testing.TB
 	DB *sql.DB
 }
 
-// Observe returns an observer of the shared server. The params are OpenDB's.
+// Observe returns an observer of the shared server. The params are OpenDB's; without
+// any it shares its sessions with others, and their settings must stay as they are.
 func Observe(t testing.TB, params ...string) Observer {
 	t.Helper()
-	return Observer{t, OpenDB(t, "postgres", append(params, "binary_parameters=yes")...)}
+	if len(params) == 0 {
+		return Observer{t, sharedObserver.get(t)}
+	}
+	return Observer{t, OpenDB(t, "postgres", append(params, inBinary)...)}
+}
+
+const inBinary = "binary_parameters=yes"
+
+// A lasting *sql.DB is opened once and closed after all tests: a new connection costs
+// more than most of what an observer asks.
+type lasting struct {
+	mu sync.Mutex
+	db *sql.DB
+}
+
+var sharedObserver lasting
+
+func (l *lasting) get(t testing.TB) *sql.DB {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.db == nil {
+		db, err := sql.Open("postgres", WithParams(t, Server(t).URL(), inBinary))
+		Must(t, err)
+		db.SetMaxIdleConns(16)
+		l.db = db
+	}
+	return l.db
+}
+
+func (l *lasting) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.db != nil {
+		l.db.Close()
+	}
 }
 
 // In returns the same observer for a subtest.

@@ -31,10 +31,8 @@ func PgBouncer(t *testing.T, mode string, settings ...string) Bouncer {
 			t.Logf("PgBouncer said:\n%s", log)
 		}
 	})
-	dbname := NewDatabase(t)
+	dbname := NewMigratedDatabase(t)
 	direct := Observe(t, dbname)
-	_, err = Provider(direct.DB).Up(Background)
-	Must(t, err)
 	return Bouncer{b.URL(dbname), direct}
 }
 

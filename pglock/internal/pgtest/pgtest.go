@@ -111,13 +111,16 @@ func WantIs(t testing.TB, err error, targets ...error) {
 	}
 }
 
-// Eventually waits for what the server does in its own time, for Soon at most.
+// Eventually waits for what the server does in its own time, for Soon at most. It
+// looks less often the longer that takes: most looks are statements.
 func Eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(Soon); !is(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	for start := time.Now(); !is(); {
+		waited := time.Since(start)
+		if waited > Soon {
 			t.Fatalf("after %v still not: %s", Soon, what)
 		}
+		time.Sleep(min(max(waited/20, 2*time.Millisecond), 50*time.Millisecond))
 	}
 }
 

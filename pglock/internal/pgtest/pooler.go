@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"sync"
 	"testing"
 )
 
@@ -17,6 +18,8 @@ type Pooler struct {
 	Forgetful bool // it does not prepare statements where they are missing
 
 	backends [2]driver.Conn
+	inUse    sync.RWMutex // read-locked by each statement, until its rows are closed
+	down     bool         // guarded by inUse
 }
 
 // A noStatement is what the server says of a prepared statement that it lacks.
@@ -57,8 +60,12 @@ func (p *Pooler) backend() driver.Conn {
 // pooler's, which keeps them, with whatever is on them.
 func (p *Pooler) Close() error { return nil }
 
-// ShutDown ends the backends.
+// ShutDown ends the backends, after what is sent on them in the background: the
+// drivers' connections are not for two at once.
 func (p *Pooler) ShutDown() {
+	p.inUse.Lock()
+	defer p.inUse.Unlock()
+	p.down = true
 	for _, conn := range p.backends {
 		conn.Close()
 	}
@@ -69,10 +76,35 @@ func (p *Pooler) Begin() (driver.Tx, error) { return nil, errors.New("no transac
 func (p *Pooler) Prepare(query string) (driver.Stmt, error) { return pooledStmt{p, query}, nil }
 
 func (p *Pooler) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	return p.backend().(driver.QueryerContext).QueryContext(ctx, query, args)
+	p.inUse.RLock()
+	if p.down {
+		p.inUse.RUnlock()
+		return nil, driver.ErrBadConn
+	}
+	rows, err := p.backend().(driver.QueryerContext).QueryContext(ctx, query, args)
+	if err != nil {
+		p.inUse.RUnlock()
+		return nil, err
+	}
+	return &pooledRows{rows, sync.OnceFunc(p.inUse.RUnlock)}, nil
+}
+
+type pooledRows struct {
+	driver.Rows
+	done func()
+}
+
+func (r *pooledRows) Close() error {
+	defer r.done()
+	return r.Rows.Close()
 }
 
 func (p *Pooler) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	p.inUse.RLock()
+	defer p.inUse.RUnlock()
+	if p.down {
+		return nil, driver.ErrBadConn
+	}
 	return p.backend().(driver.ExecerContext).ExecContext(ctx, query, args)
 }
 

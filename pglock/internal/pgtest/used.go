@@ -99,11 +99,12 @@ func asNew(db *sql.DB) bool {
 	return true
 }
 
-// withoutUsed closes them after the tests.
+// withoutUsed closes them after the tests, and what all observers share.
 type withoutUsed struct{ tests interface{ Run() int } }
 
 func (w withoutUsed) Run() int {
 	code := w.tests.Run()
 	used.close()
+	sharedObserver.close()
 	return code
 }
