@@ -4,7 +4,6 @@ package pglock_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"testing"
@@ -32,9 +31,12 @@ func TestLineIsNotJumped(t *testing.T) {
 					t.Cleanup(func() { p.Close(bg) })
 					again = p
 				}
-				ctx, cancel := context.WithTimeout(bg, 300*time.Millisecond)
+				ctx, cancel := context.WithCancel(bg)
 				defer cancel()
-				if _, err := again.Acquire(ctx, target); err == nil {
+				leaves := waitsFor(t, o, ctx, again, target)
+				time.Sleep(100 * time.Millisecond)
+				cancel()
+				if out := <-leaves; out.err == nil {
 					t.Fatal("the lock was held")
 				}
 				o.wantTickets(target, 0)
@@ -73,23 +75,26 @@ func TestLineWaitsAlone(t *testing.T) {
 
 // TestLineDropFails: if a ticket cannot be given up, its session is destroyed.
 func TestLineDropFails(t *testing.T) {
+	t.Parallel()
 	o, target := observe(t), newTarget(t)
 	holder, _ := newSession(t, "pgx")
 	held := acquired(t, holder, target)
 	conn := connOf(t, evilDB(t, "pgx", "line_drop", `CREATE FUNCTION line_drop.pg_advisory_unlock(h integer, n integer) RETURNS boolean LANGUAGE plpgsql AS $$
 		BEGIN IF n & 262143 = 0 THEN RETURN pg_catalog.pg_advisory_unlock(h, n); END IF; RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END $$`))
-	ctx, cancel := context.WithTimeout(bg, 300*time.Millisecond)
+	ctx, cancel := context.WithCancel(bg)
 	defer cancel()
-	_, err := pglock.NewSession(conn, pglock.WithLogger(nil)).Acquire(ctx, target)
-	wantIs(t, err, swanlock.ErrNotAcquired)
+	leaves := waitsFor(t, o, ctx, pglock.NewSession(conn, pglock.WithLogger(nil)), target)
+	cancel()
+	wantIs(t, (<-leaves).err, swanlock.ErrNotAcquired)
 	o.wantTickets(target, 0)
-	wantIs(t, conn.PingContext(bg), sql.ErrConnDone)
+	wantUnusable(t, conn)
 	must(t, held.Release(bg))
 }
 
 // TestLineFenceFails: a waiter that was granted the lock, but cannot get its
 // fence, leaves the lock held neither once nor twice, and the session lives.
 func TestLineFenceFails(t *testing.T) {
+	t.Parallel()
 	o, target := observe(t), newTarget(t)
 	holder, _ := newSession(t, "pgx")
 	held := acquired(t, holder, target)
@@ -133,7 +138,7 @@ func TestLineBehindAPooler(t *testing.T) {
 				if out := <-got; !errors.Is(out.err, pglock.ErrPooler) && !(then == "leaves" && errors.Is(out.err, swanlock.ErrNotAcquired)) {
 					t.Errorf("got %v, want ErrPooler", fmt.Sprint(out.err))
 				}
-				wantIs(t, conn.PingContext(bg), sql.ErrConnDone)
+				wantUnusable(t, conn)
 				o.wantTickets(target, 0)
 				if then != "gets the lock" {
 					must(t, held.Release(bg))

@@ -32,7 +32,7 @@ func newPool(t testing.TB, db *sql.DB, opts ...pglock.PoolOption) *pglock.Pool {
 		if err := p.Close(ctx); err != nil {
 			t.Error(err)
 		}
-		for start := time.Now(); db.Stats().InUse > others && time.Since(start) < time.Second; time.Sleep(time.Millisecond) {
+		for start := time.Now(); db.Stats().InUse > others && time.Since(start) < soon; time.Sleep(time.Millisecond) {
 			// What was begun to be opened may just be given back.
 		}
 		if n := db.Stats().InUse; n > others {

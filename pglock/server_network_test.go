@@ -147,7 +147,7 @@ func TestSessionGrantAfterContextEnds(t *testing.T) {
 						t.Errorf("%s returned a lock after its context had ended", name)
 					}
 					wantIs(t, err, swanlock.ErrNotAcquired, context.DeadlineExceeded)
-					o.wantHeld(target)
+					o.wantSoonFree(target) // on a slow server it is given back in the background
 				}
 				if got := pidOf(t, conn); got != pid {
 					t.Errorf("backend %d became %d", pid, got)
@@ -161,6 +161,7 @@ func TestSessionGrantAfterContextEnds(t *testing.T) {
 // that it has given up when the server does, however long the answer took. It is
 // the real twin of TestScriptedLeaseStartsWithTheStatement, on the drivers in turn.
 func TestLeaseStartsBeforeTheStatement(t *testing.T) {
+	t.Parallel()
 	const ttl, delay = 1500 * time.Millisecond, 400 * time.Millisecond
 	calls := map[string]func(*pglock.PostgresLock) error{
 		"TryAcquire": func(*pglock.PostgresLock) error { return nil },

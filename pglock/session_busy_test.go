@@ -26,11 +26,11 @@ func TestReleaseBehindOpenRows(t *testing.T) {
 				s := pglock.NewSession(conn)
 				var opts []swanlock.Option
 				if how == "of one that has expired" {
-					opts = append(opts, swanlock.WithTTL(4*time.Second))
+					opts = append(opts, swanlock.WithTTL(8*time.Second))
 				}
 				l := acquired(t, s, newTarget(t), opts...)
 				if opts != nil {
-					time.Sleep(3 * time.Second)
+					time.Sleep(4 * time.Second)
 					must(t, keep.Refresh(bg)) // the session lives, and the lock does not
 					eventually(t, "it has expired", func() bool { return l.Err() != nil })
 				}

@@ -130,6 +130,7 @@ func TestLockDroppedAutoRefresh(t *testing.T) {
 
 // TestLockReleasedIsNotDropped: nothing is logged for a lock that was released.
 func TestLockReleasedIsNotDropped(t *testing.T) {
+	t.Parallel()
 	log := &logged{}
 	s, _ := newSession(t, "pgx", pglock.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
 	for range 20 {
@@ -171,7 +172,7 @@ func TestLedgerIsCollected(t *testing.T) {
 			wantIs(t, held.Release(bg), swanlock.ErrLost)
 		},
 		"expired": func(t *testing.T, _ observer, conn *sql.Conn) {
-			<-dropLock(t, quiet(conn), newTarget(t), swanlock.WithTTL(50*time.Millisecond))
+			<-dropLock(t, quiet(conn), newTarget(t), swanlock.WithTTL(time.Second))
 		},
 		"closed with a lock on it": func(t *testing.T, _ observer, conn *sql.Conn) {
 			dropLock(t, quiet(conn), newTarget(t))

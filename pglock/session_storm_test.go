@@ -235,7 +235,7 @@ func (w *stormWorker) try() bool {
 	if err != nil && !w.mayFail() {
 		w.Errorf("release of %s by backend %d, which nobody killed: %v", target, w.pid, err)
 	}
-	return w.holdsNothing(fmt.Sprintf("Release (%v)", err))
+	return w.holdsNothing(fmt.Errorf("Release (%w)", err))
 }
 
 func (w *stormWorker) afterFailure(target string, err error) bool {
@@ -253,7 +253,7 @@ func (w *stormWorker) afterFailure(target string, err error) bool {
 	if errors.Is(err, swanlock.ErrAlreadyHeld) {
 		w.Errorf("the session holds what it had released: %v", err)
 	}
-	return w.holdsNothing(err.Error())
+	return w.holdsNothing(err)
 }
 
 // sees asks another session whether this worker's backend holds target.
@@ -266,8 +266,10 @@ func (w *stormWorker) sees(target string) bool {
 }
 
 // holdsNothing checks from another session that this worker's holds nothing,
-// at once if it lives, and soon if it was destroyed or killed.
-func (w *stormWorker) holdsNothing(after string) bool {
+// at once if it lives, and soon if it was destroyed or killed, or if the caller's
+// context ended first: then the call is undone in the background.
+func (w *stormWorker) holdsNothing(after error) bool {
+	left := errors.Is(after, context.Canceled) || errors.Is(after, context.DeadlineExceeded)
 	var n int
 	for start := time.Now(); ; time.Sleep(time.Millisecond) {
 		// What the client says now, the server must have known before it is asked.
@@ -277,10 +279,10 @@ func (w *stormWorker) holdsNothing(after string) bool {
 			return false
 		}
 		switch {
-		case n > 0 && (destroyed || w.wasKilled(w.pid)) && time.Since(start) < soon:
+		case n > 0 && (destroyed || left || w.wasKilled(w.pid)) && time.Since(start) < soon:
 			continue
 		case n > 0:
-			w.Errorf("backend %d holds %d locks after %s (session destroyed: %t, killed: %t)", w.pid, n, after, destroyed, w.wasKilled(w.pid))
+			w.Errorf("backend %d holds %d locks after %v (session destroyed: %t, killed: %t)", w.pid, n, after, destroyed, w.wasKilled(w.pid))
 			return false
 		}
 		if destroyed {
