@@ -1,6 +1,6 @@
 # make help tells what there is. CI calls only what stands here.
 .DEFAULT_GOAL := help
-.PHONY: bench browser clean consul demo generate help lint mutants race soak test test-matrix verify verify-backends verify-backends-knockouts verify-knockouts
+.PHONY: bench browser clean consul demo generate help lint mutants race soak test test-matrix test-modules test-root verify verify-backends verify-backends-knockouts verify-knockouts
 
 GO    ?= go
 TOOLS := bin/sqlc bin/staticcheck
@@ -15,9 +15,16 @@ help: ## what there is
 demo: ## the main job on real processes and a PostgreSQL of its own (20 s)
 	@$(GO) run ./cmd/swanlock demo
 
+# Both parts run at the same time, since most tests wait; their servers are copies of one cluster. make verify vets.
 test: ## every test, unit and integration, with the race detector
-	$(GO) test -race -shuffle=on -timeout 30m ./...
-	@set -e; for module in $(MODULES); do (cd $$module && $(GO) test -race -shuffle=on ./...); done
+	@template=$$(mktemp -d) && trap 'rm -rf "$$template"' EXIT && \
+		SWANLOCK_PG_TEMPLATE=$$template $(MAKE) --no-print-directory -j2 test-root test-modules
+
+test-root:
+	$(GO) test -race -shuffle=on -vet=off -timeout 30m ./...
+
+test-modules:
+	@set -e; for module in $(MODULES); do (cd $$module && $(GO) test -race -shuffle=on -vet=off ./...); done
 
 test-matrix: ## the integration tests on PostgreSQL 14 to 18, each driver in each of its modes (VERSIONS="14 18" SHORT=-short: less)
 	tools/matrix $(VERSIONS) -- $(SHORT) -timeout 20m ./pglock
