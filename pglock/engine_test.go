@@ -15,6 +15,7 @@ import (
 // TestPretendedLocks: an engine whose advisory locks exclude nobody is refused before
 // it is asked for one. PostgreSQL here answers as those engines do.
 func TestPretendedLocks(t *testing.T) {
+	t.Parallel()
 	const crdb, yb = "pg_catalog.current_setting('crdb_version', true)", "pg_catalog.current_setting('yb_silence_advisory_locks_not_supported_error', true)"
 	for _, c := range []struct {
 		name    string
@@ -26,8 +27,8 @@ func TestPretendedLocks(t *testing.T) {
 		{"YugabyteDB, silent", []string{yb, "'on'"}, "YugabyteDB"},
 		{"YugabyteDB with locks", []string{yb, "'off'"}, ""},
 	} {
-		eachDriver(t, func(t *testing.T, driver string) {
-			t.Run(c.name, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
+			eachDriver(t, func(t *testing.T, driver string) {
 				o := observe(t)
 				lockers := map[string]func(db *sql.DB) swanlock.Locker{
 					"pool": func(db *sql.DB) swanlock.Locker { return newPool(t, db) },

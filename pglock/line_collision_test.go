@@ -25,6 +25,7 @@ func waiters(t *testing.T, driver string) map[string]swanlock.Locker {
 // million are, have a line each. While a caller waits for one of the two, the
 // other, which is free, is granted at once, also to the holder of the first.
 func TestLinesApart(t *testing.T) {
+	t.Parallel()
 	const held, free = "tenant-82771", "tenant-134384" // alike in the 32 bits that were the hash once
 	fold := func(target string) int32 { k := pglock.KeyOf(target); return int32(k ^ k>>32) }
 	if fold(held) != fold(free) {
@@ -67,6 +68,7 @@ func acquiredIn(t *testing.T, l swanlock.Locker, target string) swanlock.Distrib
 // that is free, and a waiter gets it as soon as the other target's waiters are
 // served.
 func TestLineShared(t *testing.T) {
+	t.Parallel()
 	const held, free = "tenant-6072144", "tenant-9397561"
 	if pglock.TicketSpace(held) != pglock.TicketSpace(free) || pglock.KeyOf(held) == pglock.KeyOf(free) {
 		t.Fatal("the targets have no line in common")

@@ -91,6 +91,7 @@ func childInLine(db *sql.DB, target string) error {
 // which they came, though some processes are killed while they line up and while
 // they are served.
 func TestLineOfProcesses(t *testing.T) {
+	t.Parallel()
 	const processes = 4
 	for _, kind := range []struct {
 		name    string

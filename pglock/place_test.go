@@ -111,8 +111,9 @@ func TestPlaceLease(t *testing.T) {
 // TestLineOfClosedConnectionEnds: a place that was left on an idle connection
 // of the *sql.DB ends with its lease, which a waiter without a TTL has too.
 func TestLineOfClosedConnectionEnds(t *testing.T) {
+	t.Parallel()
 	for name, opts := range map[string][]swanlock.Option{"TTL": {swanlock.WithTTL(time.Second)}, "no TTL": nil} {
-		t.Run(name, func(t *testing.T) { t.Parallel(); lineOfClosedConnectionEnds(t, opts) })
+		t.Run(name, func(t *testing.T) { lineOfClosedConnectionEnds(t, opts) })
 	}
 }
 
@@ -268,10 +269,9 @@ func TestAcquiredAtIsNoLaterThanTheGrant(t *testing.T) {
 	})
 }
 
-// TestPoolWaitsForPgBouncer: with one server connection the first lock does not wait
-// for a second; and while another client has it, a caller waits for as long as its
-// deadline allows, which is longer than a server may be silent.
-func TestPoolWaitsForPgBouncer(t *testing.T) {
+// TestPoolNeedsOneOfPgBouncer: with one server connection the first lock does not wait
+// for a second.
+func TestPoolNeedsOneOfPgBouncer(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		b, late := pgBouncer(t, "session", "default_pool_size = 1"), watchScheduler(t)
 		target := newTarget(t)
@@ -283,6 +283,12 @@ func TestPoolWaitsForPgBouncer(t *testing.T) {
 		}
 		must(t, p.Close(bg))
 	})
+}
+
+// TestPoolWaitsForPgBouncer: while another client has the only server connection, a
+// caller waits for as long as its deadline allows, which is longer than a server may
+// be silent.
+func TestPoolWaitsForPgBouncer(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for name, locker := range map[string]func(t *testing.T, db *sql.DB) swanlock.Locker{
 			"Session": leasedWaiters["Session"],

@@ -39,6 +39,7 @@ func together(first func(), calls ...func()) {
 // given back, those that it did not unlock are unlocked, and the session and
 // its other locks live.
 func TestPoolBatchFails(t *testing.T) {
+	t.Parallel()
 	for _, where := range []string{"while it locks", "while it unlocks"} {
 		t.Run(where, func(t *testing.T) {
 			slow, bad := newTarget(t), newTarget(t)
@@ -195,6 +196,7 @@ func TestPoolLeavesTheQueue(t *testing.T) {
 // The second caller is refused before anything is sent, and does not stand in
 // the way of the first.
 func TestPoolClaims(t *testing.T) {
+	t.Parallel()
 	p, target := newPool(t, openDB(t, "pgx")), newTarget(t)
 	rest, err := p.SplitTry(bg, target)
 	must(t, err)

@@ -33,6 +33,7 @@ func (c *choosy) Connect(ctx context.Context) (driver.Conn, error) {
 // A waiter whose context ends, or whose lock becomes free, while the session
 // to wait on is being opened.
 func TestPoolWaitSessionDoesNotOpen(t *testing.T) {
+	t.Parallel()
 	for _, what := range []string{"the context ends", "the lock is free"} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -66,6 +67,7 @@ func TestPoolWaitSessionDoesNotOpen(t *testing.T) {
 // On a small *sql.DB a waiter takes the program's last connection, which the
 // holder needs in order to get done.
 func TestPoolWaiterTakesTheLastConnection(t *testing.T) {
+	t.Parallel()
 	db := openDB(t, "pgx")
 	db.SetMaxOpenConns(2)
 	p := newPool(t, db)
@@ -92,6 +94,7 @@ func TestPoolWaiterTakesTheLastConnection(t *testing.T) {
 
 // Locks that were granted after a wait fill the sessions.
 func TestPoolWaitersUseUpTheSessions(t *testing.T) {
+	t.Parallel()
 	o := openDB(t, "pgx")
 	other := connOf(t, o)
 	p := newPool(t, openDB(t, "pgx"), pglock.WithMaxWaiters(40))
@@ -131,6 +134,7 @@ func TestPoolWaitersUseUpTheSessions(t *testing.T) {
 
 // Two Closes at once.
 func TestPoolTwoCloses(t *testing.T) {
+	t.Parallel()
 	for range 20 {
 		p, err := pglock.NewPool(openDB(t, "pgx"))
 		must(t, err)
@@ -149,6 +153,7 @@ func TestPoolTwoCloses(t *testing.T) {
 
 // One connection, and a lock with a longer TTL than the session's.
 func TestPoolLongerTTLOnOneConnection(t *testing.T) {
+	t.Parallel()
 	db := openDB(t, "pgx")
 	db.SetMaxOpenConns(1)
 	p := newPool(t, db)
@@ -201,6 +206,7 @@ func (s *panickyStmt) QueryContext(ctx context.Context, args []driver.NamedValue
 }
 
 func TestPoolDriverPanics(t *testing.T) {
+	t.Parallel()
 	o := observe(t)
 	conn, err := pq.NewConnector(server(t).URL())
 	must(t, err)
@@ -240,6 +246,7 @@ func TestPoolDriverPanics(t *testing.T) {
 // The unlock of one reader is answered with an error after it was done: the
 // second unlock takes the other reader's lock.
 func TestPoolUnlockPopsTheOtherReader(t *testing.T) {
+	t.Parallel()
 	o := observe(t)
 	db := evilDB(t, "pgx", "pool_unlock", `CREATE FUNCTION pool_unlock.pg_advisory_unlock_shared(k bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 		BEGIN
@@ -263,6 +270,7 @@ func TestPoolUnlockPopsTheOtherReader(t *testing.T) {
 
 // Close with an ended context gives a connection back with a lock on it.
 func TestPoolCloseLeavesALock(t *testing.T) {
+	t.Parallel()
 	o := observe(t)
 	db := openDB(t, "pgx")
 	p, err := pglock.NewPool(db, pglock.WithHeartbeat(time.Hour))
@@ -279,6 +287,7 @@ func TestPoolCloseLeavesALock(t *testing.T) {
 // Newcomers do not overtake a waiter with a ticket, even if it only looks from
 // time to time, and is not in the server's queue.
 func TestPoolNewcomersDoNotOvertake(t *testing.T) {
+	t.Parallel()
 	first := newPool(t, openDB(t, "pgx"), pglock.WithPolling())
 	second := newPool(t, openDB(t, "pgx"))
 	target := newTarget(t)

@@ -182,6 +182,7 @@ func TestPoolDiesWhilePassing(t *testing.T) {
 // unlocked the lock, or after it has dropped the ticket, the release is finished,
 // and the waiter joins the line again.
 func TestPoolPassingFails(t *testing.T) {
+	t.Parallel()
 	const fails = `CREATE FUNCTION %[1]s.pg_advisory_unlock(%[2]s) RETURNS boolean LANGUAGE plpgsql AS $$
 		BEGIN
 			IF %[3]s AND nextval('%[1]s.calls') = 1 THEN %[4]s END IF;
@@ -189,7 +190,7 @@ func TestPoolPassingFails(t *testing.T) {
 		END $$`
 	const raise = "RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014';"
 	for _, moment := range []string{"before", "after", "later"} {
-		eachDriver(t, func(t *testing.T, driver string) {
+		passingFails := func(t *testing.T, driver string) {
 			o, target, schema := observe(t), newTarget(t), "pass_fails_"+moment+"_"+driver
 			lock := fmt.Sprintf("k = %d", int64(pglock.KeyOf(target)))
 			function := map[string]string{
@@ -215,6 +216,7 @@ func TestPoolPassingFails(t *testing.T) {
 			}
 			o.wantHeld(kept.Info().Target, backendOf(held))
 			must(t, kept.Release(bg))
-		})
+		}
+		t.Run(moment, func(t *testing.T) { eachDriver(t, passingFails) })
 	}
 }

@@ -13,6 +13,7 @@ import (
 // A try that has claimed the key but is not sent yet, and a waiter that
 // comes meanwhile, on the same session: never are both granted.
 func TestPoolPollAndTryBothHold(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"exclusive", "shared try", "shared waiter"} {
 		t.Run(kind, func(t *testing.T) {
 			o, p := observe(t), newPool(t, openDB(t, "pgx"), pglock.WithPolling())
@@ -61,6 +62,7 @@ func TestPoolPollAndTryBothHold(t *testing.T) {
 // A reader's poll that is cancelled (statement_timeout, pg_cancel_backend)
 // on a session that has another reader is taken for granted.
 func TestPoolPhantomReader(t *testing.T) {
+	t.Parallel()
 	o := observe(t)
 	db := evilDB(t, "pgx", "pool_phantom", `CREATE FUNCTION pool_phantom.pg_try_advisory_lock_shared(k bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 		BEGIN
@@ -106,6 +108,7 @@ func TestPoolPhantomReader(t *testing.T) {
 // A TakeTicket that failed after it took the number does not leave it, nor the
 // number 0, if the session is in another line.
 func TestPoolTicketLeftBehind(t *testing.T) {
+	t.Parallel()
 	o := observe(t)
 	db := evilDB(t, "pgx", "pool_ticket", `CREATE FUNCTION pool_ticket.pg_try_advisory_lock(h integer, n integer) RETURNS boolean LANGUAGE plpgsql AS $$
 		BEGIN
@@ -150,6 +153,7 @@ func TestPoolTicketLeftBehind(t *testing.T) {
 // of its callers that are in that line already, whether it had taken one itself
 // or not.
 func TestPoolTicketFailsAtZero(t *testing.T) {
+	t.Parallel()
 	for schema, before := range map[string]bool{"zero_before": true, "zero_after": false} {
 		t.Run(schema, func(t *testing.T) {
 			o, target := observe(t), newTarget(t)

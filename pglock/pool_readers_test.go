@@ -13,9 +13,10 @@ import (
 // takes and the last frees. A statement that fails, before or after it has done
 // so, does no harm to the other readers, nor to the session's other locks.
 func TestPoolReadersAreOneLock(t *testing.T) {
+	t.Parallel()
 	for _, function := range []string{"pg_try_advisory_lock_shared", "pg_advisory_unlock_shared"} {
 		for _, moment := range []string{"before", "after"} {
-			eachDriver(t, func(t *testing.T, driver string) {
+			oneLock := func(t *testing.T, driver string) {
 				o := observe(t)
 				schema := fmt.Sprintf("readers_%s_%s_%s", function, moment, driver)
 				first, then := "RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014';", "PERFORM pg_catalog."+function+"(k);"
@@ -62,7 +63,8 @@ func TestPoolReadersAreOneLock(t *testing.T) {
 					must(t, l.Release(bg))
 				}
 				must(t, acquired(t, p, target).Release(bg))
-			})
+			}
+			t.Run(function+" "+moment, func(t *testing.T) { eachDriver(t, oneLock) })
 		}
 	}
 }

@@ -44,6 +44,7 @@ func TestPoolOnASmallDB(t *testing.T) {
 
 // Contended locks are granted even with two connections in all, or one.
 func TestPoolContendsOnASmallDB(t *testing.T) {
+	t.Parallel()
 	for _, conns := range []int{1, 2} {
 		t.Run(fmt.Sprint(conns), func(t *testing.T) {
 			eachDriver(t, func(t *testing.T, driver string) {
@@ -91,6 +92,7 @@ func contend(t *testing.T, pools []*pglock.Pool, goroutines, rounds int, target 
 
 // In each way to wait, one waiter at a time has the lock, and all get it.
 func TestPoolContends(t *testing.T) {
+	t.Parallel()
 	for name, opts := range map[string][]pglock.PoolOption{
 		"in the server": {},
 		"one waiter":    {pglock.WithMaxWaiters(1)},
@@ -138,6 +140,7 @@ func TestPoolWithoutAConnection(t *testing.T) {
 
 // A small lock table is not filled.
 func TestPoolLeavesRoom(t *testing.T) {
+	t.Parallel()
 	srv, err := pgserver.Start(bg, pgserver.WithSetting("max_connections", "20"), pgserver.WithSetting("max_locks_per_transaction", "10"))
 	if err != nil {
 		t.Fatal(err)
@@ -161,6 +164,7 @@ func TestPoolLeavesRoom(t *testing.T) {
 }
 
 func TestPoolBadInput(t *testing.T) {
+	t.Parallel()
 	if _, err := pglock.NewPool(nil); err == nil {
 		t.Error("a nil *sql.DB is taken")
 	}

@@ -13,6 +13,7 @@ import (
 // TestServerDiskFull: when the disk has no room for the audit's row, the error says so, and nothing is held. The file of the
 // table is /dev/full, so that the error comes from the kernel as it would, and nobody needs to be root.
 func TestServerDiskFull(t *testing.T) {
+	t.Parallel()
 	if _, err := os.Stat("/dev/full"); err != nil {
 		t.Skip("this system has no /dev/full")
 	}

@@ -62,6 +62,7 @@ func TestFenceAfterCrash(t *testing.T) {
 // lost, and the next may have them at once. Fences go on rising if replication is synchronous; if the standby was behind,
 // the new primary gives those again that it had not heard of, as the documentation says.
 func TestServerFailover(t *testing.T) {
+	t.Parallel()
 	for _, replication := range []string{"synchronous", "behind"} {
 		t.Run(replication, func(t *testing.T) {
 			t.Parallel()

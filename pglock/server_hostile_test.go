@@ -56,6 +56,7 @@ func wantStored(t testing.TB, o observer, l swanlock.Locker, target, owner strin
 // TestTargetsAreNeverSQL: whatever a user names things, in every mode of the drivers: the simple protocol writes the values into
 // the statement itself.
 func TestTargetsAreNeverSQL(t *testing.T) {
+	t.Parallel()
 	for _, driver := range everyMode {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()

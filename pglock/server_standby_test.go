@@ -16,6 +16,7 @@ import (
 // TestServerStandby: advisory locks work on a standby, in a lock space of its own, so
 // every way to take one is refused there. Fact 15.
 func TestServerStandby(t *testing.T) {
+	t.Parallel()
 	srv, err := pgserver.Start(bg)
 	must(t, err)
 	t.Cleanup(func() { srv.Stop() })

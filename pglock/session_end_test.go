@@ -18,6 +18,7 @@ import (
 // that cannot be asked any more is ended on the server, after its holders were told.
 // Fact 32.
 func TestEndOnPgxpool(t *testing.T) {
+	t.Parallel()
 	for _, by := range acquirers {
 		for _, ttl := range []time.Duration{0, time.Minute} {
 			t.Run(by.name+" "+ttl.String(), func(t *testing.T) {
@@ -58,6 +59,7 @@ func TestEndOnPgxpool(t *testing.T) {
 // TestEndInTransactionOnPgxpool: in a transaction that has failed nothing can be
 // asked. The pgxpool itself closes such a connection.
 func TestEndInTransactionOnPgxpool(t *testing.T) {
+	t.Parallel()
 	o, target := observe(t), newTarget(t)
 	pool := newPgxpool(t, server(t).URL())
 	db := stdlib.OpenDBFromPool(pool)
@@ -74,6 +76,7 @@ func TestEndInTransactionOnPgxpool(t *testing.T) {
 
 // TestEndOfPoolOnPgxpool: a heartbeat that the server refuses ends the session.
 func TestEndOfPoolOnPgxpool(t *testing.T) {
+	t.Parallel()
 	o, target := observe(t), newTarget(t)
 	var broken atomic.Bool
 	db, pgx := editedPgxpool(t, func(query string) string {
@@ -124,6 +127,7 @@ func TestEndFromElsewhere(t *testing.T) {
 // TestEndIsRefused: a role that may not call pg_terminate_backend has its session
 // ended all the same; and one that still lives is ended when it is used again.
 func TestEndIsRefused(t *testing.T) {
+	t.Parallel()
 	for name, refused := range map[string][]string{
 		"pg_terminate_backend": {"pg_advisory_unlock", "pg_terminate_backend"},
 		"all":                  {"pg_advisory_unlock", "pg_terminate_backend", "textcat"},

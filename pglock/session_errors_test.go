@@ -223,6 +223,7 @@ func TestSessionUnusableConnection(t *testing.T) {
 // TestServerLockTableFull: when the server has no room for another lock, the error
 // says so, and nothing is held. Fact 12.
 func TestServerLockTableFull(t *testing.T) {
+	t.Parallel()
 	small, err := pgserver.Start(bg, pgserver.WithSetting("max_locks_per_transaction", "10"), pgserver.WithSetting("max_connections", "10"))
 	must(t, err)
 	t.Cleanup(func() { small.Stop() })

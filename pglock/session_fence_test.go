@@ -12,6 +12,7 @@ import (
 // TestFenceRises with each exclusive grant, whichever session, driver and
 // statement it comes from, and whether or not others asked for a fence. Fact 9.
 func TestFenceRises(t *testing.T) {
+	t.Parallel()
 	target := newTarget(t)
 	var lockers []swanlock.Locker
 	for _, driver := range drivers {

@@ -77,6 +77,7 @@ func TestSessionHeartbeatOnABusyConnection(t *testing.T) {
 
 // TestSessionHeartbeatOption: an interval below a millisecond is refused.
 func TestSessionHeartbeatOption(t *testing.T) {
+	t.Parallel()
 	for _, every := range []time.Duration{-1, time.Microsecond} {
 		s := pglock.NewSession(new(sql.Conn), pglock.WithHeartbeat(every))
 		if _, err := s.TryAcquire(context.Background(), "x"); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {

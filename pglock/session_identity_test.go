@@ -95,6 +95,7 @@ func wantUntouched(t *testing.T, pool *pgxpool.Pool) {
 // TestIdentityByMark: what a checkout leaves on a session is settled by the next that
 // gets the session, in whatever way, and nobody is refused.
 func TestIdentityByMark(t *testing.T) {
+	t.Parallel()
 	for _, driver := range anyDriver[2:] {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
@@ -141,6 +142,7 @@ func TestIdentityByMark(t *testing.T) {
 // TestIdentityWithoutLocks: a session whose locks were unlocked behind our back
 // still has a lease or tickets, which are settled as well.
 func TestIdentityWithoutLocks(t *testing.T) {
+	t.Parallel()
 	o := observe(t)
 	db := openDB(t, "pgxpool")
 	db.SetMaxOpenConns(1)
@@ -161,6 +163,7 @@ func TestIdentityWithoutLocks(t *testing.T) {
 
 // TestIdentityWithoutMark: a rollback took the mark, and left the lock.
 func TestIdentityWithoutMark(t *testing.T) {
+	t.Parallel()
 	for _, driver := range anyDriver[2:] {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
@@ -186,6 +189,7 @@ func TestIdentityWithoutMark(t *testing.T) {
 // TestIdentityOfManyAtOnce: several that come to an abandoned session at once find
 // one ledger.
 func TestIdentityOfManyAtOnce(t *testing.T) {
+	t.Parallel()
 	o := observe(t)
 	db := openDB(t, "pgxpool")
 	db.SetMaxOpenConns(1)
@@ -254,6 +258,7 @@ func TestIdentityOfLeftTicket(t *testing.T) {
 // TestIdentityOfOthers: what another process has left on a session is not ours to
 // settle.
 func TestIdentityOfOthers(t *testing.T) {
+	t.Parallel()
 	db := openDB(t, "pgxpool")
 	conn := connOf(t, db)
 	run(t, conn, "SET swanlock.session = 'another/1'")
@@ -267,6 +272,7 @@ func TestIdentityOfOthers(t *testing.T) {
 // TestPoolOnSmallPgxpool: a pgxpool of four connections, which is its default on a
 // small machine, is enough for a Pool: nothing waits for what it has itself.
 func TestPoolOnSmallPgxpool(t *testing.T) {
+	t.Parallel()
 	pgx := newPgxpool(t, pgtest.WithParams(t, server(t).URL(), "pool_max_conns=4"))
 	db := stdlib.OpenDBFromPool(pgx)
 	t.Cleanup(func() { db.Close() })
@@ -298,6 +304,7 @@ func TestPoolOnSmallPgxpool(t *testing.T) {
 // TestIdentityAfterARollback: a rollback brings back the mark of an earlier user of the
 // backend. The session is known all the same, with its connection and without.
 func TestIdentityAfterARollback(t *testing.T) {
+	t.Parallel()
 	for _, driver := range append(slices.Clone(drivers), "pgxpool") {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()

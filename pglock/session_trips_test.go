@@ -110,6 +110,7 @@ func TestRoundTripsFresh(t *testing.T) {
 // what a query with arguments takes: one round trip with pgx, which keeps its
 // statements, and with lib/pq two, or one with binary_parameters.
 func TestRoundTripsOfFunctions(t *testing.T) {
+	t.Parallel()
 	p := newProxy(t)
 	for _, c := range []struct {
 		driver, params string

@@ -23,6 +23,7 @@ var anyDriver = append([]string{"postgres", "pgx", "pgxpool", "opaque postgres",
 // call says so, and neither the rows nor a lock are lost, with every wrapper of
 // the driver.
 func TestWrappedWithRowsOpen(t *testing.T) {
+	t.Parallel()
 	for _, driver := range anyDriver {
 		if strings.HasPrefix(driver, "opaque ") { // see the package's documentation
 			continue
@@ -59,6 +60,7 @@ func TestWrappedWithRowsOpen(t *testing.T) {
 // TestWrappedOnASilentNetwork: no call waits for ever, with every wrapper of
 // the driver, and the holder of a lock learns that it is lost.
 func TestWrappedOnASilentNetwork(t *testing.T) {
+	t.Parallel()
 	for _, driver := range anyDriver {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()

@@ -61,9 +61,12 @@ func chosenDrivers(asked string) []string {
 // IsPQ reports whether the driver is lib/pq.
 func IsPQ(driver string) bool { return strings.HasPrefix(driver, "postgres") }
 
-// EachDriver runs f on each of Drivers, at the same time.
+// EachDriver runs f on each of Drivers, at the same time and beside other tests:
+// f takes targets of its own, and what it changes for all sessions of a database
+// or a server it changes on one of its own. It calls t.Parallel.
 func EachDriver(t *testing.T, f func(t *testing.T, driver string)) {
 	t.Helper()
+	t.Parallel()
 	for _, driver := range Drivers {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
