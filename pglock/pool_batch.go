@@ -88,7 +88,7 @@ func (b batcher) undoLeft(proofs, batch []*op) {
 			continue
 		}
 		if o.kind == acquiring && o.err == nil {
-			b.release(o.h)
+			release(b.turn, o.h)
 		} else if o.kind == acquiring {
 			b.s.p.unclaim(o.h)
 		}
@@ -150,9 +150,9 @@ func (b batcher) sendOne(o *op) {
 	case acquiring:
 		o.err = b.grantOne(o.ctx, o.h)
 	case releasing:
-		o.err = b.release(o.h)
+		o.err = release(b.turn, o.h)
 	case refreshing:
-		o.err = b.renew(ctx, o.h, false)
+		o.err = renew(ctx, b.turn, o.h, false)
 	case running:
 		o.err = o.f(ctx, b.turn)
 	}
@@ -163,11 +163,11 @@ func (b batcher) sendOne(o *op) {
 
 // grantOne asks for a lock in a statement of its own.
 func (b batcher) grantOne(ctx context.Context, h *hold) error {
-	if err := b.grant(ctx, h, ""); err != nil {
+	if err := grant(ctx, b.turn, h, ""); err != nil {
 		return err
 	}
 	if h.pid != b.s.pid {
-		b.wrongBackend(h, h.pid)
+		wrongBackend(b.turn, h, h.pid)
 		return ErrPooler
 	}
 	return nil

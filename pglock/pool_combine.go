@@ -99,7 +99,7 @@ func (s *poolSession) do(ctx context.Context, o *op) error {
 	case <-o.done:
 		return o.err
 	case <-ctx.Done():
-	case <-s.led.quiet():
+	case <-s.led.silence.quiet():
 	}
 	if c.withdraw(o) {
 		return s.leaving(ctx, o)

@@ -107,7 +107,7 @@ func (s *poolSession) slow(session db.CancelBackendParams, done func()) {
 		defer end()
 		err := s.p.elsewhere(ctx, func(tn turn) error {
 			cancelled, err := ask(ctx, tn, (*db.Queries).CancelBackend, session)
-			s.led.cancelled.Store(cancelled)
+			s.led.silence.cancelled.Store(cancelled)
 			return err
 		})
 		if err != nil {

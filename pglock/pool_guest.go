@@ -82,7 +82,7 @@ func (b batcher) shortenLease() error {
 	}
 	b.warnLeaseless(s.savedSettings)
 	s.kept(lease)
-	b.led.shorten(lease, sent)
+	b.led.own(s, lease, sent)
 	s.heartbeatTimer.Reset(s.every())
 	return nil
 }

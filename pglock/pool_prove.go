@@ -97,21 +97,21 @@ func (b batcher) rowsToRefresh(proofs []*op) string {
 // reconcile ends the locks that the session has lost, and unlocks those that it
 // has and that are not in the ledger.
 func (b batcher) reconcile() error {
-	held, err := b.held(context.Background())
+	held, err := heldKeys(context.Background(), b.turn)
 	if err != nil {
 		return err
 	}
 	ours := b.led.holds()
 	for _, h := range ours {
 		if shared, ok := held[h.key]; !ok || shared != h.Shared {
-			b.proven(h, db.RefreshRow{Pid: h.pid})
+			proven(b.turn, h, db.RefreshRow{Pid: h.pid})
 		}
 	}
 	for _, h := range ours {
 		delete(held, h.key)
 	}
 	for key, shared := range held {
-		if err := b.unlockIfHeld(key, shared); err != nil {
+		if err := unlockIfHeld(b.turn, key, shared); err != nil {
 			return err
 		}
 	}
@@ -132,7 +132,7 @@ func (b batcher) unlockOverdue() {
 // not the one that has its locks: a pooler is in between.
 func (b batcher) endBehindPooler(pid int32) {
 	if h := b.led.any(); h != nil {
-		b.wrongBackend(h, pid)
+		wrongBackend(b.turn, h, pid)
 	} else {
 		b.destroy(ErrPooler)
 	}

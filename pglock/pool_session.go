@@ -66,7 +66,7 @@ func (s *poolSession) fitsLocked(lease time.Duration) bool {
 
 // silent reports whether the server leaves a statement of the session
 // unanswered.
-func (s *poolSession) silent() bool { return s.isOpen() && s.led.stalled.Load() }
+func (s *poolSession) silent() bool { return s.isOpen() && s.led.silence.stalled.Load() }
 
 // open takes a connection of the *sql.DB and makes it a session of the pool.
 // Many callers may wait for that, so it is bound to no caller's context.
@@ -106,14 +106,14 @@ func (s *poolSession) connect(ctx context.Context) (err error) {
 	}
 	defer tn.give()
 	s.led = tn.led
-	tn.led.callers.Store(&s.callers)
+	tn.led.silence.callers.Store(&s.callers)
 	if _, err := tn.led.enter(conn, request{}); err != nil {
 		return errors.Join(err, conn.Close())
 	}
 	if err := tn.settle(); err != nil { // It may have been given back with locks on it,
 		return errors.Join(err, conn.Close())
 	}
-	if err := tn.confirm(); err != nil { // or with a lease that a rollback has brought back.
+	if err := confirm(tn); err != nil { // or with a lease that a rollback has brought back.
 		return errors.Join(err, conn.Close())
 	}
 	if err := s.begin(ctx, tn); err != nil {
@@ -130,7 +130,7 @@ func (s *poolSession) identify(ctx context.Context, began time.Time) (turn, erro
 	if err != nil {
 		return tn, err
 	}
-	tn.led.callers.Store(&s.callers)
+	tn.led.silence.callers.Store(&s.callers)
 	if err = s.p.direct(ctx, tn, began); err == nil {
 		err = tn.mark(ctx)
 	}
@@ -139,7 +139,7 @@ func (s *poolSession) identify(ctx context.Context, began time.Time) (turn, erro
 		tn.give()
 		return tn, err
 	}
-	if tn.isKnown() {
+	if tn.led.who.isKnown() {
 		return tn, nil
 	}
 	tn.give()
@@ -169,7 +169,7 @@ func (s *poolSession) begin(ctx context.Context, tn turn) error {
 		kept = time.Duration(row.IdleMs) * time.Millisecond
 	}
 	s.kept(kept)
-	tn.led.own(s, lease{kept, sent})
+	tn.led.own(s, kept, sent)
 	s.combiner.mu.Lock()
 	s.heartbeatTimer = time.AfterFunc(s.every(), func() { s.p.spawn(s.heartbeat) })
 	s.combiner.mu.Unlock()
@@ -345,6 +345,6 @@ func (s *poolSession) close(tn turn) error {
 		tn.destroy(err)
 		return errors.Join(errs...)
 	}
-	tn.led.own(nil, lease{})
+	tn.led.own(nil, 0, time.Time{})
 	return errors.Join(append(errs, tn.unprepare(), tn.sql().Close())...)
 }

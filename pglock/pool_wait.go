@@ -151,17 +151,17 @@ func (p *Pool) joinOnce(ctx context.Context, r request, tried bool) (*waiter, er
 		var state atomic.Int32 // calling, returned or left
 		o := &op{kind: running, join: &join{key: r.key}}
 		o.f = func(_ context.Context, tn turn) error {
-			t, err := tn.takeTicket(ctx, r.key, &p.hint, o.join.taken)
+			t, err := takeTicket(ctx, tn, r.key, &p.hint, o.join.taken)
 			if t == nil {
 				return err
 			}
 			if t.pid != s.pid {
-				tn.drop(t)
+				t.drop(tn)
 				batcher{turn: tn, s: s}.endBehindPooler(t.pid)
 				return ErrPooler
 			}
 			if !state.CompareAndSwap(calling, returned) { // The caller has left.
-				return tn.drop(t)
+				return t.drop(tn)
 			}
 			me.t = t
 			p.hint.joined(r.key, t, tried)
@@ -283,7 +283,7 @@ func (p *Pool) leave(me *waiter) {
 		p.releaseFromWaitLocked(me)
 	default:
 		p.work.Go(func() {
-			me.s.solo(context.Background(), func(_ context.Context, tn turn) error { return tn.drop(me.t) })
+			me.s.solo(context.Background(), func(_ context.Context, tn turn) error { return me.t.drop(tn) })
 			p.mu.Lock()
 			p.releaseFromWaitLocked(me)
 			p.mu.Unlock()
@@ -337,7 +337,7 @@ func (p *Pool) attempt(ctx context.Context, me *waiter, s *poolSession, wait tim
 			a.l = h.beginInPool()
 			if !a.state.CompareAndSwap(calling, returned) {
 				a.l.dropped.Stop()
-				tn.release(h)
+				release(tn, h)
 			}
 		}
 		return err
@@ -364,13 +364,13 @@ func (b batcher) advanceFor(ctx context.Context, h *hold, me *waiter, wait time.
 	case h.Shared && b.led.readersOf(h.key) > 0:
 		return b.joinReaders(ctx, h, me)
 	}
-	adv, err := b.advance(context.WithoutCancel(ctx), h, me.t, wait)
+	adv, err := me.t.advance(context.WithoutCancel(ctx), b.turn, h, wait)
 	if err != nil || !adv.granted {
 		return adv, err
 	}
 	p := b.s.p
 	p.claimMore(h, b.s)
-	if err := b.complete(ctx, h); err != nil {
+	if err := complete(ctx, b.turn, h); err != nil {
 		p.unclaim(h)
 		return advanced{waited: adv.waited}, err
 	}
