@@ -149,7 +149,7 @@ func (l *Locker) try(ctx context.Context, target string, o swanlock.Options) (*l
 	for begun, n := time.Now(), 0; ; n++ {
 		a := l.attempt(target, o)
 		held, err := lease.Try(ctx, l.request(a, target, o), func(ctx context.Context) (uint64, error) {
-			return a.acquire(ctx, "0")
+			return a.acquire(ctx, "0", "")
 		})
 		if !errors.Is(err, errSplit) || ctx.Err() != nil || time.Since(begun) > patience {
 			return held, err
