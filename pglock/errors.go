@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/quoted"
 	"github.com/swanlake-io/swanlock/internal/sqlstate"
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
@@ -151,15 +152,8 @@ func notAcquired(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, context.Cause(ctx))
 }
 
-// quote returns target as errors and logs show it: on one line, and cut if it
-// is long.
-func quote(target string) string {
-	const most = 128
-	if len(target) > most {
-		return fmt.Sprintf("%q... (%d bytes)", target[:most], len(target))
-	}
-	return fmt.Sprintf("%q", target)
-}
+// quote returns target as errors and logs show it.
+func quote(target string) string { return quoted.Text(target) }
 
 // unanswered returns the error of an acquire whose context has ended, if that
 // is why err says that no answer came in time, or that nothing was sent.
