@@ -33,7 +33,9 @@ import (
 //
 // WithFence is refused with errors.ErrUnsupported: each locker counts for itself.
 // So are the options that one of lockers refuses.
-func New(lockers ...swanlock.Locker) swanlock.Locker { return &chain{lockers, check(lockers)} }
+func New(lockers ...swanlock.Locker) swanlock.Locker {
+	return &chain{slices.Clone(lockers), check(lockers)}
+}
 
 type chain struct {
 	lockers []swanlock.Locker
@@ -52,7 +54,7 @@ func check(lockers []swanlock.Locker) error {
 			continue
 		}
 		if first := slices.Index(lockers[:i], l); first >= 0 {
-			return fmt.Errorf("chain: lockers %d and %d are the same one, which cannot take a target twice", first+1, i+1)
+			return fmt.Errorf("chain: lockers %d and %d are the same one", first+1, i+1)
 		}
 	}
 	return nil

@@ -38,10 +38,13 @@ func (l *Locker) attempt(target string, o swanlock.Options) *attempt {
 	a := &attempt{l: l, key: keyOf(target), token: token, value: token + " " + o.Owner,
 		lease: ms(serverLease(l.leaseOf(o))), sent: make([]sent, len(l.servers))}
 	if o.Fence {
-		a.fence = l.clock.next()
+		a.propose()
 	}
 	return a
 }
+
+// propose makes a fence of now, for servers that have lost theirs.
+func (a *attempt) propose() { a.fence = max(a.fence, a.l.clock.next()) }
 
 // An answer is one server's to a script.
 type answer struct {
@@ -69,7 +72,7 @@ func (a *attempt) ask(ctx context.Context, s script, args func(sent) []any, coun
 			answers <- answer{nil, err}
 			continue
 		}
-		own := append([]any{"0", a.l.quarantine, a.value}, args(a.note(i, s.votes))...)
+		own := append([]any{"cached", a.l.quarantine, a.value}, args(a.note(i, s.votes))...)
 		server.queue.send(call{detached, s, keys, own, func(value any, err error) {
 			server.end(err)
 			if s.votes && answered(err) {

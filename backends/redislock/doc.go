@@ -13,8 +13,9 @@
 //
 //   - do not let their wall clocks run faster than the holder's, or jump forward,
 //     by more than 1 % of the TTL and 2 ms: Redis ends a lease by the wall clock;
-//   - do not evict keys (maxmemory-policy noeviction), and do not lose single keys
-//     to FLUSHALL together with SCRIPT FLUSH;
+//   - do not evict keys (maxmemory-policy noeviction), and do not lose keys to
+//     FLUSHALL together with SCRIPT FLUSH, or before the first acquire of a new
+//     version of this package;
 //   - are served by clients with the same WithMaxTTL.
 //
 // A server that has restarted, or has taken over from another as a replica does,
@@ -67,7 +68,8 @@
 // and the owner (redis-cli get 'swanlock:{jobs/nightly}'), its line, and its last
 // fence, which is kept for a day. swanlock:born and swanlock:quarantine are the
 // server's. Programs that may call INFO, PUBLISH and SUBSCRIBE on swanlock:wake:*
-// need nothing else but scripts and these keys.
+// need nothing else but scripts and these keys; without PUBSUB NUMSUB a release gives
+// the lock to nobody, and wakes the next waiter.
 //
 // A redis.ClusterClient works as a single server, with WithoutQuarantine: no key
 // of a cluster can speak for all of its machines. A redis.Ring does not exclude:

@@ -1,8 +1,9 @@
 -- Prepended to the scripts, all of which may give a vote. In each:
 -- KEYS: 1 the lock, 2 its tombstone for this token, 3 its fence, 4 its line,
 --       and, unless WithoutQuarantine: 5 born, 6 quarantine
--- ARGV: 1 "1" if the server did not have the script in its cache, 2 the
---       quarantine (ms), 3 the lock's value: its token, a space, the owner;
+-- ARGV: 1 "cached" if the server had the script in its cache, else "whole", or
+--       "first" if it may be the first that the server was ever sent,
+--       2 the quarantine (ms), 3 the lock's value: its token, a space, the owner;
 --       then the script's own
 
 local value = ARGV[3]
@@ -13,7 +14,7 @@ local holder, tombstone, born, quarantine = unpack(KEYS[5] and
 -- they are neither persisted nor replicated. Then this text is sent whole, which
 -- puts it into the cache, and in that same step it is looked which run of the
 -- server knew the locks. Where born is missing, they may have been flushed.
-if KEYS[5] and (ARGV[1] == '1' or not born) then
+if KEYS[5] and (ARGV[1] ~= 'cached' or not born) then
   redis.call('DEL', KEYS[5]) -- An error below leaves the server unknown.
   local info = redis.pcall('INFO', 'server')
   local major = type(info) == 'string' and tonumber(string.match(info, 'redis_version:(%d+)'))
@@ -22,7 +23,7 @@ if KEYS[5] and (ARGV[1] == '1' or not born) then
   if not up or major < 7 then
     return redis.error_reply('NOQUARANTINE it takes Redis 7 or later, and INFO in scripts')
   end
-  local unused = ARGV[1] == '1' and not born and up * 1000 >= tonumber(ARGV[2])
+  local unused = ARGV[1] == 'first' and not born and up * 1000 >= tonumber(ARGV[2])
   if born ~= run and not unused then
     redis.call('SET', KEYS[6], run, 'PX', ARGV[2])
     quarantine = run

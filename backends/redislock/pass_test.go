@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/testserver"
@@ -97,6 +100,68 @@ func TestOldNews(t *testing.T) {
 		if fence, ok := granted(tt.news, tt.question); fence != tt.fence || ok != tt.ok {
 			t.Errorf("granted(%q, %q): got %d, %t, want %d, %t", tt.news, tt.question, fence, ok, tt.fence, tt.ok)
 		}
+	}
+}
+
+// cluster starts a Redis Cluster of two, and returns a client.
+func cluster(t *testing.T) *redis.ClusterClient {
+	t.Helper()
+	var addrs []string
+	var bus string // the first one's
+	for i, slots := range [][2]int{{0, 8191}, {8192, 16383}} {
+		port, err := strconv.Atoi(testserver.Port(t, testserver.FreeAddr(t)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := testserver.Redis(t, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(port))
+		client := dial(t, s.Addr)
+		if err := client.ClusterAddSlotsRange(t.Context(), slots[0], slots[1]).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 {
+			if err := client.Do(t.Context(), "cluster", "meet", "127.0.0.1", testserver.Port(t, addrs[0]), bus).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bus, addrs = strconv.Itoa(port), append(addrs, s.Addr)
+	}
+	for _, addr := range addrs {
+		eventually(t, "the cluster is whole", func() bool {
+			return strings.Contains(dial(t, addr).ClusterInfo(t.Context()).Val(), "cluster_state:ok")
+		})
+	}
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs})
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+// The waiters of a cluster hear of what is published on any of its nodes. They are
+// told of a grant by the lock's own node alone, or else are woken.
+func TestPassedOnInCluster(t *testing.T) {
+	client := cluster(t)
+	newLocker := func() *Locker {
+		l, err := New([]redis.Scripter{client}, WithoutQuarantine("a test"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	// Some of the channels are on the node of their locks.
+	for i := range 12 {
+		one, two, target := newLocker(), newLocker(), fmt.Sprint("target ", i)
+		held := testserver.Try(t, one, target)
+		next := testserver.Acquire(t, two, target, swanlock.WithTTL(30*time.Second))
+		eventually(t, "one waits", func() bool {
+			n, err := client.ZCard(t.Context(), keyOf(target)+":line").Result()
+			return err == nil && n == 1
+		})
+		time.Sleep(50 * time.Millisecond) // It listens.
+		testserver.Release(t, held)
+		held = next.MustGet()
+		if got := client.Get(t.Context(), keyOf(target)).Val(); got == "" {
+			t.Errorf("%s: the waiter has the lock, and the server has not", target)
+		}
+		testserver.Release(t, held)
 	}
 }
 

@@ -25,13 +25,12 @@ if head then
   -- told. Otherwise it is woken, and asks.
   local channel = 'swanlock:wake:' .. string.match(head, '^[^.]+')
   local question, lease, fence, next = string.match(place, '^(%S+) (%S+) (%S+) (.*)$')
-  if held and question and not quarantine and redis.call('PTTL', line .. ':' .. head) > tonumber(ARGV[6]) then
-    fence = grant(next, lease, fence)
-    if redis.call('PUBLISH', channel, table.concat({head, question, fence}, ' ')) > 0 then
-      leave(line, head)
-    else
-      redis.call('DEL', KEYS[1])
-    end
+  -- This server's own listeners are counted. Others may hear too, on a replica or
+  -- another node of a cluster, but later.
+  local listeners = question and redis.pcall('PUBSUB', 'NUMSUB', channel)[2] or 0
+  if held and not quarantine and listeners > 0 and redis.call('PTTL', line .. ':' .. head) > tonumber(ARGV[6]) then
+    leave(line, head)
+    redis.call('PUBLISH', channel, table.concat({head, question, grant(next, lease, fence)}, ' '))
   else
     redis.call('PUBLISH', channel, head)
   end

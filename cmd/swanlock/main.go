@@ -193,10 +193,11 @@ func parse(fs *flag.FlagSet, args []string, min, max int) ([]string, error) {
 	return fs.Args(), nil
 }
 
-// empty returns the name of a flag that was given without a value.
+// empty returns the name of a text flag that was given without a value. (A function
+// that parses a flag looks itself; its String is always empty.)
 func empty(fs *flag.FlagSet) (name string) {
 	fs.Visit(func(f *flag.Flag) {
-		if f.Value.String() == "" {
+		if text, ok := f.Value.(flag.Getter); ok && text.Get() == "" {
 			name = f.Name
 		}
 	})

@@ -17,7 +17,7 @@ func Text(s string) string {
 		return strconv.Quote(s)
 	}
 	cut := most
-	for cut > 0 && !utf8.RuneStart(s[cut]) {
+	for cut > most-utf8.UTFMax && !utf8.RuneStart(s[cut]) {
 		cut--
 	}
 	return fmt.Sprintf("%s... (%d bytes)", strconv.Quote(s[:cut]), len(s))

@@ -18,6 +18,7 @@ func TestText(t *testing.T) {
 		{"\xff", `"\xff"`},
 		{strings.Repeat("x", 1<<20), `"` + strings.Repeat("x", 80) + `"... (1048576 bytes)`},
 		{strings.Repeat("☃", 100), `"` + strings.Repeat("☃", 26) + `"... (300 bytes)`},
+		{strings.Repeat("\x80", 100), `"` + strings.Repeat(`\x80`, 76) + `"... (100 bytes)`},
 	} {
 		if got := quoted.Text(tt.in); got != tt.want {
 			t.Errorf("Text(%.40q) = %s, want %s", tt.in, got, tt.want)
