@@ -79,6 +79,23 @@ func (b *books) holds() []*hold {
 	return slices.Collect(maps.Values(b.locks))
 }
 
+// live returns how many of the locks have not ended, and when the oldest of these
+// was acquired.
+func (b *books) live() (n int, oldest time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, h := range b.locks {
+		if h.err != nil { // It is to be unlocked.
+			continue
+		}
+		n++
+		if at := h.info.AcquiredAt; oldest.IsZero() || at.Before(oldest) {
+			oldest = at
+		}
+	}
+	return n, oldest
+}
+
 // any returns one of holds, or nil.
 func (b *books) any() *hold {
 	b.mu.Lock()
@@ -232,15 +249,4 @@ func (b *books) readersOf(key Key) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.readers[key]
-}
-
-// shared reports whether the session has the lock of h for other readers, too.
-func (b *books) shared(h *hold) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	others := b.readers[h.key]
-	if b.locks[h.id] == h && h.id.reader > 0 {
-		others--
-	}
-	return others > 0
 }

@@ -141,6 +141,27 @@ func (l *PostgresLock) Done() <-chan struct{} {
 	return h.done
 }
 
+// AfterDone calls f, in a goroutine of its own, when Done is closed, with what
+// Err returns then; at once if it is closed already. stop prevents that, and
+// reports whether it did. Unlike a goroutine that waits for Done, this costs
+// nothing while the lock is held. f must not refer to the lock: otherwise a lock
+// that is dropped without Release is not found. swanlock.Observe uses it.
+func (l *PostgresLock) AfterDone(f func(err error)) (stop func() bool) {
+	h := l.h
+	h.led.mu.Lock()
+	defer h.led.mu.Unlock()
+	if h.err != nil {
+		go f(h.err)
+		return func() bool { return false }
+	}
+	remove := h.after.Add(f)
+	return func() bool {
+		h.led.mu.Lock()
+		defer h.led.mu.Unlock()
+		return remove()
+	}
+}
+
 // Err returns nil while the lock is held, then swanlock.ErrReleased or an error
 // that matches swanlock.ErrLost. It looks at the clocks, and sends nothing.
 func (l *PostgresLock) Err() error {

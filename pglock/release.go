@@ -131,7 +131,7 @@ func release(tn turn, h *hold) error {
 	if !tn.led.contains(h) { // The session is gone, or h was settled meanwhile.
 		return h.over()
 	}
-	if tn.led.shared(h) {
+	if readers := tn.led.readersOf(h.key); readers > 1 || readers == 1 && h.id.reader == 0 {
 		return leaveReaders(tn, h)
 	}
 	c := leaseWithout(tn, h)

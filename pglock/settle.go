@@ -8,26 +8,6 @@ import (
 
 // This file settles what others have left on a session.
 
-// ready settles what is open on the session, so that r can be sent. It returns
-// the lease that the session is to have with r's lock.
-func (tn turn) ready(r request) (lease string, err error) {
-	if tn.closed.Load() {
-		return "", errors.New("the session is closed")
-	}
-	e, err := tn.led.enter(tn.sql(), r)
-	if err == nil && e.unsettled {
-		if err = tn.settle(); err == nil {
-			e, err = tn.led.enter(tn.sql(), r)
-		}
-	}
-	if err == nil && e.held != nil {
-		if err = checkHeld(tn, e.held); err == nil {
-			e, err = tn.led.enter(tn.sql(), r)
-		}
-	}
-	return e.lease, err
-}
-
 // settle unlocks the locks that have ended here but that the server may still
 // hold, drops the tickets of callers that have left, and takes back the leases
 // of their places.
