@@ -24,7 +24,7 @@ func (b batcher) run(proofs, batch []*op) {
 	defer func() {
 		if s.over() != nil {
 			s.stopBeating()
-			s.p.forget(s, false)
+			s.p.sessions.forget(s, false)
 		}
 	}()
 	if len(proofs) > 0 && s.over() == nil {
@@ -71,7 +71,7 @@ func (b batcher) run(proofs, batch []*op) {
 	}
 	b.unlockOverdue()
 	released := slices.ContainsFunc(batch, func(o *op) bool { return o.kind == releasing })
-	if released && s.over() == nil && s.p.allInUse() {
+	if released && s.over() == nil && s.p.guest.allInUse() {
 		b.giveBack()
 	}
 	clear(s.releases)
@@ -90,7 +90,7 @@ func (b batcher) undoLeft(proofs, batch []*op) {
 		if o.kind == acquiring && o.err == nil {
 			b.release(o.h)
 		} else if o.kind == acquiring {
-			b.s.p.unclaim(o.h)
+			b.s.p.keys.unclaim(o.h)
 		}
 	}
 }
@@ -140,7 +140,7 @@ func (s *poolSession) taken(o *op) bool {
 	if o.ticket != nil {
 		return false
 	}
-	return s.led.held(o.h.key) != nil || !o.h.Shared && s.p.claimants(o.h.key) > 1
+	return s.led.held(o.h.key) != nil || !o.h.Shared && s.p.keys.claimants(o.h.key) > 1
 }
 
 // sendOne sends o in a statement of its own.

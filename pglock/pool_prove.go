@@ -118,6 +118,28 @@ func (b batcher) reconcile() error {
 	return nil
 }
 
+// shortenLease gives the session the lease that its newest lock needs.
+func (b batcher) shortenLease() error {
+	s := b.s
+	lease := s.leaseNow()
+	if kept := time.Duration(s.serverLease.Load()); lease == 0 || kept > 0 && kept <= lease {
+		return nil
+	}
+	sent := time.Now()
+	row, err := ask(context.Background(), b.turn, (*db.Queries).PoolOpen, timeouts{}.of(lease).idleInTransaction)
+	if err == nil && row.Pid != s.pid {
+		err = ErrPooler
+	}
+	if err != nil {
+		return err
+	}
+	b.warnLeaseless(s.savedSettings)
+	s.kept(lease)
+	b.led.shorten(lease, sent)
+	s.heartbeatTimer.Reset(s.every())
+	return nil
+}
+
 // unlockOverdue unlocks the locks that have expired or were dropped.
 func (b batcher) unlockOverdue() {
 	if b.s.over() != nil {

@@ -18,11 +18,11 @@ import (
 type poolSession struct {
 	p *Pool
 
-	// Guarded by p.mu.
+	// Guarded by roster.mu.
 	lease time.Duration // how long the server is to let it be idle; 0: for ever
 	locks int           // locks that are held or asked for, and tickets
 	waits bool          // it waits in the server for one waiter, and is not used otherwise
-	gone  bool          // it is not in p.sessions any more
+	gone  bool          // it is not in the roster any more
 
 	ready         chan struct{} // closed when the session is open, or could not be opened
 	callers       callers       // those that wait for that
@@ -44,6 +44,13 @@ type poolSession struct {
 
 // connecting is how long a new session may take, if no caller has a later deadline.
 const connecting = 10 * time.Second
+
+// newSession makes a session, and begins to open it.
+func (p *Pool) newSession(lease time.Duration) *poolSession {
+	s := &poolSession{p: p, lease: lease, ready: make(chan struct{})}
+	p.spawn(s.open)
+	return s
+}
 
 // leaseOf returns the lease of the sessions for locks with that TTL: its
 // milliseconds, rounded down to their two highest bits, so that a few sessions
@@ -74,31 +81,31 @@ func (s *poolSession) open() {
 	defer close(s.ready)
 	ctx, cancel := s.callers.whileAwaited(s.p.life, connecting)
 	defer cancel()
-	defer s.p.awaitOpening(ctx)()
+	defer s.p.guest.awaitOpening(ctx)()
 	// A server that was restarted leaves dead connections in the *sql.DB, which
 	// are tried one after the other. A *sql.DB on a pgxpool does not say how
 	// many it has.
-	for range s.p.db.Stats().Idle + 4 {
+	for range s.p.guest.db.Stats().Idle + 4 {
 		if s.failed = s.connect(ctx); s.failed == nil || !cutOff(s.failed) || ctx.Err() != nil {
 			break
 		}
 	}
 	if s.failed != nil {
-		s.p.forget(s, false)
+		s.p.sessions.forget(s, false)
 	}
 }
 
 func (s *poolSession) connect(ctx context.Context) (err error) {
 	began := time.Now()
-	conn, err := s.p.connection(ctx, s)
+	conn, err := s.p.guest.connection(ctx, s.p.sessions.hasOther(s))
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return s.p.scarce(fmt.Errorf("no connection: %w", err))
+		return s.p.guest.scarce(fmt.Errorf("no connection: %w", err))
 	}
 	s.a = newAccess(s.p.config, oneconn.New(conn, db.OneLine))
-	s.a.endElsewhere = s.p.endBackend
+	s.a.endElsewhere = s.p.errands.endBackend
 	tn, err := s.identify(ctx, began)
 	if err != nil {
 		conn.Close()
@@ -131,7 +138,7 @@ func (s *poolSession) identify(ctx context.Context, began time.Time) (turn, erro
 		return tn, err
 	}
 	tn.led.callers.Store(&s.callers)
-	if err = s.p.direct(ctx, tn, began); err == nil {
+	if err = s.p.errands.direct(ctx, tn, began); err == nil {
 		err = tn.mark(ctx)
 	}
 	if err != nil {
@@ -160,7 +167,7 @@ func (s *poolSession) begin(ctx context.Context, tn turn) error {
 	}
 	s.pid, s.savedSettings = row.Pid, timeouts{row.Idle, row.IdleInTransaction}
 	s.isolation = row.Isolation
-	s.p.measured(row.Room)
+	s.p.sessions.measured(row.Room)
 	tn.led.deadlock = time.Duration(row.DeadlockMs) * time.Millisecond
 	kept := wanted
 	if wanted > 0 {
@@ -173,37 +180,6 @@ func (s *poolSession) begin(ctx context.Context, tn turn) error {
 	s.combiner.mu.Lock()
 	s.heartbeatTimer = time.AfterFunc(s.every(), func() { s.p.spawn(s.heartbeat) })
 	s.combiner.mu.Unlock()
-	return nil
-}
-
-// direct returns ErrPooler if a pooler in transaction mode is in between. It
-// looks once for each pool, before anything is set or prepared: such a pooler
-// shows when two connections share one backend, or when one connection has two.
-// began is when the first connection was asked for. The second is not waited
-// for much longer than that one took, since the *sql.DB may have no other.
-func (p *Pool) direct(ctx context.Context, tn turn, began time.Time) error {
-	p.mu.Lock()
-	checked := p.poolerChecked
-	p.mu.Unlock()
-	if checked {
-		return nil
-	}
-	first, err := tn.askBackend(ctx)
-	if err != nil {
-		return err
-	}
-	another, compared := p.anotherBackend(ctx, min(max(100*time.Millisecond, 3*time.Since(began)), time.Second))
-	if compared && another == first {
-		return fmt.Errorf("%w (two connections share the backend %d)", ErrPooler, another)
-	}
-	if again, err := tn.askBackend(ctx); err != nil {
-		return err
-	} else if again != first {
-		return fmt.Errorf("%w (process %d, then %d)", ErrPooler, first, again)
-	}
-	p.mu.Lock()
-	p.poolerChecked = compared
-	p.mu.Unlock()
 	return nil
 }
 
@@ -226,7 +202,7 @@ func (s *poolSession) opened(ctx context.Context) error {
 	case <-s.ready:
 		return s.failed
 	case <-ctx.Done():
-		return s.p.scarce(notAcquired(ctx))
+		return s.p.guest.scarce(notAcquired(ctx))
 	}
 }
 
@@ -239,30 +215,18 @@ func (s *poolSession) isOpen() bool {
 	}
 }
 
-// spare reports whether the *sql.DB can give a connection, and still has keep
-// more.
-func (p *Pool) spare(keep int) bool {
-	st := p.db.Stats()
-	return st.MaxOpenConnections == 0 || st.InUse+keep < st.MaxOpenConnections
-}
-
-// scarce adds to err that all connections of the *sql.DB are in use, if they
-// are.
-func (p *Pool) scarce(err error) error {
-	if p.spare(0) {
-		return err
-	}
-	return fmt.Errorf("all %d connections of the *sql.DB are in use: raise SetMaxOpenConns: %w", p.db.Stats().MaxOpenConnections, err)
-}
-
 // A poolSession is the owner of its ledger: see owner.
 
-func (s *poolSession) freed(h *hold) { s.p.unclaim(h) }
+func (s *poolSession) freed(h *hold) { s.p.keys.unclaim(h) }
 
 func (s *poolSession) overdue() {
 	s.p.spawn(func() {
 		s.solo(context.Background(), func(context.Context, turn) error { return nil })
 	})
+}
+
+func (s *poolSession) slow(session db.CancelBackendParams, done func()) {
+	s.p.errands.cancelBackend(session, s.led.cancelled.Store, done)
 }
 
 // A poolSession is the keeper of its locks, too: see keeper.
@@ -277,6 +241,13 @@ func (s *poolSession) release(ctx context.Context, h *hold) error {
 		return h.lose(err)
 	}
 	return err
+}
+
+// leaseNow returns the lease that the session is to have.
+func (s *poolSession) leaseNow() time.Duration {
+	s.p.sessions.mu.Lock()
+	defer s.p.sessions.mu.Unlock()
+	return s.lease
 }
 
 // heartbeat proves the session's locks.
@@ -309,7 +280,7 @@ func (b batcher) rest() {
 	} else if time.Since(s.emptySince) > long && b.giveBack() {
 		return
 	}
-	if s.p.allInUse() && b.giveBack() {
+	if s.p.guest.allInUse() && b.giveBack() {
 		return
 	}
 	s.heartbeatTimer.Reset(s.every())
@@ -318,7 +289,7 @@ func (b batcher) rest() {
 // giveBack gives the connection back if the session is not used, and reports
 // whether it did.
 func (b batcher) giveBack() bool {
-	if !b.led.empty() || !b.s.p.forget(b.s, true) {
+	if !b.led.empty() || !b.s.p.sessions.forget(b.s, true) {
 		return false
 	}
 	if err := b.s.close(b.turn); err != nil {

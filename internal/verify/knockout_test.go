@@ -107,8 +107,8 @@ var knockouts = []knockout{
 		"params = \"\""}},
 		"stop", []string{"held by nobody"}, 20},
 	{"a pool does not know what it holds itself", []edit{
-		{"pglock", "Pool.claim", "c != nil && !(c.shared && h.Shared)", "c != nil && c.n > 1000"},
-		{"pglock", "poolSession.taken", "s.led.held(o.h.key) != nil || !o.h.Shared && s.p.claimants(o.h.key) > 1", "false && s.p.claimants(o.h.key) > 1"}},
+		{"pglock", "registry.claim", "c != nil && !(c.shared && h.Shared)", "c != nil && c.n > 1000"},
+		{"pglock", "poolSession.taken", "s.led.held(o.h.key) != nil || !o.h.Shared && s.p.keys.claimants(o.h.key) > 1", "false && s.p.keys.claimants(o.h.key) > 1"}},
 		"none", []string{"mutex", "readers-writer"}, 20},
 	{"a batch closes its rows after the unlocks", []edit{{"db", "BatchAudited",
 		"GREATEST(u.refreshed_at, LEAST(u.released_at, c.began))",
