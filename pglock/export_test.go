@@ -191,3 +191,35 @@ func GiveUp(held swanlock.DistributedLock, cause error) {
 		return nil
 	})
 }
+
+// WaitThenPanic waits in line for target, on the only session that p has. The
+// turn in which it takes its ticket ends with a panic.
+func (p *Pool) WaitThenPanic(ctx context.Context, target string) error {
+	r, err := check(target, nil)
+	if err != nil {
+		return err
+	}
+	s := p.sessions.all()[0]
+	queued := func(n int) {
+		for ready := false; !ready; time.Sleep(time.Millisecond) {
+			s.ops.mu.Lock()
+			ready = s.ops.busy && len(s.ops.queue) == n
+			s.ops.mu.Unlock()
+		}
+	}
+	first, waited := make(chan struct{}), make(chan error)
+	run := func(f func()) {
+		s.solo(context.Background(), func(context.Context, turn) error { f(); return nil })
+	}
+	go run(func() { <-first })
+	queued(0)
+	go func() {
+		_, err := p.wait(ctx, r, true, &spell{p: p})
+		waited <- err
+	}()
+	queued(1)
+	go run(func() { panic("the driver has a bug") })
+	queued(2)
+	close(first)
+	return <-waited
+}

@@ -70,7 +70,7 @@ func (me *waiter) canBePassedLocked(s *poolSession) bool {
 func (b batcher) successors(ops []*op) (given []*op) {
 	keys := b.s.p.keys
 	for _, o := range ops {
-		if o.kind != releasing || o.h.Shared || !b.s.batched(o) || !b.led.contains(o.h) {
+		if o.kind != releasing || o.h.Shared || !o.batched() || !b.led.contains(o.h) {
 			continue
 		}
 		if next := keys.passOn(b, o.h.key); next != nil {

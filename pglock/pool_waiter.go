@@ -154,7 +154,7 @@ func (me *waiter) step(looks bool) (*PostgresLock, advanced, error) {
 // serverWait returns how long a statement may wait in the server on s.
 func (me *waiter) serverWait(s *poolSession) time.Duration {
 	d := maxWait(s.led.deadlock)
-	if kept := time.Duration(s.serverLease.Load()); kept > 0 {
+	if kept := s.pulse.kept(); kept > 0 {
 		d = min(d, kept/3)
 	}
 	return before(me.ctx, d)
@@ -250,7 +250,7 @@ func (me *waiter) advance(b batcher, h *hold, wait time.Duration) (advanced, err
 func (me *waiter) joinReaders(b batcher, h *hold) (advanced, error) {
 	o := &op{kind: acquiring, ctx: me.ctx, h: h, below: me.t.number}
 	me.p.keys.claimOn(h, b.s)
-	b.send(b.readers(nil, []*op{o}))
+	b.acquire(o)
 	if o.err != nil {
 		me.p.keys.unclaim(h)
 		if elsewhere(o.err) {
