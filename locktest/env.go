@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -236,6 +237,9 @@ func (e *env) refused(when string, l swanlock.Locker, target string, opts ...swa
 		e.Errorf("%s: another locker acquired the target too: %+v", when, held.Info())
 		_ = held.Release(e.ctx)
 		return
+	}
+	if text := err.Error(); len(text) > longError || strings.ContainsAny(text, "\n\r\x1b") {
+		e.Errorf("%s: TryAcquire by another locker: the error is %d bytes long, or not on one line: %.100q", when, len(text), text)
 	}
 	e.is(when+": TryAcquire by another locker", err, swanlock.ErrNotAcquired)
 	e.isNot(when+": TryAcquire by another locker", err, swanlock.ErrAlreadyHeld)

@@ -79,6 +79,10 @@ var inputCases = []testCase{
 	},
 }
 
+// longError is more than an error has to say, if it does not show a long target
+// whole.
+const longError = 2000
+
 func (e *env) info(held swanlock.DistributedLock, before time.Time, want swanlock.Info) {
 	e.Helper()
 	got := held.Info()

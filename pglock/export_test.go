@@ -114,7 +114,7 @@ func Expire(held swanlock.DistributedLock) {
 	h := held.(*PostgresLock).h
 	h.led.mu.Lock()
 	h.lease.start = time.Now().Add(-2 * h.lease.ttl)
-	h.led.armLocked(0)
+	h.led.alarm.set(0, h.led.expire)
 	h.led.mu.Unlock()
 }
 

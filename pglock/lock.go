@@ -222,6 +222,17 @@ func (h *hold) lose(cause error) error {
 	return h.err
 }
 
+// free ends a lock that is to be unlocked on behalf of somebody else than its
+// holder, which is to be told before that.
+func (h *hold) free() {
+	h.led.mu.Lock()
+	defer h.led.mu.Unlock()
+	if h.expireLocked(time.Now()); h.err == nil {
+		h.endLocked(swanlock.ErrReleased)
+		h.ending = true
+	}
+}
+
 // abandonLocked ends a lock whose session cannot be reached any more.
 func (h *hold) abandonLocked(cause error) {
 	h.endLocked(lost(cause))
@@ -316,4 +327,13 @@ func drop(h *hold) {
 		return
 	}
 	h.letGoLocked()
+}
+
+// begin returns the handle of a lock that was granted. It starts the background
+// refresh if the caller has asked for that.
+func (h *hold) begin() *PostgresLock {
+	if h.AutoRefresh {
+		h.autoRefreshEvery(h.TTL / 3)
+	}
+	return h.handle()
 }

@@ -88,7 +88,7 @@ func (b batcher) undoLeft(proofs, ops []*op) {
 			continue
 		}
 		if o.kind == acquiring && o.err == nil {
-			b.release(o.h)
+			release(b.turn, o.h)
 		} else if o.kind == acquiring {
 			b.s.p.keys.unclaim(o.h)
 		}
@@ -139,9 +139,9 @@ func (b batcher) sendOne(o *op) {
 	case acquiring:
 		o.err = b.grantOne(o.ctx, o.h)
 	case releasing:
-		o.err = b.release(o.h)
+		o.err = release(b.turn, o.h)
 	case refreshing:
-		o.err = b.renew(ctx, o.h, false)
+		o.err = renew(ctx, b.turn, o.h, false)
 	case running:
 		o.err = o.f(ctx, b.turn)
 	}
@@ -152,11 +152,11 @@ func (b batcher) sendOne(o *op) {
 
 // grantOne asks for a lock in a statement of its own.
 func (b batcher) grantOne(ctx context.Context, h *hold) error {
-	if err := b.grant(ctx, h, ""); err != nil {
+	if err := grant(ctx, b.turn, h, ""); err != nil {
 		return err
 	}
 	if h.pid != b.s.pid {
-		b.wrongBackend(h, h.pid)
+		wrongBackend(b.turn, h, h.pid)
 		return ErrPooler
 	}
 	return nil
@@ -179,7 +179,7 @@ func (b batcher) shortenLease() error {
 	}
 	b.warnLeaseless(s.savedSettings)
 	s.pulse.keep(lease)
-	b.led.shorten(lease, sent)
+	b.led.own(s, lease, sent)
 	s.pulse.next()
 	return nil
 }
@@ -198,7 +198,7 @@ func (b batcher) unlockOverdue() {
 // not the one that has its locks: a pooler is in between.
 func (b batcher) endBehindPooler(pid int32) {
 	if h := b.led.any(); h != nil {
-		b.wrongBackend(h, pid)
+		wrongBackend(b.turn, h, pid)
 	} else {
 		b.destroy(ErrPooler)
 	}

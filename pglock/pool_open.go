@@ -58,14 +58,14 @@ func (o *opening) run() error {
 	}
 	defer tn.give()
 	s.led = tn.led
-	tn.led.callers.Store(&s.callers)
+	tn.led.silence.callers.Store(&s.callers)
 	if _, err := tn.led.enter(conn, request{}); err != nil {
 		return errors.Join(err, conn.Close())
 	}
 	if err := tn.settle(); err != nil { // It may have been given back with locks on it,
 		return errors.Join(err, conn.Close())
 	}
-	if err := tn.confirm(); err != nil { // or with a lease that a rollback has brought back.
+	if err := confirm(tn); err != nil { // or with a lease that a rollback has brought back.
 		return errors.Join(err, conn.Close())
 	}
 	if err := o.begin(tn); err != nil {
@@ -83,7 +83,7 @@ func (o *opening) identify() (turn, error) {
 	if err != nil {
 		return tn, err
 	}
-	tn.led.callers.Store(&s.callers)
+	tn.led.silence.callers.Store(&s.callers)
 	if err = s.p.errands.direct(o.ctx, tn, o.began); err == nil {
 		err = tn.mark(o.ctx)
 	}
@@ -92,7 +92,7 @@ func (o *opening) identify() (turn, error) {
 		tn.give()
 		return tn, err
 	}
-	if tn.isKnown() {
+	if tn.led.who.isKnown() {
 		return tn, nil
 	}
 	tn.give()
@@ -123,7 +123,7 @@ func (o *opening) begin(tn turn) error {
 		kept = time.Duration(row.IdleMs) * time.Millisecond
 	}
 	s.pulse.keep(kept)
-	tn.led.own(s, lease{kept, sent})
+	tn.led.own(s, kept, sent)
 	s.pulse.next()
 	return nil
 }

@@ -101,21 +101,21 @@ func (b proof) rows() string {
 // reconcile ends the locks that the session has lost, and unlocks those that it
 // has and that are not in the ledger.
 func (b proof) reconcile() error {
-	held, err := b.held(context.Background())
+	held, err := heldKeys(context.Background(), b.turn)
 	if err != nil {
 		return err
 	}
 	ours := b.led.holds()
 	for _, h := range ours {
 		if shared, ok := held[h.key]; !ok || shared != h.Shared {
-			b.proven(h, db.RefreshRow{Pid: h.pid})
+			proven(b.turn, h, db.RefreshRow{Pid: h.pid})
 		}
 	}
 	for _, h := range ours {
 		delete(held, h.key)
 	}
 	for key, shared := range held {
-		if err := b.unlockIfHeld(key, shared); err != nil {
+		if err := unlockIfHeld(b.turn, key, shared); err != nil {
 			return err
 		}
 	}

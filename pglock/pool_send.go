@@ -132,7 +132,7 @@ func (b batch) audited(params db.BatchParams) db.BatchAuditedParams {
 		Ttls:    array(b.acquires, func(o *op) int64 { return milliseconds(o.h.TTL) }),
 		Shared:  flags(b.acquires, (*op).shared),
 		Under:   array(b.acquires, func(o *op) int64 { return int64(o.number()) }),
-		Started: float64(b.led.started) / 1e6,
+		Started: float64(b.led.who.started) / 1e6,
 	}
 }
 
@@ -175,7 +175,7 @@ func (b batcher) granted(acquires []*op, row db.BatchAuditedRow, rows []auditRow
 	}
 	var unclosed error
 	if len(stale) > 0 {
-		unclosed = b.closeStaleRows(b.led.schema, stale...)
+		unclosed = closeStaleRows(b.turn, b.led.schema, stale...)
 	}
 	// Now that all readers are in the ledger, none of them frees the others' lock.
 	for i, o := range acquires {
@@ -186,7 +186,7 @@ func (b batcher) granted(acquires []*op, row db.BatchAuditedRow, rows []auditRow
 			o.err = unclosed
 		}
 		if o.err != nil {
-			b.release(o.h)
+			release(b.turn, o.h)
 		}
 	}
 }
@@ -208,11 +208,11 @@ func (b batch) untangle(err error) {
 	var held map[Key]bool
 	unknown := err
 	if sqlState(err) != "" {
-		held, unknown = b.held(context.Background())
+		held, unknown = heldKeys(context.Background(), b.turn)
 	}
 	alone := len(b.releases)+len(b.acquires) == 1 && b.join == nil
 	if b.join != nil {
-		b.undoTicket(lineHash(b.join.key), err)
+		undoTicket(b.turn, lineHash(b.join.key), err)
 	}
 	if sqlState(err) == noTable {
 		b.led.schema = "" // The table is gone: it is looked for where it is now.
@@ -226,11 +226,11 @@ func (b batch) untangle(err error) {
 		if o.ticket != nil {
 			o.err = swanlock.ErrNotAcquired // It joins the line again.
 			b.led.displace(o.ticket)
-			b.undoTicket(o.ticket.hash, err)
+			undoTicket(b.turn, o.ticket.hash, err)
 		}
 		reader, leaves := leaving[o.h.key]
 		if shared, ok := held[o.h.key]; ok && unknown == nil && o.answers() && shared == o.h.Shared && !(leaves && reader == shared) {
-			unknown = b.unlockIfHeld(o.h.key, shared)
+			unknown = unlockIfHeld(b.turn, o.h.key, shared)
 			delete(held, o.h.key)
 		}
 	}
@@ -248,7 +248,7 @@ func (b batch) untangle(err error) {
 		shared, ok := held[o.h.key]
 		switch {
 		case ok && shared == o.h.Shared || o.stays:
-			o.err = b.release(o.h)
+			o.err = release(b.turn, o.h)
 		case o.h.audit != 0:
 			o.err = b.closeReleased(o.h)
 		default: // The session lives, so only the batch can have unlocked it.
@@ -271,20 +271,11 @@ func (b batch) untangle(err error) {
 func (b batcher) closeReleased(h *hold) error {
 	expired := errors.Is(h.over(), swanlock.ErrExpired)
 	over := b.released(h, true)
-	err := b.auditReleased(h, longAgo, endReason(expired))
+	err := auditReleased(b.turn, h, longAgo, endReason(expired))
 	if over != nil {
 		return over
 	}
 	return explain(err, true)
-}
-
-// flushed returns errUnflushed instead of err if there is none, and the fence may
-// not be on the server's disk.
-func (tn turn) flushed(fence int64, err error) error {
-	if err == nil && fence > 0 && tn.led.cancelled.Load() {
-		return errUnflushed
-	}
-	return err
 }
 
 // An auditRow is what the server says of a row that it has written.

@@ -71,7 +71,7 @@ func (s *poolSession) fitsLocked(lease time.Duration) bool {
 
 // silent reports whether the server leaves a statement of the session
 // unanswered.
-func (s *poolSession) silent() bool { return s.isOpen() && s.led.stalled.Load() }
+func (s *poolSession) silent() bool { return s.isOpen() && s.led.silence.stalled.Load() }
 
 // opened waits until the session is open, or returns why it could not be
 // opened.
@@ -104,7 +104,7 @@ func (s *poolSession) do(ctx context.Context, o *op) error {
 	case <-o.done:
 		return o.err
 	case <-ctx.Done():
-	case <-s.led.quiet():
+	case <-s.led.silence.quiet():
 	}
 	if s.ops.withdraw(o) {
 		return s.leaving(ctx, o)
@@ -189,7 +189,7 @@ func (s *poolSession) overdue() {
 }
 
 func (s *poolSession) slow(session db.CancelBackendParams, done func()) {
-	s.p.errands.cancelBackend(session, s.led.cancelled.Store, done)
+	s.p.errands.cancelBackend(session, s.led.silence.cancelled.Store, done)
 }
 
 // A poolSession is the keeper of its locks, too: see keeper.
@@ -242,6 +242,6 @@ func (s *poolSession) close(tn turn) error {
 		tn.destroy(err)
 		return errors.Join(errs...)
 	}
-	tn.led.own(nil, lease{})
+	tn.led.own(nil, 0, time.Time{})
 	return errors.Join(append(errs, tn.unprepare(), tn.sql().Close())...)
 }

@@ -50,17 +50,17 @@ func (me *waiter) takeTicket(tried bool) (bool, error) {
 	var state atomic.Int32 // calling, returned or left
 	o := &op{kind: running, join: &join{key: key}}
 	o.f = func(_ context.Context, tn turn) error {
-		t, err := tn.takeTicket(me.ctx, key, &p.hint, o.join.taken)
+		t, err := takeTicket(me.ctx, tn, key, &p.hint, o.join.taken)
 		if t == nil {
 			return err
 		}
 		if t.pid != s.pid {
-			tn.drop(t)
+			t.drop(tn)
 			batcher{turn: tn, s: s}.endBehindPooler(t.pid)
 			return ErrPooler
 		}
 		if !state.CompareAndSwap(calling, returned) { // The caller has left.
-			return tn.drop(t)
+			return t.drop(tn)
 		}
 		me.t = t
 		p.hint.joined(key, t, tried)
@@ -89,7 +89,7 @@ func (me *waiter) leave() {
 		return
 	}
 	p.spawn(func() {
-		me.s.solo(context.Background(), func(_ context.Context, tn turn) error { return tn.drop(me.t) })
+		me.s.solo(context.Background(), func(_ context.Context, tn turn) error { return me.t.drop(tn) })
 		p.keys.unseat(me)
 	})
 }
@@ -207,7 +207,7 @@ func (me *waiter) attempt(s *poolSession, wait time.Duration) (*PostgresLock, ad
 			a.l = h.beginInPool()
 			if !a.state.CompareAndSwap(calling, returned) {
 				a.l.dropped.Stop()
-				tn.release(h)
+				release(tn, h)
 			}
 		}
 		return err
@@ -234,12 +234,12 @@ func (me *waiter) advance(b batcher, h *hold, wait time.Duration) (advanced, err
 	case h.Shared && b.led.readersOf(h.key) > 0:
 		return me.joinReaders(b, h)
 	}
-	adv, err := b.advance(context.WithoutCancel(me.ctx), h, me.t, wait)
+	adv, err := me.t.advance(context.WithoutCancel(me.ctx), b.turn, h, wait)
 	if err != nil || !adv.granted {
 		return adv, err
 	}
 	me.p.keys.claimOn(h, b.s)
-	if err := b.complete(me.ctx, h); err != nil {
+	if err := complete(me.ctx, b.turn, h); err != nil {
 		me.p.keys.unclaim(h)
 		return advanced{waited: adv.waited}, err
 	}

@@ -101,7 +101,7 @@ func (s *Session) Close(ctx context.Context) error {
 			return fmt.Errorf("pglock: close: %w", gone)
 		}
 		errs := tn.releaseAll()
-		return errors.Join(append(errs, tn.settle(), tn.confirm(), tn.unprepare())...)
+		return errors.Join(append(errs, tn.settle(), confirm(tn), tn.unprepare())...)
 	})
 	if errors.Is(err, ErrBusy) {
 		a.closed.Store(false)
@@ -139,23 +139,6 @@ func plain(conn *sql.Conn) *access {
 	return newAccess(c, oneconn.Unprepared(conn, db.OneLine))
 }
 
-// A request is what a caller asks for, after it was checked.
-type request struct {
-	swanlock.Options
-	target string
-	key    Key
-	line   int64 // the hash of the line that a try does not overtake; 0: it overtakes any
-}
-
-// check returns the request for target, or an error if it is not valid.
-func check(target string, opts []swanlock.Option) (request, error) {
-	o, err := swanlock.NewOptions(target, opts...)
-	if err == nil && o.TTL > maxTTL {
-		err = fmt.Errorf("pglock: acquire %s: the TTL %v is more than PostgreSQL keeps (%v)", quote(target), o.TTL, maxTTL)
-	}
-	return request{Options: o, target: target, key: KeyOf(target)}, err
-}
-
 // acquire takes the lock, or waits for it. It checks the request before
 // anything is sent.
 func (a *access) acquire(ctx context.Context, target string, opts []swanlock.Option, wait bool) (*PostgresLock, error) {
@@ -174,116 +157,6 @@ func (a *access) acquire(ctx context.Context, target string, opts []swanlock.Opt
 	if err != nil {
 		return nil, fmt.Errorf("pglock: acquire %s: %w", quote(target), err)
 	}
-	return l, nil
-}
-
-// tryAcquire makes one attempt. Whatever its error, nothing is held.
-func (a *access) tryAcquire(ctx context.Context, r request) (*PostgresLock, error) {
-	tn, err := a.take(ctx)
-	if err != nil {
-		return nil, err
-	}
-	h := newHold(r).on(tn, a)
-	err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error {
-		lease, err := tn.ready(r)
-		if err == nil {
-			err = tn.makeLasting(r)
-		}
-		if err != nil {
-			return err
-		}
-		return tn.grant(ctx, h, lease)
-	}, func(tn turn, err error) {
-		if err == nil {
-			tn.release(h)
-		}
-	})
-	if err != nil {
-		return nil, unanswered(ctx, err)
-	}
 	a.startBeating()
-	return h.begin(), nil
-}
-
-// unanswered returns the error of an acquire whose context has ended, if that
-// is why err says that no answer came in time, or that nothing was sent.
-// Otherwise it returns err.
-func unanswered(ctx context.Context, err error) error {
-	if ctx.Err() != nil && (errors.Is(err, errLeft) || errors.Is(err, oneconn.ErrNotSent)) {
-		return notAcquired(ctx)
-	}
-	return err
-}
-
-// ready settles what is open on the session, so that r can be sent. It returns
-// the lease that the session is to have with r's lock.
-func (tn turn) ready(r request) (lease string, err error) {
-	if tn.closed.Load() {
-		return "", errors.New("the session is closed")
-	}
-	e, err := tn.led.enter(tn.sql(), r)
-	if err == nil && e.unsettled {
-		if err = tn.settle(); err == nil {
-			e, err = tn.led.enter(tn.sql(), r)
-		}
-	}
-	if err == nil && e.held != nil {
-		if err = tn.checkHeld(e.held); err == nil {
-			e, err = tn.led.enter(tn.sql(), r)
-		}
-	}
-	return e.lease, err
-}
-
-// begin returns the handle of a lock that was granted. It starts the background
-// refresh if the caller has asked for that.
-func (h *hold) begin() *PostgresLock {
-	if h.AutoRefresh {
-		h.autoRefreshEvery(h.TTL / 3)
-	}
-	return h.handle()
-}
-
-// renew refreshes a lock on a caller's connection.
-func (a *access) renew(ctx context.Context, h *hold, itself bool) error {
-	if err := h.led.take(ctx); err != nil {
-		switch over := h.over(); {
-		case over != nil:
-			return over
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		}
-		return err
-	}
-	err := turn{a, h.led}.run(ctx, grace, func(ctx context.Context, tn turn) error {
-		if _, err := h.state(); err != nil {
-			return err
-		}
-		return tn.renew(ctx, h, itself)
-	}, func(turn, error) {})
-	switch {
-	case ctx.Err() != nil && errors.Is(err, oneconn.ErrNotSent):
-		return context.Cause(ctx)
-	case errors.Is(err, errLeft) && h.over() != nil:
-		return h.over()
-	}
-	return err
-}
-
-// release frees a lock on a caller's connection. If the server does not confirm
-// in time that the lock was held until then, the lock counts as lost; the
-// unlock goes on in the background.
-func (a *access) release(ctx context.Context, h *hold) error {
-	err := turn{a, h.led}.soon(ctx, func(tn turn) error {
-		err := tn.release(h)
-		tn.settle()
-		return err
-	})
-	if errors.Is(err, errLeft) {
-		return h.lose(err)
-	}
-	if dead := h.led.alive(); dead != nil && err != nil {
-		return h.over()
-	}
-	return err
+	return l, nil
 }

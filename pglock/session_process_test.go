@@ -179,7 +179,9 @@ func TestAuditOfProcesses(t *testing.T) {
 		kills := 0
 		for start := time.Now(); time.Since(start) < span || reasons("killed") < 3 && time.Since(start) < soon; kills++ {
 			i := rand.IntN(processes)
-			next := startChild(t, "contend", driver, target)
+			next, before := startChild(t, "contend", driver, target), len(o.rows(target))
+			// On a busy machine it takes a process long to begin.
+			pgtest.Eventually(t, "a grant since the last kill", func() bool { return len(o.rows(target)) > before })
 			time.Sleep(rand.N(100 * time.Millisecond))
 			must(t, contend[i].Cmd.Process.Kill())
 			contend[i] = next

@@ -54,6 +54,13 @@
 // more connection for each Locker. What many goroutines ask at a time travels
 // together, in a pipeline of the client's.
 //
+// On a single server the release of a lock gives it to the first in line in the same
+// step, and tells it so: a hand-over costs one trip. That is done if the waiter was
+// heard of within a second and a half, and the lease is of 5 s or longer; the waiter
+// counts the lease from its last question, and so has up to that much less of it. A
+// waiter whose host was cut off in that second and a half keeps others from the lock
+// until its lease ends, as a holder would.
+//
 // # Keys
 //
 // A target's keys begin with swanlock:{target}: the lock, whose value is a token

@@ -1,9 +1,9 @@
--- Prepended to the scripts that may give a vote. In each:
+-- Prepended to the scripts, all of which may give a vote. In each:
 -- KEYS: 1 the lock, 2 its tombstone for this token, 3 its fence, 4 its line,
 --       and, unless WithoutQuarantine: 5 born, 6 quarantine
 -- ARGV: 1 "1" if the server did not have the script in its cache, 2 the
---       quarantine (ms), 3 the lock's value: its token, a space, the owner,
---       4 the lease (ms), 5 the fence, "0" for none; then the script's own
+--       quarantine (ms), 3 the lock's value: its token, a space, the owner;
+--       then the script's own
 
 local value = ARGV[3]
 local holder, tombstone, born, quarantine = unpack(KEYS[5] and
@@ -36,4 +36,14 @@ local function fenced(f)
   local text = string.format('%.0f', f)
   redis.call('SET', KEYS[3], text, 'EX', 86400)
   return text
+end
+
+-- grant gives the lock to a value for lease ms, and returns its fence: at least f,
+-- and higher than those of all grants before; "0" if f is that.
+local function grant(to, lease, f)
+  redis.call('SET', KEYS[1], to, 'PX', lease)
+  if f == '0' then
+    return f
+  end
+  return fenced(math.max(f, 1 + tonumber(redis.call('GET', KEYS[3]) or 0)))
 end

@@ -22,6 +22,9 @@ func acquireFile(ctx context.Context, o runOptions) (*held, error) {
 			return nil, failf(exitConfig, "run: no folder for the locks: give one with --dir: %w", err)
 		}
 	}
+	if st, err := os.Stat(dir); o.dir != "" && (err != nil || !st.IsDir()) {
+		return nil, failf(exitConfig, "run: --dir %s is no folder: make it first, on all hosts that share it", quote(dir))
+	}
 	opts := []filelock.Option{filelock.WithDir(dir)}
 	if dir != "" {
 		opts = append(opts, filelock.WithStaleAfter(max(o.ttl, filelock.SwanLakeTTL)))
