@@ -54,8 +54,8 @@ type hold struct {
 	lease    lease       // its own TTL; the end of the session's lease ends it too
 	auto     *time.Timer // the next background refresh; nil: none
 
-	// The session for which the lock is counted in Pool.claims, or nil. It is
-	// guarded by Pool.mu, not by led.mu.
+	// The session for which the lock is counted in registry.claims, or nil. It is
+	// guarded by roster.mu, not by led.mu.
 	pool *poolSession
 }
 

@@ -30,14 +30,15 @@ type PoolStats struct {
 // that takes microseconds for hundreds. It is for collectors of metrics, such as
 // those in metrics/otel and metrics/prometheus, and works after Close, too.
 func (p *Pool) Stats() PoolStats {
-	p.mu.Lock()
-	s := PoolStats{MaxSessions: p.limitLocked(), Sessions: len(p.sessions), WaitingSessions: p.waitingSessions, Used: p.locks}
-	s.Limit = min(p.maxLocks, s.MaxSessions*locksPerSession)
-	for _, q := range p.queues {
+	r := p.keys
+	r.mu.Lock()
+	s := PoolStats{MaxSessions: p.guest.limit(), Sessions: len(r.sessions), WaitingSessions: r.waiting, Used: r.locks}
+	s.Limit = min(r.maxLocks, s.MaxSessions*locksPerSession)
+	for _, q := range r.queues {
 		s.Waiters += len(q.waiters)
 	}
-	sessions := slices.Clone(p.sessions)
-	p.mu.Unlock() // The ledgers' mutexes are taken before it.
+	sessions := slices.Clone(r.sessions)
+	r.mu.Unlock() // The ledgers' mutexes are taken before it.
 	for _, session := range sessions {
 		if session.isOpen() {
 			n, oldest := session.led.live()
