@@ -79,7 +79,7 @@ func deadline(e *env) error {
 
 	time.Sleep(e.ttl / 4)
 	before = time.Now()
-	if err := held.Refresh(e.ctx); err != nil {
+	if err := e.refresh(held); err != nil {
 		return fmt.Errorf("a Refresh a quarter of a TTL of %v after the grant: %w", e.ttl, err)
 	}
 	after := time.Now()
@@ -130,7 +130,7 @@ func deadlineMovesOn(e *env) error {
 			e.Fatalf("auto-refresh, TTL %v: the deadline is %v from now", e.ttl, got.Sub(before))
 		}
 	}
-	if err := held.Release(e.ctx); err != nil {
+	if err := e.release(held); err != nil {
 		return fmt.Errorf("auto-refresh, TTL %v: Release: %w", e.ttl, err)
 	}
 	return nil

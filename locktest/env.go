@@ -37,8 +37,9 @@ type env struct {
 	watch  func() (stalled func() time.Duration)
 	calls  sync.WaitGroup
 
-	mu    sync.Mutex
-	locks []swanlock.DistributedLock // all ever acquired
+	mu      sync.Mutex
+	locks   []swanlock.DistributedLock // all ever acquired
+	slowest time.Duration              // of the calls that an attempt of steady made
 }
 
 // close ends what the case left: calls that wait, then locks, so that a
@@ -106,20 +107,47 @@ func (e *env) keep(held swanlock.DistributedLock, err error) error {
 
 func (e *env) try(l swanlock.Locker, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	e.Helper()
+	defer e.timed(time.Now())
 	held, err := l.TryAcquire(e.ctx, target, opts...)
 	return held, e.keep(held, err)
+}
+
+// refresh and release are for attempts of steady.
+func (e *env) refresh(held swanlock.DistributedLock) error {
+	defer e.timed(time.Now())
+	return held.Refresh(e.ctx)
+}
+
+func (e *env) release(held swanlock.DistributedLock) error {
+	defer e.timed(time.Now())
+	return held.Release(e.ctx)
+}
+
+// timed notes how long a call that waits for nobody has taken.
+func (e *env) timed(began time.Time) {
+	took := time.Since(began)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.slowest = max(e.slowest, took)
+}
+
+func (e *env) setSlowest(d time.Duration) (old time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	old, e.slowest = e.slowest, d
+	return old
 }
 
 // mustTry tries again if the machine stalled: the grant may have come when its TTL
 // was over.
 func (e *env) mustTry(l swanlock.Locker, target string, opts ...swanlock.Option) (held swanlock.DistributedLock) {
 	e.Helper()
-	e.steady(func() (err error) {
+	e.attempts(func() (err error) {
 		if held, err = e.try(l, target, opts...); err != nil {
 			return fmt.Errorf("TryAcquire of a free target: %w", err)
 		}
 		return nil
-	})
+	}, func() {})
 	return held
 }
 
@@ -255,22 +283,40 @@ func (e *env) free(when string, l swanlock.Locker, target string) {
 }
 
 // steady runs an attempt that a stalled machine may spoil. Its error counts
-// only if this process was scheduled all the while; otherwise it runs again.
+// only if this process was scheduled all the while and the backend answered at
+// once; otherwise it runs again, with a TTL that is twice as long.
 func (e *env) steady(attempt func() error) {
 	e.Helper()
+	defer e.shortTTL(e.ttl)
+	e.attempts(attempt, e.longerTTL)
+}
+
+// longerTTL makes the TTL twice as long, up to ten seconds, for an attempt that needs
+// more time than the one before.
+func (e *env) longerTTL() { e.ttl = max(e.ttl, min(2*e.ttl, 10*time.Second)) }
+
+func (e *env) shortTTL(d time.Duration) { e.ttl = d }
+
+// attempts is steady, with what it does before it tries again.
+func (e *env) attempts(attempt func() error, again func()) {
+	e.Helper()
 	var err error
-	for range 10 {
+	for range 8 {
 		stalled := e.watch()
 		defer stalled() // attempt may stop the case
+		outer := e.setSlowest(0)
 		err = attempt()
 		gap := stalled()
+		slowest := e.setSlowest(outer)
+		e.setSlowest(max(outer, slowest))
 		if err == nil {
 			return
 		}
-		if gap < e.ttl/5 {
+		if max(gap, slowest) < e.ttl/10 {
 			e.Fatalf("%v", err)
 		}
-		e.Logf("trying again, as the machine stalled for %v: %v", gap, err)
+		e.Logf("trying again, as the machine stalled for %v, and a call of the backend took %v: %v", gap, slowest, err)
+		again()
 	}
 	e.Fatalf("the machine is too busy for a TTL of %v, see ShortTTL: %v", e.ttl, err)
 }

@@ -120,14 +120,14 @@ func refreshKeeps(e *env) error {
 	a, b, target := e.locker(), e.locker(), e.target()
 	held := e.mustTry(a, target, swanlock.WithTTL(e.ttl))
 	for end := time.Now().Add(3 * e.ttl); time.Now().Before(end); time.Sleep(e.ttl / 4) {
-		if err := held.Refresh(e.ctx); err != nil {
+		if err := e.refresh(held); err != nil {
 			return fmt.Errorf("refreshed every %v, TTL %v: Refresh: %w", e.ttl/4, e.ttl, err)
 		}
 		if err := e.stillHeld(held, b); err != nil {
 			return fmt.Errorf("refreshed every %v, TTL %v: %w", e.ttl/4, e.ttl, err)
 		}
 	}
-	if err := held.Release(e.ctx); err != nil {
+	if err := e.release(held); err != nil {
 		return fmt.Errorf("refreshed every %v, TTL %v: Release: %w", e.ttl/4, e.ttl, err)
 	}
 	e.free("after release", b, target)
@@ -147,7 +147,7 @@ func autoRefreshKeeps(e *env) error {
 			return fmt.Errorf("auto-refresh, TTL %v: %w", e.ttl, err)
 		}
 	}
-	if err := held.Release(e.ctx); err != nil {
+	if err := e.release(held); err != nil {
 		return fmt.Errorf("auto-refresh, TTL %v: Release: %w", e.ttl, err)
 	}
 	e.free("after release", b, target)
@@ -158,7 +158,7 @@ func autoRefreshStops(e *env) error {
 	a, b, c, one, two := e.locker(), e.locker(), e.locker(), e.target(), e.target()
 	first := e.mustTry(a, one, swanlock.WithTTL(e.ttl), swanlock.WithAutoRefresh())
 	second := e.mustTry(a, two, swanlock.WithTTL(e.ttl), swanlock.WithAutoRefresh())
-	if err := errors.Join(first.Release(e.ctx), second.Release(e.ctx)); err != nil {
+	if err := errors.Join(e.release(first), e.release(second)); err != nil {
 		return fmt.Errorf("auto-refresh, TTL %v: Release: %w", e.ttl, err)
 	}
 	next := e.mustTry(b, one)
@@ -197,7 +197,7 @@ func twoTTLs(e *env, refreshedTTL, forgottenTTL time.Duration) error {
 	forgotten := e.mustTry(a, e.target(), swanlock.WithTTL(forgottenTTL))
 	next := e.start(e.ctx, b, forgotten.Info().Target)
 	for start := time.Now(); next.waits() || time.Since(start) < 5*e.ttl/2; time.Sleep(e.ttl / 4) {
-		if err := refreshed.Refresh(e.ctx); err != nil {
+		if err := e.refresh(refreshed); err != nil {
 			return fmt.Errorf("TTL %v, refreshed beside a lock with TTL %v that is not: %w", refreshedTTL, forgottenTTL, err)
 		}
 		if time.Since(start) > e.freeAfter(forgottenTTL)+patience {
@@ -211,7 +211,7 @@ func twoTTLs(e *env, refreshedTTL, forgottenTTL time.Duration) error {
 		return fmt.Errorf("TTL %v, refreshed beside a lock with TTL %v that was not: %w", refreshedTTL, forgottenTTL, err)
 	}
 	e.mustRelease(successor)
-	if err := refreshed.Release(e.ctx); err != nil {
+	if err := e.release(refreshed); err != nil {
 		return fmt.Errorf("TTL %v, refreshed beside a lock with TTL %v that was not: Release: %w", refreshedTTL, forgottenTTL, err)
 	}
 	return nil

@@ -7,13 +7,15 @@
 //	}
 //
 // Each case says, when it fails, why it matters. None asserts that something
-// was fast, and those that must race a TTL try again when the machine stalled.
+// was fast, and those that must race a TTL try again, with a longer one, when the
+// machine stalled or the backend was slow.
 // Run the suite with -race.
 package locktest
 
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,8 +93,8 @@ func InBubble() Option { return func(c *config) { c.bubble = true } }
 // Run runs every case as a subtest of t.
 //
 // It calls newLocker for each locker it needs, several times a case with the
-// same t. Lockers of one t must exclude each other: they share a database, or
-// whatever the backend has, but no session. What newLocker opens it closes in
+// same t, and for a few cases at the same time. Lockers of one t must exclude
+// each other: they share a database, or whatever the backend has, but no session. What newLocker opens it closes in
 // t.Cleanup; by then every lock has been released. Targets are random, so that
 // the suite may run on a server that others use.
 //
@@ -106,22 +108,32 @@ func Run(t *testing.T, newLocker func(t *testing.T) swanlock.Locker, opts ...Opt
 	if err != nil {
 		t.Fatal(err)
 	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	room := make(chan struct{}, atOnce)
 	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			if reason := cfg.skips(c); reason != "" {
-				t.Skip(reason)
-			}
-			run := func(t *testing.T) {
-				runCase(t, t, cfg, c, func() swanlock.Locker { return newLocker(t) })
-			}
-			if cfg.bubble {
-				synctest.Test(t, run)
-			} else {
-				run(t)
-			}
+		room <- struct{}{}
+		all.Go(func() {
+			defer func() { <-room }()
+			t.Run(c.name, func(t *testing.T) {
+				if reason := cfg.skips(c); reason != "" {
+					t.Skip(reason)
+				}
+				run := func(t *testing.T) {
+					runCase(t, t, cfg, c, func() swanlock.Locker { return newLocker(t) })
+				}
+				if cfg.bubble {
+					synctest.Test(t, run)
+				} else {
+					run(t)
+				}
+			})
 		})
 	}
 }
+
+// atOnce is how many cases Run runs at the same time. They mostly wait.
+const atOnce = 4
 
 // A feature is what a case needs and a backend may lack.
 type feature string
@@ -220,8 +232,9 @@ type tb interface {
 
 // runCase runs a case as a part of test. Its findings go to t.
 func runCase(t tb, test *testing.T, cfg *config, c testCase, newLocker func() swanlock.Locker) {
-	ctx, cancel := context.WithTimeout(context.Background(), 4*cfg.patience())
-	e := &env{tb: t, config: cfg, test: test, newLocker: newLocker, ctx: ctx, cancel: cancel, watch: watchScheduler}
+	ctx, cancel := context.WithTimeout(context.Background(), 8*cfg.patience())
+	own := *cfg // of which a case changes the TTL
+	e := &env{tb: t, config: &own, test: test, newLocker: newLocker, ctx: ctx, cancel: cancel, watch: watchScheduler}
 	defer func() {
 		e.close()
 		if t.Failed() {

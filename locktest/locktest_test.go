@@ -208,8 +208,8 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// TestStalled checks that an attempt that a stall spoiled runs again, and that
-// one that failed without a stall does not.
+// TestStalled checks that an attempt that a stall or a slow backend spoiled runs
+// again, with a longer TTL, and that one that failed without either does not.
 func TestStalled(t *testing.T) {
 	cfg, err := newConfig(nil)
 	if err != nil {
@@ -218,20 +218,26 @@ func TestStalled(t *testing.T) {
 	for _, tt := range []struct {
 		name             string
 		stall            bool
+		slow             time.Duration // a call of the backend
 		failures         int
 		attempts, errors int
+		last             time.Duration // TTL
 	}{
-		{"passes", false, 0, 1, 0},
-		{"fails", false, 1, 1, 1},
-		{"stalls once", true, 1, 2, 0},
-		{"stalls always", true, 99, 10, 1},
+		{"passes", false, 0, 0, 1, 0, time.Second},
+		{"fails", false, 0, 1, 1, 1, time.Second},
+		{"stalls once", true, 0, 1, 2, 0, 2 * time.Second},
+		{"stalls always", true, 0, 99, 8, 1, 10 * time.Second},
+		{"is slow", false, 150 * time.Millisecond, 99, 2, 1, 2 * time.Second}, // which is not slow for twice the TTL
+		{"is quick", false, 50 * time.Millisecond, 99, 1, 1, time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r, attempts := &recorder{}, 0
+			r, attempts, last, own := &recorder{}, 0, time.Duration(0), *cfg
 			var wg sync.WaitGroup
 			wg.Go(func() {
-				e := &env{tb: r, config: cfg, watch: stalls(tt.stall)}
+				e := &env{tb: r, config: &own, watch: stalls(tt.stall)}
 				e.steady(func() error {
+					last = e.ttl
+					e.timed(time.Now().Add(-tt.slow))
 					if attempts++; attempts <= tt.failures {
 						return errWork
 					}
@@ -239,6 +245,9 @@ func TestStalled(t *testing.T) {
 				})
 			})
 			wg.Wait()
+			if last != tt.last || own.ttl != cfg.ttl {
+				t.Errorf("the last TTL was %v, and is %v then; want %v and %v", last, own.ttl, tt.last, cfg.ttl)
+			}
 			if attempts != tt.attempts || len(r.errors) != tt.errors {
 				t.Errorf("got %d attempts and the errors %q, want %d and %d", attempts, r.errors, tt.attempts, tt.errors)
 			}
@@ -251,7 +260,7 @@ func stalls(stall bool) (watch func() func() time.Duration) {
 	return func() func() time.Duration {
 		return func() time.Duration {
 			if stall {
-				return time.Second
+				return 2 * time.Second
 			}
 			return 0
 		}

@@ -197,7 +197,7 @@ var waitCases = []testCase{
 		name:  "LostPlace",
 		why:   "a waiter whose session has died sleeps in front of a free lock, or is granted a lock that nobody keeps for it",
 		needs: []feature{placeLoss},
-		run:   lostPlace,
+		run:   func(e *env) { e.steady(func() error { return lostPlace(e) }) },
 	},
 	{
 		name:  "Fair",
@@ -207,11 +207,13 @@ var waitCases = []testCase{
 			// A waiter may be late in line because the server is busy, which nobody
 			// here can see: an order is wrong if it is wrong again and again.
 			var err error
-			for range 3 {
+			defer e.shortTTL(e.ttl)
+			for range 4 {
 				if err = arrivalOrder(e); err == nil {
 					return
 				}
 				e.Logf("out of order: %v", err)
+				e.longerTTL()
 			}
 			e.Fatalf("%v", err)
 		},
@@ -220,7 +222,7 @@ var waitCases = []testCase{
 
 // lostPlace ends the place of a waiter. It must be told so while the lock is
 // still held, or wait on as if nothing had happened.
-func lostPlace(e *env) {
+func lostPlace(e *env) error {
 	a, b, c, target := e.locker(), e.locker(), e.locker(), e.target()
 	held := e.mustTry(a, target)
 	wait := e.start(e.ctx, b, target)
@@ -237,11 +239,12 @@ func lostPlace(e *env) {
 		e.holds("acquired by a waiter that had lost its place", next, c)
 		e.mustRelease(next)
 	case !told:
-		e.Errorf("a waiter that has lost its place was told only when the lock was free: %v", err)
+		return fmt.Errorf("a waiter that has lost its place was told only when the lock was free: %w", err)
 	default:
 		e.isNot("a waiter that has lost its place", err, swanlock.ErrAlreadyHeld)
 	}
 	e.free("after all", c, target)
+	return nil
 }
 
 // arrivalOrder lines up waiters one by one and looks at the order of grants.

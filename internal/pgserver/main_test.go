@@ -18,6 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	os.Unsetenv(TemplateEnv) // initdb is tested here
 	goleak.VerifyTestMain(Around(m))
 }
 

@@ -20,8 +20,7 @@ const programTimeout = 3 * time.Minute
 
 // initialize makes the cluster and asks for the version.
 func (s *Server) initialize(ctx context.Context, settings []setting) error {
-	_, err := s.run(ctx, "initdb", "-D", s.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
-	if err != nil {
+	if err := s.makeCluster(ctx); err != nil {
 		return err
 	}
 	var conf strings.Builder
@@ -182,7 +181,7 @@ func pause(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-time.After(2 * time.Millisecond):
+	case <-time.After(5 * time.Millisecond):
 		return nil
 	}
 }

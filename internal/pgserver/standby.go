@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 )
@@ -35,8 +34,8 @@ func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
 	if err := os.RemoveAll(standby.data()); err != nil {
 		return nil, err
 	}
-	if out, err := exec.CommandContext(ctx, "cp", "-a", s.data(), standby.data()).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("cp: %w: %s", err, out)
+	if err := copyCluster(ctx, s.data(), standby.data()); err != nil {
+		return nil, err
 	}
 	err = standby.configure(fmt.Sprintf("primary_conninfo = 'host=127.0.0.1 port=%d user=postgres'\n", s.port))
 	if err != nil {
