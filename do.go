@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/swanlake-io/swanlock/internal/quoted"
 )
 
 // Do waits for target, runs f while it is held, and releases it.
@@ -118,7 +120,7 @@ func Held(ctx context.Context, target string) (err error) {
 		}
 	}
 	if err == nil {
-		err = fmt.Errorf("swanlock: %q: %w: this context is not one of its lock: use Do or WithLock", target, ErrNotAcquired)
+		err = fmt.Errorf("swanlock: %s: %w: this context is not one of its lock: use Do or WithLock", quoted.Text(target), ErrNotAcquired)
 	}
 	return err
 }

@@ -13,15 +13,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/quoted"
 	"github.com/swanlake-io/swanlock/internal/several"
 )
 
 // New returns a swanlock.Locker that takes each target from all of lockers, in
 // their order, which must be the same in all processes: those that wait in another
-// order may wait for each other. A locker that is nil, or none at all, is an error
-// of each acquire.
+// order may wait for each other. A locker that is nil, or that is there twice and so
+// would wait for itself, or none at all, is an error of each acquire.
 //
 // Its locks are held while all of their parts are. When one part is lost, the lock
 // is lost; the others stay held until Release, which frees the last first. Their
@@ -30,9 +33,32 @@ import (
 //
 // WithFence is refused with errors.ErrUnsupported: each locker counts for itself.
 // So are the options that one of lockers refuses.
-func New(lockers ...swanlock.Locker) swanlock.Locker { return &chain{lockers} }
+func New(lockers ...swanlock.Locker) swanlock.Locker {
+	return &chain{slices.Clone(lockers), check(lockers)}
+}
 
-type chain struct{ lockers []swanlock.Locker }
+type chain struct {
+	lockers []swanlock.Locker
+	wrong   error // with lockers
+}
+
+func check(lockers []swanlock.Locker) error {
+	if len(lockers) == 0 {
+		return errors.New("chain: it has no lockers")
+	}
+	for i, l := range lockers {
+		if l == nil {
+			return fmt.Errorf("chain: locker %d is nil", i+1)
+		}
+		if !reflect.ValueOf(l).Comparable() {
+			continue
+		}
+		if first := slices.Index(lockers[:i], l); first >= 0 {
+			return fmt.Errorf("chain: lockers %d and %d are the same one", first+1, i+1)
+		}
+	}
+	return nil
+}
 
 // TryAcquire takes the lock if it is free in all lockers.
 func (c *chain) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
@@ -55,31 +81,25 @@ func (c *chain) acquire(ctx context.Context, target string, opts []swanlock.Opti
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("chain: %w", err)
-	case len(c.lockers) == 0:
-		return nil, errors.New("chain: it has no lockers")
+	case c.wrong != nil:
+		return nil, c.wrong
 	case o.Fence:
-		return nil, fmt.Errorf("chain: %q: WithFence: %w: each of its lockers counts for itself", target, errors.ErrUnsupported)
+		return nil, fmt.Errorf("chain: %s: WithFence: %w: each of its lockers counts for itself", quoted.Text(target), errors.ErrUnsupported)
 	}
 	var parts []swanlock.DistributedLock
 	for i, l := range c.lockers {
-		if l == nil {
-			err = errors.New("it is nil")
-		} else {
-			stop := several.Keep(parts, o)
-			var p swanlock.DistributedLock
-			if p, err = acquire(l, ctx, target, opts...); err == nil {
-				parts = append(parts, p)
-			}
-			stop()
-		}
+		stop := several.Keep(parts, o)
+		p, err := acquire(l, ctx, target, opts...)
+		stop()
 		if err != nil {
 			several.GiveBack(ctx, parts)
 			return nil, fmt.Errorf("chain: locker %d: %w", i+1, err)
 		}
+		parts = append(parts, p)
 	}
 	held := several.New(parts[0].Info(), parts)
 	if err := held.Renew(ctx, o); err != nil {
-		return nil, fmt.Errorf("chain: %q: %w", target, err)
+		return nil, fmt.Errorf("chain: %s: %w", quoted.Text(target), err)
 	}
 	return held, nil
 }

@@ -144,12 +144,15 @@ func TestLostWithoutTTL(t *testing.T) {
 
 func TestBadInput(t *testing.T) {
 	l := memlock.New()
-	for name, c := range map[string]swanlock.Locker{"none": chain.New(), "nil": chain.New(l, nil)} {
+	for name, c := range map[string]swanlock.Locker{"none": chain.New(), "nil": chain.New(l, nil), "twice": chain.New(l, memlock.New(), l)} {
 		if _, err := c.TryAcquire(bg, "t"); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	held, err := l.TryAcquire(bg, "t")
+	lockers := []swanlock.Locker{l, memlock.New()}
+	c := chain.New(lockers...)
+	lockers[1] = nil // is the caller's business
+	held, err := c.TryAcquire(bg, "t")
 	must(t, err)
 	must(t, held.Release(bg))
 }

@@ -3,6 +3,7 @@ package locktest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -151,6 +152,16 @@ var brokenOptions = []brokenLocker{
 					return nil, errors.New("index row size exceeds btree maximum")
 				}
 				return next(ctx, wait, target, opts)
+			}
+		}))},
+	{name: "the error shows a long target whole", caughtBy: []string{"OddTargets"}, backend: sessions(
+		acquires(func(next funcLocker, _ *memlock.Locker) funcLocker {
+			return func(ctx context.Context, wait bool, target string, opts []swanlock.Option) (swanlock.DistributedLock, error) {
+				held, err := next(ctx, wait, target, opts)
+				if err != nil {
+					err = fmt.Errorf("%q: %w", target, err)
+				}
+				return held, err
 			}
 		}))},
 	{name: "no owner", caughtBy: []string{"Info", "NilOptions"}, backend: sessions(info(func(i *swanlock.Info) { i.Owner = "" }))},

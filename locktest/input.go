@@ -72,12 +72,19 @@ var inputCases = []testCase{
 					e.Errorf("Info: got the target %q, want %q", got, target)
 				}
 				e.refused("odd target", b, target)
+				if _, err := e.try(b, target); err != nil && len(err.Error()) > longError {
+					e.Errorf("a target of %d bytes: the error has %d, want %d at most: %.100q...", len(target), len(err.Error()), longError, err)
+				}
 				e.mustRelease(held)
 				e.free("odd target released", b, target)
 			}
 		},
 	},
 }
+
+// longError is more than an error has to say, if it does not show a long target
+// whole.
+const longError = 2000
 
 func (e *env) info(held swanlock.DistributedLock, before time.Time, want swanlock.Info) {
 	e.Helper()

@@ -66,6 +66,7 @@ type recordItem struct {
 	Ended     int64  `json:"ended,omitempty"`
 	End       string `json:"end,omitempty"`
 	EndedBy   string `json:"ended_by,omitempty"`
+	Succeeded int64  `json:"succeeded,omitempty"`
 }
 
 func millis(t time.Time) int64 {
@@ -107,7 +108,7 @@ func lockOf(l pginspect.Lock) lockItem {
 func recordOf(r pginspect.Record) recordItem {
 	return recordItem{ID: strconv.FormatInt(r.ID, 10), Target: r.Target, Owner: r.Owner, Shared: r.Shared, Fence: number(r.Fence), TTL: r.TTL.Milliseconds(),
 		PID: r.PID, Client: r.Client, State: string(r.State), Acquired: millis(r.AcquiredAt), Refreshed: refreshed(r), Ended: millis(r.EndedAt),
-		End: r.End, EndedBy: r.EndedBy}
+		End: r.End, EndedBy: r.EndedBy, Succeeded: millis(r.SucceededAt)}
 }
 
 // refreshed is 0 for a held record, which each of its refreshes would change.

@@ -45,11 +45,16 @@ func TestStream(t *testing.T) {
 		until(t, s.stream(nil), later, "the first message of another page", func(message) bool { return true })
 		want(t, "the lock's fence there", lockOf(later, target)["fence"], item["fence"])
 
+		_, err := on.Exec("UPDATE lock_audit SET succeeded_at = now() WHERE target = $1", target)
+		must(t, err)
 		must(t, held.Release(bg))
 		until(t, messages, items, "the end of the lock", func(message) bool { return lockOf(items, target) == nil })
 		until(t, messages, items, "its record", func(message) bool {
 			for id, r := range items {
 				if id[0] == 'r' && r["target"] == target && r["end"] == "released" {
+					if at, _ := r["succeeded"].(float64); time.UnixMilli(int64(at)).Before(time.Now().Add(-time.Hour)) {
+						t.Errorf("it succeeded at %v", r["succeeded"])
+					}
 					return true
 				}
 			}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/after"
+	"github.com/swanlake-io/swanlock/internal/quoted"
 )
 
 // A space is what a server is to other lockers: all lines, under one mutex.
@@ -34,14 +35,14 @@ func (s *space) settle(ln *line) {
 	now := time.Now()
 	for _, k := range slices.Clone(ln.holders) {
 		if k.info.TTL > 0 && !now.Before(k.deadline) {
-			k.end(fmt.Errorf("memlock: %q: %w", k.info.Target, swanlock.ErrExpired))
+			k.end(fmt.Errorf("memlock: %s: %w", quoted.Text(k.info.Target), swanlock.ErrExpired))
 		}
 	}
 	var still []*lock
 	for _, k := range ln.waiters {
 		switch {
 		case ln.heldBy(k.locker):
-			k.refused = fmt.Errorf("memlock: %q: %w", k.info.Target, swanlock.ErrAlreadyHeld)
+			k.refused = fmt.Errorf("memlock: %s: %w", quoted.Text(k.info.Target), swanlock.ErrAlreadyHeld)
 			close(k.answered)
 		case len(still) == 0 && ln.admits(k):
 			k.start(now)
@@ -206,7 +207,7 @@ func (k *lock) Refresh(ctx context.Context) error {
 		return err
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("memlock: refresh %q: %w", k.info.Target, context.Cause(ctx))
+		return fmt.Errorf("memlock: refresh %s: %w", quoted.Text(k.info.Target), context.Cause(ctx))
 	}
 	k.deadline = time.Now().Add(k.info.TTL)
 	return nil

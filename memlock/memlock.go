@@ -15,6 +15,7 @@ import (
 	"slices"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/quoted"
 )
 
 // A Locker is a swanlock.Locker whose locks live in this process. It honours
@@ -77,7 +78,7 @@ func (l *Locker) Lose(target string, cause error) bool {
 	s.settle(ln)
 	holders := slices.Clone(ln.holders)
 	for _, k := range holders {
-		k.end(fmt.Errorf("memlock: %q: %w: %w", k.info.Target, swanlock.ErrLost, cause))
+		k.end(fmt.Errorf("memlock: %s: %w: %w", quoted.Text(k.info.Target), swanlock.ErrLost, cause))
 	}
 	s.settle(ln)
 	return len(holders) > 0
@@ -106,7 +107,7 @@ func (l *Locker) acquire(ctx context.Context, target string, wait bool, opts []s
 	ln.waiters = append(ln.waiters, k)
 	s.settle(ln)
 	if !wait && k.waiting() {
-		err := fmt.Errorf("memlock: %q: %w: held by %q", target, swanlock.ErrNotAcquired, ln.holders[0].info.Owner)
+		err := fmt.Errorf("memlock: %s: %w: held by %q", quoted.Text(target), swanlock.ErrNotAcquired, ln.holders[0].info.Owner)
 		s.leave(k)
 		s.mu.Unlock()
 		return nil, err
@@ -135,5 +136,5 @@ func (l *Locker) acquire(ctx context.Context, target string, wait bool, opts []s
 }
 
 func cutShort(ctx context.Context, target string) error {
-	return fmt.Errorf("memlock: %q: %w: %w", target, swanlock.ErrNotAcquired, context.Cause(ctx))
+	return fmt.Errorf("memlock: %s: %w: %w", quoted.Text(target), swanlock.ErrNotAcquired, context.Cause(ctx))
 }

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/quoted"
 	"github.com/swanlake-io/swanlock/internal/several"
 )
 
@@ -125,7 +126,7 @@ func (s *set) try(ctx context.Context, targets []string) (held []swanlock.Distri
 	}
 	rest := slices.DeleteFunc(all[first:], func(l swanlock.DistributedLock) bool { return l == nil })
 	several.GiveBack(ctx, rest)
-	return all[:first], fmt.Errorf("multilock: %q: %w", targets[first], errs[first])
+	return all[:first], fmt.Errorf("multilock: %s: %w", quoted.Text(targets[first]), errs[first])
 }
 
 func (s *set) acquire(ctx context.Context) (*Lock, error) {
@@ -147,7 +148,7 @@ func (s *set) acquire(ctx context.Context) (*Lock, error) {
 		stop()
 		if err != nil {
 			several.GiveBack(ctx, held)
-			return nil, fmt.Errorf("multilock: %q: %w", target, err)
+			return nil, fmt.Errorf("multilock: %s: %w", quoted.Text(target), err)
 		}
 		held, waited = append(held, next), true
 	}

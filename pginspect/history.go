@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/db"
@@ -136,6 +137,9 @@ func History(ctx context.Context, on DB, q Query) (Page, error) {
 	case q.Limit == 0:
 		q.Limit = defaultLimit
 	}
+	if err := errors.Join(checkText("pattern of targets", q.Target), checkText("pattern of owners", q.Owner)); err != nil {
+		return Page{}, err
+	}
 	most := min(q.Limit, maxLimit)
 	p := db.HistoryParams{Until: endOfTime, ID: math.MinInt64, Target: like(q.Target), Owner: like(q.Owner), Most: int64(most) + 1}
 	if !q.Since.IsZero() {
@@ -166,6 +170,14 @@ func History(ctx context.Context, on DB, q Query) (Page, error) {
 		page.Next = Cursor(fmt.Sprintf("%d.%d", last.AcquiredAt.UnixMicro(), last.ID))
 	}
 	return page, nil
+}
+
+// checkText keeps out what PostgreSQL's text cannot hold.
+func checkText(what, s string) error {
+	if strings.IndexByte(s, 0) >= 0 || !utf8.ValidString(s) {
+		return fmt.Errorf("pginspect: the %s has a NUL byte, or is not valid UTF-8", what)
+	}
+	return nil
 }
 
 func (t table) page(ctx context.Context, target string, p db.HistoryParams) (records []Record, err error) {

@@ -44,6 +44,9 @@ const killPatience = 10 * time.Second
 // It needs no audit, and without the right to write it writes nothing. on must
 // not be in a transaction, in which the holder would have to wait.
 func Kill(ctx context.Context, on DB, s Session, by string) (Killed, error) {
+	if err := checkText("name of who ends the session", by); err != nil {
+		return Killed{}, err
+	}
 	t, err := open(ctx, on)
 	if err != nil {
 		return Killed{}, err

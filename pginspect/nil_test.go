@@ -31,3 +31,26 @@ func TestNilConnection(t *testing.T) {
 		}
 	}
 }
+
+// TestTextThatIsNone: what PostgreSQL's text cannot hold is refused before anything is
+// sent.
+func TestTextThatIsNone(t *testing.T) {
+	on := (*sql.DB)(nil)
+	for _, bad := range []string{"a\x00b", "\xff"} {
+		for call, f := range map[string]func() error{
+			"target": func() error {
+				_, err := pginspect.History(t.Context(), on, pginspect.Query{Target: bad})
+				return err
+			},
+			"owner": func() error {
+				_, err := pginspect.History(t.Context(), on, pginspect.Query{Owner: bad})
+				return err
+			},
+			"by": func() error { _, err := pginspect.Kill(t.Context(), on, pginspect.Session{PID: 1}, bad); return err },
+		} {
+			if err := f(); err == nil || !strings.Contains(err.Error(), "has a NUL byte, or is not valid UTF-8") {
+				t.Errorf("%s %q: got %v", call, bad, err)
+			}
+		}
+	}
+}

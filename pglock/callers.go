@@ -73,23 +73,3 @@ func (c *callers) whileAwaited(life context.Context, d time.Duration) (context.C
 	mu.Unlock()
 	return ctx, func() { cancel(nil); timer.Stop() }
 }
-
-// awaited returns how much longer callers wait for the session's first answer.
-// It is 0 once the session has answered.
-func (led *ledger) awaited() time.Duration {
-	c := led.callers.Load()
-	if c == nil || led.spoke.Load() {
-		return 0
-	}
-	return c.left()
-}
-
-// awaitFirst notes that a caller with the context ctx waits for the session's
-// first answer, until gone is called.
-func (led *ledger) awaitFirst(ctx context.Context) (gone func()) {
-	if led.spoke.Load() {
-		return func() {}
-	}
-	led.callers.CompareAndSwap(nil, &callers{})
-	return led.callers.Load().add(ctx)
-}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/quoted"
 	"github.com/swanlake-io/swanlock/internal/sqlstate"
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
@@ -101,6 +102,7 @@ type unflushed struct{}
 func (unflushed) Error() string {
 	return "the fence was not flushed in time: is a synchronous standby away?"
 }
+
 func (unflushed) SQLState() string { return queryCanceled }
 
 func sqlState(err error) string { return sqlstate.Of(err) }
@@ -150,12 +152,27 @@ func notAcquired(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, context.Cause(ctx))
 }
 
-// quote returns target as errors and logs show it: on one line, and cut if it
-// is long.
-func quote(target string) string {
-	const most = 128
-	if len(target) > most {
-		return fmt.Sprintf("%q... (%d bytes)", target[:most], len(target))
+// quote returns target as errors and logs show it.
+func quote(target string) string { return quoted.Text(target) }
+
+// unanswered returns the error of an acquire whose context has ended, if that
+// is why err says that no answer came in time, or that nothing was sent.
+// Otherwise it returns err.
+func unanswered(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (errors.Is(err, errLeft) || errors.Is(err, oneconn.ErrNotSent)) {
+		return notAcquired(ctx)
 	}
-	return fmt.Sprintf("%q", target)
+	return err
 }
+
+// errInTransaction says that nothing was sent, since the connection's owner has a
+// transaction open.
+var errInTransaction = errors.New("the connection's owner has a transaction open")
+
+// notSent reports whether err says that nothing was sent.
+func notSent(err error) bool {
+	return errors.Is(err, oneconn.ErrNotSent) || errors.Is(err, ErrBusy) || errors.Is(err, errInTransaction)
+}
+
+// errLeft says that a caller stopped waiting for a call that goes on.
+var errLeft = errors.New("the call is finished in the background")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"reflect"
-	"slices"
 	"time"
 	"weak"
 
@@ -78,10 +77,7 @@ var LeaseOf = leaseOf
 
 // ServerLease asks the session of p with that pid for its lease.
 func ServerLease(p *Pool, pid int) (lease time.Duration) {
-	p.mu.Lock()
-	sessions := slices.Clone(p.sessions)
-	p.mu.Unlock()
-	for _, s := range sessions {
+	for _, s := range p.sessions.all() {
 		if s.pid != int32(pid) {
 			continue
 		}
@@ -102,10 +98,7 @@ func Setting(held swanlock.DistributedLock, name string) (value string) {
 // LongEmpty makes the sessions of p that hold nothing believe that they have done
 // so for long.
 func LongEmpty(p *Pool) {
-	p.mu.Lock()
-	sessions := slices.Clone(p.sessions)
-	p.mu.Unlock()
-	for _, s := range sessions {
+	for _, s := range p.sessions.all() {
 		if s.opened(context.Background()) != nil {
 			continue
 		}
@@ -121,7 +114,7 @@ func Expire(held swanlock.DistributedLock) {
 	h := held.(*PostgresLock).h
 	h.led.mu.Lock()
 	h.lease.start = time.Now().Add(-2 * h.lease.ttl)
-	h.led.armLocked(0)
+	h.led.alarm.set(0, h.led.expire)
 	h.led.mu.Unlock()
 }
 
@@ -142,7 +135,7 @@ func (p *Pool) SplitTry(ctx context.Context, target string, opts ...swanlock.Opt
 		return nil, err
 	}
 	h := newHold(r)
-	s, err := p.claim(h)
+	s, err := p.keys.claim(h)
 	if err != nil {
 		return nil, err
 	}
@@ -161,24 +154,17 @@ func ExpireAndForget(l swanlock.DistributedLock) {
 
 // Sessions says how many there are.
 func (p *Pool) Sessions() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.sessions)
+	return len(p.sessions.all())
 }
 
 // Reserved returns how many locks and tickets p has, or has reserved room for.
 func (p *Pool) Reserved() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.locks
+	return p.Stats().Used
 }
 
 // EachConn lends f the connection of each of p's sessions.
 func (p *Pool) EachConn(f func(*sql.Conn)) {
-	p.mu.Lock()
-	sessions := slices.Clone(p.sessions)
-	p.mu.Unlock()
-	for _, s := range sessions {
+	for _, s := range p.sessions.all() {
 		if s.opened(context.Background()) == nil {
 			s.solo(context.Background(), func(context.Context, turn) error { f(s.a.sql()); return nil })
 		}
@@ -187,9 +173,7 @@ func (p *Pool) EachConn(f func(*sql.Conn)) {
 
 // Waiting is how many sessions of p are kept for one waiter each.
 func (p *Pool) Waiting() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.waitingSessions
+	return p.Stats().WaitingSessions
 }
 
 // JoinedLast makes p believe that the place with that number was the last that was
@@ -206,4 +190,36 @@ func GiveUp(held swanlock.DistributedLock, cause error) {
 		tn.destroy(cause)
 		return nil
 	})
+}
+
+// WaitThenPanic waits in line for target, on the only session that p has. The
+// turn in which it takes its ticket ends with a panic.
+func (p *Pool) WaitThenPanic(ctx context.Context, target string) error {
+	r, err := check(target, nil)
+	if err != nil {
+		return err
+	}
+	s := p.sessions.all()[0]
+	queued := func(n int) {
+		for ready := false; !ready; time.Sleep(time.Millisecond) {
+			s.ops.mu.Lock()
+			ready = s.ops.busy && len(s.ops.queue) == n
+			s.ops.mu.Unlock()
+		}
+	}
+	first, waited := make(chan struct{}), make(chan error)
+	run := func(f func()) {
+		s.solo(context.Background(), func(context.Context, turn) error { f(); return nil })
+	}
+	go run(func() { <-first })
+	queued(0)
+	go func() {
+		_, err := p.wait(ctx, r, true, &spell{p: p})
+		waited <- err
+	}()
+	queued(1)
+	go run(func() { panic("the driver has a bug") })
+	queued(2)
+	close(first)
+	return <-waited
 }

@@ -1,12 +1,10 @@
 package pglock
 
 import (
-	"context"
 	"crypto/rand"
 	"database/sql"
 	"runtime"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"weak"
@@ -15,11 +13,25 @@ import (
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
-// This file finds the ledger of a session. The driver's connection is only a
-// cache for that: on a pgxpool each checkout makes a new one for the same
-// session, and some drivers' connections have no identity. The server decides:
-// a session is marked with the token of its ledger, and the process id and
-// start of its backend say that it is still the same session.
+// This file says by what a session is known; mark.go recognizes it. The driver's
+// connection is only a cache for the ledger: on a pgxpool each checkout makes a
+// new one for the same session, and some drivers' connections have no identity.
+// The server decides: a session is marked with the token of its ledger, and the
+// process id and start of its backend say that it is still the same session.
+
+// An identity is who a session is: to the server by its mark and its backend, and
+// in this process by the connection that leads to it.
+type identity struct {
+	token   string                 // the mark by which the server knows the session
+	pid     int32                  // the process id that was marked last, or 0
+	started int64                  // when that process was started, as Mark answers
+	next    atomic.Pointer[ledger] // the ledger to use instead, if the session turned out to have one already
+
+	// mu is for those that do not have the turn: it guards last, and is held, too,
+	// to write pid and started.
+	mu   sync.Mutex
+	last weak.Pointer[sql.Conn] // the connection that last led to the session
+}
 
 // process is the prefix of all tokens of this process.
 var process = rand.Text() + "/"
@@ -39,14 +51,9 @@ type backend struct {
 	started int64
 }
 
-// orphans are the ledgers that have no driver's connection any more, but locks,
-// tickets or a lease to be settled when the session is found again. The map
-// keeps them from being collected until then.
-var orphans sync.Map
-
-func (led *ledger) register() {
-	byToken.Store(led.token, weak.Make(led))
-	runtime.AddCleanup(led, func(token string) { byToken.Delete(token) }, led.token)
+func register(led *ledger) {
+	byToken.Store(led.who.token, weak.Make(led))
+	runtime.AddCleanup(led, func(token string) { byToken.Delete(token) }, led.who.token)
 }
 
 // ledgerIn returns the ledger that m, which is byToken or byBackend, has for
@@ -58,161 +65,45 @@ func ledgerIn(m *sync.Map, key any) *ledger {
 	return nil
 }
 
-// orphaned keeps a ledger whose driver's connection was collected, if there is
-// something to settle.
-func orphaned(led *ledger) {
-	led = led.current()
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	if led.hasStateLocked() && led.dead == nil {
-		led.kept = true
-		orphans.Store(led, nil)
-	}
-}
-
-// letGoLocked removes the ledger from orphans if there is nothing to settle any
-// more.
-func (led *ledger) letGoLocked() {
-	if led.kept && !led.hasStateLocked() {
-		led.kept = false
-		orphans.Delete(led)
-	}
-}
-
-// hasStateLocked reports whether the session may have locks, tickets or a
-// lease.
-func (led *ledger) hasStateLocked() bool {
-	return len(led.locks)+len(led.tickets) > 0 || led.lease.ttl > 0
-}
-
-// current returns the ledger of the session. That is led, unless led was made
-// for a connection whose session turned out to have another ledger already: see
-// adopt.
-func (led *ledger) current() *ledger {
-	if next := led.next.Load(); next != nil {
-		return next
-	}
-	return led
-}
-
 // isKnown reports whether the session was marked, and has no other ledger.
-func (tn turn) isKnown() bool { return tn.led.backend != 0 && tn.led.next.Load() == nil }
+func (who *identity) isKnown() bool { return who.pid != 0 && who.next.Load() == nil }
 
 // cameThrough notes that conn has the session now.
-func (led *ledger) cameThrough(conn *sql.Conn) {
-	led.mu.Lock()
-	led.last = weak.Make(conn)
-	led.mu.Unlock()
+func (who *identity) cameThrough(conn *sql.Conn) {
+	who.mu.Lock()
+	who.last = weak.Make(conn)
+	who.mu.Unlock()
+}
+
+// seen returns the backend that was marked last, and whether the connection that
+// last led to it is still open.
+func (who *identity) seen() (at backend, open bool) {
+	who.mu.Lock()
+	at, last := backend{who.pid, who.started}, who.last.Value()
+	who.mu.Unlock()
+	return at, last != nil && !oneconn.Closed(last)
+}
+
+// became notes the session's backend, and reports whether it is another than
+// before.
+func (who *identity) became(at backend) bool {
+	if at == (backend{who.pid, who.started}) {
+		return false
+	}
+	who.mu.Lock()
+	who.pid, who.started = at.pid, at.started
+	who.mu.Unlock()
+	return true
 }
 
 // marks notes which backend was marked, or is to be ended in place of being
 // marked.
-func (led *ledger) marks(row db.MarkRow) {
+func marks(led *ledger, row db.MarkRow) {
 	at := backend{row.Pid, row.Started}
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	if at == (backend{led.backend, led.started}) {
-		return
-	}
-	led.backend, led.started = at.pid, at.started
-	if at.started == 0 { // The server did not say.
+	if !led.who.became(at) || at.started == 0 { // The server did not say.
 		return
 	}
 	me := weak.Make(led)
 	byBackend.Store(at, me)
 	runtime.AddCleanup(led, func(at backend) { byBackend.CompareAndDelete(at, me) }, at)
-}
-
-// A former says what this process knows of the session that Mark has found.
-type former int
-
-const (
-	foreignSession   former = iota // another program's, or one that is in use
-	emptySession                   // ours, not in use, and without locks, tickets or a lease
-	abandonedSession               // ours; its connection was closed with some of these on it
-	endedSession                   // ours; it was to be destroyed, but is alive
-)
-
-// formerOf returns what is known of the session that had the mark of row, and
-// its ledger, if there is one.
-func formerOf(led *ledger, row db.MarkRow, instead string) (former, *ledger) {
-	at := backend{row.Pid, row.Started}
-	ours := strings.HasPrefix(row.Before, process)
-	if at == (backend{led.backend, led.started}) && row.Started != 0 && ours && row.Before != led.token {
-		// Perhaps a rollback has brought back the mark that was before ours.
-		if before := ledgerIn(&byToken, row.Before); before == nil || before.isLeft() {
-			return emptySession, nil
-		}
-	}
-	if led.backend != 0 || row.Before == led.token || row.Before == instead && instead != "" {
-		return foreignSession, nil
-	}
-	// A rollback may have brought back an older mark than that of the backend's
-	// ledger, or none.
-	var other *ledger
-	if row.Started != 0 && (row.Before == "" || ours) {
-		other = ledgerIn(&byBackend, at)
-	}
-	switch {
-	case other != nil:
-	case row.Before == "":
-		return foreignSession, nil
-	case ours:
-		if other = ledgerIn(&byToken, row.Before); other == nil {
-			return emptySession, nil
-		}
-	default:
-		return foreignSession, nil
-	}
-	other.mu.Lock()
-	same := other.backend == row.Pid && other.started == row.Started
-	dead, hasState, owned, last := other.dead != nil, other.hasStateLocked(), other.owner != nil, other.last.Value()
-	other.mu.Unlock()
-	switch {
-	case !same:
-		return foreignSession, other
-	case dead:
-		return endedSession, other
-	case owned, last != nil && !oneconn.Closed(last):
-		return foreignSession, other // A pooler gave the same backend to both.
-	case hasState:
-		return abandonedSession, other
-	}
-	return emptySession, other
-}
-
-// isLeft reports whether nobody uses the ledger, and nothing is to be settled.
-func (led *ledger) isLeft() bool {
-	led.mu.Lock()
-	has, owned, last := led.hasStateLocked(), led.owner != nil, led.last.Value()
-	led.mu.Unlock()
-	return !has && !owned && (last == nil || oneconn.Closed(last))
-}
-
-// adopt makes other, the session's ledger, the ledger of this connection too.
-// From then on only other is used. The caller must still take the turn of
-// other; before that nothing was locked.
-func (tn turn) adopt(ctx context.Context, other *ledger, row db.MarkRow) error {
-	if row.Answer != notOurs { // Mark has replaced the mark of other, since that had no locks.
-		_, err := ask(ctx, tn, (*db.Queries).Mark, db.MarkParams{Session: other.token, Instead: tn.led.token})
-		if err != nil { // Both ledgers may be the session's, so both end with it.
-			tn.led.marks(row)
-			other.lose(err)
-			tn.destroy(err)
-			return explain(err, false)
-		}
-	}
-	other.cameThrough(tn.sql())
-	tn.led.next.Store(other)
-	return nil
-}
-
-// endsItself asks a session to end, and reports whether the server has
-// confirmed it. A session whose transaction has failed cannot be asked.
-func endsItself(ctx context.Context, c *oneconn.Conn, session db.EndBackendParams) bool {
-	_, err := db.New(c).EndBackend(ctx, session)
-	if state := sqlState(err); state != "" && state != adminShutdown {
-		_, err = db.New(c).EndWhenIdle(ctx)
-	}
-	return err == nil || sqlState(err) == adminShutdown
 }

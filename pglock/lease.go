@@ -22,6 +22,14 @@ func (l lease) left(now time.Time) time.Duration {
 	return term.Term{Length: l.ttl, Start: l.start}.Left(now)
 }
 
+// restart notes that a statement sent at the time given was answered, since when
+// the lease begins anew.
+func (l *lease) restart(sent time.Time) {
+	if sent.After(l.start) {
+		l.start = sent
+	}
+}
+
 // firstEnd returns when the first of the leases ends, as seen at now. ok is
 // false if none of them ends.
 func firstEnd(now time.Time, leases ...lease) (end time.Time, ok bool) {
@@ -54,4 +62,40 @@ func (t timeouts) of(ttl time.Duration) timeouts {
 		return timeouts{"", ms}
 	}
 	return timeouts{ms, ms}
+}
+
+// An alarm calls a function at the earliest of the times for which it was set. It
+// is set lazily: what happens later may make it go off for nothing.
+type alarm struct {
+	timer *time.Timer
+	at    time.Time // when the timer goes off
+}
+
+// set makes the alarm call f in d, if it would not do so sooner.
+func (a *alarm) set(d time.Duration, f func()) {
+	at := time.Now().Add(d)
+	switch {
+	case a.timer == nil:
+		a.timer = time.AfterFunc(d, f)
+	case at.Before(a.at):
+		a.timer.Reset(d)
+	default:
+		return
+	}
+	a.at = at
+}
+
+// goesOff is called by what was set. It reports false if the alarm was stopped
+// meanwhile.
+func (a *alarm) goesOff() bool {
+	set := a.timer != nil
+	a.timer = nil
+	return set
+}
+
+func (a *alarm) stop() {
+	if a.timer != nil {
+		a.timer.Stop()
+		a.timer = nil
+	}
 }

@@ -137,7 +137,7 @@ func TestTouchGoesForward(t *testing.T) {
 // A lock whose key was taken again is not there any more.
 func TestLedgerKnowsItsLocks(t *testing.T) {
 	old, next := &hold{id: lockID{key: 1}}, &hold{id: lockID{key: 1}}
-	led := &ledger{locks: map[lockID]*hold{next.id: next}}
+	led := &ledger{books: books{locks: map[lockID]*hold{next.id: next}}}
 	if led.contains(old) || !led.contains(next) {
 		t.Errorf("has the old one: %v, the next: %v; want false, true", led.contains(old), led.contains(next))
 	}

@@ -3,15 +3,10 @@ package pglock
 import (
 	"database/sql"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
-	"weak"
 
 	"github.com/swanlake-io/swanlock"
-	"github.com/swanlake-io/swanlock/db"
 	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
@@ -22,68 +17,29 @@ import (
 // ledger: two on one *sql.Conn, or one on a connection that the *sql.DB hands
 // out again with a lock on it. They find it by the driver's connection, or else
 // by the mark that the server has: see identity.go.
+//
+// Its parts say who the session is, whether the server answers, how its lease is
+// made, and what it holds. The ledger puts them together: it adds and ends locks.
 type ledger struct {
-	turns oneconn.Turns // only the holder of the turn uses the session
-	token string        // the mark by which the server knows the session
-	gone  chan struct{} // closed when the session was destroyed
-	// While a statement takes longer than callers wait for it, silence is
-	// closed and stalled is true.
-	silence atomic.Pointer[chan struct{}]
-	stalled atomic.Bool
-	spoke   atomic.Bool             // the server has answered a statement of ours
-	callers atomic.Pointer[callers] // those that wait for the first answer
-	// cancels counts the cancels that are under way on the server. cancelled
-	// says that one of them was sent during the last statement.
-	cancels   sync.WaitGroup
-	cancelled atomic.Bool
+	turns   oneconn.Turns // only the holder of the turn uses the session
+	gone    chan struct{} // closed when the session was destroyed
+	who     identity
+	silence silence
 
 	// Used by the holder of the turn.
-	midway  bool   // a statement was sent in this turn
-	marked  bool   // the token was sent; a rollback or DISCARD ALL may have removed it since
-	backend int32  // the process id that was marked last, or 0; mu is held, too, to write it
-	started int64  // when that process was started, as Mark answers; mu is held, too, to write it
-	schema  string // the quoted schema of lock_audit; empty if it was not found
-
+	settings settings      // those that make the lease on the server
+	midway   bool          // a statement was sent in this turn
+	marked   bool          // the token was sent; a rollback or DISCARD ALL may have removed it since
+	schema   string        // the quoted schema of lock_audit; empty if it was not found
 	deadlock time.Duration // deadlock_timeout; 0: not asked for yet
 
-	next atomic.Pointer[ledger] // the ledger to use instead, if the session turned out to have one already
+	books // what the server may hold for the session; its mutex guards what follows
 
-	mu        sync.Mutex
-	last      weak.Pointer[sql.Conn]   // the connection that last led to the session
-	kept      bool                     // this ledger is in orphans
-	dead      error                    // why the session was destroyed; nil while it lives
-	locks     map[lockID]*hold         // the locks that the server may hold for this session
-	unsettled []*hold                  // those of locks that have ended here, and are to be unlocked
-	tickets   map[*ticket]struct{}     // the session's places in line
-	abandoned []*ticket                // those of tickets that are to be dropped, because no caller waits on them
-	readers   map[Key]int              // how many of locks are readers' of a key; the server has one lock for them
-	lease     lease                    // the shortest TTL of the locks, or what owner has set; it starts with the last statement
-	settings  settings                 // the settings that make the lease on the server
-	places    map[*placeLease]struct{} // the leases of places in line
-	timer     *time.Timer              // ends locks that have expired
-	wake      time.Time                // when the timer goes off
-	owner     owner                    // nil: the session is on a caller's connection
-}
-
-// An owner has a session to itself, which it may use at any time and whose lease
-// it has set once. Its methods are called with the ledger's mutex held.
-type owner interface {
-	// freed is called when the session does not hold h any more.
-	freed(h *hold)
-	// overdue is called when locks have expired, and are to be unlocked.
-	overdue()
-	// slow is called when a statement of the session takes long. The owner may
-	// have it cancelled; it calls done when no cancel of its own is under way
-	// any more.
-	slow(session db.CancelBackendParams, done func())
-}
-
-// A lockID tells the locks of a session apart. A session has one lock on a key;
-// only the readers of a pool share a key on one session, and are numbered from
-// 1.
-type lockID struct {
-	key    Key
-	reader int
+	lease lease // the shortest TTL of the locks, or what owner has set; it starts with the last statement
+	alarm alarm // ends locks that have expired
+	owner owner // nil: the session is on a caller's connection
+	dead  error // why the session was destroyed; nil while it lives
+	kept  bool  // this ledger is in orphans
 }
 
 // ledgers has a ledger for each driver's connection on which a lock was taken.
@@ -95,17 +51,25 @@ func ledgerOf(conn *sql.Conn) (*ledger, error) {
 	led, err := ledgers.Of(conn, newLedger)
 	if err == nil {
 		led = led.current()
-		led.cameThrough(conn)
+		led.who.cameThrough(conn)
 	}
 	return led, err
 }
 
 func newLedger() *ledger {
-	led := &ledger{turns: oneconn.NewTurns(), token: newToken(), gone: make(chan struct{}),
-		locks: make(map[lockID]*hold), tickets: make(map[*ticket]struct{})}
-	silence := make(chan struct{})
-	led.silence.Store(&silence)
-	led.register()
+	led := &ledger{turns: oneconn.NewTurns(), who: identity{token: newToken()}, gone: make(chan struct{}), books: newBooks()}
+	led.silence.end()
+	register(led)
+	return led
+}
+
+// current returns the ledger of the session. That is led, unless led was made
+// for a connection whose session turned out to have another ledger already: see
+// adopt.
+func (led *ledger) current() *ledger {
+	if next := led.who.next.Load(); next != nil {
+		return next
+	}
 	return led
 }
 
@@ -125,14 +89,11 @@ func (led *ledger) enter(conn *sql.Conn, r request) (e entry, err error) {
 	defer led.mu.Unlock()
 	led.abandonLocked(conn, true, errClosed)
 	if led.dead != nil {
-		return e, led.deadLocked()
+		return e, destroyed(led.dead)
 	}
-	e = entry{unsettled: len(led.unsettled)+len(led.abandoned) > 0 || led.leftPlaceLocked() != nil, held: led.locks[lockID{key: r.key}]}
+	e = entry{unsettled: len(led.unsettled)+len(led.abandoned) > 0 || led.settings.places.left() != nil, held: led.locks[lockID{key: r.key}]}
 	if r.TTL > 0 && led.owner == nil {
-		ttl := r.TTL
-		if shortest := led.wantLocked(nil); shortest > 0 {
-			ttl = min(ttl, shortest)
-		}
+		ttl := led.settings.wantFor(r.TTL)
 		e.lease = timeouts{}.of(ttl).idleInTransaction
 	}
 	return e, nil
@@ -143,101 +104,15 @@ func (led *ledger) enter(conn *sql.Conn, r request) (e entry, err error) {
 func (led *ledger) add(h *hold, sent time.Time) error {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	led.locks[h.id] = h
-	led.countReaderLocked(h.id, 1)
-	led.touchLocked(sent)
+	led.putLocked(h)
+	led.lease.restart(sent)
 	led.countLocked()
 	now := time.Now()
 	if h.lease.ttl > 0 || led.lease.ttl > 0 {
-		led.armLocked(min(h.lease.left(now), led.lease.left(now)))
+		led.alarm.set(min(h.lease.left(now), led.lease.left(now)), led.expire)
 	}
 	h.expireLocked(now)
 	return h.err
-}
-
-// contains reports whether the server may still hold h for this session.
-func (led *ledger) contains(h *hold) bool {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	return led.locks[h.id] == h
-}
-
-// held returns the lock on key that the server may think this session holds, or
-// nil; a pool's readers are left out.
-func (led *ledger) held(key Key) *hold {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	return led.locks[lockID{key: key}]
-}
-
-// holds returns all locks that the server may think this session holds.
-func (led *ledger) holds() []*hold {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	return slices.Collect(maps.Values(led.locks))
-}
-
-// any returns one of holds, or nil.
-func (led *ledger) any() *hold {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	for _, h := range led.locks {
-		return h
-	}
-	return nil
-}
-
-// empty reports whether the session holds nothing.
-func (led *ledger) empty() bool { return led.any() == nil }
-
-// place enters the place in line of t.
-func (led *ledger) place(t *ticket) {
-	led.mu.Lock()
-	led.tickets[t] = struct{}{}
-	led.mu.Unlock()
-}
-
-// displace strikes out the place in line of t.
-func (led *ledger) displace(t *ticket) {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	delete(led.tickets, t)
-	led.abandoned = slices.DeleteFunc(led.abandoned, func(o *ticket) bool { return o == t })
-	led.letGoLocked()
-}
-
-// has reports whether t still has its place.
-func (led *ledger) has(t *ticket) bool {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	_, ok := led.tickets[t]
-	return ok
-}
-
-// numbers returns the numbers of the session's tickets in the line of hash.
-func (led *ledger) numbers(hash int64) (numbers []int32) {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	for t := range led.tickets {
-		if t.hash == hash {
-			numbers = append(numbers, t.number)
-		}
-	}
-	return numbers
-}
-
-// nextUnsettled returns a lock that is to be unlocked, or a ticket that is to be
-// dropped, if there is one.
-func (led *ledger) nextUnsettled() (*hold, *ticket) {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	switch {
-	case len(led.abandoned) > 0:
-		return nil, led.abandoned[0]
-	case len(led.unsettled) > 0:
-		return led.unsettled[0], nil
-	}
-	return nil, nil
 }
 
 // settled notes the server's answer to an unlock: held says that the session
@@ -250,114 +125,87 @@ func (led *ledger) settled(h *hold, held bool) error {
 	} else {
 		h.endLocked(lost(errNotHeld))
 	}
-	led.removeLocked(h)
-	return h.err
-}
-
-// removeLocked strikes out a lock that the session does not hold any more.
-func (led *ledger) removeLocked(h *hold) {
-	led.unsettled = slices.DeleteFunc(led.unsettled, func(o *hold) bool { return o == h })
-	if led.locks[h.id] != h {
-		return
+	if !led.strikeLocked(h) {
+		return h.err
 	}
-	delete(led.locks, h.id)
-	led.countReaderLocked(h.id, -1)
 	h.letGoLocked()
 	led.countLocked()
 	if len(led.locks) == 0 {
-		led.disarmLocked()
+		led.alarm.stop()
 	}
 	if led.owner != nil {
 		led.owner.freed(h)
 	}
 	led.letGoLocked()
+	return h.err
 }
 
-// takenThrough returns the locks and the tickets that were taken through a, for
-// a caller that frees them. The Release of these locks then has nothing left to
-// do.
-func (led *ledger) takenThrough(a *access) (holds []*hold, tickets []*ticket) {
+// recount sets the lease that the locks count on, after the settings have changed.
+// If they were changed by a statement that has made the lease shorter, it was sent
+// at the time given.
+func (led *ledger) recount(sent time.Time) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	for _, h := range led.locks {
-		if h.a == a {
-			h.released = true
-			holds = append(holds, h)
+	led.countLocked()
+	if !sent.IsZero() {
+		led.lease.restart(sent)
+		if len(led.locks) > 0 {
+			led.alarm.set(led.lease.left(time.Now()), led.expire)
 		}
 	}
-	for t := range led.tickets {
-		if t.a == a {
-			tickets = append(tickets, t)
-		}
-	}
-	return holds, tickets
 }
 
-// hasFrom reports whether the session has a lock that was taken through a.
-func (led *ledger) hasFrom(a *access) bool {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	for _, h := range led.locks {
-		if h.a == a {
-			return true
-		}
-	}
-	return false
-}
-
-// own makes o the owner of the session, which has set its lease to l. If o is
-// nil, the session has no owner any more.
-func (led *ledger) own(o owner, l lease) {
-	led.mu.Lock()
-	led.owner, led.lease = o, l
-	led.settings = settings{gen: led.settings.gen}
-	led.mu.Unlock()
-}
-
-// shorten notes that a statement sent at the time given has set the lease of an
-// owned session to ttl.
-func (led *ledger) shorten(ttl time.Duration, sent time.Time) {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	led.lease = lease{ttl, sent}
-	if len(led.locks) > 0 {
-		led.armLocked(led.lease.left(time.Now()))
+// countLocked is recount for the holder of the turn, which has put in a lock or
+// struck one out.
+func (led *ledger) countLocked() {
+	if led.owner == nil && led.dead == nil {
+		led.settings.locks = led.shortestLocked(nil)
+		led.lease.ttl = led.settings.counted(len(led.locks) > 0)
 	}
 }
 
-// owned reports whether the session has an owner.
-func (led *ledger) owned() bool {
+// displace strikes out the place in line of t.
+func (led *ledger) displace(t *ticket) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	return led.owner != nil
+	led.displaceLocked(t)
+	led.letGoLocked()
+}
+
+// own makes o the owner of the session, whose lease a statement sent at the time
+// given has set to ttl. If o is nil, the session has no owner any more.
+func (led *ledger) own(o owner, ttl time.Duration, sent time.Time) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	led.owner, led.lease = o, lease{ttl, sent}
+	led.settings = settings{gen: led.settings.gen, owned: o != nil}
+	if ttl > 0 && len(led.locks) > 0 {
+		led.alarm.set(led.lease.left(time.Now()), led.expire)
+	}
 }
 
 // alive returns an error if the session was destroyed.
 func (led *ledger) alive() error {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	return led.deadLocked()
+	return destroyed(led.dead)
 }
 
-func (led *ledger) deadLocked() error {
-	if led.dead == nil {
+// destroyed returns the error of a session that was destroyed because of cause;
+// nil if cause is nil.
+func destroyed(cause error) error {
+	if cause == nil {
 		return nil
 	}
-	return fmt.Errorf("the session was destroyed (%w): take another connection: %w", led.dead, sql.ErrConnDone)
+	return fmt.Errorf("the session was destroyed (%w): take another connection: %w", cause, sql.ErrConnDone)
 }
 
 // touch notes that a statement sent at the time given was answered. It has
 // restarted the lease on the server.
 func (led *ledger) touch(sent time.Time) {
 	led.mu.Lock()
-	led.touchLocked(sent)
+	led.lease.restart(sent)
 	led.mu.Unlock()
-}
-
-func (led *ledger) touchLocked(sent time.Time) {
-	if sent.After(led.lease.start) {
-		led.lease.start = sent
-	}
 }
 
 // renewed notes that a statement sent at the time given has proven the locks for
@@ -365,7 +213,7 @@ func (led *ledger) touchLocked(sent time.Time) {
 func (led *ledger) renewed(sent time.Time, proven func(*hold) bool) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	led.touchLocked(sent)
+	led.lease.restart(sent)
 	for _, h := range led.locks {
 		if !proven(h) {
 			continue
@@ -376,22 +224,19 @@ func (led *ledger) renewed(sent time.Time, proven func(*hold) bool) {
 	}
 }
 
-// expected returns the number of the session's locks and the sum of the halves
-// of their keys, as the statement Heartbeat should answer.
-func (led *ledger) expected() (locks, sum int64) {
+// orphans are the ledgers that have no driver's connection any more, but locks,
+// tickets or a lease to be settled when the session is found again. The map
+// keeps them from being collected until then.
+var orphans sync.Map
+
+// orphaned keeps a ledger whose driver's connection was collected, if there is
+// something to settle.
+func orphaned(led *ledger) {
+	led = led.current()
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	add := func(key Key) {
-		locks++
-		sum += int64(uint64(key)>>32) + int64(uint64(key)&0xffffffff)
+	if led.hasStateLocked() && led.dead == nil {
+		led.kept = true
+		orphans.Store(led, nil)
 	}
-	for id := range led.locks {
-		if id.reader == 0 {
-			add(id.key)
-		}
-	}
-	for key := range led.readers { // The server shows one lock for all readers of a key.
-		add(key)
-	}
-	return locks, sum
 }

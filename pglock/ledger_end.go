@@ -6,8 +6,22 @@ import (
 	"slices"
 	"time"
 
-	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/db"
+	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
+
+// An owner has a session to itself, which it may use at any time and whose lease
+// it has set once. Its methods are called with the ledger's mutex held.
+type owner interface {
+	// freed is called when the session does not hold h any more.
+	freed(h *hold)
+	// overdue is called when locks have expired, and are to be unlocked.
+	overdue()
+	// slow is called when a statement of the session takes long. The owner may
+	// have it cancelled; it calls done when no cancel of its own is under way
+	// any more.
+	slow(session db.CancelBackendParams, done func())
+}
 
 // lose ends every lock of a session that is gone, and wakes all that wait for
 // the session.
@@ -23,10 +37,8 @@ func (led *ledger) loseLocked(cause error) {
 	}
 	led.dead = cause
 	close(led.gone)
-	if !led.stalled.Swap(true) {
-		close(*led.silence.Load()) // There will be no answer to wait for.
-	}
-	led.disarmLocked()
+	led.silence.begin() // There will be no answer to wait for.
+	led.alarm.stop()
 	now := time.Now()
 	for _, h := range led.locks {
 		h.expireLocked(now) // Its own end may be why the session is gone.
@@ -35,11 +47,8 @@ func (led *ledger) loseLocked(cause error) {
 			led.owner.freed(h)
 		}
 	}
-	clear(led.locks)
-	clear(led.readers)
-	clear(led.tickets)
-	clear(led.places)
-	led.unsettled, led.abandoned, led.lease.ttl, led.owner = nil, nil, 0, nil
+	led.clearLocked()
+	led.lease.ttl, led.owner = 0, nil
 	led.letGoLocked()
 }
 
@@ -56,35 +65,14 @@ func (led *ledger) abandon(conn *sql.Conn, cause error) {
 // true, those that were taken through any other connection.
 func (led *ledger) abandonLocked(conn *sql.Conn, others bool, cause error) {
 	for _, h := range led.locks {
-		if h.a != nil && (h.a.sql() != conn) == others {
+		if h.a != nil && (h.a.conn.SQL() != conn) == others {
 			h.abandonLocked(cause)
 		}
 	}
 	for t := range led.tickets {
-		if (t.a.sql() != conn) == others && !slices.Contains(led.abandoned, t) {
+		if (t.a.conn.SQL() != conn) == others && !slices.Contains(led.abandoned, t) {
 			led.abandoned = append(led.abandoned, t)
 		}
-	}
-}
-
-// armLocked makes the timer go off in d, if it would not do so sooner.
-func (led *ledger) armLocked(d time.Duration) {
-	at := time.Now().Add(d)
-	switch {
-	case led.timer == nil:
-		led.timer = time.AfterFunc(d, led.expire)
-	case at.Before(led.wake):
-		led.timer.Reset(d)
-	default:
-		return
-	}
-	led.wake = at
-}
-
-func (led *ledger) disarmLocked() {
-	if led.timer != nil {
-		led.timer.Stop()
-		led.timer = nil
 	}
 }
 
@@ -93,7 +81,7 @@ func (led *ledger) disarmLocked() {
 func (led *ledger) expire() {
 	led.mu.Lock()
 	defer led.mu.Unlock()
-	if led.timer == nil {
+	if !led.alarm.goesOff() {
 		return
 	}
 	now := time.Now()
@@ -103,25 +91,68 @@ func (led *ledger) expire() {
 			next = min(next, h.lease.left(now), led.lease.left(now))
 		}
 	}
-	led.timer = nil
 	if next < math.MaxInt64 {
-		led.armLocked(next)
+		led.alarm.set(next, led.expire)
 	}
 	if led.owner != nil && len(led.unsettled) > 0 {
 		led.owner.overdue()
 	}
 }
 
-// endAll ends locks that are to be unlocked on behalf of somebody else than their
-// holders, who must know of it first.
-func (led *ledger) endAll(holds []*hold) {
+// letGoLocked removes the ledger from orphans if there is nothing to settle any
+// more.
+func (led *ledger) letGoLocked() {
+	if led.kept && !led.hasStateLocked() {
+		led.kept = false
+		orphans.Delete(led)
+	}
+}
+
+// hasStateLocked reports whether the session may have locks, tickets or a
+// lease.
+func (led *ledger) hasStateLocked() bool {
+	return len(led.locks)+len(led.tickets) > 0 || led.lease.ttl > 0
+}
+
+// state says whether the session was destroyed, whether it has an owner, and
+// whether it may have locks, tickets or a lease.
+func (led *ledger) state() (dead, owned, hasState bool) {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	return led.dead != nil, led.owner != nil, led.hasStateLocked()
+}
+
+// maxSilence is how long a session that holds a lock without a TTL waits for
+// the answer to a statement. The wait is long because it is safe: the server
+// gives the lock to nobody else while the session lives.
+var maxSilence = time.Minute
+
+// Silent returns how much longer the locks of the session can wait for a statement
+// that the server has not answered. When none can wait, the session is lost.
+func (led *ledger) Silent(since time.Duration) time.Duration {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	now := time.Now()
-	for _, h := range holds {
-		if h.expireLocked(now); h.err == nil {
-			h.endLocked(swanlock.ErrReleased)
-			h.ending = true
+	var more time.Duration
+	for _, h := range led.locks {
+		switch left := min(h.lease.left(now), led.lease.left(now)); {
+		case h.err != nil:
+		case left < math.MaxInt64:
+			more = max(more, left)
+		default:
+			more = max(more, maxSilence-since)
 		}
 	}
+	if awaited := led.silence.awaited(); more == 0 && awaited > 0 && led.dead == nil {
+		return min(awaited, lookAgain)
+	}
+	if led.silence.begin() && led.owner != nil && more > 0 {
+		led.silence.cancels.Add(1)
+		led.owner.slow(db.CancelBackendParams{Pid: led.who.pid, Started: led.who.started}, led.silence.cancels.Done)
+	}
+	if more > 0 {
+		return min(more, patience) // The locks that can wait may be released meanwhile.
+	}
+	led.loseLocked(oneconn.ErrSilent)
+	return 0
 }

@@ -116,7 +116,7 @@ func (c *lineHint) passed(t *ticket, lowest int32) {
 // line has no number left until it is empty.
 //
 // A number that a batch has taken is given as next.
-func (tn turn) takeTicket(ctx context.Context, key Key, c *lineHint, next taken) (*ticket, error) {
+func takeTicket(ctx context.Context, tn turn, key Key, c *lineHint, next taken) (*ticket, error) {
 	t := &ticket{led: tn.led, a: tn.access, hint: c, hash: lineHash(key), pid: next.pid, number: next.number}
 	var err error
 	hint, lowest := c.numbers(key)
@@ -134,7 +134,7 @@ func (tn turn) takeTicket(ctx context.Context, key Key, c *lineHint, next taken)
 		t.pid, t.number, lowest = row.Pid, row.Ticket, row.Lowest
 	}
 	if err != nil {
-		tn.undoTicket(t.hash, err)
+		undoTicket(tn, t.hash, err)
 		return nil, explain(err, false)
 	}
 	if t.number <= 0 {
@@ -157,7 +157,7 @@ type taken struct {
 }
 
 // undoTicket makes sure that a takeTicket that failed with err has left nothing.
-func (tn turn) undoTicket(hash int64, err error) {
+func undoTicket(tn turn, hash int64, err error) {
 	if notSent(err) {
 		return
 	}
@@ -185,7 +185,7 @@ func (t *ticket) live() bool { return t.led.has(t) }
 // drop gives up the ticket t of this session. A ticket that stayed would stop
 // the whole line, so the session is destroyed if it is not certain that the
 // ticket is gone.
-func (tn turn) drop(t *ticket) error {
+func (t *ticket) drop(tn turn) error {
 	if !t.live() {
 		return nil
 	}
@@ -201,7 +201,7 @@ func (tn turn) drop(t *ticket) error {
 		return err
 	}
 	t.led.displace(t)
-	return tn.leavePlace(t.place)
+	return leavePlace(tn, t.place)
 }
 
 // An advanced is the result of advance.
@@ -215,10 +215,10 @@ type advanced struct {
 // then. If wait is not 0, the statement waits in the server for that long at
 // most, first for the ticket ahead and then for the lock, unless it is in a
 // transaction of the caller's.
-func (tn turn) advance(ctx context.Context, h *hold, t *ticket, wait time.Duration) (advanced, error) {
+func (t *ticket) advance(ctx context.Context, tn turn, h *hold, wait time.Duration) (advanced, error) {
 	pid := t.pid
 	if t.led != tn.led {
-		pid = tn.led.backend
+		pid = tn.led.who.pid
 	}
 	params := db.TurnParams{Ahead: t.ahead.Load(), Lowest: t.lowest.Load(), Hash: t.hash, Ticket: t.number,
 		Shared: h.Shared, Key: int64(h.key), Mine: t.led == tn.led}
@@ -241,17 +241,17 @@ func (tn turn) advance(ctx context.Context, h *hold, t *ticket, wait time.Durati
 	switch {
 	case state == lockNotAvailable, state == queryCanceled:
 		// The wait ended, but the lock may have been granted all the same.
-		return tn.waitedOut(h, pid, sent)
+		return waitedOut(tn, h, pid, sent)
 	case err != nil:
-		tn.undo(h, err)
+		undo(tn, h, err)
 		return advanced{}, explain(err, false)
 	}
 	tn.led.touch(sent)
 	h.pid = row.Pid
 	if row.Pid != pid {
-		tn.terminate(h)
+		terminate(tn, h)
 		if t.led == tn.led {
-			tn.drop(t)
+			t.drop(tn)
 		}
 		tn.destroy(ErrPooler)
 		return advanced{}, ErrPooler
@@ -264,7 +264,7 @@ func (tn turn) advance(ctx context.Context, h *hold, t *ticket, wait time.Durati
 		t.ahead.Store(0)
 		return advanced{}, nil
 	case goneAhead:
-		err := tn.lookAhead(ctx, t)
+		err := t.lookAhead(ctx, tn)
 		waited.waited = err == nil && (row.Waits || t.ahead.Load() == 0)
 		return waited, err
 	case 0:
@@ -283,9 +283,9 @@ func (tn turn) advance(ctx context.Context, h *hold, t *ticket, wait time.Durati
 }
 
 // waitedOut finds out whether a wait that the server ended has got the lock.
-func (tn turn) waitedOut(h *hold, pid int32, began time.Time) (advanced, error) {
+func waitedOut(tn turn, h *hold, pid int32, began time.Time) (advanced, error) {
 	sent := time.Now()
-	held, err := tn.probe(h)
+	held, err := probe(tn, h)
 	if err == nil && held.Pid != pid {
 		err = ErrPooler
 	}
@@ -301,7 +301,7 @@ func (tn turn) waitedOut(h *hold, pid int32, began time.Time) (advanced, error) 
 
 // lookAhead finds the ticket that is ahead of t, however far, by a look at
 // pg_locks.
-func (tn turn) lookAhead(ctx context.Context, t *ticket) error {
+func (t *ticket) lookAhead(ctx context.Context, tn turn) error {
 	row, err := look(ctx, tn, (*db.Queries).Ahead, db.AheadParams{Hash: t.hash, Ticket: t.number})
 	if err == nil {
 		t.ahead.Store(row.Ahead)
@@ -314,30 +314,30 @@ func (tn turn) lookAhead(ctx context.Context, t *ticket) error {
 // complete gives the bare lock that the line granted its fence, audit row and
 // lease. It takes the lock a second time, in the statement that does these, and
 // then unlocks it once. If it fails, nothing is held.
-func (tn turn) complete(ctx context.Context, h *hold) error {
+func complete(ctx context.Context, tn turn, h *hold) error {
 	granted := h.info.AcquiredAt
-	if !h.Fence && !tn.audit && (h.TTL == 0 || tn.led.owned()) {
+	if !h.Fence && !tn.audit && (h.TTL == 0 || tn.led.settings.owned) {
 		over := tn.led.add(h, granted)
 		if late := h.tooLate(ctx, over); late != nil {
-			tn.release(h)
+			release(tn, h)
 			return late
 		}
 		return nil
 	}
 	e, err := tn.led.enter(tn.sql(), h.request)
 	if err == nil {
-		err = tn.grant(ctx, h, e.lease)
+		err = grant(ctx, tn, h, e.lease)
 	}
 	if err != nil {
 		if tn.led.alive() == nil {
-			if still := tn.unlockIfHeld(h.key, h.Shared); still != nil {
+			if still := unlockIfHeld(tn, h.key, h.Shared); still != nil {
 				tn.destroy(still)
 			}
 		}
 		return err
 	}
 	h.info.AcquiredAt = granted
-	row, err := tn.unlock(h, change{}, false, false)
+	row, err := unlock(tn, h, change{}, false, false)
 	if err == nil && (row.Pid != h.pid || !row.Released) {
 		err = ErrPooler
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -33,15 +34,13 @@ func TestLineBeginsAnywhere(t *testing.T) {
 		for range 3 {
 			held := acquired(t, holder, target)
 			got := waitsFor(t, o, shortly(t), waiter, target)
-			n := o.numbers(target)[0]
-			for _, m := range first {
-				if n-m < 100 && m-n < 100 {
-					t.Errorf("one line began with %d, another with %d", m, n)
-				}
-			}
-			first = append(first, n)
+			first = append(first, o.numbers(target)[0])
 			must(t, held.Release(bg))
 			must(t, (<-got).get(t).Release(bg))
+		}
+		// Two of them are near by chance once in 400 times, all three once in a million.
+		if slices.Max(first)-slices.Min(first) < 200 {
+			t.Errorf("lines began with %v", first)
 		}
 	})
 }

@@ -54,8 +54,8 @@ type hold struct {
 	lease    lease       // its own TTL; the end of the session's lease ends it too
 	auto     *time.Timer // the next background refresh; nil: none
 
-	// The session for which the lock is counted in Pool.claims, or nil. It is
-	// guarded by Pool.mu, not by led.mu.
+	// The session for which the lock is counted in registry.claims, or nil. It is
+	// guarded by roster.mu, not by led.mu.
 	pool *poolSession
 }
 
@@ -141,6 +141,27 @@ func (l *PostgresLock) Done() <-chan struct{} {
 	return h.done
 }
 
+// AfterDone calls f, in a goroutine of its own, when Done is closed, with what
+// Err returns then; at once if it is closed already. stop prevents that, and
+// reports whether it did. Unlike a goroutine that waits for Done, this costs
+// nothing while the lock is held. f must not refer to the lock: otherwise a lock
+// that is dropped without Release is not found. swanlock.Observe uses it.
+func (l *PostgresLock) AfterDone(f func(err error)) (stop func() bool) {
+	h := l.h
+	h.led.mu.Lock()
+	defer h.led.mu.Unlock()
+	if h.err != nil {
+		go f(h.err)
+		return func() bool { return false }
+	}
+	remove := h.after.Add(f)
+	return func() bool {
+		h.led.mu.Lock()
+		defer h.led.mu.Unlock()
+		return remove()
+	}
+}
+
 // Err returns nil while the lock is held, then swanlock.ErrReleased or an error
 // that matches swanlock.ErrLost. It looks at the clocks, and sends nothing.
 func (l *PostgresLock) Err() error {
@@ -220,6 +241,17 @@ func (h *hold) lose(cause error) error {
 	defer h.led.mu.Unlock()
 	h.endLocked(lost(cause))
 	return h.err
+}
+
+// free ends a lock that is to be unlocked on behalf of somebody else than its
+// holder, which is to be told before that.
+func (h *hold) free() {
+	h.led.mu.Lock()
+	defer h.led.mu.Unlock()
+	if h.expireLocked(time.Now()); h.err == nil {
+		h.endLocked(swanlock.ErrReleased)
+		h.ending = true
+	}
 }
 
 // abandonLocked ends a lock whose session cannot be reached any more.
@@ -316,4 +348,13 @@ func drop(h *hold) {
 		return
 	}
 	h.letGoLocked()
+}
+
+// begin returns the handle of a lock that was granted. It starts the background
+// refresh if the caller has asked for that.
+func (h *hold) begin() *PostgresLock {
+	if h.AutoRefresh {
+		h.autoRefreshEvery(h.TTL / 3)
+	}
+	return h.handle()
 }

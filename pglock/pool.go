@@ -5,8 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"math"
-	"sync"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -37,34 +35,14 @@ import (
 // holds a target, TryAcquire of the other returns swanlock.ErrNotAcquired, and
 // Acquire waits.
 type Pool struct {
-	db *sql.DB
 	*config
-	hint lineHint
-	life context.Context // ends with Close
-	end  context.CancelFunc
-	work sync.WaitGroup // goroutines that no caller waits for
-
-	mu              sync.Mutex
-	closed          bool          // Close was called: no new work is accepted
-	stopped         bool          // Close has ended all sessions: nothing is started any more
-	drained         chan struct{} // closed when closed is true and claims is empty
-	sessions        []*poolSession
-	claims          map[Key]*claim
-	queues          map[Key]*queue
-	reserved        map[Key]bool // the keys for which a waiter has a session to itself: see reserveForWait
-	locks           int          // locks and tickets on all sessions
-	maxLocks        int          // half of the locks that the server has memory for
-	waitingSessions int          // how many sessions wait in the server
-	lastReader      int          // the number that a reader was last given
-	poolerChecked   bool         // it was found that no pooler in transaction mode is in between
-	scarceUntil     time.Time    // a connection came late: fewer are taken until then
-	scarceLimit     int          // how many sessions there may be until then
-	// opening is held while a session is opened, if it is not known how many there
-	// may be.
-	opening      chan struct{}
-	warnedScarce bool      // the log says that locks of different TTLs share a session
-	outageAt     time.Time // when an attempt to use the server last failed
-	outageWarned time.Time // when an outage was last logged
+	*background
+	guest    *guest
+	errands  *errands
+	sessions *roster
+	keys     *registry
+	hint     lineHint
+	outages  outages
 }
 
 const (
@@ -93,9 +71,11 @@ func NewPool(db *sql.DB, opts ...PoolOption) (*Pool, error) {
 		return nil, fmt.Errorf("pglock: WithMaxWaiters and WithMaxSessions must be 0 or more, and WithHeartbeat a millisecond or more (have %d, %d, %v)",
 			c.maxWaiters, c.maxSessions, c.heartbeat)
 	}
-	life, end := context.WithCancel(context.Background())
-	return &Pool{db: db, config: c.complete(), life: life, end: end, drained: make(chan struct{}), opening: make(chan struct{}, 1),
-		claims: make(map[Key]*claim), queues: make(map[Key]*queue), reserved: make(map[Key]bool), maxLocks: math.MaxInt}, nil
+	p := &Pool{config: c.complete(), background: newBackground(), guest: newGuest(db, c.maxSessions), outages: outages{log: c.log}}
+	p.errands = &errands{guest: p.guest, background: p.background, log: c.log}
+	p.sessions = newRoster(c, p.guest, p.newSession)
+	p.keys = newRegistry(p.sessions)
+	return p, nil
 }
 
 // TryAcquire takes the lock if it is free, in one round trip or less. See
@@ -154,7 +134,7 @@ func (p *Pool) waitThrough(ctx context.Context, r request) (*PostgresLock, error
 // joins the line at once, without a try, if this pool knows that there is a
 // line.
 func (p *Pool) tryThenWait(ctx context.Context, r request, s *spell) (*PostgresLock, error) {
-	tryFirst := !p.hasWaiters(r.key) && !p.hint.at(r.key)
+	tryFirst := !p.keys.hasWaiters(r.key) && !p.hint.at(r.key)
 	if tryFirst {
 		newcomer := r
 		newcomer.line = lineHash(r.key)
@@ -185,7 +165,7 @@ func (p *Pool) tryOnce(ctx context.Context, r request) (*PostgresLock, error) {
 		return nil, notAcquired(ctx)
 	}
 	h := newHold(r)
-	s, err := p.claim(h)
+	s, err := p.keys.claim(h)
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +183,7 @@ func (p *Pool) acquireOn(ctx context.Context, s *poolSession, h *hold) (*Postgre
 		return nil, unanswered(ctx, err) // The acquire and its claim are undone in the background.
 	}
 	if err != nil {
-		p.unclaim(h)
+		p.keys.unclaim(h)
 		if ctx.Err() != nil && !errors.Is(err, swanlock.ErrNotAcquired) {
 			err = notAcquired(ctx)
 		}
@@ -219,14 +199,4 @@ func (h *hold) beginInPool() *PostgresLock {
 		return h.begin()
 	}
 	return h.handle()
-}
-
-// spawn runs f, and returns false if the pool has stopped.
-func (p *Pool) spawn(f func()) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.stopped {
-		p.work.Go(f)
-	}
-	return !p.stopped
 }

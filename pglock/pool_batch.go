@@ -3,46 +3,46 @@ package pglock
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
+	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/db"
 )
 
 // A batcher sends the ops that are queued for a pool's session. It has the
 // session's turn.
 type batcher struct {
 	turn
-	s    *poolSession
-	join *join // the ticket that the batch takes, too; nil: none
+	s *poolSession
 }
 
 // run sends the proofs, then the ops that can share a statement, and then the
 // others.
-func (b batcher) run(proofs, batch []*op) {
+func (b batcher) run(proofs, ops []*op) {
 	s := b.s
 	defer func() {
 		if s.over() != nil {
-			s.stopBeating()
-			s.p.forget(s, false)
+			s.pulse.stop()
+			s.p.sessions.forget(s, false)
 		}
 	}()
 	if len(proofs) > 0 && s.over() == nil {
-		b.prove(proofs)
+		proof{b, proofs}.send()
 	} else {
-		s.failAll(proofs)
+		b.failAll(proofs)
 	}
 	if s.over() != nil {
-		s.failAll(batch)
+		b.failAll(ops)
 		return
 	}
 	if err := b.shortenLease(); err != nil {
 		if sqlState(err) == "" {
 			b.destroy(err)
-			s.failAll(batch)
+			b.failAll(ops)
 			return
 		}
-		batch = slices.DeleteFunc(slices.Clone(batch), func(o *op) bool {
+		ops = slices.DeleteFunc(slices.Clone(ops), func(o *op) bool {
 			if o.kind == acquiring {
 				o.err = explain(err, false)
 			}
@@ -50,10 +50,10 @@ func (b batcher) run(proofs, batch []*op) {
 		})
 	}
 	releases, acquires := s.releases[:0], s.acquires[:0]
-	for _, o := range batch {
+	for _, o := range ops {
 		switch {
-		case !s.batched(o):
-		case !s.stillWanted(o):
+		case !o.batched():
+		case !b.stillWanted(o):
 		case o.kind == acquiring:
 			acquires = append(acquires, o)
 		default:
@@ -61,17 +61,17 @@ func (b batcher) run(proofs, batch []*op) {
 		}
 	}
 	s.releases, s.acquires = releases, acquires
-	b.join = b.joining(batch)
-	b.send(b.readers(releases, acquires))
-	b.join = nil
-	for _, o := range batch {
-		if !s.batched(o) && s.stillWanted(o) {
+	join := b.joining(ops)
+	releases, acquires = b.readers(releases, acquires)
+	batch{b, releases, acquires, join}.send()
+	for _, o := range ops {
+		if !o.batched() && b.stillWanted(o) {
 			b.sendOne(o)
 		}
 	}
 	b.unlockOverdue()
-	released := slices.ContainsFunc(batch, func(o *op) bool { return o.kind == releasing })
-	if released && s.over() == nil && s.p.allInUse() {
+	released := slices.ContainsFunc(ops, func(o *op) bool { return o.kind == releasing })
+	if released && s.over() == nil && s.p.guest.allInUse() {
 		b.giveBack()
 	}
 	clear(s.releases)
@@ -79,53 +79,42 @@ func (b batcher) run(proofs, batch []*op) {
 }
 
 // undoLeft releases what was granted to callers that have left.
-func (b batcher) undoLeft(proofs, batch []*op) {
+func (b batcher) undoLeft(proofs, ops []*op) {
 	for _, o := range proofs {
 		o.state.CompareAndSwap(calling, returned)
 	}
-	for _, o := range batch {
+	for _, o := range ops {
 		if o.state.CompareAndSwap(calling, returned) {
 			continue
 		}
 		if o.kind == acquiring && o.err == nil {
-			b.release(o.h)
+			release(b.turn, o.h)
 		} else if o.kind == acquiring {
-			b.s.p.unclaim(o.h)
+			b.s.p.keys.unclaim(o.h)
 		}
 	}
 }
 
-// over returns why nothing can be sent on the session any more, or nil.
-func (s *poolSession) over() error {
-	if s.closed {
-		return errPoolClosed
-	}
-	if dead := s.led.alive(); dead != nil {
-		return fmt.Errorf("%w: %w", errSessionGone, dead)
-	}
-	return nil
-}
-
 // failAll ends the ops of a session that is over.
-func (s *poolSession) failAll(ops []*op) {
+func (b batcher) failAll(ops []*op) {
 	for _, o := range ops {
-		s.stillWanted(o)
+		b.stillWanted(o)
 	}
 }
 
 // stillWanted reports whether o must still be sent; if not, it sets o.err.
-func (s *poolSession) stillWanted(o *op) bool {
-	over := s.over()
+func (b batcher) stillWanted(o *op) bool {
+	over := b.s.over()
 	switch {
 	case o.kind == acquiring && o.ctx.Err() != nil:
 		o.err = notAcquired(o.ctx)
-	case over == nil && o.kind == acquiring && s.taken(o):
+	case over == nil && o.kind == acquiring && b.taken(o):
 		o.err = swanlock.ErrNotAcquired
 	case over != nil && o.kind == releasing, over != nil && o.h != nil && o.kind == refreshing:
 		o.err = o.h.over()
 	case over != nil:
 		o.err = over
-	case o.kind == releasing && !s.led.contains(o.h): // It was settled meanwhile.
+	case o.kind == releasing && !b.led.contains(o.h): // It was settled meanwhile.
 		o.err = o.h.over()
 	default:
 		return true
@@ -136,11 +125,11 @@ func (s *poolSession) stillWanted(o *op) bool {
 // taken reports whether a waiter of this pool was granted the key of o after o
 // had claimed it. The server would grant it to this session once more. A lock that
 // is passed on is held until then.
-func (s *poolSession) taken(o *op) bool {
+func (b batcher) taken(o *op) bool {
 	if o.ticket != nil {
 		return false
 	}
-	return s.led.held(o.h.key) != nil || !o.h.Shared && s.p.claimants(o.h.key) > 1
+	return b.led.held(o.h.key) != nil || !o.h.Shared && b.s.p.keys.claimants(o.h.key) > 1
 }
 
 // sendOne sends o in a statement of its own.
@@ -150,9 +139,9 @@ func (b batcher) sendOne(o *op) {
 	case acquiring:
 		o.err = b.grantOne(o.ctx, o.h)
 	case releasing:
-		o.err = b.release(o.h)
+		o.err = release(b.turn, o.h)
 	case refreshing:
-		o.err = b.renew(ctx, o.h, false)
+		o.err = renew(ctx, b.turn, o.h, false)
 	case running:
 		o.err = o.f(ctx, b.turn)
 	}
@@ -163,12 +152,66 @@ func (b batcher) sendOne(o *op) {
 
 // grantOne asks for a lock in a statement of its own.
 func (b batcher) grantOne(ctx context.Context, h *hold) error {
-	if err := b.grant(ctx, h, ""); err != nil {
+	if err := grant(ctx, b.turn, h, ""); err != nil {
 		return err
 	}
 	if h.pid != b.s.pid {
-		b.wrongBackend(h, h.pid)
+		wrongBackend(b.turn, h, h.pid)
 		return ErrPooler
 	}
 	return nil
+}
+
+// shortenLease gives the session the lease that its newest lock needs.
+func (b batcher) shortenLease() error {
+	s := b.s
+	lease := s.leaseNow()
+	if kept := s.pulse.kept(); lease == 0 || kept > 0 && kept <= lease {
+		return nil
+	}
+	sent := time.Now()
+	row, err := ask(context.Background(), b.turn, (*db.Queries).PoolOpen, timeouts{}.of(lease).idleInTransaction)
+	if err == nil && row.Pid != s.pid {
+		err = ErrPooler
+	}
+	if err != nil {
+		return err
+	}
+	b.warnLeaseless(s.savedSettings)
+	s.pulse.keep(lease)
+	b.led.own(s, lease, sent)
+	s.pulse.next()
+	return nil
+}
+
+// unlockOverdue unlocks the locks that have expired or were dropped.
+func (b batcher) unlockOverdue() {
+	if b.s.over() != nil {
+		return
+	}
+	if err := b.settle(); err != nil && b.led.alive() == nil {
+		b.destroy(err)
+	}
+}
+
+// endBehindPooler ends the session, because the backend pid answered, which is
+// not the one that has its locks: a pooler is in between.
+func (b batcher) endBehindPooler(pid int32) {
+	if h := b.led.any(); h != nil {
+		wrongBackend(b.turn, h, pid)
+	} else {
+		b.destroy(ErrPooler)
+	}
+}
+
+// giveBack gives the connection back if the session is not used, and reports
+// whether it did.
+func (b batcher) giveBack() bool {
+	if !b.led.empty() || !b.s.p.sessions.forget(b.s, true) {
+		return false
+	}
+	if err := b.s.close(b.turn); err != nil {
+		b.log.Warn("pglock: an idle session could not be closed in good order", "err", err)
+	}
+	return true
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -19,16 +18,11 @@ import (
 // does the same.
 func (p *Pool) Close(ctx context.Context) error {
 	long := cleanupGrace(ctx)
-	p.mu.Lock()
-	p.closed = true
-	if len(p.claims) == 0 {
-		p.drainedLocked()
-	}
-	p.mu.Unlock()
+	p.keys.close()
 	p.end()
 	var errs []error
 	select {
-	case <-p.drained:
+	case <-p.keys.drained:
 	case <-ctx.Done():
 		errs = append(errs, fmt.Errorf("pglock: close: locks were still held: %w", context.Cause(ctx)))
 	}
@@ -42,10 +36,7 @@ func (p *Pool) Close(ctx context.Context) error {
 			case <-left:
 			}
 		}
-		p.mu.Lock()
-		p.stopped = true
-		p.mu.Unlock()
-		p.work.Wait()
+		p.stop()
 	}()
 	var timer <-chan time.Time
 	ended := ctx.Done()
@@ -67,9 +58,7 @@ func (p *Pool) Close(ctx context.Context) error {
 
 // closeSessions closes all sessions, side by side, and returns their errors.
 func (p *Pool) closeSessions() <-chan error {
-	p.mu.Lock()
-	sessions := slices.Clone(p.sessions)
-	p.mu.Unlock()
+	sessions := p.sessions.all()
 	errs := make(chan error, len(sessions))
 	var closing sync.WaitGroup
 	for _, s := range sessions {
@@ -81,7 +70,7 @@ func (p *Pool) closeSessions() <-chan error {
 					errs <- err
 				}
 			}
-			p.forget(s, false)
+			p.sessions.forget(s, false)
 		})
 	}
 	go func() {

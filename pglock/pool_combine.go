@@ -2,28 +2,27 @@ package pglock
 
 import (
 	"context"
-	"fmt"
 	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
-
-	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
-// A combiner lets the callers of a pool's session share statements (flat
-// combining): the ops that they queue while a statement is under way are sent
-// together in the next one. A goroutine sends them, so that a caller can leave
-// before it has an answer, and a driver that never returns blocks that
-// goroutine alone. The goroutine runs only while ops are queued.
+// A combiner lets the callers of a session share statements (flat combining): the
+// ops that they queue while a statement is under way are sent together in the
+// next one. A goroutine sends them, so that a caller can leave before it has an
+// answer, and a driver that never returns blocks that goroutine alone. The
+// goroutine runs only while ops are queued.
 type combiner struct {
+	// send sends the ops, and returns others that it has sent with them. The
+	// goroutine calls it.
+	send func(proofs, batch []*op) (given []*op)
+
 	mu     sync.Mutex
 	busy   bool  // the goroutine runs
 	proofs []*op // refreshes, which one statement does for all locks
 	queue  []*op // the other ops, in order
 	spare  []*op // an array that the queue can use again
-
-	releases, acquires []*op // of the batch; used by the goroutine alone
 }
 
 const (
@@ -66,22 +65,18 @@ type op struct {
 }
 
 // batched reports whether o can share a statement with others.
-func (s *poolSession) batched(o *op) bool {
+func (o *op) batched() bool {
 	switch o.kind {
 	case acquiring:
 		return true
 	case releasing:
-		return o.h.audit == 0 || o.h.schema == s.led.schema
+		return o.h.audit == 0 || o.h.schema == o.h.led.schema
 	}
 	return false
 }
 
-// do queues o and waits until it is done. An acquire or refresh that was not
-// sent when its context ends, or when the server is silent, is taken back. A
-// caller whose op was sent waits for grace longer, and then leaves: the error
-// is errLeft, o is finished in the background, and an acquire is undone.
-func (s *poolSession) do(ctx context.Context, o *op) error {
-	c := &s.combiner
+// add queues o. Its done is closed when it was sent, or has failed.
+func (c *combiner) add(o *op) {
 	o.done = make(chan struct{})
 	c.mu.Lock()
 	if o.kind == refreshing {
@@ -93,40 +88,8 @@ func (s *poolSession) do(ctx context.Context, o *op) error {
 	c.busy = true
 	c.mu.Unlock()
 	if idle {
-		go s.serve()
+		go c.serve()
 	}
-	select {
-	case <-o.done:
-		return o.err
-	case <-ctx.Done():
-	case <-s.led.quiet():
-	}
-	if c.withdraw(o) {
-		return s.leaving(ctx, o)
-	}
-	long := grace
-	if o.kind == releasing {
-		long = cleanupGrace(ctx)
-	}
-	if !sleepUntil(o.done, long) && o.state.CompareAndSwap(calling, left) {
-		return fmt.Errorf("%w: %w", errLeft, s.leaving(ctx, o))
-	}
-	<-o.done
-	return o.err
-}
-
-// leaving returns why the caller of o stops waiting for it.
-func (s *poolSession) leaving(ctx context.Context, o *op) error {
-	dead := s.led.alive()
-	switch {
-	case dead != nil && o.kind == refreshing && o.h != nil:
-		return o.h.over()
-	case dead != nil:
-		return fmt.Errorf("%w: %w", errSessionGone, dead)
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	}
-	return oneconn.ErrSilent
 }
 
 // withdraw takes o back if it is an acquire or refresh that was not sent, and
@@ -149,43 +112,15 @@ func (c *combiner) withdraw(o *op) bool {
 	return i >= 0
 }
 
-// solo calls f with the session's turn, for statements that are not shared.
-func (s *poolSession) solo(ctx context.Context, f func(context.Context, turn) error) error {
-	return s.do(ctx, &op{kind: running, f: f})
-}
-
-// take returns the ops that are to be sent next. If there are none, the
-// combiner is not busy any more.
-func (s *poolSession) take() (proofs, batch []*op) {
-	c := &s.combiner
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.proofs)+len(c.queue) == 0 {
-		c.busy = false
-		return nil, nil
-	}
-	proofs, c.proofs = c.proofs, nil
-	n, serial := 0, 0
-	for n < len(c.queue) && n < batchSize && serial < aloneSize {
-		if !s.batched(c.queue[n]) {
-			serial++
-		}
-		n++
-	}
-	batch = c.queue[:n:n]
-	c.queue = append(c.spare[:0], c.queue[n:]...)
-	return proofs, batch
-}
-
 // serve sends what is queued until nothing is.
-func (s *poolSession) serve() {
+func (c *combiner) serve() {
 	for {
 		runtime.Gosched() // Those who have their answer now may want to travel with the next statement.
-		proofs, batch := s.take()
+		proofs, batch := c.take()
 		if len(proofs)+len(batch) == 0 {
 			return
 		}
-		given := s.serveOnce(proofs, batch)
+		given := c.send(proofs, batch)
 		for _, ops := range [][]*op{proofs, batch, given} {
 			for _, o := range ops {
 				if o.end != nil {
@@ -195,36 +130,30 @@ func (s *poolSession) serve() {
 			}
 			clear(ops)
 		}
-		s.combiner.mu.Lock()
-		s.combiner.spare = batch[:0]
-		s.combiner.mu.Unlock()
+		c.mu.Lock()
+		c.spare = batch[:0]
+		c.mu.Unlock()
 	}
 }
 
-// serveOnce sends the ops, and those of the waiters that are given what they
-// release (see successors), which it returns.
-func (s *poolSession) serveOnce(proofs, batch []*op) (given []*op) {
-	defer func() {
-		if p := recover(); p != nil { // The driver panicked, and left the ops in an unknown state.
-			err := fmt.Errorf("%w: the driver panicked: %v", errSessionGone, p)
-			s.led.lose(err)
-			all := append(batch, given...)
-			for _, o := range slices.Concat(proofs, all) {
-				o.err = err
-			}
-			batcher{turn: turn{s.a, s.led}, s: s}.undoLeft(proofs, all)
-		}
-	}()
-	tn, err := s.a.takeAlways()
-	if err == nil {
-		defer tn.give()
-	} else {
-		tn = turn{s.a, s.led} // The session is over, so nothing is sent.
+// take returns the ops that are to be sent next. If there are none, the
+// combiner is not busy any more.
+func (c *combiner) take() (proofs, batch []*op) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.proofs)+len(c.queue) == 0 {
+		c.busy = false
+		return nil, nil
 	}
-	b := batcher{turn: tn, s: s}
-	given = b.successors(batch)
-	all := append(batch, given...) // The batch has no room behind it, so this is a copy if there is anything to add.
-	b.run(proofs, all)
-	b.undoLeft(proofs, all)
-	return given
+	proofs, c.proofs = c.proofs, nil
+	n, serial := 0, 0
+	for n < len(c.queue) && n < batchSize && serial < aloneSize {
+		if !c.queue[n].batched() {
+			serial++
+		}
+		n++
+	}
+	batch = c.queue[:n:n]
+	c.queue = append(c.spare[:0], c.queue[n:]...)
+	return proofs, batch
 }

@@ -2,22 +2,55 @@ package pglock
 
 import (
 	"context"
-	"database/sql"
-	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// This file is for what a pool does on a connection of the *sql.DB that is none
-// of its own sessions: it looks for a pooler, cancels a session's statement, or
-// ends a session.
+// errands do what a pool needs done on a connection of the *sql.DB that is none
+// of its own sessions: they look for a pooler, cancel a session's statement, or
+// end a session.
+type errands struct {
+	*guest
+	*background
+	log      *slog.Logger
+	noPooler atomic.Bool // it was found that no pooler in transaction mode is in between
+}
+
+// direct returns ErrPooler if a pooler in transaction mode is in between. It
+// looks once for each pool, before anything is set or prepared: such a pooler
+// shows when two connections share one backend, or when one connection has two.
+// began is when the first connection was asked for. The second is not waited
+// for much longer than that one took, since the *sql.DB may have no other.
+func (e *errands) direct(ctx context.Context, tn turn, began time.Time) error {
+	if e.noPooler.Load() {
+		return nil
+	}
+	first, err := tn.askBackend(ctx)
+	if err != nil {
+		return err
+	}
+	another, compared := e.anotherBackend(ctx, min(max(100*time.Millisecond, 3*time.Since(began)), time.Second))
+	if compared && another == first {
+		return fmt.Errorf("%w (two connections share the backend %d)", ErrPooler, another)
+	}
+	if again, err := tn.askBackend(ctx); err != nil {
+		return err
+	} else if again != first {
+		return fmt.Errorf("%w (process %d, then %d)", ErrPooler, first, again)
+	}
+	e.noPooler.Store(compared)
+	return nil
+}
 
 // anotherBackend returns the backend of one more connection, or 0 if the
 // *sql.DB has none to give. ok is false if there was no answer within d. A
 // connection that answers later is closed, since others may be waiting for one.
-func (p *Pool) anotherBackend(ctx context.Context, d time.Duration) (pid int32, ok bool) {
-	if !p.spare(0) {
+func (e *errands) anotherBackend(ctx context.Context, d time.Duration) (pid int32, ok bool) {
+	if !e.spare(0) {
 		return 0, true // The *sql.DB has no other connection.
 	}
 	soon, cancel := context.WithTimeout(ctx, d)
@@ -27,9 +60,9 @@ func (p *Pool) anotherBackend(ctx context.Context, d time.Duration) (pid int32, 
 		err error
 	}
 	came := make(chan answer, 1)
-	if !p.spawn(func() {
+	if !e.spawn(func() {
 		var a answer
-		a.pid, a.err = p.askAnother(soon)
+		a.pid, a.err = e.askAnother(soon)
 		came <- a
 	}) {
 		return 0, false
@@ -44,8 +77,8 @@ func (p *Pool) anotherBackend(ctx context.Context, d time.Duration) (pid int32, 
 
 // askAnother returns the backend of a connection of the *sql.DB. The connection
 // goes back if it answers before ctx ends, and is closed otherwise.
-func (p *Pool) askAnother(ctx context.Context) (pid int32, err error) {
-	err = p.elsewhere(ctx, func(tn turn) (err error) {
+func (e *errands) askAnother(ctx context.Context) (pid int32, err error) {
+	err = e.run(ctx, func(tn turn) (err error) {
 		if pid, err = tn.askBackend(ctx); ctx.Err() != nil {
 			tn.destroy(context.Cause(ctx))
 		}
@@ -66,66 +99,57 @@ func (tn turn) askBackend(ctx context.Context) (pid int32, err error) {
 	return pid, err
 }
 
-// conn takes a connection of the *sql.DB. lib/pq does not look at ctx while it
-// connects, so conn may return before it; a connection that comes later goes
-// back.
-func (p *Pool) conn(ctx context.Context) (*sql.Conn, error) {
-	return within(ctx, grace, func() (*sql.Conn, error) { return p.db.Conn(ctx) },
-		func(conn *sql.Conn) { conn.Close() }, errNotAccepted)
-}
-
-var errNotAccepted = errors.New("the server did not accept it in time")
-
 // endBackend ends, in the background, a session of the pool that has not
 // confirmed its end. Its connection may have been cut off without the server's
 // knowledge.
-func (p *Pool) endBackend(session db.EndBackendParams) {
-	p.spawn(func() {
+func (e *errands) endBackend(session db.EndBackendParams) {
+	e.spawn(func() {
 		bound := connecting / 2
-		if p.life.Err() != nil { // Close waits for this
+		if e.life.Err() != nil { // Close waits for this
 			bound = 2 * grace
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), bound)
 		defer cancel()
-		err := p.elsewhere(ctx, func(tn turn) error {
+		err := e.run(ctx, func(tn turn) error {
 			_, err := ask(ctx, tn, (*db.Queries).EndBackend, session)
 			return err
 		})
 		if err != nil {
-			p.log.Warn("pglock: a session that is lost may still have its locks", "pid", session.Pid, "err", err)
+			e.log.Warn("pglock: a session that is lost may still have its locks", "pid", session.Pid, "err", err)
 		}
 	})
-}
-
-// slow has the statement cancelled that the session waits for. That fails one
-// call, and saves the session's locks. done is called when the cancel cannot
-// hit a later statement any more.
-func (s *poolSession) slow(session db.CancelBackendParams, done func()) {
-	cancel := func() {
-		defer done()
-		ctx, end := context.WithTimeout(context.Background(), cancelling)
-		defer end()
-		err := s.p.elsewhere(ctx, func(tn turn) error {
-			cancelled, err := ask(ctx, tn, (*db.Queries).CancelBackend, session)
-			s.led.cancelled.Store(cancelled)
-			return err
-		})
-		if err != nil {
-			s.p.log.Warn("pglock: a statement that takes long could not be cancelled", "pid", session.Pid, "err", err)
-		}
-	}
-	if !s.p.spare(0) || !s.p.spawn(cancel) {
-		done()
-	}
 }
 
 // cancelling is how long the cancel of a statement may take.
 const cancelling = 2 * time.Second
 
-// elsewhere runs f on a connection of the *sql.DB that is no session of the
-// pool, if there is one to be had before ctx ends.
-func (p *Pool) elsewhere(ctx context.Context, f func(turn) error) error {
-	conn, err := p.conn(ctx)
+// cancelBackend cancels, in the background, the statement that a session of the
+// pool waits for. That fails one call, and saves the session's locks. cancelled is
+// called with whether it hit, and done when it cannot hit a later statement any
+// more.
+func (e *errands) cancelBackend(session db.CancelBackendParams, cancelled func(bool), done func()) {
+	cancel := func() {
+		defer done()
+		ctx, end := context.WithTimeout(context.Background(), cancelling)
+		defer end()
+		err := e.run(ctx, func(tn turn) error {
+			hit, err := ask(ctx, tn, (*db.Queries).CancelBackend, session)
+			cancelled(hit)
+			return err
+		})
+		if err != nil {
+			e.log.Warn("pglock: a statement that takes long could not be cancelled", "pid", session.Pid, "err", err)
+		}
+	}
+	if !e.spare(0) || !e.spawn(cancel) {
+		done()
+	}
+}
+
+// run runs f on a connection of the *sql.DB that is no session of the pool, if
+// there is one to be had before ctx ends.
+func (e *errands) run(ctx context.Context, f func(turn) error) error {
+	conn, err := e.conn(ctx)
 	if err != nil {
 		return err
 	}

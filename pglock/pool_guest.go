@@ -5,118 +5,95 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
-
-	"github.com/swanlake-io/swanlock/db"
 )
 
-// This file keeps a pool from taking too many connections of the *sql.DB, which
-// the application needs for itself.
+// A guest takes connections of the caller's *sql.DB for a pool, and no more than
+// the application, which needs them for itself, can spare.
+type guest struct {
+	db      *sql.DB
+	most    int                      // how many sessions the pool may have: see WithMaxSessions; 0: half of the connections
+	opening chan struct{}            // held while a session is opened, if it is not known how many there may be
+	came    atomic.Pointer[shortage] // the last one; nil: there was none
+}
+
+// A shortage began when a connection came late, or not at all.
+type shortage struct {
+	until time.Time
+	limit int // how many sessions there may be until then
+}
 
 // scarceFor is how long a pool takes no more connections after one came late.
 const scarceFor = time.Minute
 
-// limitLocked returns how many sessions the pool may have.
-func (p *Pool) limitLocked() int {
+func newGuest(db *sql.DB, most int) *guest {
+	return &guest{db: db, most: most, opening: make(chan struct{}, 1)}
+}
+
+// limit returns how many sessions the pool may have.
+func (g *guest) limit() int {
 	limit := maxSessions
-	if p.maxSessions > 0 {
-		limit = min(limit, p.maxSessions)
-	} else if open := p.db.Stats().MaxOpenConnections; open > 0 {
+	if g.most > 0 {
+		limit = min(limit, g.most)
+	} else if open := g.db.Stats().MaxOpenConnections; open > 0 {
 		limit = min(limit, max(open/2, 1))
 	}
-	if time.Now().Before(p.scarceUntil) {
-		limit = min(limit, p.scarceLimit)
+	if short := g.shortage(); short != nil {
+		limit = min(limit, short.limit)
 	}
 	return limit
 }
 
-// mayOpenLocked reports whether the pool may open one more session.
-func (p *Pool) mayOpenLocked() bool {
-	return len(p.sessions) == 0 || len(p.sessions) < p.limitLocked() && p.spare(0)
-}
-
-// shareLocked returns the session with the fewest locks, if one has room, for a
-// lock that would have a session of its own if there were connections enough.
-// The session's lease becomes the lock's, if that is shorter.
-func (p *Pool) shareLocked(lease time.Duration) (best *poolSession) {
-	for _, s := range p.sessions {
-		if s.gone || s.waits || s.locks >= locksPerSession || s.silent() {
-			continue
-		}
-		if best == nil || s.locks < best.locks {
-			best = s
-		}
+// shortage returns the shortage that there is now, or nil.
+func (g *guest) shortage() *shortage {
+	if short := g.came.Load(); short != nil && time.Now().Before(short.until) {
+		return short
 	}
-	if best != nil && lease > 0 && (best.lease == 0 || best.lease > lease) {
-		best.lease = lease
-	}
-	if best != nil && !p.warnedScarce {
-		p.warnedScarce = true
-		p.log.Warn("pglock: too few connections for a session for each range of TTLs: locks share the shortest lease of their session: raise SetMaxOpenConns, or WithMaxSessions",
-			"sessions", len(p.sessions), "limit", p.limitLocked())
-	}
-	return best
-}
-
-// leaseNow returns the lease that the session is to have.
-func (s *poolSession) leaseNow() time.Duration {
-	s.p.mu.Lock()
-	defer s.p.mu.Unlock()
-	return s.lease
-}
-
-// shortenLease gives the session the lease that its newest lock needs.
-func (b batcher) shortenLease() error {
-	s := b.s
-	lease := s.leaseNow()
-	if kept := time.Duration(s.serverLease.Load()); lease == 0 || kept > 0 && kept <= lease {
-		return nil
-	}
-	sent := time.Now()
-	row, err := ask(context.Background(), b.turn, (*db.Queries).PoolOpen, timeouts{}.of(lease).idleInTransaction)
-	if err == nil && row.Pid != s.pid {
-		err = ErrPooler
-	}
-	if err != nil {
-		return err
-	}
-	b.warnLeaseless(s.savedSettings)
-	s.kept(lease)
-	b.led.shorten(lease, sent)
-	s.heartbeatTimer.Reset(s.every())
 	return nil
 }
 
 // late notes that a connection of the *sql.DB came late, or not at all.
-func (p *Pool) late() {
-	inUse := p.db.Stats().InUse // as many as there are, since one more is not to be had
-	p.mu.Lock()
-	p.scarceUntil, p.scarceLimit = time.Now().Add(scarceFor), max(inUse/2, 1)
-	p.mu.Unlock()
+func (g *guest) late() {
+	inUse := g.db.Stats().InUse // as many as there are, since one more is not to be had
+	g.came.Store(&shortage{time.Now().Add(scarceFor), max(inUse/2, 1)})
 }
 
-// others reports whether the pool has an open session beside s.
-func (p *Pool) others(s *poolSession) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, other := range p.sessions {
-		if other != s && other.isOpen() {
-			return true
-		}
+// allInUse reports whether all connections of the *sql.DB are in use.
+func (g *guest) allInUse() bool {
+	st := g.db.Stats()
+	if st.MaxOpenConnections > 0 {
+		return st.InUse >= st.MaxOpenConnections
 	}
-	return false
+	return g.shortage() != nil
+}
+
+// spare reports whether the *sql.DB can give a connection, and still has keep
+// more.
+func (g *guest) spare(keep int) bool {
+	st := g.db.Stats()
+	return st.MaxOpenConnections == 0 || st.InUse+keep < st.MaxOpenConnections
+}
+
+// scarce adds to err that all connections of the *sql.DB are in use, if they
+// are.
+func (g *guest) scarce(err error) error {
+	if g.spare(0) {
+		return err
+	}
+	return fmt.Errorf("all %d connections of the *sql.DB are in use: raise SetMaxOpenConns: %w", g.db.Stats().MaxOpenConnections, err)
 }
 
 // awaitOpening waits until no other session is being opened, if nobody knows how many
 // connections there are: one that is open tells the next that it need not wait long.
 // It does not wait for one that takes long itself. done is to be called afterwards.
-func (p *Pool) awaitOpening(ctx context.Context) (done func()) {
-	if p.db.Stats().MaxOpenConnections == 0 {
+func (g *guest) awaitOpening(ctx context.Context) (done func()) {
+	if g.db.Stats().MaxOpenConnections == 0 {
 		timer := time.NewTimer(connecting / 10)
 		defer timer.Stop()
 		select {
-		case p.opening <- struct{}{}:
-			return func() { <-p.opening }
+		case g.opening <- struct{}{}:
+			return func() { <-g.opening }
 		case <-timer.C:
 		case <-ctx.Done():
 		}
@@ -124,31 +101,29 @@ func (p *Pool) awaitOpening(ctx context.Context) (done func()) {
 	return func() {}
 }
 
-// connection takes a connection for s. If the pool has other sessions, it does not
+// connection takes a connection for a session. If the pool has others, it does not
 // wait long, since those can be shared.
-func (p *Pool) connection(ctx context.Context, s *poolSession) (conn *sql.Conn, err error) {
-	others := p.others(s)
+func (g *guest) connection(ctx context.Context, others bool) (conn *sql.Conn, err error) {
 	soon := ctx
 	if others {
 		var cancel context.CancelFunc
 		soon, cancel = context.WithTimeout(ctx, connecting/10)
 		defer cancel()
 	}
-	conn, err = p.conn(soon)
+	conn, err = g.conn(soon)
 	if err != nil && others && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-		p.late()
+		g.late()
 		return nil, fmt.Errorf("%w: %w", errSessionGone, err)
 	}
 	return conn, err
 }
 
-// allInUse reports whether all connections of the *sql.DB are in use.
-func (p *Pool) allInUse() bool {
-	st := p.db.Stats()
-	if st.MaxOpenConnections > 0 {
-		return st.InUse >= st.MaxOpenConnections
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return time.Now().Before(p.scarceUntil)
+// conn takes a connection of the *sql.DB. lib/pq does not look at ctx while it
+// connects, so conn may return before it; a connection that comes later goes
+// back.
+func (g *guest) conn(ctx context.Context) (*sql.Conn, error) {
+	return within(ctx, grace, func() (*sql.Conn, error) { return g.db.Conn(ctx) },
+		func(conn *sql.Conn) { conn.Close() }, errNotAccepted)
 }
+
+var errNotAccepted = errors.New("the server did not accept it in time")

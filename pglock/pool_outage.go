@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -40,7 +42,7 @@ func (s *spell) goesOn(ctx context.Context, err error) bool {
 	if !s.is(err) {
 		return false
 	}
-	s.p.noteOutage(err)
+	s.p.outages.note(err)
 	s.last = err
 	return s.sleep(ctx)
 }
@@ -95,30 +97,40 @@ func (s *spell) sleep(ctx context.Context) bool {
 		if ctx.Err() != nil || s.p.life.Err() != nil {
 			return ctx.Err() == nil
 		}
-		if time.Since(s.p.outageSeen()) >= d/2 {
+		if time.Since(s.p.outages.last()) >= d/2 {
 			return true
 		}
 	}
 }
 
-// noteOutage notes that an attempt to use the server has just failed, and logs
-// that now and then.
-func (p *Pool) noteOutage(err error) {
+// outages have what the waiters of a pool tell each other of outages.
+type outages struct {
+	log *slog.Logger
+
+	mu     sync.Mutex
+	failed time.Time // when an attempt to use the server last failed
+	warned time.Time // when that was last logged
+}
+
+// note notes that an attempt to use the server has just failed, and logs that
+// now and then.
+func (o *outages) note(err error) {
 	now := time.Now()
-	p.mu.Lock()
-	warn := now.Sub(p.outageWarned) >= warnEvery
+	o.mu.Lock()
+	warn := now.Sub(o.warned) >= warnEvery
 	if warn {
-		p.outageWarned = now
+		o.warned = now
 	}
-	p.outageAt = now
-	p.mu.Unlock()
+	o.failed = now
+	o.mu.Unlock()
 	if warn {
-		p.log.Warn("pglock: Acquire waits for the server, which cannot be used", "err", err)
+		o.log.Warn("pglock: Acquire waits for the server, which cannot be used", "err", err)
 	}
 }
 
-func (p *Pool) outageSeen() time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.outageAt
+// last returns when an attempt to use the server last failed.
+func (o *outages) last() time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.failed
 }

@@ -18,13 +18,13 @@ import (
 // me, which is first in line, is likely to get it without a wait. A waiter that has
 // rested for long asks all the same: the pool may not know yet that the holder's
 // session is gone.
-func (p *Pool) mayAsk(me *waiter, rested bool) (ask, first, free bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.queues[me.r.key].waiters[0] != me {
+func (r *registry) mayAsk(me *waiter, rested bool) (ask, first, free bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.queues[me.r.key].waiters[0] != me {
 		return false, false, false
 	}
-	c := p.claims[me.r.key]
+	c := r.claims[me.r.key]
 	next := me.isNext()
 	me.asking = me.given == nil && (rested || c == nil || c.shared || !next)
 	return me.asking, true, c == nil && next
@@ -32,17 +32,31 @@ func (p *Pool) mayAsk(me *waiter, rested bool) (ask, first, free bool) {
 
 // retire makes sure that nothing is passed on to me any more, whose ticket is
 // gone. It reports false if something was.
-func (p *Pool) retire(me *waiter) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (r *registry) retire(me *waiter) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	me.asking = me.given == nil
 	return me.asking
 }
 
-func (p *Pool) asked(me *waiter) {
-	p.mu.Lock()
+func (r *registry) asked(me *waiter) {
+	r.mu.Lock()
 	me.asking = false
-	p.mu.Unlock()
+	r.mu.Unlock()
+}
+
+// given returns the acquire with which the lock is passed on to me, or nil. When me
+// has its answer, taken is to be called.
+func (r *registry) given(me *waiter) *op {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return me.given
+}
+
+func (r *registry) taken(me *waiter) {
+	r.mu.Lock()
+	me.given = nil
+	r.mu.Unlock()
 }
 
 // canBePassedLocked reports whether a lock that is held on s can be passed on to
@@ -51,32 +65,15 @@ func (me *waiter) canBePassedLocked(s *poolSession) bool {
 	return me.s == s && me.isNext()
 }
 
-// isNext reports whether me is first in the line of all hosts, with its ticket on a
-// session that others use too.
-func (me *waiter) isNext() bool { return !me.own && me.t.ahead.Load() == 0 }
-
-// refuse gives up what is passed on to a waiter that has left.
-func (p *Pool) refuse(o *op) {
-	if o.state.CompareAndSwap(calling, left) {
-		return
-	}
-	<-o.done
-	if o.err == nil {
-		o.h.release(context.Background())
-	} else {
-		p.unclaim(o.h)
-	}
-}
-
 // successors returns an acquire for each waiter to which a release among the ops
 // passes its lock on.
 func (b batcher) successors(ops []*op) (given []*op) {
-	p := b.s.p
+	keys := b.s.p.keys
 	for _, o := range ops {
-		if o.kind != releasing || o.h.Shared || !b.s.batched(o) || !b.led.contains(o.h) {
+		if o.kind != releasing || o.h.Shared || !o.batched() || !b.led.contains(o.h) {
 			continue
 		}
-		if next := p.passOn(b, o.h.key); next != nil {
+		if next := keys.passOn(b, o.h.key); next != nil {
 			given = append(given, next)
 		}
 	}
@@ -118,11 +115,11 @@ func (b batcher) joining(ops []*op) *join {
 
 // passOn returns an acquire for the first waiter for key, if it can have the lock
 // that is held on the session of b.
-func (p *Pool) passOn(b batcher, key Key) *op {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	q := p.queues[key]
-	if q == nil || p.closed {
+func (r *registry) passOn(b batcher, key Key) *op {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	q := r.queues[key]
+	if q == nil || r.closed {
 		return nil
 	}
 	me := q.waiters[0]
@@ -130,34 +127,30 @@ func (p *Pool) passOn(b batcher, key Key) *op {
 		return nil
 	}
 	h := newHold(me.r).on(b.turn, b.s)
-	p.reserveLocked(b.s)
-	p.claimLocked(h, b.s)
+	r.claimLocked(h, b.s)
 	me.given = &op{kind: acquiring, ctx: me.ctx, h: h, ticket: me.t, done: make(chan struct{}), end: func() {
-		p.mu.Lock()
+		r.mu.Lock()
 		me.wakeLocked()
-		p.mu.Unlock()
+		r.mu.Unlock()
 	}}
 	return me.given
 }
 
 // passed returns the lock if one was passed on to me. It waits for the answer
 // until ctx ends or the pool closes.
-func (p *Pool) passed(ctx context.Context, me *waiter) (*PostgresLock, error) {
-	p.mu.Lock()
-	o := me.given
-	p.mu.Unlock()
+func (me *waiter) passed() (*PostgresLock, error) {
+	keys := me.p.keys
+	o := keys.given(me)
 	if o == nil {
 		return nil, nil
 	}
 	select {
 	case <-o.done:
-	case <-ctx.Done():
-	case <-p.life.Done():
+	case <-me.ctx.Done():
+	case <-me.p.life.Done():
 	}
 	gaveUp := o.state.CompareAndSwap(calling, left) // Then the batcher releases what is granted.
-	p.mu.Lock()
-	me.given = nil
-	p.mu.Unlock()
+	keys.taken(me)
 	if gaveUp {
 		return nil, nil
 	}
@@ -165,9 +158,22 @@ func (p *Pool) passed(ctx context.Context, me *waiter) (*PostgresLock, error) {
 	if o.err == nil {
 		return o.h.beginInPool(), nil
 	}
-	p.unclaim(o.h)
+	keys.unclaim(o.h)
 	if elsewhere(o.err) || errors.Is(o.err, errSessionGone) {
 		return nil, nil
 	}
 	return nil, o.err
+}
+
+// refuse gives up what is passed on to me, which has left.
+func (me *waiter) refuse(o *op) {
+	if o.state.CompareAndSwap(calling, left) {
+		return
+	}
+	<-o.done
+	if o.err == nil {
+		o.h.release(context.Background())
+	} else {
+		me.p.keys.unclaim(o.h)
+	}
 }

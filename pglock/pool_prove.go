@@ -7,23 +7,27 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// prove asks the server for the number of the session's locks and the sum of
-// their keys. If both are as expected, so is every lock, since no other program
-// uses the session. It then renews the session's lease, the TTL of each lock
-// whose refresh is among the proofs, and the TTL of those that refresh
-// themselves.
-func (b batcher) prove(proofs []*op) {
-	s := b.s
-	rows := b.rowsToRefresh(proofs)
+// A proof is a heartbeat, and does the refreshes that wait for one. It asks the
+// server for the number of the session's locks and the sum of their keys. If both
+// are as expected, so is every lock, since no other program uses the session.
+type proof struct {
+	batcher
+	ops []*op
+}
+
+// send sends the heartbeat. It then renews the session's lease, the TTL of each lock
+// whose refresh is among the ops, and the TTL of those that refresh themselves.
+func (b proof) send() {
+	rows := b.rows()
 	sent := time.Now()
-	row, proven, err := b.askForAll(rows)
+	row, proven, err := b.ask(rows)
 	if rows != "" && sqlState(err) != "" { // The rows could not be written.
 		rows, sent = "", time.Now()
-		row, proven, err = b.askForAll(rows)
+		row, proven, err = b.ask(rows)
 	}
 	b.counts.heartbeat(sent)
 	switch {
-	case err == nil && row.Pid != s.pid:
+	case err == nil && row.Pid != b.s.pid:
 		b.endBehindPooler(row.Pid)
 	case err != nil && sqlState(err) == "":
 		b.destroy(err)
@@ -33,20 +37,20 @@ func (b batcher) prove(proofs []*op) {
 		}
 	}
 	if b.led.alive() != nil {
-		s.failAll(proofs)
+		b.failAll(b.ops)
 		return
 	}
 	written := rows != "" && proven
 	if err == nil {
-		asked := make(map[*hold]bool, len(proofs))
-		for _, o := range proofs {
+		asked := make(map[*hold]bool, len(b.ops))
+		for _, o := range b.ops {
 			asked[o.h] = true
 		}
 		b.led.renewed(sent, func(h *hold) bool {
 			return asked[h] && (h.audit == 0 || written) || h.audit == 0 && h.AutoRefresh
 		})
 	}
-	for _, o := range proofs {
+	for _, o := range b.ops {
 		if o.err = explain(err, false); o.h == nil {
 			continue
 		}
@@ -59,9 +63,9 @@ func (b batcher) prove(proofs []*op) {
 	b.rest()
 }
 
-// askForAll sends the statement of prove, which also refreshes the rows given. It
-// reports whether that has proven all locks.
-func (b batcher) askForAll(rows string) (row db.HeartbeatRow, proven bool, err error) {
+// ask sends the statement, which also refreshes the rows given. It reports whether
+// that has proven all locks.
+func (b proof) ask(rows string) (row db.HeartbeatRow, proven bool, err error) {
 	locks, sum := b.led.expected()
 	err = b.do(context.Background(), func(ctx context.Context) (err error) {
 		if rows == "" {
@@ -75,11 +79,11 @@ func (b batcher) askForAll(rows string) (row db.HeartbeatRow, proven bool, err e
 	return row, err == nil && row.Locks == locks && row.Sum == sum, err
 }
 
-// rowsToRefresh returns the ids of the audit's rows that the proofs are to
-// refresh, or "" if there is none, or one that is in another table by now.
-func (b batcher) rowsToRefresh(proofs []*op) string {
+// rows returns the ids of the audit's rows that are to be refreshed, or "" if there
+// is none, or one that is in another table by now.
+func (b proof) rows() string {
 	var ids []int64
-	for _, o := range proofs {
+	for _, o := range b.ops {
 		if o.h == nil || o.h.audit == 0 || o.h.over() != nil {
 			continue
 		}
@@ -96,44 +100,42 @@ func (b batcher) rowsToRefresh(proofs []*op) string {
 
 // reconcile ends the locks that the session has lost, and unlocks those that it
 // has and that are not in the ledger.
-func (b batcher) reconcile() error {
-	held, err := b.held(context.Background())
+func (b proof) reconcile() error {
+	held, err := heldKeys(context.Background(), b.turn)
 	if err != nil {
 		return err
 	}
 	ours := b.led.holds()
 	for _, h := range ours {
 		if shared, ok := held[h.key]; !ok || shared != h.Shared {
-			b.proven(h, db.RefreshRow{Pid: h.pid})
+			proven(b.turn, h, db.RefreshRow{Pid: h.pid})
 		}
 	}
 	for _, h := range ours {
 		delete(held, h.key)
 	}
 	for key, shared := range held {
-		if err := b.unlockIfHeld(key, shared); err != nil {
+		if err := unlockIfHeld(b.turn, key, shared); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// unlockOverdue unlocks the locks that have expired or were dropped.
-func (b batcher) unlockOverdue() {
-	if b.s.over() != nil {
+// rest ends a heartbeat: it sets the timer for the next, or gives the
+// connection back if the session has held nothing for long.
+func (b proof) rest() {
+	const long = time.Minute
+	s := b.s
+	if !b.led.empty() {
+		s.emptySince = time.Time{}
+	} else if s.emptySince.IsZero() {
+		s.emptySince = time.Now()
+	} else if time.Since(s.emptySince) > long && b.giveBack() {
 		return
 	}
-	if err := b.settle(); err != nil && b.led.alive() == nil {
-		b.destroy(err)
+	if s.p.guest.allInUse() && b.giveBack() {
+		return
 	}
-}
-
-// endBehindPooler ends the session, because the backend pid answered, which is
-// not the one that has its locks: a pooler is in between.
-func (b batcher) endBehindPooler(pid int32) {
-	if h := b.led.any(); h != nil {
-		b.wrongBackend(h, pid)
-	} else {
-		b.destroy(ErrPooler)
-	}
+	s.pulse.next()
 }

@@ -103,3 +103,9 @@ func (b batcher) askForReaders(ops []*op) (done map[*op]bool) {
 	}
 	return done
 }
+
+// acquire sends an acquire, or asks for the lock that other readers have, or both.
+func (b batcher) acquire(o *op) {
+	_, acquires := b.readers(nil, []*op{o})
+	batch{batcher: b, acquires: acquires}.send()
+}

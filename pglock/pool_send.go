@@ -13,71 +13,92 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// This file sends many acquires and releases in one statement.
+// A batch is acquires and releases that travel in one statement, and perhaps a
+// ticket that it takes, too.
+type batch struct {
+	batcher
+	releases, acquires []*op // they are sorted by readers
+	join               *join // nil: no ticket
+}
 
-// send sends the ops, in one statement if there are several. They are sorted by
-// readers.
-func (b batcher) send(releases, acquires []*op) {
-	if len(releases)+len(acquires) > 1 {
-		b.sendBatch(releases, acquires)
+// send sends the ops, in one statement if there are several.
+func (b batch) send() {
+	if len(b.releases)+len(b.acquires) > 1 {
+		b.sendTogether()
 		return
 	}
-	for _, o := range slices.Concat(releases, acquires) {
+	for _, o := range slices.Concat(b.releases, b.acquires) {
 		if o.stays || o.ticket != nil || b.join != nil {
-			b.sendBatch(releases, acquires)
+			b.sendTogether()
 		} else {
 			b.sendOne(o)
 		}
 	}
 }
 
-// sendBatch sends the ops in one statement.
-func (b batcher) sendBatch(releases, acquires []*op) {
+// sendTogether sends the ops in one statement.
+func (b batch) sendTogether() {
 	if err := b.prepare(context.Background()); err != nil {
 		if gone := b.s.over(); gone != nil {
 			err = gone
 		}
-		for _, o := range acquires {
+		for _, o := range b.acquires {
 			o.err = err
 		}
-		for _, o := range releases {
+		for _, o := range b.releases {
 			b.sendOne(o)
 		}
 		return
 	}
-	b.counts.batch(len(releases) + len(acquires))
+	b.counts.batch(len(b.releases) + len(b.acquires))
 	sent := time.Now()
-	row, err := b.ask(releases, acquires)
+	row, err := b.ask()
 	if err == nil && row.Pid != b.s.pid {
 		b.endBehindPooler(row.Pid)
-		b.s.failAll(releases)
-		for _, o := range acquires {
+		b.failAll(b.releases)
+		for _, o := range b.acquires {
 			o.err = ErrPooler
 		}
 		return
 	}
 	var rows []auditRow
 	if err == nil && b.audit {
-		rows, err = rowsOf(row, acquires)
+		rows, err = rowsOf(row, b.acquires)
 	}
 	if err != nil {
-		b.untangle(releases, acquires, err)
+		b.untangle(err)
 		return
 	}
 	b.led.touch(sent)
 	if b.join != nil {
 		b.join.pid, b.join.number = row.Pid, row.Ticket
 	}
-	for _, o := range releases {
+	for _, o := range b.releases {
 		o.err = b.released(o.h, o.answered(row.Released))
 	}
-	b.granted(acquires, row, rows, sent)
+	b.granted(b.acquires, row, rows, sent)
 }
 
-// ask sends the statement of sendBatch.
-func (b batcher) ask(releases, acquires []*op) (row db.BatchAuditedRow, err error) {
-	unlocks, locks := numbered(releases), numbered(acquires)
-	plain := db.BatchParams{
+// ask sends the statement.
+func (b batch) ask() (row db.BatchAuditedRow, err error) {
+	unlocks, locks := numbered(b.releases), numbered(b.acquires)
+	params := b.params(unlocks, locks)
+	if b.audit {
+		row, err = askAs(context.Background(), b.turn, b.auditIn(b.led.schema), (*db.Queries).BatchAudited, b.audited(params))
+		for _, o := range b.acquires {
+			o.h.schema = b.led.schema
+		}
+	} else {
+		var answer db.BatchRow
+		answer, err = ask(context.Background(), b.turn, (*db.Queries).Batch, params)
+		row = db.BatchAuditedRow{Pid: answer.Pid, Released: answer.Released, Acquired: answer.Acquired, Ticket: answer.Ticket, Fence: answer.Fence}
+	}
+	return row, b.whole(row, len(unlocks), len(locks), err)
+}
+
+// params returns what the statement is to unlock and to lock.
+func (b batch) params(unlocks, locks []*op) db.BatchParams {
+	params := db.BatchParams{
 		Pid:     b.s.pid,
 		Release: keys(unlocks),
 		Unshare: flags(unlocks, (*op).shared),
@@ -85,43 +106,39 @@ func (b batcher) ask(releases, acquires []*op) (row db.BatchAuditedRow, err erro
 		Lines:   array(locks, func(o *op) int64 { return o.h.line }),
 		Share:   flags(locks, (*op).shared),
 		Tickets: "{}",
-		Fence:   slices.ContainsFunc(acquires, func(o *op) bool { return o.h.Fence }),
+		Fence:   slices.ContainsFunc(b.acquires, func(o *op) bool { return o.h.Fence }),
 	}
 	if slices.ContainsFunc(locks, func(o *op) bool { return o.ticket != nil }) {
-		plain.Tickets = array(locks, func(o *op) int64 { return o.ticket.bits() })
+		params.Tickets = array(locks, func(o *op) int64 { return o.ticket.bits() })
 	}
 	if b.join != nil {
-		plain.Hash, plain.Hint, plain.Own = lineHash(b.join.key), b.join.hint, b.join.own
+		params.Hash, params.Hint, params.Own = lineHash(b.join.key), b.join.hint, b.join.own
 	}
-	if !b.audit {
-		var answer db.BatchRow
-		answer, err = ask(context.Background(), b.turn, (*db.Queries).Batch, plain)
-		row = db.BatchAuditedRow{Pid: answer.Pid, Released: answer.Released, Acquired: answer.Acquired, Ticket: answer.Ticket, Fence: answer.Fence}
-		return row, b.whole(row, len(unlocks), len(locks), err)
+	return params
+}
+
+// audited returns the params of a statement that also closes the rows of the
+// releases, and writes those of the acquires.
+func (b batch) audited(params db.BatchParams) db.BatchAuditedParams {
+	return db.BatchAuditedParams{
+		Pid: params.Pid, Release: params.Release, Unshare: params.Unshare, Acquire: params.Acquire, Lines: params.Lines, Share: params.Share, Tickets: params.Tickets,
+		Hash: params.Hash, Hint: params.Hint, Own: params.Own,
+		Closing: array(b.releases, func(o *op) int64 { return o.h.audit }),
+		Of:      array(b.releases, func(o *op) int64 { return int64(o.number()) }),
+		Expired: flags(b.releases, func(o *op) bool { return errors.Is(o.h.over(), swanlock.ErrExpired) }),
+		Keys:    keys(b.acquires),
+		Targets: texts(b.acquires, func(o *op) string { return o.h.target }),
+		Owners:  texts(b.acquires, func(o *op) string { return o.h.Owner }),
+		Ttls:    array(b.acquires, func(o *op) int64 { return milliseconds(o.h.TTL) }),
+		Shared:  flags(b.acquires, (*op).shared),
+		Under:   array(b.acquires, func(o *op) int64 { return int64(o.number()) }),
+		Started: float64(b.led.who.started) / 1e6,
 	}
-	row, err = askAs(context.Background(), b.turn, b.auditIn(b.led.schema), (*db.Queries).BatchAudited, db.BatchAuditedParams{
-		Pid: plain.Pid, Release: plain.Release, Unshare: plain.Unshare, Acquire: plain.Acquire, Lines: plain.Lines, Share: plain.Share, Tickets: plain.Tickets,
-		Hash: plain.Hash, Hint: plain.Hint, Own: plain.Own,
-		Closing: array(releases, func(o *op) int64 { return o.h.audit }),
-		Of:      array(releases, func(o *op) int64 { return int64(o.number()) }),
-		Expired: flags(releases, func(o *op) bool { return errors.Is(o.h.over(), swanlock.ErrExpired) }),
-		Keys:    keys(acquires),
-		Targets: texts(acquires, func(o *op) string { return o.h.target }),
-		Owners:  texts(acquires, func(o *op) string { return o.h.Owner }),
-		Ttls:    array(acquires, func(o *op) int64 { return milliseconds(o.h.TTL) }),
-		Shared:  flags(acquires, (*op).shared),
-		Under:   array(acquires, func(o *op) int64 { return int64(o.number()) }),
-		Started: float64(b.led.started) / 1e6,
-	})
-	for _, o := range acquires {
-		o.h.schema = b.led.schema
-	}
-	return row, b.whole(row, len(unlocks), len(locks), err)
 }
 
 // whole returns err or, if there is none, what is wrong with the answer: it is not
 // all there, or its fence may not be on the server's disk.
-func (b batcher) whole(row db.BatchAuditedRow, unlocks, locks int, err error) error {
+func (b batch) whole(row db.BatchAuditedRow, unlocks, locks int, err error) error {
 	if err == nil && row.Pid == b.s.pid && (len(row.Released) != unlocks || len(row.Acquired) != locks) {
 		return fmt.Errorf("the server answered %d of %d unlocks and %d of %d locks", len(row.Released), unlocks, len(row.Acquired), locks)
 	}
@@ -158,7 +175,7 @@ func (b batcher) granted(acquires []*op, row db.BatchAuditedRow, rows []auditRow
 	}
 	var unclosed error
 	if len(stale) > 0 {
-		unclosed = b.closeStaleRows(b.led.schema, stale...)
+		unclosed = closeStaleRows(b.turn, b.led.schema, stale...)
 	}
 	// Now that all readers are in the ledger, none of them frees the others' lock.
 	for i, o := range acquires {
@@ -169,7 +186,7 @@ func (b batcher) granted(acquires []*op, row db.BatchAuditedRow, rows []auditRow
 			o.err = unclosed
 		}
 		if o.err != nil {
-			b.release(o.h)
+			release(b.turn, o.h)
 		}
 	}
 }
@@ -187,34 +204,33 @@ func (b batcher) released(h *hold, held bool) error {
 // unlocks may have been made: it gives the locks back, and finishes the
 // unlocks. Then it sends each acquire by itself, so that none fails because of
 // another one, unless the statement was cancelled.
-func (b batcher) untangle(releases, acquires []*op, err error) {
+func (b batch) untangle(err error) {
 	var held map[Key]bool
 	unknown := err
 	if sqlState(err) != "" {
-		held, unknown = b.held(context.Background())
+		held, unknown = heldKeys(context.Background(), b.turn)
 	}
-	alone := len(releases)+len(acquires) == 1 && b.join == nil
+	alone := len(b.releases)+len(b.acquires) == 1 && b.join == nil
 	if b.join != nil {
-		b.undoTicket(lineHash(b.join.key), err)
-		b.join = nil
+		undoTicket(b.turn, lineHash(b.join.key), err)
 	}
 	if sqlState(err) == noTable {
 		b.led.schema = "" // The table is gone: it is looked for where it is now.
 	}
 	leaving := make(map[Key]bool) // true: as readers
-	for _, o := range releases {
+	for _, o := range b.releases {
 		leaving[o.h.key] = o.h.Shared
 	}
-	for _, o := range acquires { // A lock that was granted is given back, here or by its former holder's release.
+	for _, o := range b.acquires { // A lock that was granted is given back, here or by its former holder's release.
 		o.err = explain(err, b.audit)
 		if o.ticket != nil {
 			o.err = swanlock.ErrNotAcquired // It joins the line again.
 			b.led.displace(o.ticket)
-			b.undoTicket(o.ticket.hash, err)
+			undoTicket(b.turn, o.ticket.hash, err)
 		}
 		reader, leaves := leaving[o.h.key]
 		if shared, ok := held[o.h.key]; ok && unknown == nil && o.answers() && shared == o.h.Shared && !(leaves && reader == shared) {
-			unknown = b.unlockIfHeld(o.h.key, shared)
+			unknown = unlockIfHeld(b.turn, o.h.key, shared)
 			delete(held, o.h.key)
 		}
 	}
@@ -222,17 +238,17 @@ func (b batcher) untangle(releases, acquires []*op, err error) {
 		b.destroy(err)
 	}
 	if b.led.alive() != nil {
-		b.s.failAll(releases)
-		for _, o := range acquires {
+		b.failAll(b.releases)
+		for _, o := range b.acquires {
 			o.err = fmt.Errorf("%w: %w", errSessionGone, err)
 		}
 		return
 	}
-	for _, o := range releases {
+	for _, o := range b.releases {
 		shared, ok := held[o.h.key]
 		switch {
 		case ok && shared == o.h.Shared || o.stays:
-			o.err = b.release(o.h)
+			o.err = release(b.turn, o.h)
 		case o.h.audit != 0:
 			o.err = b.closeReleased(o.h)
 		default: // The session lives, so only the batch can have unlocked it.
@@ -242,10 +258,10 @@ func (b batcher) untangle(releases, acquires []*op, err error) {
 	if alone || sqlState(err) == queryCanceled {
 		return
 	}
-	for _, o := range acquires {
-		if o.ticket == nil && b.s.stillWanted(o) {
+	for _, o := range b.acquires {
+		if o.ticket == nil && b.stillWanted(o) {
 			o.err, o.stays, o.leader = nil, false, nil
-			b.send(b.readers(nil, []*op{o}))
+			b.acquire(o)
 		}
 	}
 }
@@ -255,20 +271,11 @@ func (b batcher) untangle(releases, acquires []*op, err error) {
 func (b batcher) closeReleased(h *hold) error {
 	expired := errors.Is(h.over(), swanlock.ErrExpired)
 	over := b.released(h, true)
-	err := b.auditReleased(h, longAgo, endReason(expired))
+	err := auditReleased(b.turn, h, longAgo, endReason(expired))
 	if over != nil {
 		return over
 	}
 	return explain(err, true)
-}
-
-// flushed returns errUnflushed instead of err if there is none, and the fence may
-// not be on the server's disk.
-func (tn turn) flushed(fence int64, err error) error {
-	if err == nil && fence > 0 && tn.led.cancelled.Load() {
-		return errUnflushed
-	}
-	return err
 }
 
 // An auditRow is what the server says of a row that it has written.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -18,11 +17,11 @@ import (
 type poolSession struct {
 	p *Pool
 
-	// Guarded by p.mu.
+	// Guarded by roster.mu.
 	lease time.Duration // how long the server is to let it be idle; 0: for ever
 	locks int           // locks that are held or asked for, and tickets
 	waits bool          // it waits in the server for one waiter, and is not used otherwise
-	gone  bool          // it is not in p.sessions any more
+	gone  bool          // it is not in the roster any more
 
 	ready         chan struct{} // closed when the session is open, or could not be opened
 	callers       callers       // those that wait for that
@@ -30,20 +29,26 @@ type poolSession struct {
 	a             *access
 	led           *ledger
 	pid           int32
-	savedSettings timeouts     // the lease's settings, as they were before
-	isolation     string       // default_transaction_isolation, as it was before
-	serverLease   atomic.Int64 // the lease on the server, ours or the role's: a time.Duration
+	savedSettings timeouts // the lease's settings, as they were before
+	isolation     string   // default_transaction_isolation, as it was before
 
-	combiner
+	pulse *pulse
+	ops   combiner
 
 	// Used by the combiner's goroutine alone.
-	heartbeatTimer *time.Timer
-	emptySince     time.Time // zero while it holds something
-	closed         bool      // the connection was given back
+	emptySince         time.Time // zero while it holds something
+	closed             bool      // the connection was given back
+	releases, acquires []*op     // of the batch
 }
 
-// connecting is how long a new session may take, if no caller has a later deadline.
-const connecting = 10 * time.Second
+// newSession makes a session, and begins to open it.
+func (p *Pool) newSession(lease time.Duration) *poolSession {
+	s := &poolSession{p: p, lease: lease, ready: make(chan struct{})}
+	s.ops.send = s.send
+	s.pulse = newPulse(p.heartbeat, func() { p.spawn(s.heartbeat) })
+	p.spawn(s.open)
+	return s
+}
 
 // leaseOf returns the lease of the sessions for locks with that TTL: its
 // milliseconds, rounded down to their two highest bits, so that a few sessions
@@ -66,157 +71,7 @@ func (s *poolSession) fitsLocked(lease time.Duration) bool {
 
 // silent reports whether the server leaves a statement of the session
 // unanswered.
-func (s *poolSession) silent() bool { return s.isOpen() && s.led.stalled.Load() }
-
-// open takes a connection of the *sql.DB and makes it a session of the pool.
-// Many callers may wait for that, so it is bound to no caller's context.
-func (s *poolSession) open() {
-	defer close(s.ready)
-	ctx, cancel := s.callers.whileAwaited(s.p.life, connecting)
-	defer cancel()
-	defer s.p.awaitOpening(ctx)()
-	// A server that was restarted leaves dead connections in the *sql.DB, which
-	// are tried one after the other. A *sql.DB on a pgxpool does not say how
-	// many it has.
-	for range s.p.db.Stats().Idle + 4 {
-		if s.failed = s.connect(ctx); s.failed == nil || !cutOff(s.failed) || ctx.Err() != nil {
-			break
-		}
-	}
-	if s.failed != nil {
-		s.p.forget(s, false)
-	}
-}
-
-func (s *poolSession) connect(ctx context.Context) (err error) {
-	began := time.Now()
-	conn, err := s.p.connection(ctx, s)
-	if err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return s.p.scarce(fmt.Errorf("no connection: %w", err))
-	}
-	s.a = newAccess(s.p.config, oneconn.New(conn, db.OneLine))
-	s.a.endElsewhere = s.p.endBackend
-	tn, err := s.identify(ctx, began)
-	if err != nil {
-		conn.Close()
-		return err
-	}
-	defer tn.give()
-	s.led = tn.led
-	tn.led.callers.Store(&s.callers)
-	if _, err := tn.led.enter(conn, request{}); err != nil {
-		return errors.Join(err, conn.Close())
-	}
-	if err := tn.settle(); err != nil { // It may have been given back with locks on it,
-		return errors.Join(err, conn.Close())
-	}
-	if err := tn.confirm(); err != nil { // or with a lease that a rollback has brought back.
-		return errors.Join(err, conn.Close())
-	}
-	if err := s.begin(ctx, tn); err != nil {
-		tn.destroy(err)
-		return err
-	}
-	return nil
-}
-
-// identify finds out which session the connection has, and returns that
-// session's turn.
-func (s *poolSession) identify(ctx context.Context, began time.Time) (turn, error) {
-	tn, err := s.a.takeAlways()
-	if err != nil {
-		return tn, err
-	}
-	tn.led.callers.Store(&s.callers)
-	if err = s.p.direct(ctx, tn, began); err == nil {
-		err = tn.mark(ctx)
-	}
-	if err != nil {
-		tn.destroy(err)
-		tn.give()
-		return tn, err
-	}
-	if tn.isKnown() {
-		return tn, nil
-	}
-	tn.give()
-	return s.a.takeAlways()
-}
-
-// begin sets the session's lease and other settings, and makes s its owner.
-func (s *poolSession) begin(ctx context.Context, tn turn) error {
-	var params string
-	wanted := s.leaseNow()
-	if wanted > 0 {
-		params = timeouts{}.of(wanted).idleInTransaction
-	}
-	sent := time.Now()
-	row, err := ask(ctx, tn, (*db.Queries).PoolOpen, params)
-	if err != nil {
-		return explain(err, false)
-	}
-	s.pid, s.savedSettings = row.Pid, timeouts{row.Idle, row.IdleInTransaction}
-	s.isolation = row.Isolation
-	s.p.measured(row.Room)
-	tn.led.deadlock = time.Duration(row.DeadlockMs) * time.Millisecond
-	kept := wanted
-	if wanted > 0 {
-		tn.warnLeaseless(s.savedSettings)
-	} else {
-		kept = time.Duration(row.IdleMs) * time.Millisecond
-	}
-	s.kept(kept)
-	tn.led.own(s, lease{kept, sent})
-	s.combiner.mu.Lock()
-	s.heartbeatTimer = time.AfterFunc(s.every(), func() { s.p.spawn(s.heartbeat) })
-	s.combiner.mu.Unlock()
-	return nil
-}
-
-// direct returns ErrPooler if a pooler in transaction mode is in between. It
-// looks once for each pool, before anything is set or prepared: such a pooler
-// shows when two connections share one backend, or when one connection has two.
-// began is when the first connection was asked for. The second is not waited
-// for much longer than that one took, since the *sql.DB may have no other.
-func (p *Pool) direct(ctx context.Context, tn turn, began time.Time) error {
-	p.mu.Lock()
-	checked := p.poolerChecked
-	p.mu.Unlock()
-	if checked {
-		return nil
-	}
-	first, err := tn.askBackend(ctx)
-	if err != nil {
-		return err
-	}
-	another, compared := p.anotherBackend(ctx, min(max(100*time.Millisecond, 3*time.Since(began)), time.Second))
-	if compared && another == first {
-		return fmt.Errorf("%w (two connections share the backend %d)", ErrPooler, another)
-	}
-	if again, err := tn.askBackend(ctx); err != nil {
-		return err
-	} else if again != first {
-		return fmt.Errorf("%w (process %d, then %d)", ErrPooler, first, again)
-	}
-	p.mu.Lock()
-	p.poolerChecked = compared
-	p.mu.Unlock()
-	return nil
-}
-
-// kept notes the session's lease on the server.
-func (s *poolSession) kept(lease time.Duration) { s.serverLease.Store(int64(lease)) }
-
-// every returns how often the session proves its locks.
-func (s *poolSession) every() time.Duration {
-	if kept := time.Duration(s.serverLease.Load()); kept > 0 {
-		return min(kept/3, s.p.heartbeat)
-	}
-	return s.p.heartbeat
-}
+func (s *poolSession) silent() bool { return s.isOpen() && s.led.silence.stalled.Load() }
 
 // opened waits until the session is open, or returns why it could not be
 // opened.
@@ -226,7 +81,7 @@ func (s *poolSession) opened(ctx context.Context) error {
 	case <-s.ready:
 		return s.failed
 	case <-ctx.Done():
-		return s.p.scarce(notAcquired(ctx))
+		return s.p.guest.scarce(notAcquired(ctx))
 	}
 }
 
@@ -239,30 +94,102 @@ func (s *poolSession) isOpen() bool {
 	}
 }
 
-// spare reports whether the *sql.DB can give a connection, and still has keep
-// more.
-func (p *Pool) spare(keep int) bool {
-	st := p.db.Stats()
-	return st.MaxOpenConnections == 0 || st.InUse+keep < st.MaxOpenConnections
+// do queues o and waits until it is done. An acquire or refresh that was not
+// sent when its context ends, or when the server is silent, is taken back. A
+// caller whose op was sent waits for grace longer, and then leaves: the error
+// is errLeft, o is finished in the background, and an acquire is undone.
+func (s *poolSession) do(ctx context.Context, o *op) error {
+	s.ops.add(o)
+	select {
+	case <-o.done:
+		return o.err
+	case <-ctx.Done():
+	case <-s.led.silence.quiet():
+	}
+	if s.ops.withdraw(o) {
+		return s.leaving(ctx, o)
+	}
+	long := grace
+	if o.kind == releasing {
+		long = cleanupGrace(ctx)
+	}
+	if !sleepUntil(o.done, long) && o.state.CompareAndSwap(calling, left) {
+		return fmt.Errorf("%w: %w", errLeft, s.leaving(ctx, o))
+	}
+	<-o.done
+	return o.err
 }
 
-// scarce adds to err that all connections of the *sql.DB are in use, if they
-// are.
-func (p *Pool) scarce(err error) error {
-	if p.spare(0) {
-		return err
+// leaving returns why the caller of o stops waiting for it.
+func (s *poolSession) leaving(ctx context.Context, o *op) error {
+	dead := s.led.alive()
+	switch {
+	case dead != nil && o.kind == refreshing && o.h != nil:
+		return o.h.over()
+	case dead != nil:
+		return fmt.Errorf("%w: %w", errSessionGone, dead)
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
 	}
-	return fmt.Errorf("all %d connections of the *sql.DB are in use: raise SetMaxOpenConns: %w", p.db.Stats().MaxOpenConnections, err)
+	return oneconn.ErrSilent
+}
+
+// solo calls f with the session's turn, for statements that are not shared.
+func (s *poolSession) solo(ctx context.Context, f func(context.Context, turn) error) error {
+	return s.do(ctx, &op{kind: running, f: f})
+}
+
+// send sends the ops, and those of the waiters that are given what they
+// release (see successors), which it returns.
+func (s *poolSession) send(proofs, batch []*op) (given []*op) {
+	defer func() {
+		if p := recover(); p != nil { // The driver panicked, and left the ops in an unknown state.
+			err := fmt.Errorf("%w: the driver panicked: %v", errSessionGone, p)
+			s.led.lose(err)
+			all := append(batch, given...)
+			for _, o := range slices.Concat(proofs, all) {
+				o.err = err
+			}
+			batcher{turn: turn{s.a, s.led}, s: s}.undoLeft(proofs, all)
+		}
+	}()
+	tn, err := s.a.takeAlways()
+	if err == nil {
+		defer tn.give()
+	} else {
+		tn = turn{s.a, s.led} // The session is over, so nothing is sent.
+	}
+	b := batcher{turn: tn, s: s}
+	given = b.successors(batch)
+	all := append(batch, given...) // The batch has no room behind it, so this is a copy if there is anything to add.
+	b.run(proofs, all)
+	b.undoLeft(proofs, all)
+	return given
+}
+
+// over returns why nothing can be sent on the session any more, or nil.
+func (s *poolSession) over() error {
+	if s.closed {
+		return errPoolClosed
+	}
+	if dead := s.led.alive(); dead != nil {
+		return fmt.Errorf("%w: %w", errSessionGone, dead)
+	}
+	return nil
 }
 
 // A poolSession is the owner of its ledger: see owner.
 
-func (s *poolSession) freed(h *hold) { s.p.unclaim(h) }
+func (s *poolSession) freed(h *hold) { s.p.keys.unclaim(h) }
 
 func (s *poolSession) overdue() {
 	s.p.spawn(func() {
 		s.solo(context.Background(), func(context.Context, turn) error { return nil })
 	})
+}
+
+func (s *poolSession) slow(session db.CancelBackendParams, done func()) {
+	s.p.errands.cancelBackend(session, s.led.silence.cancelled.Store, done)
 }
 
 // A poolSession is the keeper of its locks, too: see keeper.
@@ -279,58 +206,28 @@ func (s *poolSession) release(ctx context.Context, h *hold) error {
 	return err
 }
 
+// leaseNow returns the lease that the session is to have.
+func (s *poolSession) leaseNow() time.Duration {
+	s.p.sessions.mu.Lock()
+	defer s.p.sessions.mu.Unlock()
+	return s.lease
+}
+
 // heartbeat proves the session's locks.
 func (s *poolSession) heartbeat() {
 	err := s.do(context.Background(), &op{kind: refreshing})
 	if errors.Is(err, oneconn.ErrSilent) && !errors.Is(err, errLeft) {
-		s.heartbeatTimer.Reset(s.every()) // It was not sent, as a statement before it is not answered.
+		s.pulse.next() // It was not sent, as a statement before it is not answered.
 	}
 	if err != nil && !errors.Is(err, errPoolClosed) {
 		s.p.log.Warn("pglock: heartbeat failed", "err", err)
 	}
 }
 
-// stopBeating ends the heartbeat.
-func (s *poolSession) stopBeating() {
-	if s.heartbeatTimer != nil {
-		s.heartbeatTimer.Stop()
-	}
-}
-
-// rest ends a heartbeat: it sets the timer for the next, or gives the
-// connection back if the session has held nothing for long.
-func (b batcher) rest() {
-	const long = time.Minute
-	s := b.s
-	if !b.led.empty() {
-		s.emptySince = time.Time{}
-	} else if s.emptySince.IsZero() {
-		s.emptySince = time.Now()
-	} else if time.Since(s.emptySince) > long && b.giveBack() {
-		return
-	}
-	if s.p.allInUse() && b.giveBack() {
-		return
-	}
-	s.heartbeatTimer.Reset(s.every())
-}
-
-// giveBack gives the connection back if the session is not used, and reports
-// whether it did.
-func (b batcher) giveBack() bool {
-	if !b.led.empty() || !b.s.p.forget(b.s, true) {
-		return false
-	}
-	if err := b.s.close(b.turn); err != nil {
-		b.log.Warn("pglock: an idle session could not be closed in good order", "err", err)
-	}
-	return true
-}
-
 // close releases what the session still has, puts back its settings, and gives
 // the connection back.
 func (s *poolSession) close(tn turn) error {
-	s.stopBeating()
+	s.pulse.stop()
 	s.closed = true
 	errs := slices.DeleteFunc(tn.releaseAll(), func(err error) bool { return errors.Is(err, swanlock.ErrExpired) })
 	tn.settle() // Locks that have expired are unlocked too.
@@ -345,6 +242,6 @@ func (s *poolSession) close(tn turn) error {
 		tn.destroy(err)
 		return errors.Join(errs...)
 	}
-	tn.led.own(nil, lease{})
+	tn.led.own(nil, 0, time.Time{})
 	return errors.Join(append(errs, tn.unprepare(), tn.sql().Close())...)
 }

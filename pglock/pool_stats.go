@@ -2,7 +2,6 @@ package pglock
 
 import (
 	"slices"
-	"sync/atomic"
 	"time"
 )
 
@@ -27,68 +26,29 @@ type PoolStats struct {
 	HeartbeatTime time.Duration // how long those took, in all
 }
 
-// counts has the counters of PoolStats.
-type counts struct {
-	roundTrips, batches, batched, largest, heartbeats, heartbeatTime atomic.Int64
-}
-
-// sent notes that a statement has returned err.
-func (c *counts) sent(err error) {
-	if !notSent(err) {
-		c.roundTrips.Add(1)
-	}
-}
-
-// batch notes that a statement is sent for n callers.
-func (c *counts) batch(n int) {
-	c.batches.Add(1)
-	c.batched.Add(int64(n))
-	for most := c.largest.Load(); int64(n) > most && !c.largest.CompareAndSwap(most, int64(n)); {
-		most = c.largest.Load()
-	}
-}
-
-// heartbeat notes that the heartbeat of a session has returned, which was sent at
-// the time given.
-func (c *counts) heartbeat(sent time.Time) {
-	c.heartbeats.Add(1)
-	c.heartbeatTime.Add(int64(time.Since(sent)))
-}
-
 // Stats returns how the pool is doing. It sends nothing, and looks at each lock:
 // that takes microseconds for hundreds. It is for collectors of metrics, such as
 // those in metrics/otel and metrics/prometheus, and works after Close, too.
 func (p *Pool) Stats() PoolStats {
-	p.mu.Lock()
-	s := PoolStats{MaxSessions: p.limitLocked(), Sessions: len(p.sessions), WaitingSessions: p.waitingSessions, Used: p.locks}
-	s.Limit = min(p.maxLocks, s.MaxSessions*locksPerSession)
-	for _, q := range p.queues {
+	r := p.keys
+	r.mu.Lock()
+	s := PoolStats{MaxSessions: p.guest.limit(), Sessions: len(r.sessions), WaitingSessions: r.waiting, Used: r.locks}
+	s.Limit = min(r.maxLocks, s.MaxSessions*locksPerSession)
+	for _, q := range r.queues {
 		s.Waiters += len(q.waiters)
 	}
-	sessions := slices.Clone(p.sessions)
-	p.mu.Unlock() // The ledgers' mutexes are taken before it.
+	sessions := slices.Clone(r.sessions)
+	r.mu.Unlock() // The ledgers' mutexes are taken before it.
 	for _, session := range sessions {
 		if session.isOpen() {
-			s.look(session.led)
+			n, oldest := session.led.live()
+			if s.Locks += n; n > 0 && (s.Oldest.IsZero() || oldest.Before(s.Oldest)) {
+				s.Oldest = oldest
+			}
 		}
 	}
 	c := &p.counts
 	s.RoundTrips, s.Batches, s.Batched, s.LargestBatch = c.roundTrips.Load(), c.batches.Load(), c.batched.Load(), c.largest.Load()
 	s.Heartbeats, s.HeartbeatTime = c.heartbeats.Load(), time.Duration(c.heartbeatTime.Load())
 	return s
-}
-
-// look counts the locks of a session.
-func (s *PoolStats) look(led *ledger) {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	for _, h := range led.locks {
-		if h.err != nil { // It is to be unlocked.
-			continue
-		}
-		s.Locks++
-		if at := h.info.AcquiredAt; s.Oldest.IsZero() || at.Before(s.Oldest) {
-			s.Oldest = at
-		}
-	}
 }

@@ -170,3 +170,23 @@ func TestPoolCloseRefusesAtOnce(t *testing.T) {
 		must(t, <-closed)
 	})
 }
+
+// A waiter whose ticket was taken, but was lost in the same turn, does not stay in
+// the pool's queue, where it would be the first for ever.
+func TestPoolTicketIsLostInItsTurn(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		p, err := pglock.NewPool(openDB(t, driver)) // newPool would miss the connection that is lost so
+		must(t, err)
+		target := newTarget(t)
+		must(t, acquired(t, p, newTarget(t)).Release(bg))
+		holder, _ := newSession(t, driver)
+		held := acquired(t, holder, target)
+		ctx, cancel := context.WithTimeout(bg, time.Second)
+		defer cancel()
+		wantIs(t, p.WaitThenPanic(ctx, target), swanlock.ErrNotAcquired)
+		eventually(t, "nobody waits", func() bool { return p.Stats().Waiters == 0 })
+		must(t, held.Release(bg))
+		must(t, acquired(t, p, target).Release(bg))
+		must(t, p.Close(bg))
+	})
+}

@@ -101,7 +101,7 @@ func (s *Session) Close(ctx context.Context) error {
 			return fmt.Errorf("pglock: close: %w", gone)
 		}
 		errs := tn.releaseAll()
-		return errors.Join(append(errs, tn.settle(), tn.confirm(), tn.unprepare())...)
+		return errors.Join(append(errs, tn.settle(), confirm(tn), tn.unprepare())...)
 	})
 	if errors.Is(err, ErrBusy) {
 		a.closed.Store(false)
@@ -139,23 +139,6 @@ func plain(conn *sql.Conn) *access {
 	return newAccess(c, oneconn.Unprepared(conn, db.OneLine))
 }
 
-// A request is what a caller asks for, after it was checked.
-type request struct {
-	swanlock.Options
-	target string
-	key    Key
-	line   int64 // the hash of the line that a try does not overtake; 0: it overtakes any
-}
-
-// check returns the request for target, or an error if it is not valid.
-func check(target string, opts []swanlock.Option) (request, error) {
-	o, err := swanlock.NewOptions(target, opts...)
-	if err == nil && o.TTL > maxTTL {
-		err = fmt.Errorf("pglock: acquire %s: the TTL %v is more than PostgreSQL keeps (%v)", quote(target), o.TTL, maxTTL)
-	}
-	return request{Options: o, target: target, key: KeyOf(target)}, err
-}
-
 // acquire takes the lock, or waits for it. It checks the request before
 // anything is sent.
 func (a *access) acquire(ctx context.Context, target string, opts []swanlock.Option, wait bool) (*PostgresLock, error) {
@@ -174,7 +157,39 @@ func (a *access) acquire(ctx context.Context, target string, opts []swanlock.Opt
 	if err != nil {
 		return nil, fmt.Errorf("pglock: acquire %s: %w", quote(target), err)
 	}
+	a.startBeating()
 	return l, nil
+}
+
+// take waits for the turn until ctx ends. It marks the session if that was not
+// done yet, so that the turn it returns is that of a session which is known.
+func (a *access) take(ctx context.Context) (turn, error) {
+	for {
+		tn, err := a.takeOnce(ctx)
+		switch {
+		case err != nil, tn.led.who.isKnown(), tn.closed.Load():
+			return tn, err
+		case tn.led.current() != tn.led: // found out by another call, while this one waited
+			tn.give()
+			continue
+		}
+		err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error { return tn.mark(ctx) }, func(turn, error) {})
+		if err != nil {
+			return turn{}, unanswered(ctx, err)
+		}
+	}
+}
+
+func (a *access) takeOnce(ctx context.Context) (turn, error) {
+	if ctx.Err() != nil {
+		return turn{}, notAcquired(ctx)
+	}
+	led, err := a.ledger(ctx, 0)
+	if err != nil {
+		return turn{}, unanswered(ctx, err)
+	}
+	tn, err := a.takeOf(ctx, led)
+	return tn, unanswered(ctx, err)
 }
 
 // tryAcquire makes one attempt. Whatever its error, nothing is held.
@@ -187,32 +202,21 @@ func (a *access) tryAcquire(ctx context.Context, r request) (*PostgresLock, erro
 	err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error {
 		lease, err := tn.ready(r)
 		if err == nil {
-			err = tn.makeLasting(r)
+			err = makeLasting(tn, r)
 		}
 		if err != nil {
 			return err
 		}
-		return tn.grant(ctx, h, lease)
+		return grant(ctx, tn, h, lease)
 	}, func(tn turn, err error) {
 		if err == nil {
-			tn.release(h)
+			release(tn, h)
 		}
 	})
 	if err != nil {
 		return nil, unanswered(ctx, err)
 	}
-	a.startBeating()
 	return h.begin(), nil
-}
-
-// unanswered returns the error of an acquire whose context has ended, if that
-// is why err says that no answer came in time, or that nothing was sent.
-// Otherwise it returns err.
-func unanswered(ctx context.Context, err error) error {
-	if ctx.Err() != nil && (errors.Is(err, errLeft) || errors.Is(err, oneconn.ErrNotSent)) {
-		return notAcquired(ctx)
-	}
-	return err
 }
 
 // ready settles what is open on the session, so that r can be sent. It returns
@@ -228,25 +232,17 @@ func (tn turn) ready(r request) (lease string, err error) {
 		}
 	}
 	if err == nil && e.held != nil {
-		if err = tn.checkHeld(e.held); err == nil {
+		if err = checkHeld(tn, e.held); err == nil {
 			e, err = tn.led.enter(tn.sql(), r)
 		}
 	}
 	return e.lease, err
 }
 
-// begin returns the handle of a lock that was granted. It starts the background
-// refresh if the caller has asked for that.
-func (h *hold) begin() *PostgresLock {
-	if h.AutoRefresh {
-		h.autoRefreshEvery(h.TTL / 3)
-	}
-	return h.handle()
-}
-
 // renew refreshes a lock on a caller's connection.
 func (a *access) renew(ctx context.Context, h *hold, itself bool) error {
-	if err := h.led.take(ctx); err != nil {
+	tn, err := a.takeOf(ctx, h.led)
+	if err != nil {
 		switch over := h.over(); {
 		case over != nil:
 			return over
@@ -255,11 +251,11 @@ func (a *access) renew(ctx context.Context, h *hold, itself bool) error {
 		}
 		return err
 	}
-	err := turn{a, h.led}.run(ctx, grace, func(ctx context.Context, tn turn) error {
+	err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error {
 		if _, err := h.state(); err != nil {
 			return err
 		}
-		return tn.renew(ctx, h, itself)
+		return renew(ctx, tn, h, itself)
 	}, func(turn, error) {})
 	switch {
 	case ctx.Err() != nil && errors.Is(err, oneconn.ErrNotSent):
@@ -275,7 +271,7 @@ func (a *access) renew(ctx context.Context, h *hold, itself bool) error {
 // unlock goes on in the background.
 func (a *access) release(ctx context.Context, h *hold) error {
 	err := turn{a, h.led}.soon(ctx, func(tn turn) error {
-		err := tn.release(h)
+		err := release(tn, h)
 		tn.settle()
 		return err
 	})

@@ -35,7 +35,7 @@ func (a *access) beatOnce() {
 	ctx, cancel := context.WithTimeout(context.Background(), a.heartbeat)
 	defer cancel()
 	if tn, err := a.take(ctx); err == nil {
-		err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error { return tn.prove(ctx) }, func(turn, error) {})
+		err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error { return prove(ctx, tn) }, func(turn, error) {})
 		if err != nil && !notSent(err) && ctx.Err() == nil {
 			a.log.Warn("pglock: heartbeat failed", "err", err)
 		}
@@ -51,7 +51,7 @@ func (a *access) beatOnce() {
 // prove asks the server which locks the session has, and ends those that it
 // does not have. It sends nothing while the connection's owner has a transaction
 // open.
-func (tn turn) prove(ctx context.Context) error {
+func prove(ctx context.Context, tn turn) error {
 	if tn.closed.Load() {
 		return nil
 	}
@@ -59,16 +59,16 @@ func (tn turn) prove(ctx context.Context) error {
 		return err
 	}
 	sent := time.Now()
-	held, err := tn.held(ctx)
+	held, err := heldKeys(ctx, tn)
 	switch {
 	case err == nil:
 	case notSent(err) || !cutOff(err):
 		return err
 	case errors.Is(err, ErrPooler):
 		if h := tn.led.any(); h != nil {
-			row, unknown := tn.probe(h)
+			row, unknown := probe(tn, h)
 			if unknown == nil {
-				return tn.proven(h, row)
+				return proven(tn, h, row)
 			}
 		}
 		return err
@@ -79,21 +79,21 @@ func (tn turn) prove(ctx context.Context) error {
 	tn.led.touch(sent)
 	for _, h := range tn.led.holds() {
 		if shared, ok := held[h.key]; !ok || shared != h.Shared {
-			tn.proven(h, db.RefreshRow{Pid: h.pid})
+			proven(tn, h, db.RefreshRow{Pid: h.pid})
 		}
 	}
 	return tn.settle()
 }
 
-// held asks the session for the keys of its locks. The value is true for
+// heldKeys asks the session for the keys of its locks. The value is true for
 // a shared lock.
-func (tn turn) held(ctx context.Context) (map[Key]bool, error) {
+func heldKeys(ctx context.Context, tn turn) (map[Key]bool, error) {
 	keys := make(map[Key]bool)
 	err := tn.do(ctx, func(ctx context.Context) error {
 		rows, err := tn.q.HeldKeys(ctx)
 		for _, row := range rows {
 			keys[Key(row.Key)] = row.Shared
-			if row.Pid != tn.led.backend {
+			if row.Pid != tn.led.who.pid {
 				return ErrPooler
 			}
 		}

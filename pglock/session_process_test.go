@@ -176,14 +176,13 @@ func TestAuditOfProcesses(t *testing.T) {
 		for i := range contend {
 			contend[i] = startChild(t, "contend", driver, target)
 		}
-		kills, life := 0, 100*time.Millisecond
-		for start := time.Now(); time.Since(start) < span || reasons("killed") < 3 && time.Since(start) < 3*soon; kills++ {
-			if kills%10 == 9 && reasons("killed") == 0 {
-				life *= 2 // on a busy machine none lives until it has the lock
-			}
+		kills := 0
+		for start := time.Now(); time.Since(start) < span || reasons("killed") < 3 && time.Since(start) < soon; kills++ {
 			i := rand.IntN(processes)
-			next := startChild(t, "contend", driver, target)
-			time.Sleep(rand.N(life))
+			next, before := startChild(t, "contend", driver, target), len(o.rows(target))
+			// On a busy machine it takes a process long to begin.
+			pgtest.Eventually(t, "a grant since the last kill", func() bool { return len(o.rows(target)) > before })
+			time.Sleep(rand.N(100 * time.Millisecond))
 			must(t, contend[i].Cmd.Process.Kill())
 			contend[i] = next
 		}

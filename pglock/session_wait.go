@@ -3,7 +3,6 @@ package pglock
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 )
 
@@ -27,7 +26,6 @@ func (a *access) queue(ctx context.Context, r request) (*PostgresLock, error) {
 		t = s.t
 		switch {
 		case s.l != nil:
-			a.startBeating()
 			return s.l, nil
 		case err != nil && ctx.Err() != nil && (elsewhere(err) || unanswered(ctx, err) != err):
 			return nil, notAcquired(ctx)
@@ -68,18 +66,18 @@ func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bo
 		if _, err := tn.ready(r); err != nil {
 			return err
 		}
-		if err := tn.confirm(); err != nil { // The wait may outlast a shorter lease.
+		if err := confirm(tn); err != nil { // The wait may outlast a shorter lease.
 			return err
 		}
-		tn.led.settings.marked = 0
+		tn.led.settings.readIn = 0
 		if t == nil {
-			p, err := tn.leasePlace(r)
+			p, err := leasePlace(tn, r)
 			if err != nil {
 				return err
 			}
-			placed, err := tn.takeTicket(ctx, r.key, &a.hint, taken{})
+			placed, err := takeTicket(ctx, tn, r.key, &a.hint, taken{})
 			if placed == nil {
-				return errors.Join(err, tn.leavePlace(p))
+				return errors.Join(err, leavePlace(tn, p))
 			}
 			placed.place = p
 			a.hint.joined(r.key, placed, tried)
@@ -91,17 +89,17 @@ func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bo
 		if !looks {
 			wait = a.serverWait(ctx, tn.led)
 		}
-		adv, err := tn.advance(ctx, h, s.t, wait)
+		adv, err := s.t.advance(ctx, tn, h, wait)
 		s.advanced = adv
 		if err != nil || !adv.granted {
 			return err
 		}
-		if err = tn.complete(ctx, h); err != nil {
-			tn.leavePlace(s.t.place)
+		if err = complete(ctx, tn, h); err != nil {
+			leavePlace(tn, s.t.place)
 			return err
 		}
-		if err := tn.served(s.t.place, h); err != nil {
-			tn.release(h)
+		if err := served(tn, s.t.place, h); err != nil {
+			release(tn, h)
 			return err
 		}
 		s.l = h.begin()
@@ -109,10 +107,10 @@ func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bo
 	}, func(tn turn, err error) {
 		if s.l != nil {
 			s.l.dropped.Stop()
-			tn.release(h)
+			release(tn, h)
 		}
 		if s.t != nil {
-			tn.drop(s.t)
+			s.t.drop(tn)
 		}
 	})
 	if errors.Is(err, errLeft) {
@@ -133,53 +131,14 @@ func (a *access) serverWait(ctx context.Context, led *ledger) time.Duration {
 	return before(ctx, maxWait(led.deadlock))
 }
 
-// before returns d, or the time until ctx's deadline if that is shorter, but a
-// millisecond at least.
-func before(ctx context.Context, d time.Duration) time.Duration {
-	if deadline, ok := ctx.Deadline(); ok {
-		d = min(d, time.Until(deadline))
-	}
-	return max(d, time.Millisecond)
-}
-
 // leave gives up the place of a caller that has the lock, or does not wait any
 // longer.
 func (a *access) leave(ctx context.Context, t *ticket) {
 	if !t.live() {
 		return
 	}
-	err := turn{a, t.led}.soon(ctx, func(tn turn) error { return tn.drop(t) })
+	err := turn{a, t.led}.soon(ctx, func(tn turn) error { return t.drop(tn) })
 	if err != nil && !errors.Is(err, errLeft) && !notSent(err) {
 		a.log.Warn("pglock: the session was destroyed, to give up its place in line", "err", err)
-	}
-}
-
-// A pause grows from one look to the next.
-type pause time.Duration
-
-func newPause() *pause { p := pause(2 * time.Millisecond); return &p }
-
-// next returns how long to pause: a random part of an interval that grows to a
-// quarter of a second, so that waiters do not march in step.
-func (p *pause) next() time.Duration {
-	d := time.Duration(*p)
-	*p = pause(min(d*3/2, 250*time.Millisecond))
-	return d/2 + rand.N(d/2)
-}
-
-func (p *pause) wait(ctx context.Context) error { return sleep(ctx, p.next()) }
-
-// sleep returns when d has passed, or with an error when ctx has ended.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d == 0 {
-		return nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return notAcquired(ctx)
 	}
 }

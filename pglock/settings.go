@@ -1,7 +1,6 @@
 package pglock
 
 import (
-	"context"
 	"strconv"
 	"time"
 
@@ -16,20 +15,23 @@ import (
 // statement has shown that the change has lasted, the locks count on the
 // shorter lease.
 
-// settings is what is known of the two. All fields but floor are used by the
-// holder of the turn.
+// Settings are what is known of the two, and what they are to be. They are used by
+// the holder of the turn alone. What the locks count on is the ledger's, and set
+// anew (recount) when these have changed.
 type settings struct {
+	locks  time.Duration // the shortest TTL of the session's locks; 0: none has one
+	places placeLeases   // of the callers that wait in line
+	owned  bool          // the session's owner has set its lease
+
 	home  timeouts // the caller's own values, which are put back
 	known bool     // home was read outside of a transaction, so no SET LOCAL is in it
-	// marked is the transaction in which Mark has read home. If the next
+	// readIn is the transaction in which Mark has read home. If the next
 	// statement is in another transaction, home is known.
-	marked int64
+	readIn int64
 
-	gen  int64 // the witness of the last change that made the lease longer
-	xact int64 // the transaction of that change
-	// floor is the shortest lease that a rollback may bring back, 0 for none. It is
-	// guarded by the ledger's mutex.
-	floor time.Duration
+	gen   int64         // the witness of the last change that made the lease longer
+	xact  int64         // the transaction of that change
+	floor time.Duration // the shortest lease that a rollback may bring back; 0: none
 
 	// temporary says that the lease ends with a transaction, whose number is
 	// local. Before it was set there, the settings were here, perhaps by the
@@ -37,13 +39,6 @@ type settings struct {
 	temporary bool
 	local     int64
 	here      timeouts
-}
-
-// A change is what a release, or a waiter that leaves, does to the settings.
-type change struct {
-	timeouts
-	from time.Duration // the lease before, if the change makes it longer
-	gen  string        // the witness of a change that makes it longer; otherwise empty
 }
 
 // witness returns the value of swanlock.lease on the server if the last change
@@ -56,109 +51,59 @@ func (s *settings) witness() string {
 }
 
 // pending reports whether a rollback may bring back a shorter lease.
-func (led *ledger) pending() bool {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	return led.settings.floor > 0 && led.dead == nil
+func (s *settings) pending() bool { return s.floor > 0 }
+
+// want returns the lease that the session is to have: the shortest TTL of the
+// locks and of the places in line. It is 0 if none has a TTL.
+func (s *settings) want() time.Duration { return s.places.shortest(nil, s.locks) }
+
+// wantFor returns want for a session that is to have a lock of ttl, too.
+func (s *settings) wantFor(ttl time.Duration) time.Duration {
+	if want := s.want(); want > 0 {
+		return min(ttl, want)
+	}
+	return ttl
 }
 
-// wantLocked returns the lease that the session is to have: the shortest TTL of
-// the locks other than except, and of the places in line. It is 0 if none has a
-// TTL.
-func (led *ledger) wantLocked(except *hold) (ttl time.Duration) {
-	for _, h := range led.locks {
-		if t := h.info.TTL; h != except && t > 0 && (ttl == 0 || t < ttl) {
-			ttl = t
-		}
-	}
-	return led.placesLocked(nil, ttl)
+// leasedWithin reports whether the session has a lease of at most ttl.
+func (s *settings) leasedWithin(ttl time.Duration) bool {
+	want := s.want()
+	return s.owned || want > 0 && want <= ttl && !s.temporary
 }
 
-// leased reports whether the session is to have a lease.
-func (led *ledger) leased() bool {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	return led.wantLocked(nil) > 0
-}
-
-// countLocked sets the lease that the locks count on.
-func (led *ledger) countLocked() {
-	if led.owner != nil {
-		return
+// counted returns the lease on which the locks count.
+func (s *settings) counted(locked bool) time.Duration {
+	ttl := s.want()
+	if s.floor > 0 && locked && (ttl == 0 || s.floor < ttl) {
+		ttl = s.floor
 	}
-	ttl := led.wantLocked(nil)
-	if floor := led.settings.floor; floor > 0 && len(led.locks) > 0 && (ttl == 0 || floor < ttl) {
-		ttl = floor
-	}
-	led.lease.ttl = ttl
-}
-
-// leaseWithout returns the change of the settings that the release of h makes.
-func (led *ledger) leaseWithout(h *hold) (c change) {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	if h.info.TTL == 0 || led.locks[h.id] != h || led.owner != nil || led.settings.temporary {
-		return c
-	}
-	return led.changeLocked(led.wantLocked(nil), led.wantLocked(h))
-}
-
-// changeLocked returns the change that makes a lease of was one of next.
-func (led *ledger) changeLocked(was, next time.Duration) (c change) {
-	c.timeouts = led.settings.home
-	if next > 0 {
-		c.timeouts = c.timeouts.of(next)
-	}
-	if next != was {
-		c.from, c.gen = was, strconv.FormatInt(led.settings.gen+1, 10)
-	}
-	return c
-}
-
-// changed notes that a statement in the transaction xact has made the change c.
-func (led *ledger) changed(c change, xact int64) {
-	if c.gen != "" {
-		led.settings.gen++
-		led.lower(c.from, xact)
-	}
+	return ttl
 }
 
 // wanted returns the settings that a refresh is to set for the session. They
 // are empty if the session has no lease, or one that ends with the transaction.
-func (led *ledger) wanted() timeouts {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	ttl := led.wantLocked(nil)
-	if ttl == 0 || led.owner != nil || led.settings.temporary {
+func (s *settings) wanted() timeouts {
+	ttl := s.want()
+	if ttl == 0 || s.owned || s.temporary {
 		return timeouts{}
 	}
-	return led.settings.home.of(ttl)
+	return s.home.of(ttl)
 }
 
-// saw notes in which transaction a statement was, and which witness it has
-// read. It reports whether the last change was rolled back.
-func (led *ledger) saw(xact int64, witness string) (reverted bool) {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	s := &led.settings
-	if s.floor == 0 || xact == s.xact {
-		return false // In the transaction of the change it cannot be known yet.
+// target returns what the settings are to be, which is own if there is no
+// lease.
+func (s *settings) target(own timeouts) timeouts {
+	if ttl := s.want(); ttl > 0 {
+		return own.of(ttl)
 	}
-	if witness != s.witness() {
-		return true
-	}
-	s.floor = 0
-	led.countLocked()
-	return false
+	return own
 }
 
 // read notes the settings that Mark has read.
-func (led *ledger) read(row db.MarkRow) {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	if s := &led.settings; led.wantLocked(nil) == 0 {
+func (s *settings) read(row db.MarkRow) {
+	if s.want() == 0 {
 		s.home, s.known, s.temporary = timeouts{row.Idle, row.IdleInTransaction}, false, false
-		s.marked = row.Xact
+		s.readIn = row.Xact
 	}
 }
 
@@ -170,13 +115,10 @@ type premise struct {
 	home, gen string
 }
 
-func (led *ledger) premise() (p premise) {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	s := &led.settings
-	p.sure = led.wantLocked(nil) > 0 && !s.temporary
-	if s.known || s.marked != 0 {
-		p.home, p.marked = s.home.idle+"/"+s.home.idleInTransaction, s.marked
+func (s *settings) premise() (p premise) {
+	p.sure = s.want() > 0 && !s.temporary
+	if s.known || s.readIn != 0 {
+		p.home, p.marked = s.home.idle+"/"+s.home.idleInTransaction, s.readIn
 	}
 	if s.known && s.floor > 0 {
 		p.gen = s.witness()
@@ -184,150 +126,64 @@ func (led *ledger) premise() (p premise) {
 	return p
 }
 
-// tried notes what a try has shown of the settings. It returns what is left to
-// be done about them, once a lock that was granted is in the ledger.
-func (led *ledger) tried(row tried, lease string) (todo func(turn) error) {
-	s := &led.settings
-	marked := s.marked
-	s.marked = 0
-	if row.xact == 0 { // The statement has not read the settings.
-		return func(turn) error { return nil }
+// A change is what a release, or a waiter that leaves, does to the settings.
+type change struct {
+	timeouts
+	from time.Duration // the lease before, if the change makes it longer
+	gen  string        // the witness of a change that makes it longer; otherwise empty
+}
+
+// change returns the change that makes the lease one of next.
+func (s *settings) change(next time.Duration) (c change) {
+	c.timeouts = s.home
+	if next > 0 {
+		c.timeouts = c.timeouts.of(next)
 	}
-	if marked != 0 && row.xact != marked {
-		s.known = true
+	if was := s.want(); next != was {
+		c.from, c.gen = was, strconv.FormatInt(s.gen+1, 10)
 	}
-	reverted := led.saw(row.xact, row.witness)
-	if row.temporary {
-		if !s.temporary || s.local != row.xact { // Otherwise it has read our own lease.
-			s.here = row.saved
+	return c
+}
+
+// A placeLease is the lease that one waiter wants for its session.
+type placeLease struct {
+	ttl  time.Duration
+	left bool // the waiter has left, but the server's settings may still be there
+
+	unasked bool // the waiter has no TTL
+}
+
+// placeLeases are the leases of the places in line that a session has.
+type placeLeases map[*placeLease]struct{}
+
+// shortest returns the shortest lease that a place other than except wants, or best
+// if that is shorter. 0 stands for no lease.
+func (l placeLeases) shortest(except *placeLease, best time.Duration) time.Duration {
+	for p := range l {
+		if p != except && (best == 0 || p.ttl < best) {
+			best = p.ttl
 		}
-		s.temporary, s.local = true, row.xact
-		return turn.learn
 	}
-	if lease != "" && row.answer >= 0 {
-		s.temporary = false
-	}
-	if reverted {
-		return turn.putAgain
-	}
-	return func(turn) error { return nil }
+	return best
 }
 
-// set sets those of t that are not empty, for the transaction alone if
-// temporary is true, and returns what the settings were before.
-func (tn turn) set(t timeouts, temporary bool, gen string) (db.LeaseRow, error) {
-	return look(context.Background(), tn, (*db.Queries).Lease, db.LeaseParams{Pid: tn.led.backend,
-		SetIdle: t.idle, SetIdleInTransaction: t.idleInTransaction, Temporary: temporary, Gen: gen})
-}
-
-// confirm finds out whether the last change has lasted, and makes it again if
-// not. If the server refuses to say, the change stays unconfirmed. The error is
-// that of a session that is over.
-func (tn turn) confirm() error {
-	if !tn.led.pending() {
-		return nil
-	}
-	row, err := tn.set(timeouts{}, false, "")
-	if err == nil && tn.led.saw(row.Xact, row.Witness) {
-		tn.putAgain()
-	}
-	return tn.led.alive()
-}
-
-// putAgain sets the settings again after a rollback has taken the last change
-// back. It then looks whether that lasts, which cannot be known yet in a
-// transaction.
-func (tn turn) putAgain() error {
-	s := &tn.led.settings
-	if !s.known {
-		return tn.learn()
-	}
-	row, err := tn.set(tn.led.target(s.home), false, strconv.FormatInt(s.gen+1, 10))
-	if err != nil {
-		return err
-	}
-	s.gen, s.xact, s.temporary = s.gen+1, row.Xact, false // The lease is the session's now.
-	if !tn.led.pending() {
-		return nil
-	}
-	if row, err = tn.set(timeouts{}, false, ""); err == nil {
-		tn.led.saw(row.Xact, row.Witness)
-	}
-	return err
-}
-
-// target returns what the settings are to be, which is own if there is no
-// lease.
-func (led *ledger) target(own timeouts) timeouts {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	if ttl := led.wantLocked(nil); ttl > 0 {
-		return own.of(ttl)
-	}
-	return own
-}
-
-// learn finds out what the caller's own settings are. Two statements whose
-// transactions differ were in no transaction of the caller's, so the second has
-// read them. In a transaction they cannot be known, since a SET LOCAL may hide
-// them. The lease then ends with the transaction, and our first statement after
-// it sets the session's.
-func (tn turn) learn() error {
-	var first, then db.LeaseRow
-	err := tn.do(context.Background(), func(ctx context.Context) (err error) {
-		params := db.LeaseParams{Pid: tn.led.backend}
-		if first, err = tn.q.Lease(ctx, params); err == nil {
-			then, err = tn.q.Lease(ctx, params)
+// left returns a place that was left and whose settings are to be put back, or
+// nil.
+func (l placeLeases) left() *placeLease {
+	for p := range l {
+		if p.left {
+			return p
 		}
-		return err
-	})
-	if err != nil {
-		if sqlState(err) == "" && !notSent(err) {
-			tn.destroy(err)
-		}
-		return err
 	}
-	s := &tn.led.settings
-	now := timeouts{then.Idle, then.IdleInTransaction}
-	reverted := tn.led.saw(then.Xact, then.Witness)
-	if first.Xact != then.Xact {
-		if s.temporary = false; !reverted || !s.known { // Otherwise it is a lease of ours.
-			s.home, s.known = now, true
-		}
-		return tn.putAgain()
-	}
-	if !s.temporary || s.local != then.Xact { // Otherwise it is our own lease.
-		s.here, s.temporary, s.local = now, true, then.Xact
-	}
-	_, err = tn.set(tn.led.target(s.here), true, "")
-	return err
+	return nil
 }
 
-// ease sets the lease that is left after the release of h, if the lease may be
-// one that ends with the transaction.
-func (tn turn) ease(h *hold) error {
-	s := &tn.led.settings
-	if !s.temporary || h.info.TTL == 0 {
-		return nil
+// unasked returns a place whose waiter has no TTL, or nil.
+func (l placeLeases) unasked() *placeLease {
+	for p := range l {
+		if p.unasked {
+			return p
+		}
 	}
-	local := s.local
-	err := tn.learn()
-	if err == nil && s.temporary && s.local == local { // A ROLLBACK TO may bring the old one back.
-		tn.led.lower(h.info.TTL, local)
-	}
-	s.temporary = s.temporary && tn.led.leased()
-	return err
-}
-
-// lower notes that a rollback of the transaction xact may bring back a lease of
-// ttl.
-func (led *ledger) lower(ttl time.Duration, xact int64) {
-	led.mu.Lock()
-	defer led.mu.Unlock()
-	s := &led.settings
-	s.xact = xact
-	if s.floor == 0 || ttl < s.floor {
-		s.floor = ttl
-	}
-	led.countLocked()
+	return nil
 }

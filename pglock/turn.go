@@ -51,37 +51,19 @@ func (a *access) ledger(ctx context.Context, grace time.Duration) (*ledger, erro
 	}, func(*ledger) {}, oneconn.ErrNotSent)
 }
 
-// take waits for the turn until ctx ends. It marks the session if that was not
-// done yet, so that the turn it returns is that of a session which is known.
-func (a *access) take(ctx context.Context) (turn, error) {
-	for {
-		tn, err := a.takeOnce(ctx)
-		switch {
-		case err != nil, tn.isKnown(), tn.closed.Load():
-			return tn, err
-		case tn.led.current() != tn.led: // found out by another call, while this one waited
-			tn.give()
-			continue
-		}
-		err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error { return tn.mark(ctx) }, func(turn, error) {})
-		if err != nil {
-			return turn{}, unanswered(ctx, err)
-		}
+// takeOf waits for the turn of the session of led until ctx ends, or the server
+// is silent.
+func (a *access) takeOf(ctx context.Context, led *ledger) (turn, error) {
+	if led.turns.Take(ctx, led.gone, led.silence.quiet()) {
+		return turn{a, led}, nil
 	}
-}
-
-func (a *access) takeOnce(ctx context.Context) (turn, error) {
+	if err := led.alive(); err != nil {
+		return turn{}, err
+	}
 	if ctx.Err() != nil {
 		return turn{}, notAcquired(ctx)
 	}
-	led, err := a.ledger(ctx, 0)
-	if err == nil {
-		err = led.take(ctx)
-	}
-	if err != nil {
-		return turn{}, unanswered(ctx, err)
-	}
-	return turn{access: a, led: led}, nil
+	return turn{}, oneconn.ErrSilent
 }
 
 // takeAlways waits for the turn for as long as the session lives.
@@ -93,21 +75,6 @@ func (a *access) takeAlways() (turn, error) {
 	return turn{a, led}.takeAlways()
 }
 
-// takeAlways waits for the turn of tn's session, for as long as the session
-// lives, and returns it. tn itself may have been given before.
-func (tn turn) takeAlways() (turn, error) {
-	for {
-		tn.led = tn.led.current()
-		if err := tn.led.takeAlways(); err != nil {
-			return tn, err
-		}
-		if tn.led.current() == tn.led {
-			return tn, nil
-		}
-		tn.give()
-	}
-}
-
 // warnLeaseless logs, once, that this server keeps no lease.
 func (a *access) warnLeaseless(saved timeouts) {
 	if saved.idle == "" {
@@ -117,12 +84,27 @@ func (a *access) warnLeaseless(saved timeouts) {
 	}
 }
 
-// A turn is the exclusive use of a session. Only a turn has the methods that
-// send statements, so code that can send has the session. It must not be used
-// after give.
+// A turn is the exclusive use of a session. Statements are sent by turns alone, so
+// a function that is given one may send, and may use what the ledger has for the
+// holder of the turn. It must not be used after give.
 type turn struct {
 	*access         // of the locker that has the turn
 	led     *ledger // what the session holds
+}
+
+// takeAlways waits for the turn of tn's session, for as long as the session
+// lives, and returns it. tn itself may have been given before.
+func (tn turn) takeAlways() (turn, error) {
+	for {
+		tn.led = tn.led.current()
+		if !tn.led.turns.Take(context.Background(), tn.led.gone, nil) {
+			return tn, tn.led.alive()
+		}
+		if tn.led.current() == tn.led {
+			return tn, nil
+		}
+		tn.give()
+	}
 }
 
 func (tn turn) give() {
@@ -135,7 +117,7 @@ func (tn turn) give() {
 // cut short by ctx: a driver that cancels one may end the session with it, and what
 // the statement did would not be known.
 func (tn turn) do(ctx context.Context, f func(context.Context) error) error {
-	tn.led.cancelled.Store(false)
+	tn.led.silence.cancelled.Store(false)
 	err := tn.conn.Do(ctx, tn.led, f)
 	if errors.Is(err, ErrBusy) && tn.led.midway {
 		err = tn.behindRows(ctx, f)
@@ -149,11 +131,11 @@ func (tn turn) do(ctx context.Context, f func(context.Context) error) error {
 		err = tn.conn.Do(ctx, tn.led, f)
 	}
 	if err == nil || sqlState(err) != "" {
-		tn.led.spoke.Store(true)
+		tn.led.silence.spoke.Store(true)
 	}
 	tn.led.midway = tn.led.midway || !notSent(err)
 	tn.counts.sent(err)
-	tn.led.answered()
+	tn.led.silence.answered()
 	return err
 }
 
@@ -195,10 +177,6 @@ func look[P, R any](ctx context.Context, tn turn, statement func(*db.Queries, co
 	return row, err
 }
 
-// errInTransaction says that nothing was sent, since the connection's owner has a
-// transaction open.
-var errInTransaction = errors.New("the connection's owner has a transaction open")
-
 // outside returns errInTransaction if the connection's owner has a transaction open:
 // what nobody asked for at that moment may not take its snapshot, nor make it fail.
 func (tn turn) outside(ctx context.Context) error {
@@ -208,11 +186,6 @@ func (tn turn) outside(ctx context.Context) error {
 		}
 		return nil
 	})
-}
-
-// notSent reports whether err says that nothing was sent.
-func notSent(err error) bool {
-	return errors.Is(err, oneconn.ErrNotSent) || errors.Is(err, ErrBusy) || errors.Is(err, errInTransaction)
 }
 
 // unprepare forgets the prepared statements.
@@ -230,51 +203,6 @@ func (tn turn) unprepare() error {
 	return err
 }
 
-// mark writes the session's token to its backend, as the setting
-// swanlock.session: the statements that take locks work on no other backend.
-// Whatever its error, no lock was taken. If the session turns out to be one
-// that has a ledger already, this turn is not the turn of that ledger: see
-// current.
-func (tn turn) mark(ctx context.Context) error { return tn.markInstead(ctx, "") }
-
-// markInstead is mark for a session whose present mark may be replaced if it is
-// instead.
-func (tn turn) markInstead(ctx context.Context, instead string) error {
-	row, err := ask(ctx, tn, (*db.Queries).Mark, db.MarkParams{Session: tn.led.token, Instead: instead})
-	switch {
-	case err != nil:
-		if cutOff(err) && !notSent(err) {
-			tn.destroy(err)
-		}
-		if state := sqlState(err); state == noFunction || state == noObject || state == syntaxError {
-			return fmt.Errorf("the server lacks what every PostgreSQL has, so use the package leaselock: %w: %w", errors.ErrUnsupported, err)
-		}
-		return explain(err, false)
-	case row.Answer == pretends:
-		return errPretends
-	case row.Answer == onStandby:
-		return ErrStandby
-	}
-	switch former, other := formerOf(tn.led, row, instead); {
-	case former == abandonedSession:
-		return tn.adopt(ctx, other, row)
-	case former == endedSession:
-		tn.led.marks(row)
-		tn.destroy(errEnded)
-		return errEnded
-	case row.Answer == notOurs && former == emptySession:
-		return tn.markInstead(ctx, row.Before)
-	case row.Answer == notOurs:
-		return fmt.Errorf("%w (process %d has locks for another client)", ErrPooler, row.Pid)
-	}
-	tn.led.marks(row)
-	if !tn.led.marked { // Otherwise mark was called to find the audit's table.
-		tn.led.read(row)
-	}
-	tn.led.marked, tn.led.schema = true, row.Schema
-	return nil
-}
-
 // destroy ends the session, which frees its locks for certain. The holders of
 // its locks are told before that.
 func (tn turn) destroy(cause error) {
@@ -283,7 +211,7 @@ func (tn turn) destroy(cause error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	me := db.EndBackendParams{Pid: tn.led.backend, Started: tn.led.started}
+	me := db.EndBackendParams{Pid: tn.led.who.pid, Started: tn.led.who.started}
 	var confirmed atomic.Bool
 	// A session that was never marked has no lock of ours.
 	confirmed.Store(me.Pid == 0 || sqlState(cause) == adminShutdown)
@@ -292,8 +220,9 @@ func (tn turn) destroy(cause error) {
 			confirmed.Store(endsItself(ctx, c, me))
 		}
 	})
+	_, owned, _ := tn.led.state()
 	switch {
-	case errors.Is(err, sql.ErrConnDone) && !tn.led.owned():
+	case errors.Is(err, sql.ErrConnDone) && !owned:
 		// The session is dead, or its owner has given it back to the *sql.DB.
 		tn.led.abandon(tn.sql(), fmt.Errorf("%w: %w", cause, err))
 		return
@@ -304,4 +233,102 @@ func (tn turn) destroy(cause error) {
 	if !confirmed.Load() && tn.endElsewhere != nil {
 		tn.endElsewhere(me)
 	}
+}
+
+// endsItself asks a session to end, and reports whether the server has
+// confirmed it. A session whose transaction has failed cannot be asked.
+func endsItself(ctx context.Context, c *oneconn.Conn, session db.EndBackendParams) bool {
+	_, err := db.New(c).EndBackend(ctx, session)
+	if state := sqlState(err); state != "" && state != adminShutdown {
+		_, err = db.New(c).EndWhenIdle(ctx)
+	}
+	return err == nil || sqlState(err) == adminShutdown
+}
+
+// A call is the wait of one caller for a goroutine that does its work. When the
+// caller stops waiting, the goroutine goes on, and undoes what it has done.
+type call struct {
+	state atomic.Int32  // calling, returned or left
+	done  chan struct{} // closed when the goroutine has finished
+	err   error
+	panic any
+}
+
+const (
+	calling int32 = iota
+	returned
+	left
+)
+
+// run calls f with the turn, in a goroutine that gives the turn afterwards, and
+// returns the error of f. It waits until ctx ends or the server is silent, and
+// for grace after that; then it returns errLeft. If f returns later, undo is
+// called with its error.
+func (tn turn) run(ctx context.Context, grace time.Duration, f func(context.Context, turn) error, undo func(turn, error)) error {
+	return tn.wait(ctx, grace, func() error { return f(ctx, tn) }, func(err error) { undo(tn, err) }, tn.give)
+}
+
+// soon is run for work that must be done even if the caller leaves. It takes
+// the turn itself, in the goroutine.
+func (tn turn) soon(ctx context.Context, f func(turn) error) error {
+	return tn.wait(ctx, cleanupGrace(ctx), func() error {
+		tn, err := tn.takeAlways()
+		if err != nil {
+			return err
+		}
+		defer tn.give()
+		return f(tn)
+	}, func(error) {}, func() {})
+}
+
+func (tn turn) wait(ctx context.Context, grace time.Duration, f func() error, undo func(error), end func()) error {
+	defer tn.led.silence.awaitFirst(ctx)()
+	c := &call{done: make(chan struct{})}
+	go c.do(tn.led, f, undo, end)
+	quiet := tn.led.silence.quiet()
+	select {
+	case <-c.done:
+		return c.result()
+	case <-ctx.Done():
+	case <-quiet:
+	case <-tn.led.gone:
+	}
+	if sleepUntil(c.done, grace) {
+		return c.result()
+	}
+	if !c.state.CompareAndSwap(calling, left) {
+		<-c.done
+		return c.result()
+	}
+	err := tn.led.alive()
+	switch {
+	case err != nil:
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	default:
+		err = oneconn.ErrSilent
+	}
+	return fmt.Errorf("%w: %w", errLeft, err)
+}
+
+func (c *call) do(led *ledger, f func() error, undo func(error), end func()) {
+	defer func() {
+		if c.panic = recover(); c.panic != nil {
+			led.lose(fmt.Errorf("the driver panicked: %v", c.panic))
+			c.state.CompareAndSwap(calling, returned)
+		}
+		end()
+		close(c.done)
+	}()
+	c.err = f()
+	if !c.state.CompareAndSwap(calling, returned) {
+		undo(c.err)
+	}
+}
+
+func (c *call) result() error {
+	if c.panic != nil {
+		panic(c.panic)
+	}
+	return c.err
 }

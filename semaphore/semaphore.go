@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/quoted"
 	"github.com/swanlake-io/swanlock/internal/several"
 )
 
@@ -50,7 +51,7 @@ func (s *Semaphore) TryAcquire(ctx context.Context, target string, opts ...swanl
 	}
 	parts, refused, err := s.try(ctx, target, s.weight, opts)
 	if err == nil && len(parts) < s.weight {
-		err = fmt.Errorf("semaphore: %q: %d of its %d places were free: %w", target, len(parts), s.places, refused)
+		err = fmt.Errorf("semaphore: %s: %d of its %d places were free: %w", quoted.Text(target), len(parts), s.places, refused)
 	}
 	if err != nil {
 		several.GiveBack(ctx, parts)
@@ -76,7 +77,7 @@ func (s *Semaphore) Acquire(ctx context.Context, target string, opts ...swanlock
 	}
 	first, err := s.l.Acquire(ctx, target+"/line", line...)
 	if err != nil {
-		return nil, fmt.Errorf("semaphore: %q: %w", target, err)
+		return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), err)
 	}
 	held, err := s.acquire(ctx, target, o, opts)
 	for errors.Is(err, several.ErrLostMeanwhile) {
@@ -89,7 +90,7 @@ func (s *Semaphore) Acquire(ctx context.Context, target string, opts ...swanlock
 	if err == nil {
 		several.GiveBack(ctx, []swanlock.DistributedLock{held})
 	}
-	return nil, errors.Join(err, fmt.Errorf("semaphore: %q: the place in line could not be given up: %w", target, left))
+	return nil, errors.Join(err, fmt.Errorf("semaphore: %s: the place in line could not be given up: %w", quoted.Text(target), left))
 }
 
 // acquire takes places for the first in line.
@@ -112,7 +113,7 @@ func (s *Semaphore) acquire(ctx context.Context, target string, o swanlock.Optio
 		return held, nil
 	}
 	if err := held.Renew(ctx, o); err != nil {
-		return nil, fmt.Errorf("semaphore: %q: %w", target, err)
+		return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), err)
 	}
 	return held, nil
 }
@@ -150,7 +151,7 @@ func (s *Semaphore) try(ctx context.Context, target string, n int, opts []swanlo
 		case err == nil:
 			parts = append(parts, p)
 		case !errors.Is(err, swanlock.ErrNotAcquired) || ctx.Err() != nil:
-			return parts, nil, fmt.Errorf("semaphore: %q: %w", target, err)
+			return parts, nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), err)
 		case refused == nil || errors.Is(refused, swanlock.ErrAlreadyHeld):
 			refused = err
 		}
@@ -196,7 +197,7 @@ func (s *Semaphore) wait(ctx context.Context, target string, n int, opts []swanl
 		case errors.Is(a.err, swanlock.ErrAlreadyHeld) && left > 0: // by this very session
 		default:
 			several.GiveBack(ctx, parts)
-			return nil, fmt.Errorf("semaphore: %q: %w", target, a.err)
+			return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), a.err)
 		}
 	}
 	return parts, nil

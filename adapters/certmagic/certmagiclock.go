@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/quoted"
 )
 
 var (
@@ -126,7 +127,7 @@ func (l *Locks) oldest(name string, take bool) (*one, swanlock.DistributedLock, 
 	defer l.mu.Unlock()
 	all := l.held[name]
 	if len(all) == 0 {
-		return nil, nil, fmt.Errorf("certmagiclock: %q is not locked", name)
+		return nil, nil, fmt.Errorf("certmagiclock: %s is not locked", quoted.Text(name))
 	}
 	if take {
 		if l.held[name] = all[1:]; len(all) == 1 {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/lease"
+	"github.com/swanlake-io/swanlock/internal/quoted"
 )
 
 // An entry is one lock's key. All keys of a target are its line, in the order of
@@ -117,7 +118,7 @@ func (e *entry) try(ctx context.Context) error {
 		kv := resp.Responses[0].GetResponseRange().Kvs[0]
 		var holder struct{ Owner string }
 		_ = json.Unmarshal(kv.Value, &holder) // a value of somebody else's names no owner
-		return fmt.Errorf("%w: held by %q, etcd key %s", swanlock.ErrNotAcquired, holder.Owner, kv.Key)
+		return fmt.Errorf("%w: held by %q, etcd key %s", swanlock.ErrNotAcquired, holder.Owner, quoted.Text(string(kv.Key)))
 	}
 	e.revision, e.granted = resp.Header.Revision, true
 	return nil

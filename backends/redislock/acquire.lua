@@ -1,11 +1,13 @@
--- Gives the server's vote, or joins the line. ARGV: 6 for how long the caller's
--- place in the line is kept (ms), "0" if it does not wait.
+-- Gives the server's vote, or joins the line. ARGV: 4 the lease (ms), 5 the fence,
+-- "0" for none, 6 for how long the caller's place in the line is kept (ms), "0" if
+-- it does not wait, 7 the number of this question, if release.lua may give it the
+-- lock later, or else "".
 -- Returns granted and the fence; held, by what value, and for how many ms;
 -- waited, by whom; abstains and for how many ms; or released.
 
 local line, presence = KEYS[4], ARGV[6]
 
--- Our own token is a grant, whose answer was lost.
+-- Our own token is a grant, of which we have not heard.
 if holder ~= value then
   if tombstone then
     return {'released'}
@@ -17,7 +19,8 @@ if holder ~= value then
         local last = redis.call('ZRANGE', line, -1, -1, 'WITHSCORES')[2] or 0
         redis.call('ZADD', line, last + 1, token)
       end
-      redis.call('SET', line .. ':' .. token, '', 'PX', presence)
+      local place = ARGV[7] == '' and '' or table.concat({ARGV[7], ARGV[4], ARGV[5], value}, ' ')
+      redis.call('SET', line .. ':' .. token, place, 'PX', presence)
       redis.call('PEXPIRE', line, presence)
     end
     if holder then
@@ -28,14 +31,11 @@ if holder ~= value then
     return {'waited', head}
   end
   if head then
-    redis.call('ZREM', line, token)
-    redis.call('DEL', line .. ':' .. token)
+    leave(line, token)
   end
 end
-redis.call('SET', KEYS[1], value, 'PX', ARGV[4])
-if ARGV[5] == '0' then
-  return {'granted', '0'}
-elseif holder then
-  return {'granted', fenced(tonumber(ARGV[5]))}
+if not holder then
+  return {'granted', grant(value, ARGV[4], ARGV[5])}
 end
-return {'granted', fenced(math.max(tonumber(ARGV[5]), 1 + tonumber(redis.call('GET', KEYS[3]) or 0)))}
+redis.call('SET', KEYS[1], value, 'PX', ARGV[4])
+return {'granted', ARGV[5] == '0' and '0' or fenced(tonumber(ARGV[5]))}

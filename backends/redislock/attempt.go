@@ -38,10 +38,13 @@ func (l *Locker) attempt(target string, o swanlock.Options) *attempt {
 	a := &attempt{l: l, key: keyOf(target), token: token, value: token + " " + o.Owner,
 		lease: ms(serverLease(l.leaseOf(o))), sent: make([]sent, len(l.servers))}
 	if o.Fence {
-		a.fence = l.clock.next()
+		a.propose()
 	}
 	return a
 }
+
+// propose makes a fence of now, for servers that have lost theirs.
+func (a *attempt) propose() { a.fence = max(a.fence, a.l.clock.next()) }
 
 // An answer is one server's to a script.
 type answer struct {
@@ -49,26 +52,30 @@ type answer struct {
 	err   error
 }
 
-// ask runs a script on all servers at once, with the arguments that args returns,
-// and shows the answers to count until that returns true. Those that come later it
+// ask runs a script on all servers at once, with the arguments that guard.lua names
+// and those that args returns, and shows the answers to count until that returns true. Those that come later it
 // leaves to themselves. It does not rely on the client of Redis to look at ctx,
 // which by default it does not do while it reads.
-func (a *attempt) ask(ctx context.Context, s script, keys []string, args func(sent) []any, count func(answer) (decided bool)) error {
+func (a *attempt) ask(ctx context.Context, s script, args func(sent) []any, count func(answer) (decided bool)) error {
 	answers := make(chan answer, len(a.sent))
 	detached := context.WithoutCancel(ctx)
+	keys := append(make([]string, 0, 6), a.key, a.tombstone(), a.key+":fence", a.key+":line")
+	if a.l.quarantine != "" {
+		keys = append(keys, bornKey, quarantineKey)
+	}
 	for i, server := range a.l.servers {
-		if !s.guarded && !a.voted(i) {
+		if !s.votes && !a.voted(i) {
 			answers <- answer{int64(0), nil}
 			continue
 		}
-		if err := server.begin(!s.guarded || len(a.sent) == 1); err != nil {
+		if err := server.begin(!s.votes || len(a.sent) == 1); err != nil {
 			answers <- answer{nil, err}
 			continue
 		}
-		own := args(a.note(i, s.guarded))
+		own := append([]any{"cached", a.l.quarantine, a.value}, args(a.note(i, s.votes))...)
 		server.queue.send(call{detached, s, keys, own, func(value any, err error) {
 			server.end(err)
-			if s.guarded && answered(err) {
+			if s.votes && answered(err) {
 				a.arrived(i)
 			}
 			answers <- answer{value, err}
@@ -103,11 +110,11 @@ func (a *attempt) ask(ctx context.Context, s script, keys []string, args func(se
 const straggling = 100 * time.Millisecond
 
 // note returns what was sent to a server before, and notes what is sent now.
-func (a *attempt) note(server int, guarded bool) sent {
+func (a *attempt) note(server int, votes bool) sent {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	before := a.sent[server]
-	if guarded {
+	if votes {
 		a.sent[server] = sent{true, before.open + 1}
 	}
 	return before
@@ -126,20 +133,13 @@ func (a *attempt) arrived(server int) {
 	a.sent[server].open--
 }
 
-// guarded runs a script that may give votes.
-func (a *attempt) guarded(ctx context.Context, s script, last string, count func(answer) bool) error {
-	keys := append(make([]string, 0, 6), a.key, a.tombstone(), a.key+":fence", a.line())
-	if a.l.quarantine != "" {
-		keys = append(keys, bornKey, quarantineKey)
-	}
-	fence := strconv.FormatUint(a.fence, 10)
-	return a.ask(ctx, s, keys, func(sent) []any {
-		return []any{"0", a.l.quarantine, a.value, a.lease, fence, last}
-	}, count)
+// vote runs a script that may give votes.
+func (a *attempt) vote(ctx context.Context, s script, args []any, count func(answer) bool) error {
+	lease := append([]any{a.lease, strconv.FormatUint(a.fence, 10)}, args...)
+	return a.ask(ctx, s, func(sent) []any { return lease }, count)
 }
 
 func (a *attempt) tombstone() string { return a.key + ":" + a.token }
-func (a *attempt) line() string      { return a.key + ":line" }
 
 const (
 	bornKey       = "swanlock:born"
@@ -147,8 +147,9 @@ const (
 )
 
 // acquire asks for the votes, once. The error matches swanlock.ErrNotAcquired if
-// somebody else has a quorum; then the votes that it got are given back.
-func (a *attempt) acquire(ctx context.Context, presence string) (fence uint64, err error) {
+// somebody else has a quorum; then the votes that it got are given back. place says
+// what acquire.lua shall do about a place in the line.
+func (a *attempt) acquire(ctx context.Context, place ...any) (fence uint64, err error) {
 	n, quorum := len(a.sent), len(a.sent)/2+1
 	var granted, abstained int
 	var quarantine time.Duration
@@ -156,7 +157,7 @@ func (a *attempt) acquire(ctx context.Context, presence string) (fence uint64, e
 	others := make(map[string]int) // votes, by value
 	var errs []error
 	var refused error
-	err = a.guarded(ctx, acquireScript, presence, func(r answer) bool {
+	err = a.vote(ctx, acquireScript, place, func(r answer) bool {
 		said, err := reply(r)
 		if err != nil {
 			errs = append(errs, err)
@@ -206,14 +207,19 @@ func (a *attempt) agree(ctx context.Context, fences []uint64) (uint64, error) {
 	agreed := true
 	for _, f := range fences {
 		agreed = agreed && f == fences[0]
-		a.fence = max(a.fence, f)
+		a.met(f)
 	}
-	a.l.clock.see(a.fence)
 	if agreed {
 		return a.fence, nil
 	}
 	// Only a fence that a majority knows is met by every later majority.
 	return a.fence, a.Refresh(ctx)
+}
+
+// met notes a fence that a server has stored.
+func (a *attempt) met(fence uint64) {
+	a.fence = max(a.fence, fence)
+	a.l.clock.see(a.fence)
 }
 
 // Refresh proves that a quorum of the servers holds the lock, and restarts its
@@ -225,7 +231,7 @@ func (a *attempt) Refresh(ctx context.Context) error {
 	if t.servers > 1 {
 		heal = "1"
 	}
-	err := a.guarded(ctx, refreshScript, heal, t.count)
+	err := a.vote(ctx, refreshScript, []any{heal}, t.count)
 	switch {
 	case err != nil:
 		return err
@@ -245,12 +251,12 @@ func (a *attempt) Release(ctx context.Context) (held bool, err error) {
 	if a.waits {
 		waits = "1"
 	}
-	err = a.ask(ctx, releaseScript, []string{a.key, a.tombstone(), a.line()}, func(before sent) []any {
+	err = a.ask(ctx, releaseScript, func(before sent) []any {
 		tombstone := "0"
 		if before.open > 0 {
 			tombstone = a.lease
 		}
-		return []any{a.value, tombstone, waits}
+		return []any{tombstone, waits, ms(presence - fresh)}
 	}, t.count)
 	if !t.isHeld() && !t.isNotHeld() {
 		return false, errors.Join(append(t.errs, err)...)

@@ -13,8 +13,9 @@
 //
 //   - do not let their wall clocks run faster than the holder's, or jump forward,
 //     by more than 1 % of the TTL and 2 ms: Redis ends a lease by the wall clock;
-//   - do not evict keys (maxmemory-policy noeviction), and do not lose single keys
-//     to FLUSHALL together with SCRIPT FLUSH;
+//   - do not evict keys (maxmemory-policy noeviction), and do not lose keys to
+//     FLUSHALL together with SCRIPT FLUSH, or before the first acquire of a new
+//     version of this package;
 //   - are served by clients with the same WithMaxTTL.
 //
 // A server that has restarted, or has taken over from another as a replica does,
@@ -54,13 +55,21 @@
 // more connection for each Locker. What many goroutines ask at a time travels
 // together, in a pipeline of the client's.
 //
+// On a single server the release of a lock gives it to the first in line in the same
+// step, and tells it so: a hand-over costs one trip. That is done if the waiter was
+// heard of within a second and a half, and the lease is of 5 s or longer; the waiter
+// counts the lease from its last question, and so has up to that much less of it. A
+// waiter whose host was cut off in that second and a half keeps others from the lock
+// until its lease ends, as a holder would.
+//
 // # Keys
 //
 // A target's keys begin with swanlock:{target}: the lock, whose value is a token
 // and the owner (redis-cli get 'swanlock:{jobs/nightly}'), its line, and its last
 // fence, which is kept for a day. swanlock:born and swanlock:quarantine are the
 // server's. Programs that may call INFO, PUBLISH and SUBSCRIBE on swanlock:wake:*
-// need nothing else but scripts and these keys.
+// need nothing else but scripts and these keys; without PUBSUB NUMSUB a release gives
+// the lock to nobody, and wakes the next waiter.
 //
 // A redis.ClusterClient works as a single server, with WithoutQuarantine: no key
 // of a cluster can speak for all of its machines. A redis.Ring does not exclude:

@@ -3,6 +3,8 @@ package redislock
 import (
 	"context"
 	"errors"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,12 +20,20 @@ const (
 	presence = 3 * time.Second
 	// report is how often a waiter is heard of that can be woken.
 	report = presence / 3
+	// passable is the shortest lease of a lock that is given to a waiter without
+	// its asking: the waiter counts the lease from when it asked last, which may
+	// be report ago.
+	passable = 5 * report
+	// fresh is for how long after a question a waiter is given the lock. One that is
+	// cut off meanwhile keeps others waiting until its lease ends.
+	fresh = report * 3 / 2
 	// wakeChannel begins the names of the channels, one for each Locker.
 	wakeChannel = "swanlock:wake:"
 )
 
 // wait waits in the line of a single server. It asks when it is woken, when the
-// holder's lease may have ended, and now and then, to keep its place.
+// holder's lease may have ended, and now and then, to keep its place. The release of
+// the holder before it gives it the lock, if the lease is passable.
 func (l *Locker) wait(ctx context.Context, target string, o swanlock.Options) (*lease.Lock, error) {
 	if ctx.Err() != nil {
 		return l.try(ctx, target, o)
@@ -34,10 +44,17 @@ func (l *Locker) wait(ctx context.Context, target string, o swanlock.Options) (*
 	woken := l.wakes.add(a.token)
 	defer l.wakes.remove(a.token)
 	var outage error
-	for n := 0; ; n++ {
+	for n, asked := 0, 0; ; n++ {
+		question := ""
+		if asked++; woken != nil && r.Lease >= passable {
+			question = strconv.Itoa(asked)
+		}
+		if o.Fence {
+			a.propose()
+		}
 		start := time.Now()
 		call, cancel := context.WithTimeout(ctx, patience)
-		fence, err := a.acquire(call, ms(presence))
+		fence, err := a.acquire(call, ms(presence), question)
 		cancel()
 		left := time.Duration(0)
 		var held *heldError
@@ -64,7 +81,13 @@ func (l *Locker) wait(ctx context.Context, target string, o swanlock.Options) (*
 		}
 		timer := time.NewTimer(min(left+time.Millisecond, report))
 		select {
-		case <-woken:
+		case news := <-woken:
+			// An older question may have been granted long ago.
+			if fence, ok := granted(news, question); ok && (lease.Term{Length: r.Lease, Start: start}).Left(time.Now()) > 0 {
+				timer.Stop()
+				a.met(fence)
+				return lease.Granted(ctx, r, start, fence)
+			}
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
@@ -73,6 +96,17 @@ func (l *Locker) wait(ctx context.Context, target string, o swanlock.Options) (*
 		}
 		timer.Stop()
 	}
+}
+
+// granted returns the fence of the grant that news, from release.lua, tells of, if that
+// is the answer to the question.
+func granted(news, question string) (fence uint64, ok bool) {
+	answered, text, ok := strings.Cut(news, " ")
+	if !ok || answered != question {
+		return 0, false
+	}
+	fence, err := strconv.ParseUint(text, 10, 64)
+	return fence, err == nil
 }
 
 // subscriber is what the clients of go-redis are besides redis.Scripter.
@@ -87,20 +121,21 @@ type wakes struct {
 	channel string
 
 	mu      sync.Mutex
-	waiters map[string]chan struct{} // by token
-	idle    *time.Timer              // ends the subscription
-	end     func()                   // nil: there is none
+	waiters map[string]chan string // by token
+	idle    *time.Timer            // ends the subscription
+	end     func()                 // nil: there is none
 }
 
 func newWakes(client subscriber, channel string) *wakes {
-	return &wakes{client: client, channel: channel, waiters: make(map[string]chan struct{})}
+	return &wakes{client: client, channel: channel, waiters: make(map[string]chan string)}
 }
 
 // linger is for how long a subscription without waiters is kept.
 const linger = time.Second
 
-// add returns a channel on which the waiter is woken. It is nil if it is not woken.
-func (w *wakes) add(token string) <-chan struct{} {
+// add returns a channel on which the waiter is woken, with what release.lua says of
+// a grant. It is nil if it is not woken.
+func (w *wakes) add(token string) <-chan string {
 	if w == nil {
 		return nil
 	}
@@ -114,7 +149,7 @@ func (w *wakes) add(token string) <-chan struct{} {
 		w.end = cancel
 		go w.listen(ctx)
 	}
-	woken := make(chan struct{}, 1)
+	woken := make(chan string, 1)
 	w.waiters[token] = woken
 	return woken
 }
@@ -161,7 +196,8 @@ func (w *wakes) listen(ctx context.Context) {
 			case *redis.Subscription:
 				w.wakeAll()
 			case *redis.Message:
-				w.wake(m.Payload)
+				token, news, _ := strings.Cut(m.Payload, " ")
+				w.wake(token, news)
 			}
 			if !ok {
 				return
@@ -171,11 +207,11 @@ func (w *wakes) listen(ctx context.Context) {
 }
 
 // wake wakes the waiter that has token.
-func (w *wakes) wake(token string) {
+func (w *wakes) wake(token, news string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if woken, ok := w.waiters[token]; ok {
-		wake(woken)
+		wake(woken, news)
 	}
 }
 
@@ -183,13 +219,13 @@ func (w *wakes) wakeAll() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, woken := range w.waiters {
-		wake(woken)
+		wake(woken, "")
 	}
 }
 
-func wake(woken chan<- struct{}) {
+func wake(woken chan<- string, news string) {
 	select {
-	case woken <- struct{}{}:
+	case woken <- news:
 	default: // It will ask anyway.
 	}
 }

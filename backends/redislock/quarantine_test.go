@@ -126,6 +126,32 @@ func TestFlush(t *testing.T) {
 	_ = held.Release(t.Context())
 }
 
+// FLUSHALL is found out although a release, or a refresh, is the first of its kind that
+// the server is sent, and so comes before the next acquire.
+func TestFlushBeforeOthers(t *testing.T) {
+	for name, first := range map[string]func(swanlock.DistributedLock) error{
+		"release": func(held swanlock.DistributedLock) error { return held.Release(t.Context()) },
+		"refresh": func(held swanlock.DistributedLock) error { return held.Refresh(t.Context()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, addrs := several(t, 1)
+			ttl := WithMaxTTL(2 * time.Second)
+			time.Sleep(5 * time.Second) // A server that has run for less is never taken for unused.
+			l := lockerOn(t, addrs, ttl)
+			one, two := testserver.Try(t, l, "one"), testserver.Try(t, l, "two")
+			if err := dial(t, addrs[0]).FlushAll(t.Context()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if err := first(one); !errors.Is(err, swanlock.ErrLost) {
+				t.Errorf("%s after FLUSHALL: got %v, want ErrLost", name, err)
+			}
+			quarantined(t, "a try for what is held", lockerOn(t, addrs, ttl), "two")
+			_ = two.Release(t.Context())
+		})
+	}
+}
+
 // A server that is used for the first time votes at once only if it has run for
 // longer than any lock lasts.
 func TestFirstUse(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/lease"
+	"github.com/swanlake-io/swanlock/internal/quoted"
 )
 
 // A Locker takes locks on one Redis, or on a majority of several. Every lock has a
@@ -132,11 +133,11 @@ func (l *Locker) options(target string, opts []swanlock.Option) (swanlock.Option
 	switch {
 	case err != nil:
 	case o.Shared:
-		err = fmt.Errorf("redislock: %q: no shared locks: a vote has one holder: %w", target, errors.ErrUnsupported)
+		err = fmt.Errorf("redislock: %s: no shared locks: a vote has one holder: %w", quoted.Text(target), errors.ErrUnsupported)
 	case o.TTL > l.maxTTL:
-		err = fmt.Errorf("redislock: %q: the TTL %v is longer than %v, see WithMaxTTL: %w", target, o.TTL, l.maxTTL, errors.ErrUnsupported)
+		err = fmt.Errorf("redislock: %s: the TTL %v is longer than %v, see WithMaxTTL: %w", quoted.Text(target), o.TTL, l.maxTTL, errors.ErrUnsupported)
 	case o.Fence && l.quarantine == "":
-		err = fmt.Errorf("redislock: %q: no fences without the quarantine: they might fall: %w", target, errors.ErrUnsupported)
+		err = fmt.Errorf("redislock: %s: no fences without the quarantine: they might fall: %w", quoted.Text(target), errors.ErrUnsupported)
 	}
 	return o, err
 }
@@ -149,7 +150,7 @@ func (l *Locker) try(ctx context.Context, target string, o swanlock.Options) (*l
 	for begun, n := time.Now(), 0; ; n++ {
 		a := l.attempt(target, o)
 		held, err := lease.Try(ctx, l.request(a, target, o), func(ctx context.Context) (uint64, error) {
-			return a.acquire(ctx, "0")
+			return a.acquire(ctx, "0", "")
 		})
 		if !errors.Is(err, errSplit) || ctx.Err() != nil || time.Since(begun) > patience {
 			return held, err

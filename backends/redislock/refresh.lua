@@ -1,6 +1,7 @@
 -- Restarts the lease, raises the fence, and returns 1 if the server held the
--- lock, else 0. ARGV: 6 "1" if a server that has lost the lock, or never had it,
--- shall hold it from now on: it is one of several.
+-- lock, else 0. ARGV: 4 the lease (ms), 5 the fence, "0" for none, 6 "1" if a
+-- server that has lost the lock, or never had it, shall hold it from now on: it is
+-- one of several.
 
 if holder ~= value and (holder or quarantine or tombstone or ARGV[6] == '0') then
   return 0

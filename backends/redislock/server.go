@@ -30,22 +30,22 @@ var refreshLua string
 //go:embed release.lua
 var releaseLua string
 
-// The scripts. The first argument of a guarded one says whether the server had
-// it in its cache.
+// The scripts.
 var (
-	acquireScript = newScript(true, guardLua+lineLua+acquireLua)
-	refreshScript = newScript(true, guardLua+refreshLua)
-	releaseScript = newScript(false, lineLua+releaseLua)
+	acquireScript = newScript(true, "first", guardLua+lineLua+acquireLua)
+	refreshScript = newScript(true, "whole", guardLua+refreshLua)
+	releaseScript = newScript(false, "whole", guardLua+lineLua+releaseLua)
 )
 
 type script struct {
 	*redis.Script
-	text    string
-	guarded bool
+	text  string
+	votes bool   // it may give its token a vote
+	whole string // its first argument when it is sent whole; it is "cached" otherwise
 }
 
-func newScript(guarded bool, text string) script {
-	return script{redis.NewScript(text), text, guarded}
+func newScript(votes bool, whole, text string) script {
+	return script{redis.NewScript(text), text, votes, whole}
 }
 
 // A server is one of those that vote.
@@ -118,9 +118,7 @@ func (s *server) answer(c call, sent *redis.Cmd) (any, error) {
 	}
 	if redis.HasErrorPrefix(sent.Err(), "NOSCRIPT") {
 		// It is never loaded otherwise: guard.lua relies on it.
-		if c.script.guarded {
-			c.args[0] = "1"
-		}
+		c.args[0] = c.script.whole
 		sent = s.client.Eval(c.ctx, c.script.text, c.keys, c.args...)
 	}
 	answer, err := sent.Result()

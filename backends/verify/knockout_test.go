@@ -44,7 +44,7 @@ var knockouts = []knockout{
 	{"redislock", "a server that has restarted votes at once", "server-forgets", "backends/redislock/acquire.lua",
 		"if holder or quarantine or head", "if holder or head", twoHolders},
 	{"redislock", "a release frees the lock of any holder", "cancel", "backends/redislock/release.lua",
-		"local held = holder == ARGV[1]", "local held = holder and true", twoHolders},
+		"held = KEYS[4], holder == value", "held = KEYS[4], holder and true", twoHolders},
 	{"redislock-of-3", "the servers keep a lock for half its lease", "cancel", "backends/redislock/redislock.go",
 		"return d + d/100 + 2*time.Millisecond", "return d / 2", twoHolders},
 	{"redislock-of-3", "one vote is enough", "cancel", "backends/redislock/attempt.go",

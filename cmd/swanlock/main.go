@@ -182,12 +182,26 @@ func parse(fs *flag.FlagSet, args []string, min, max int) ([]string, error) {
 		return nil, err
 	case err != nil:
 		return nil, failf(exitUsage, "%s: %s (see swanlock %[1]s --help)", fs.Name(), err)
+	case empty(fs) != "":
+		// An empty variable in a script would ask for all targets, or for the default.
+		return nil, failf(exitUsage, "%s: --%s is empty (see swanlock %[1]s --help)", fs.Name(), empty(fs))
 	case fs.NArg() < min:
 		return nil, failf(exitUsage, "%s: an argument is missing (see swanlock %[1]s --help)", fs.Name())
 	case max >= 0 && fs.NArg() > max:
 		return nil, failf(exitUsage, "%s: %s is one argument too many (see swanlock %[1]s --help)", fs.Name(), quote(fs.Arg(max)))
 	}
 	return fs.Args(), nil
+}
+
+// empty returns the name of a text flag that was given without a value. (A function
+// that parses a flag looks itself; its String is always empty.)
+func empty(fs *flag.FlagSet) (name string) {
+	fs.Visit(func(f *flag.Flag) {
+		if text, ok := f.Value.(flag.Getter); ok && text.Get() == "" {
+			name = f.Name
+		}
+	})
+	return name
 }
 
 // parseMixed is parse for a command whose flags may follow its arguments.

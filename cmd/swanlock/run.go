@@ -15,6 +15,7 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/filelock"
+	"github.com/swanlake-io/swanlock/internal/rawconn"
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
@@ -179,7 +180,7 @@ func (h *held) socket() (socket *os.File) {
 		socket, _ = file.File()
 		return socket
 	}
-	_ = h.conn.Raw(func(driverConn any) error {
+	_ = rawconn.Raw(h.conn, func(driverConn any) error {
 		conn := driverConn.(*stdlib.Conn).Conn().PgConn().Conn()
 		if t, ok := conn.(*tls.Conn); ok {
 			conn = t.NetConn()

@@ -22,6 +22,13 @@ func acquireFile(ctx context.Context, o runOptions) (*held, error) {
 			return nil, failf(exitConfig, "run: no folder for the locks: give one with --dir: %w", err)
 		}
 	}
+	switch st, err := os.Stat(dir); {
+	case o.dir == "", err == nil && st.IsDir():
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+		return nil, failf(exitConfig, "run: --dir %s is no folder: make it first, on all hosts that share it", quote(dir))
+	default:
+		return nil, failf(exitConfig, "run: --dir: %w", err)
+	}
 	opts := []filelock.Option{filelock.WithDir(dir)}
 	if dir != "" {
 		opts = append(opts, filelock.WithStaleAfter(max(o.ttl, filelock.SwanLakeTTL)))

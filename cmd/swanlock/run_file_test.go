@@ -52,6 +52,11 @@ func TestFile(t *testing.T) {
 	runFile(t, "--ttl 11m "+target, "exit 0").want(exitUsage).says("--ttl 11m0s is over 10m0s")
 	runFile(t, "--ttl 11m --dir "+t.TempDir()+" "+target, "exit 9").want(9)
 	runFile(t, "/no/such/folder/t", "exit 0").want(69).says("no such file")
+	typo := t.TempDir() + "/typo"
+	runFile(t, "--dir "+typo+" "+target, "exit 0").want(exitConfig).says("is no folder: make it first")
+	if exists(typo) {
+		t.Error("it made the folder that --dir names")
+	}
 }
 
 // TestFileByName: a name needs no folder, and is one for all of a user's processes.

@@ -1,25 +1,14 @@
 package main
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/swanlake-io/swanlock/internal/quoted"
 )
 
-// quote shows a name that may hold anything: quoted, with what does not print
-// (line ends, terminal escapes, bidirectional marks) escaped, and not too long.
-func quote(s string) string {
-	const most = 80
-	if len(s) <= most {
-		return strconv.Quote(s)
-	}
-	cut := most
-	for cut > 0 && !utf8.RuneStart(s[cut]) {
-		cut--
-	}
-	return fmt.Sprintf("%s... (%d bytes)", strconv.Quote(s[:cut]), len(s))
-}
+// quote shows a name that may hold anything.
+func quote(s string) string { return quoted.Text(s) }
 
 // oneLine makes one line of a message. Also the text of a server can hold line
 // ends and terminal escapes.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/quoted"
 )
 
 // freeing bounds how long a lock is tried to be freed, and tidying how long that
@@ -176,7 +177,7 @@ func (r Request) Failed(ctx context.Context, err error) error {
 }
 
 func (r Request) wrap(what string, err error) error {
-	return fmt.Errorf("%s: %s %q: %w", r.Package, what, r.Target, err)
+	return fmt.Errorf("%s: %s %s: %w", r.Package, what, quoted.Text(r.Target), err)
 }
 
 // overdue reports whether a lease that was asked for at start is over.

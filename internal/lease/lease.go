@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/quoted"
 )
 
 // A Backend is one lock on its server, known by a token that nobody else has. It
@@ -314,7 +315,7 @@ func (h *hold) release(ctx context.Context) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.err = fmt.Errorf("%s: release %q: %w: %w", h.Package, h.Target, swanlock.ErrLost, err)
+	h.err = fmt.Errorf("%s: release %s: %w: %w", h.Package, quoted.Text(h.Target), swanlock.ErrLost, err)
 	return h.err
 }
 
@@ -328,7 +329,7 @@ func (h *hold) lost(cause error) error {
 	if errors.Is(cause, swanlock.ErrLost) {
 		return h.wrap("lease", cause)
 	}
-	return fmt.Errorf("%s: %q: %w: %w", h.Package, h.Target, swanlock.ErrLost, cause)
+	return fmt.Errorf("%s: %s: %w: %w", h.Package, quoted.Text(h.Target), swanlock.ErrLost, cause)
 }
 
 // drop ends a lock whose handle the garbage collector has found unreachable.

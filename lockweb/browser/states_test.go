@@ -93,10 +93,11 @@ func TestTarget(t *testing.T) {
 	held := s.hold(s.session(pglock.WithAudit()), target, "odd")
 	p.says("#view", "1 hold, the newest first", "odd", "held now")
 	p.says("#held", "odd")
+	s.exec("UPDATE lock_audit SET succeeded_at = now() WHERE target = $1", target)
 	if err := held.Release(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	p.says("#view", "released")
+	p.says("#view", "released, succeeded")
 	p.says("#held-empty", "Nobody holds this lock now.")
 }
 

@@ -26,12 +26,16 @@ export function spansOf(records, now) {
 }
 
 export function howEnded({ r, to }) {
-  switch (r.state) {
-    case "held": return "held now";
-    case "orphaned": return `orphaned: its holder died after ${momentText(to)}, and nobody closed the row`;
-  }
-  const by = r.ended_by ? ` by ${visible(r.ended_by)}` : "";
-  return { released: "released", expired: "lost: its TTL ran out", lost: "lost: its session ended", killed: `killed${by}` }[r.end] ?? r.end;
+  const how = {
+    held: "held now",
+    orphaned: `orphaned: its holder died after ${momentText(to)}, and nobody closed the row`,
+    released: "released",
+    expired: "lost: its TTL ran out",
+    lost: "lost: its session ended",
+    killed: r.ended_by ? `killed by ${visible(r.ended_by)}` : "killed",
+  };
+  const end = r.state === "ended" ? r.end : r.state;
+  return (how[end] ?? end) + (r.succeeded ? ", succeeded" : "");
 }
 
 function handedOver(s) {

@@ -6,6 +6,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"time"
+
+	"github.com/swanlake-io/swanlock/internal/rawconn"
 )
 
 // Do returns these errors, beside those of the driver and of the function that
@@ -79,7 +81,7 @@ type Waiter interface {
 // the driver does not return.
 func (c *Conn) Do(ctx context.Context, w Waiter, f func(ctx context.Context) error) error {
 	var err error
-	unusable := raw(c.conn, func(driverConn any) error {
+	unusable := rawconn.Raw(c.conn, func(driverConn any) error {
 		if ctx.Err() != nil {
 			err = ErrNotSent
 			return nil

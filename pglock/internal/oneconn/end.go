@@ -6,6 +6,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"time"
+
+	"github.com/swanlake-io/swanlock/internal/rawconn"
 )
 
 // lastWords is how long the server may take to end a session that asks it to.
@@ -29,7 +31,7 @@ const lastWords = 2 * time.Second
 func (c *Conn) End(ctx context.Context, told func(), last func(context.Context, *Conn)) error {
 	begun, closed := make(chan struct{}), make(chan error, 2)
 	go func() {
-		closed <- raw(c.conn, func(driverConn any) error {
+		closed <- rawconn.Raw(c.conn, func(driverConn any) error {
 			close(begun)
 			told()
 			if on, ok := driverConn.(driver.Conn); ok {

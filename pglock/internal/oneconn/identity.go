@@ -5,6 +5,8 @@ import (
 	"database/sql/driver"
 	"reflect"
 	"time"
+
+	"github.com/swanlake-io/swanlock/internal/rawconn"
 )
 
 // Programs wrap their driver to log, trace or count what it does. The
@@ -79,7 +81,7 @@ func Closed(conn *sql.Conn) bool {
 	closed := make(chan bool, 1)
 	go func() {
 		open := false
-		raw(conn, func(any) error { open = true; return nil })
+		rawconn.Raw(conn, func(any) error { open = true; return nil })
 		closed <- !open
 	}()
 	timer := time.NewTimer(Patience)

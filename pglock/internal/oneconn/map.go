@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"sync"
 	"weak"
+
+	"github.com/swanlake-io/swanlock/internal/rawconn"
 )
 
 // A Map has a value for each driver's connection that it was asked for, until
@@ -27,7 +29,7 @@ func (m *Map[V]) Of(conn *sql.Conn, fresh func() V) (value V, err error) {
 	if conn == nil {
 		return value, errors.New("the connection is nil")
 	}
-	err = raw(conn, func(driverConn any) error {
+	err = rawconn.Raw(conn, func(driverConn any) error {
 		p := identity(conn, driverConn)
 		id := weak.Make(p)
 		found, ok := m.values.Load(id)

@@ -1,0 +1,262 @@
+package pglock
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/swanlake-io/swanlock/db"
+)
+
+// A waiter is a caller of a pool with a ticket in a line: it takes one, waits to
+// be first, and takes the lock or leaves.
+type waiter struct {
+	p     *Pool
+	r     request
+	ctx   context.Context
+	s     *poolSession // the session that has the ticket
+	own   bool         // s is for this waiter alone, which also waits on it
+	t     *ticket
+	woken chan struct{}
+
+	// Guarded by roster.mu.
+	asking bool // it asks the server for the lock
+	given  *op  // the acquire with which a holder of this pool passes the lock on; nil: none
+}
+
+// join takes a ticket, and a place in the pool's queue.
+func (me *waiter) join(tried bool) error {
+	if err := me.p.keys.seat(me); err != nil {
+		return err
+	}
+	err := me.s.opened(me.ctx)
+	joined := false
+	for pause := newPause(); err == nil && !joined; {
+		if joined, err = me.takeTicket(tried); err == nil && !joined {
+			err = pause.wait(me.ctx) // Too many joined at the same time.
+		}
+	}
+	if err != nil {
+		me.p.keys.unseat(me)
+		return unanswered(me.ctx, err)
+	}
+	return nil
+}
+
+// takeTicket reports whether me has a ticket now.
+func (me *waiter) takeTicket(tried bool) (bool, error) {
+	p, s, key := me.p, me.s, me.r.key
+	var state atomic.Int32 // calling, returned or left
+	o := &op{kind: running, join: &join{key: key}}
+	o.f = func(_ context.Context, tn turn) error {
+		t, err := takeTicket(me.ctx, tn, key, &p.hint, o.join.taken)
+		if t == nil {
+			return err
+		}
+		if t.pid != s.pid {
+			t.drop(tn)
+			batcher{turn: tn, s: s}.endBehindPooler(t.pid)
+			return ErrPooler
+		}
+		if !state.CompareAndSwap(calling, returned) { // The caller has left.
+			return t.drop(tn)
+		}
+		me.t = t
+		p.hint.joined(key, t, tried)
+		p.keys.enqueue(me)
+		return nil
+	}
+	err := s.do(me.ctx, o)
+	if errors.Is(err, errLeft) {
+		state.CompareAndSwap(calling, left)
+	}
+	if state.Load() == returned { // Also if the caller was about to leave.
+		return true, nil
+	}
+	return false, err
+}
+
+// leave gives up the place of me, without waiting for the server.
+func (me *waiter) leave() {
+	p := me.p
+	live := me.t.live()
+	if o := p.keys.dequeue(me); o != nil {
+		p.spawn(func() { me.refuse(o) })
+	}
+	if !live {
+		p.keys.unseat(me)
+		return
+	}
+	p.spawn(func() {
+		me.s.solo(context.Background(), func(_ context.Context, tn turn) error { return me.t.drop(tn) })
+		p.keys.unseat(me)
+	})
+}
+
+// isNext reports whether me is first in the line of all hosts, with its ticket on a
+// session that others use too.
+func (me *waiter) isNext() bool { return !me.own && me.t.ahead.Load() == 0 }
+
+// sleep returns when the waiter is woken, or gives up, or the pool closes, or
+// after d, if d is not negative. It reports whether d has passed.
+func (me *waiter) sleep(d time.Duration) bool {
+	if d == 0 {
+		return true
+	}
+	var after <-chan time.Time
+	if d > 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		after = timer.C
+	}
+	select {
+	case <-me.woken:
+	case <-after:
+		return true
+	case <-me.ctx.Done():
+	case <-me.p.life.Done():
+	}
+	return false
+}
+
+// wakeLocked makes the waiter look again.
+func (me *waiter) wakeLocked() {
+	select {
+	case me.woken <- struct{}{}:
+	default:
+	}
+}
+
+// step waits once for me, which is first in its queue, to be first in line and
+// to get the lock. It waits on a session that is used for nothing else
+// meanwhile. If there is no such session, or if looks is true, it only looks.
+func (me *waiter) step(looks bool) (*PostgresLock, advanced, error) {
+	var s *poolSession
+	switch {
+	case looks:
+	case me.own:
+		s = me.s
+	default:
+		s = me.p.sessions.toWaitOn(leaseOf(me.r.TTL), me.s)
+	}
+	if s == nil {
+		return me.attempt(me.s, 0)
+	}
+	ended := make(chan struct{})
+	defer close(ended)
+	for _, end := range []context.Context{me.ctx, me.p.life} {
+		defer context.AfterFunc(end, func() { me.cancel(s, ended) })()
+	}
+	return me.attempt(s, me.serverWait(s))
+}
+
+// serverWait returns how long a statement may wait in the server on s.
+func (me *waiter) serverWait(s *poolSession) time.Duration {
+	d := maxWait(s.led.deadlock)
+	if kept := s.pulse.kept(); kept > 0 {
+		d = min(d, kept/3)
+	}
+	return before(me.ctx, d)
+}
+
+// cancel ends the wait on s through another session, so that a caller that has
+// left does not stay in the server's queue. It tries for grace at most. If
+// there is no other session, the wait ends by itself, after maxServerWait at
+// the latest.
+func (me *waiter) cancel(s *poolSession, ended <-chan struct{}) {
+	soon, stop := context.WithTimeout(context.Background(), grace)
+	defer stop()
+	for pause := newPause(); ; {
+		if other := me.p.sessions.other(s); other != nil {
+			other.solo(soon, func(ctx context.Context, tn turn) error {
+				_, err := look(ctx, tn, (*db.Queries).CancelWait, s.pid)
+				return err
+			})
+		}
+		select {
+		case <-ended:
+			return
+		case <-soon.Done():
+			return
+		case <-time.After(pause.next()): // The wait had not begun when it was cancelled.
+		}
+	}
+}
+
+// An attempted is the result of an attempt.
+type attempted struct {
+	state atomic.Int32 // calling, returned or left
+	l     *PostgresLock
+	advanced
+}
+
+// attempt asks on s whether me is first in line, and takes the lock then. It
+// waits for that for up to wait.
+func (me *waiter) attempt(s *poolSession, wait time.Duration) (*PostgresLock, advanced, error) {
+	h := newHold(me.r).on(turn{s.a, s.led}, s)
+	var a attempted
+	o := &op{kind: running}
+	if wait > 0 && !me.own {
+		o.end = func() { me.p.sessions.vacate(s) }
+	}
+	o.f = func(_ context.Context, tn turn) error {
+		adv, err := me.advance(batcher{turn: tn, s: s}, h, wait)
+		a.advanced = adv
+		if err == nil && adv.granted {
+			a.l = h.beginInPool()
+			if !a.state.CompareAndSwap(calling, returned) {
+				a.l.dropped.Stop()
+				release(tn, h)
+			}
+		}
+		return err
+	}
+	err := s.do(me.ctx, o)
+	switch {
+	case errors.Is(err, errLeft) && a.state.CompareAndSwap(calling, left):
+		return nil, advanced{}, unanswered(me.ctx, err)
+	case a.state.Load() == returned:
+		return a.l, advanced{waited: true}, nil
+	case errors.Is(err, errSessionGone):
+		return nil, advanced{}, nil
+	case err != nil && !errors.Is(err, errLeft):
+		return nil, a.advanced, err
+	}
+	return nil, a.advanced, nil
+}
+
+// advance is the part of attempt that has the turn.
+func (me *waiter) advance(b batcher, h *hold, wait time.Duration) (advanced, error) {
+	switch {
+	case b.led.held(h.key) != nil, !h.Shared && b.led.readersOf(h.key) > 0:
+		return advanced{}, nil // The server would grant it to this session once more.
+	case h.Shared && b.led.readersOf(h.key) > 0:
+		return me.joinReaders(b, h)
+	}
+	adv, err := me.t.advance(context.WithoutCancel(me.ctx), b.turn, h, wait)
+	if err != nil || !adv.granted {
+		return adv, err
+	}
+	me.p.keys.claimOn(h, b.s)
+	if err := complete(me.ctx, b.turn, h); err != nil {
+		me.p.keys.unclaim(h)
+		return advanced{waited: adv.waited}, err
+	}
+	return adv, nil
+}
+
+// joinReaders takes the lock on a session that has it for other readers.
+func (me *waiter) joinReaders(b batcher, h *hold) (advanced, error) {
+	o := &op{kind: acquiring, ctx: me.ctx, h: h, below: me.t.number}
+	me.p.keys.claimOn(h, b.s)
+	b.acquire(o)
+	if o.err != nil {
+		me.p.keys.unclaim(h)
+		if elsewhere(o.err) {
+			o.err = nil
+		}
+		return advanced{}, o.err
+	}
+	return advanced{granted: true}, nil
+}
