@@ -358,3 +358,12 @@ func (h *hold) begin() *PostgresLock {
 	}
 	return h.handle()
 }
+
+// beginInPool returns the handle of a lock that was granted. The heartbeat
+// refreshes the locks that have no audit row, so only the others need a timer.
+func (h *hold) beginInPool() *PostgresLock {
+	if h.audit != 0 {
+		return h.begin()
+	}
+	return h.handle()
+}

@@ -191,12 +191,3 @@ func (p *Pool) acquireOn(ctx context.Context, s *poolSession, h *hold) (*Postgre
 	}
 	return h.beginInPool(), nil
 }
-
-// beginInPool returns the handle of a lock that was granted. The heartbeat
-// refreshes the locks that have no audit row, so only the others need a timer.
-func (h *hold) beginInPool() *PostgresLock {
-	if h.audit != 0 {
-		return h.begin()
-	}
-	return h.handle()
-}

@@ -1,6 +1,7 @@
 package pglock
 
 import (
+	"context"
 	"slices"
 
 	"github.com/swanlake-io/swanlock"
@@ -31,6 +32,34 @@ type claim struct {
 // their tickets. Only the first looks what is ahead of it in the line of all
 // hosts, since the first is ahead of the others. A queue is never empty.
 type queue struct{ waiters []*waiter }
+
+// A waiter is a caller of a pool with a ticket in a line: it takes one, waits to
+// be first, and takes the lock or leaves.
+type waiter struct {
+	p     *Pool
+	r     request
+	ctx   context.Context
+	s     *poolSession // the session that has the ticket
+	own   bool         // s is for this waiter alone, which also waits on it
+	t     *ticket
+	woken chan struct{}
+
+	// Guarded by roster.mu.
+	asking bool // it asks the server for the lock
+	given  *op  // the acquire with which a holder of this pool passes the lock on; nil: none
+}
+
+// isNext reports whether me is first in the line of all hosts, with its ticket on a
+// session that others use too.
+func (me *waiter) isNext() bool { return !me.own && me.t.ahead.Load() == 0 }
+
+// wakeLocked makes the waiter look again.
+func (me *waiter) wakeLocked() {
+	select {
+	case me.woken <- struct{}{}:
+	default:
+	}
+}
 
 func newRegistry(r *roster) *registry {
 	return &registry{roster: r, claims: make(map[Key]*claim), queues: make(map[Key]*queue), own: make(map[Key]bool), drained: make(chan struct{})}

@@ -9,22 +9,6 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// A waiter is a caller of a pool with a ticket in a line: it takes one, waits to
-// be first, and takes the lock or leaves.
-type waiter struct {
-	p     *Pool
-	r     request
-	ctx   context.Context
-	s     *poolSession // the session that has the ticket
-	own   bool         // s is for this waiter alone, which also waits on it
-	t     *ticket
-	woken chan struct{}
-
-	// Guarded by roster.mu.
-	asking bool // it asks the server for the lock
-	given  *op  // the acquire with which a holder of this pool passes the lock on; nil: none
-}
-
 // join takes a ticket, and a place in the pool's queue.
 func (me *waiter) join(tried bool) error {
 	if err := me.p.keys.seat(me); err != nil {
@@ -94,10 +78,6 @@ func (me *waiter) leave() {
 	})
 }
 
-// isNext reports whether me is first in the line of all hosts, with its ticket on a
-// session that others use too.
-func (me *waiter) isNext() bool { return !me.own && me.t.ahead.Load() == 0 }
-
 // sleep returns when the waiter is woken, or gives up, or the pool closes, or
 // after d, if d is not negative. It reports whether d has passed.
 func (me *waiter) sleep(d time.Duration) bool {
@@ -118,14 +98,6 @@ func (me *waiter) sleep(d time.Duration) bool {
 	case <-me.p.life.Done():
 	}
 	return false
-}
-
-// wakeLocked makes the waiter look again.
-func (me *waiter) wakeLocked() {
-	select {
-	case me.woken <- struct{}{}:
-	default:
-	}
 }
 
 // step waits once for me, which is first in its queue, to be first in line and
