@@ -57,7 +57,7 @@ func TestPoolWaitsForAFullServer(t *testing.T) {
 		if _, err := p.TryAcquire(bg, target); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
 			t.Errorf("a try on a full server: got %v, want what the server said", err)
 		}
-		ctx, cancel := context.WithTimeout(bg, 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(bg, 2*time.Second)
 		_, err := p.Acquire(ctx, target)
 		cancel()
 		wantIs(t, err, swanlock.ErrNotAcquired, context.DeadlineExceeded)

@@ -269,7 +269,7 @@ func TestPoolClose(t *testing.T) {
 // Callers that wait for the same target get it in the order in which they came.
 func TestPoolWaitersInOrder(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		p := newPool(t, openDB(t, driver))
+		o, p := observe(t), newPool(t, openDB(t, driver))
 		target := newTarget(t)
 		held, err := p.TryAcquire(bg, target)
 		if err != nil {
@@ -293,7 +293,7 @@ func TestPoolWaitersInOrder(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			time.Sleep(5 * time.Millisecond)
+			pgtest.Eventually(t, "the next waiter has a place", func() bool { return len(o.numbers(target)) == i+1 })
 		}
 		if _, err := p.TryAcquire(bg, target); !errors.Is(err, swanlock.ErrNotAcquired) {
 			t.Errorf("a try while others wait: got %v, want ErrNotAcquired", err)

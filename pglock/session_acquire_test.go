@@ -224,13 +224,13 @@ func TestSessionAcquireLetsOthersUseIt(t *testing.T) {
 		s, conn := newSession(t, driver)
 		got := make(chan error, 1)
 		go func() {
-			l, err := s.Acquire(shortly(t), target)
+			l, err := s.Acquire(bg, target)
 			if err == nil {
 				err = l.Release(bg)
 			}
 			got <- err
 		}()
-		ctx, cancel := context.WithTimeout(bg, soon)
+		ctx, cancel := context.WithTimeout(bg, 3*soon)
 		defer cancel()
 		for _, l := range []swanlock.Locker{s, pglock.NewSession(conn), functions{conn}} {
 			for range 20 {
