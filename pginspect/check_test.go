@@ -47,7 +47,7 @@ func TestCheck(t *testing.T) {
 			level       pginspect.Level
 			breaks      string
 		}{
-			{"timeouts", "statement_timeout is 100ms, by database " + name, pginspect.Warning, "ALTER DATABASE " + name + " SET statement_timeout = '100ms'"},
+			{"timeouts", "statement_timeout is 4s, by database " + name, pginspect.Warning, "ALTER DATABASE " + name + " SET statement_timeout = '4s'"},
 			{"timeouts", "lock_timeout is 5ms, by role " + role, pginspect.Warning, "ALTER ROLE " + role + " SET lock_timeout = 5"},
 			{"timeouts", "idle_session_timeout is 10m0s, by role " + role + " in database " + name, pginspect.Warning, "ALTER ROLE " + role + " IN DATABASE " + name + " SET idle_session_timeout = '10min'"},
 			{"timeouts", "idle_in_transaction_session_timeout is 1s", pginspect.Note, "ALTER ROLE " + role + " SET idle_in_transaction_session_timeout = '1s'"},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/rawconn"
 	"github.com/swanlake-io/swanlock/pglock"
 	"github.com/swanlake-io/swanlock/pglock/internal/pgtest"
 )
@@ -273,7 +274,7 @@ func (w *stormWorker) holdsNothing(after error) bool {
 	var n int
 	for start := time.Now(); ; time.Sleep(time.Millisecond) {
 		// What the client says now, the server must have known before it is asked.
-		destroyed := errors.Is(w.conn.Raw(func(any) error { return nil }), sql.ErrConnDone)
+		destroyed := errors.Is(rawconn.Raw(w.conn, func(any) error { return nil }), sql.ErrConnDone)
 		if err := w.o.db.QueryRowContext(bg, "SELECT count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = $1::int", w.pid).Scan(&n); err != nil {
 			w.Error(err)
 			return false

@@ -363,7 +363,7 @@ func TestAtLeast(t *testing.T) {
 	slow(t)
 	t.Parallel()
 	target := t.Name()
-	keepsAtLeast(t, 3*time.Second, "--ttl 600ms", target, func(head, script string, args ...string) *tested {
+	keepsAtLeast(t, 5*time.Second, "--ttl 2s", target, func(head, script string, args ...string) *tested {
 		return swanlockRun(t, runArgs(head, script, args...)...)
 	})
 
