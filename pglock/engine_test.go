@@ -6,7 +6,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/pglock"
@@ -38,7 +37,7 @@ func TestPretendedLocks(t *testing.T) {
 				}
 				for name, locker := range lockers {
 					l, target := locker(changedDB(t, driver, server(t).URL(), c.change...)), newTarget(t)
-					ctx, cancel := context.WithTimeout(bg, 5*time.Second)
+					ctx, cancel := context.WithTimeout(bg, 3*soon)
 					defer cancel()
 					for verb, acquire := range map[string]func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error){"try": l.TryAcquire, "wait": l.Acquire} {
 						held, err := acquire(ctx, target)
