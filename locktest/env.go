@@ -287,7 +287,7 @@ func (e *env) free(when string, l swanlock.Locker, target string) {
 // once; otherwise it runs again, with a TTL that is twice as long.
 func (e *env) steady(attempt func() error) {
 	e.Helper()
-	defer e.shortTTL(e.ttl)
+	defer e.setTTL(e.ttl) // as it is now
 	e.attempts(attempt, e.longerTTL)
 }
 
@@ -295,7 +295,7 @@ func (e *env) steady(attempt func() error) {
 // more time than the one before.
 func (e *env) longerTTL() { e.ttl = max(e.ttl, min(2*e.ttl, 10*time.Second)) }
 
-func (e *env) shortTTL(d time.Duration) { e.ttl = d }
+func (e *env) setTTL(d time.Duration) { e.ttl = d }
 
 // attempts is steady, with what it does before it tries again.
 func (e *env) attempts(attempt func() error, again func()) {

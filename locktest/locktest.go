@@ -94,9 +94,10 @@ func InBubble() Option { return func(c *config) { c.bubble = true } }
 //
 // It calls newLocker for each locker it needs, several times a case with the
 // same t, and for a few cases at the same time. Lockers of one t must exclude
-// each other: they share a database, or whatever the backend has, but no session. What newLocker opens it closes in
-// t.Cleanup; by then every lock has been released. Targets are random, so that
-// the suite may run on a server that others use.
+// each other: they share a database, or whatever the backend has, but no
+// session. What newLocker opens it closes in t.Cleanup; by then every lock has
+// been released. Targets are random, so that the suite may run on a server that
+// others use.
 //
 // The race detector does not know of servers and files. If a lock can pass from
 // one goroutine to another without a mutex or a socket between them, as by flock,

@@ -114,7 +114,7 @@ func (led *ledger) hasStateLocked() bool {
 	return len(led.locks)+len(led.tickets) > 0 || led.lease.ttl > 0
 }
 
-// state says whether the session was destroyed, whether it has an owner, and
+// state reports whether the session was destroyed, whether it has an owner, and
 // whether it may have locks, tickets or a lease.
 func (led *ledger) state() (dead, owned, hasState bool) {
 	led.mu.Lock()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
+
+	term "github.com/swanlake-io/swanlock/internal/lease"
 )
 
 // A pause grows from one look to the next.
@@ -23,17 +25,10 @@ func (p *pause) wait(ctx context.Context) error { return sleep(ctx, p.next()) }
 
 // sleep returns when d has passed, or with an error when ctx has ended.
 func sleep(ctx context.Context, d time.Duration) error {
-	if d == 0 {
-		return nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
+	if d > 0 && !term.Pause(ctx, d) {
 		return notAcquired(ctx)
 	}
+	return nil
 }
 
 // before returns d, or the time until ctx's deadline if that is shorter, but a

@@ -108,8 +108,8 @@ func (r *registry) claimLocked(h *hold, s *poolSession) {
 	}
 }
 
-// claimOn is claim for a lock that is asked for on s and nowhere else, whoever
-// waits for it.
+// claimOn is claim for a lock that is asked for on s and nowhere else, also while
+// others wait for it.
 func (r *registry) claimOn(h *hold, s *poolSession) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

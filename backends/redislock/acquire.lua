@@ -38,4 +38,4 @@ if not holder then
   return {'granted', grant(value, ARGV[4], ARGV[5])}
 end
 redis.call('SET', KEYS[1], value, 'PX', ARGV[4])
-return {'granted', ARGV[5] == '0' and '0' or fenced(tonumber(ARGV[5]))}
+return {'granted', ARGV[5] == '0' and '0' or fenced(ARGV[5], 0)}

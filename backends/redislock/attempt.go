@@ -15,13 +15,14 @@ import (
 // An attempt is what one token has on the servers: votes, and perhaps the lock. It
 // is the lock's lease.Backend.
 type attempt struct {
-	l     *Locker
-	key   string // of the lock
-	token string
-	value string // of the lock's key
-	lease string // for which a vote lasts (ms)
-	fence uint64 // 0: none; else what is proposed, and then what is granted
-	waits bool   // in the line of a single server
+	l      *Locker
+	key    string // of the lock
+	token  string
+	value  string // of the lock's key
+	lease  string // for which a vote lasts (ms)
+	fenced bool   // it shall have a fence
+	fence  uint64 // what was proposed last, and then what is granted; 0: none
+	waits  bool   // in the line of a single server
 
 	mu   sync.Mutex
 	sent []sent // by server
@@ -35,16 +36,9 @@ type sent struct {
 
 func (l *Locker) attempt(target string, o swanlock.Options) *attempt {
 	token := l.id + "." + rand.Text()
-	a := &attempt{l: l, key: keyOf(target), token: token, value: token + " " + o.Owner,
-		lease: ms(serverLease(l.leaseOf(o))), sent: make([]sent, len(l.servers))}
-	if o.Fence {
-		a.propose()
-	}
-	return a
+	return &attempt{l: l, key: keyOf(target), token: token, value: token + " " + o.Owner,
+		lease: ms(serverLease(l.leaseOf(o))), fenced: o.Fence, sent: make([]sent, len(l.servers))}
 }
-
-// propose makes a fence of now, for servers that have lost theirs.
-func (a *attempt) propose() { a.fence = max(a.fence, a.l.clock.next()) }
 
 // An answer is one server's to a script.
 type answer struct {
@@ -53,9 +47,9 @@ type answer struct {
 }
 
 // ask runs a script on all servers at once, with the arguments that guard.lua names
-// and those that args returns, and shows the answers to count until that returns true. Those that come later it
-// leaves to themselves. It does not rely on the client of Redis to look at ctx,
-// which by default it does not do while it reads.
+// and those that args returns, and shows the answers to count until that returns
+// true. Those that come later it leaves to themselves. It does not rely on the
+// client of Redis to look at ctx, which by default it does not do while it reads.
 func (a *attempt) ask(ctx context.Context, s script, args func(sent) []any, count func(answer) (decided bool)) error {
 	answers := make(chan answer, len(a.sent))
 	detached := context.WithoutCancel(ctx)
@@ -150,6 +144,9 @@ const (
 // somebody else has a quorum; then the votes that it got are given back. place says
 // what acquire.lua shall do about a place in the line.
 func (a *attempt) acquire(ctx context.Context, place ...any) (fence uint64, err error) {
+	if a.fenced { // With one of now, for servers that have lost theirs.
+		a.fence = max(a.fence, a.l.clock.next())
+	}
 	n, quorum := len(a.sent), len(a.sent)/2+1
 	var granted, abstained int
 	var quarantine time.Duration

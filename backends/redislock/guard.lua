@@ -31,9 +31,10 @@ if KEYS[5] and (ARGV[1] ~= 'cached' or not born) then
   redis.call('SET', KEYS[5], run)
 end
 
--- fenced stores a fence of at least f, and returns what is stored.
-local function fenced(f)
-  f = math.max(f, tonumber(redis.call('GET', KEYS[3]) or 0))
+-- fenced stores a fence of at least f, and more above the one that is stored, and
+-- returns it.
+local function fenced(f, more)
+  f = math.max(f, more + tonumber(redis.call('GET', KEYS[3]) or 0))
   local text = string.format('%.0f', f)
   redis.call('SET', KEYS[3], text, 'EX', 86400)
   return text
@@ -46,5 +47,5 @@ local function grant(to, lease, f)
   if f == '0' then
     return f
   end
-  return fenced(math.max(f, 1 + tonumber(redis.call('GET', KEYS[3]) or 0)))
+  return fenced(f, 1)
 end

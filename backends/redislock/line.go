@@ -49,9 +49,6 @@ func (l *Locker) wait(ctx context.Context, target string, o swanlock.Options) (*
 		if asked++; woken != nil && r.Lease >= passable {
 			question = strconv.Itoa(asked)
 		}
-		if o.Fence {
-			a.propose()
-		}
 		start := time.Now()
 		call, cancel := context.WithTimeout(ctx, patience)
 		fence, err := a.acquire(call, ms(presence), question)

@@ -24,7 +24,12 @@ func waiter(t *testing.T, l *Locker, s *testserver.Node, n int64, ctx context.Co
 
 func inLine(t *testing.T, s *testserver.Node, n int64) {
 	t.Helper()
-	client := dial(t, s.Addr)
+	inLineOf(t, dial(t, s.Addr), target, n)
+}
+
+// inLineOf waits until n wait for the target.
+func inLineOf(t *testing.T, client redis.Cmdable, target string, n int64) {
+	t.Helper()
 	eventually(t, fmt.Sprintf("%d wait in the line", n), func() bool {
 		got, err := client.ZCard(t.Context(), keyOf(target)+":line").Result()
 		return err == nil && got == n

@@ -151,10 +151,7 @@ func TestPassedOnInCluster(t *testing.T) {
 		one, two, target := newLocker(), newLocker(), fmt.Sprint("target ", i)
 		held := testserver.Try(t, one, target)
 		next := testserver.Acquire(t, two, target, swanlock.WithTTL(30*time.Second))
-		eventually(t, "one waits", func() bool {
-			n, err := client.ZCard(t.Context(), keyOf(target)+":line").Result()
-			return err == nil && n == 1
-		})
+		inLineOf(t, client, target, 1)
 		time.Sleep(50 * time.Millisecond) // It listens.
 		testserver.Release(t, held)
 		held = next.MustGet()

@@ -8,6 +8,6 @@ if holder ~= value and (holder or quarantine or tombstone or ARGV[6] == '0') the
 end
 redis.call('SET', KEYS[1], value, 'PX', ARGV[4])
 if ARGV[5] ~= '0' then
-  fenced(tonumber(ARGV[5]))
+  fenced(ARGV[5], 0)
 end
 return holder and 1 or 0

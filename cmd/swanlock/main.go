@@ -177,14 +177,15 @@ func newFlags(name string) *flag.FlagSet {
 // min to max (-1: any number).
 func parse(fs *flag.FlagSet, args []string, min, max int) ([]string, error) {
 	err := fs.Parse(args)
+	blank := empty(fs)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return nil, err
 	case err != nil:
 		return nil, failf(exitUsage, "%s: %s (see swanlock %[1]s --help)", fs.Name(), err)
-	case empty(fs) != "":
+	case blank != "":
 		// An empty variable in a script would ask for all targets, or for the default.
-		return nil, failf(exitUsage, "%s: --%s is empty (see swanlock %[1]s --help)", fs.Name(), empty(fs))
+		return nil, failf(exitUsage, "%s: --%s is empty (see swanlock %[1]s --help)", fs.Name(), blank)
 	case fs.NArg() < min:
 		return nil, failf(exitUsage, "%s: an argument is missing (see swanlock %[1]s --help)", fs.Name())
 	case max >= 0 && fs.NArg() > max:

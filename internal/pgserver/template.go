@@ -12,7 +12,7 @@ import (
 )
 
 // TemplateEnv names the environment variable that says where the clusters are kept that initdb makes, for other servers
-// to start with a copy: a folder, which whoever made it removes. Without it, each server's cluster is made anew, which
+// to start with a copy: a folder, which is the caller's to remove. Without it, each server's cluster is made anew, which
 // costs ten times as much.
 const TemplateEnv = "SWANLOCK_PG_TEMPLATE"
 

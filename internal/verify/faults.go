@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/swanlake-io/swanlock/internal/lease"
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
@@ -377,12 +378,8 @@ func (in *injector) grants(ctx context.Context, n int) {
 }
 
 func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
+	if !lease.Pause(ctx, d) {
 		return context.Cause(ctx)
 	}
+	return nil
 }
