@@ -99,9 +99,10 @@ func (s *settings) target(own timeouts) timeouts {
 	return own
 }
 
-// read notes the settings that Mark has read.
+// read notes the settings that Mark has read, unless they may be a lease of ours: the
+// session has one, or a rollback may have brought one back.
 func (s *settings) read(row db.MarkRow) {
-	if s.want() == 0 {
+	if s.want() == 0 && !s.pending() {
 		s.home, s.known, s.temporary = timeouts{row.Idle, row.IdleInTransaction}, false, false
 		s.readIn = row.Xact
 	}
