@@ -156,10 +156,10 @@ func (q *Queries) PrepareWait(ctx context.Context, arg PrepareWaitParams) (Prepa
 const TakeNext = `-- name: TakeNext :one
 WITH a AS MATERIALIZED (
     SELECT
-        h.class, h.slot, $1::integer AS hint, $2::boolean AS own,
+        h.class, h.slot, $3::integer AS hint, $4::boolean AS own,
         CASE WHEN pg_catalog.set_config('swanlock.waits', 'yes', true) IS NULL THEN false
             ELSE pg_catalog.pg_try_advisory_lock_shared(h.class, h.slot) END AS share
-    FROM (SELECT pg_catalog.int8shr($3::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl($3, 32), 32)::integer AS slot) h
+    FROM (SELECT pg_catalog.int8shr($5::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl($5, 32), 32)::integer AS slot) h
 ), t AS MATERIALIZED (
     SELECT a.class, a.slot, a.share, LEAST(pg_catalog.int4pl(a.hint, 24), 262140) AS beyond, CASE WHEN a.share THEN COALESCE((
         SELECT pg_catalog.max(n.number)
@@ -169,7 +169,12 @@ WITH a AS MATERIALIZED (
     ), CASE WHEN a.own THEN a.hint ELSE 262143 END) END AS last
     FROM a
 )
-SELECT
+SELECT x.pid, x.ticket, x.idle, x.idle_in_transaction, (CASE
+    WHEN x.ticket OPERATOR(pg_catalog.<=) 0 OR x.pid OPERATOR(pg_catalog.<>) $1::integer OR $2::varchar OPERATOR(pg_catalog.=) '' THEN false
+    WHEN x.idle OPERATOR(pg_catalog.<>) '' AND pg_catalog.set_config('idle_session_timeout', $2, false) IS NULL THEN false
+    ELSE pg_catalog.set_config('idle_in_transaction_session_timeout', $2, false) IS NOT NULL
+END)::boolean AS leased
+FROM (SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
     (CASE
         WHEN NOT t.share THEN 0
@@ -183,19 +188,26 @@ SELECT
         END
         WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
         ELSE 0
-    END)::integer AS ticket
-FROM t
+    END)::integer AS ticket,
+    COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
+    pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction
+FROM t OFFSET 0) x
 `
 
 type TakeNextParams struct {
-	Hint int32
-	Own  bool
-	Hash int64
+	Backend int32
+	Lease   string
+	Hint    int32
+	Own     bool
+	Hash    int64
 }
 
 type TakeNextRow struct {
-	Pid    int32
-	Ticket int32
+	Pid               int32
+	Ticket            int32
+	Idle              string
+	IdleInTransaction string
+	Leased            bool
 }
 
 // TakeTicket for a caller that has joined this line just before, and knows a
@@ -205,9 +217,21 @@ type TakeNextRow struct {
 // the session cannot see by trying. ticket is also 0 if no number was found
 // taken.
 func (q *Queries) TakeNext(ctx context.Context, arg TakeNextParams) (TakeNextRow, error) {
-	row := q.db.QueryRowContext(ctx, TakeNext, arg.Hint, arg.Own, arg.Hash)
+	row := q.db.QueryRowContext(ctx, TakeNext,
+		arg.Backend,
+		arg.Lease,
+		arg.Hint,
+		arg.Own,
+		arg.Hash,
+	)
 	var i TakeNextRow
-	err := row.Scan(&i.Pid, &i.Ticket)
+	err := row.Scan(
+		&i.Pid,
+		&i.Ticket,
+		&i.Idle,
+		&i.IdleInTransaction,
+		&i.Leased,
+	)
 	return i, err
 }
 
@@ -216,10 +240,10 @@ const TakeTicket = `-- name: TakeTicket :one
 WITH g AS MATERIALIZED (
     SELECT h.class, h.slot, CASE
         WHEN pg_catalog.set_config('swanlock.waits', 'yes', true) IS NULL THEN NULL
-        WHEN NOT $1::boolean AND pg_catalog.pg_try_advisory_lock(h.class, h.slot) THEN true
+        WHEN NOT $3::boolean AND pg_catalog.pg_try_advisory_lock(h.class, h.slot) THEN true
         WHEN pg_catalog.pg_try_advisory_lock_shared(h.class, h.slot) THEN false
     END AS alone
-    FROM (SELECT pg_catalog.int8shr($2::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl($2, 32), 32)::integer AS slot) h
+    FROM (SELECT pg_catalog.int8shr($4::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl($4, 32), 32)::integer AS slot) h
 ), t AS MATERIALIZED (
     SELECT
         g.class,
@@ -233,12 +257,17 @@ WITH g AS MATERIALIZED (
         FROM pg_catalog.pg_locks k
         WHERE NOT g.alone
             AND (k.locktype, k.objsubid, k.mode, pg_catalog.int8and(pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), -262144), k.database)
-            OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', $2, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
+            OPERATOR(pg_catalog.=) ('advisory', 2, 'ExclusiveLock', $4, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()))
             AND pg_catalog.int8and(k.objid::bigint, 262143) OPERATOR(pg_catalog.>) 0 AND k.granted
     ) k ON true
     GROUP BY g.class, g.slot, g.alone
 )
-SELECT
+SELECT x.pid, x.ticket, x.lowest, x.idle, x.idle_in_transaction, (CASE
+    WHEN x.ticket OPERATOR(pg_catalog.<=) 0 OR x.pid OPERATOR(pg_catalog.<>) $1::integer OR $2::varchar OPERATOR(pg_catalog.=) '' THEN false
+    WHEN x.idle OPERATOR(pg_catalog.<>) '' AND pg_catalog.set_config('idle_session_timeout', $2, false) IS NULL THEN false
+    ELSE pg_catalog.set_config('idle_in_transaction_session_timeout', $2, false) IS NOT NULL
+END)::boolean AS leased
+FROM (SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
     (CASE
         WHEN t.alone IS NULL THEN 0
@@ -259,19 +288,26 @@ SELECT
         WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN -1
         ELSE -1
     END)::integer AS ticket,
-    t.lowest
-FROM t
+    t.lowest,
+    COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
+    pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction
+FROM t OFFSET 0) x
 `
 
 type TakeTicketParams struct {
-	Own  bool
-	Hash int64
+	Backend int32
+	Lease   string
+	Own     bool
+	Hash    int64
 }
 
 type TakeTicketRow struct {
-	Pid    int32
-	Ticket int32
-	Lowest int32
+	Pid               int32
+	Ticket            int32
+	Lowest            int32
+	Idle              string
+	IdleInTransaction string
+	Leased            bool
 }
 
 // The line in which callers on all hosts wait for a lock, first come, first
@@ -309,23 +345,44 @@ type TakeTicketRow struct {
 // swanlock.waits marks the transaction: see Turn. alone is true if the session
 // has the number 0 exclusively, false if it has a share, and null if it has
 // neither.
+//
+// With a ticket the statement sets the two settings of the lease to lease
+// (milliseconds), unless that is ” or this is another backend than backend.
+// leased says so. idle and idle_in_transaction are what they were.
 func (q *Queries) TakeTicket(ctx context.Context, arg TakeTicketParams) (TakeTicketRow, error) {
-	row := q.db.QueryRowContext(ctx, TakeTicket, arg.Own, arg.Hash)
+	row := q.db.QueryRowContext(ctx, TakeTicket,
+		arg.Backend,
+		arg.Lease,
+		arg.Own,
+		arg.Hash,
+	)
 	var i TakeTicketRow
-	err := row.Scan(&i.Pid, &i.Ticket, &i.Lowest)
+	err := row.Scan(
+		&i.Pid,
+		&i.Ticket,
+		&i.Lowest,
+		&i.Idle,
+		&i.IdleInTransaction,
+		&i.Leased,
+	)
 	return i, err
 }
 
 const Turn = `-- name: Turn :one
-SELECT
+SELECT a.pid, a.waits, a.answer, (CASE
+    WHEN a.answer OPERATOR(pg_catalog.<>) 0 OR a.pid OPERATOR(pg_catalog.<>) $1::integer OR $2::varchar OPERATOR(pg_catalog.=) '' THEN false
+    WHEN $3::varchar OPERATOR(pg_catalog.<>) '' AND pg_catalog.set_config('idle_session_timeout', $3, false) IS NULL THEN false
+    ELSE pg_catalog.set_config('idle_in_transaction_session_timeout', $2, false) IS NOT NULL
+END)::boolean AS restored
+FROM (SELECT
     s.pid,
     s.waits,
     (CASE
         WHEN pg_catalog.pg_is_in_recovery() THEN -2
         WHEN s.waits AND pg_catalog.set_config('lock_timeout', s.slice, true) IS NULL THEN -1
-        WHEN s.waits AND $1::integer OPERATOR(pg_catalog.>) 0
-            AND pg_catalog.pg_advisory_xact_lock_shared(s.class, pg_catalog.int4pl(s.slot, $1)) IS NULL THEN -1
-        WHEN $1 OPERATOR(pg_catalog.>) 0 AND s.lowest OPERATOR(pg_catalog.=) 0 THEN -3
+        WHEN s.waits AND $4::integer OPERATOR(pg_catalog.>) 0
+            AND pg_catalog.pg_advisory_xact_lock_shared(s.class, pg_catalog.int4pl(s.slot, $4)) IS NULL THEN -1
+        WHEN $4 OPERATOR(pg_catalog.>) 0 AND s.lowest OPERATOR(pg_catalog.=) 0 THEN -3
         ELSE COALESCE(
             (
                 SELECT pg_catalog.max(n.number)
@@ -338,12 +395,12 @@ SELECT
                     extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.statement_timestamp()))::integer))::varchar, true) IS NULL
                 THEN -1
                 WHEN NOT CASE
-                    WHEN s.waits AND $2::boolean THEN pg_catalog.pg_advisory_lock_shared($3::bigint) IS NOT NULL
-                    WHEN s.waits THEN pg_catalog.pg_advisory_lock($3) IS NOT NULL
-                    WHEN $2 THEN pg_catalog.pg_try_advisory_lock_shared($3)
-                    ELSE pg_catalog.pg_try_advisory_lock($3)
+                    WHEN s.waits AND $5::boolean THEN pg_catalog.pg_advisory_lock_shared($6::bigint) IS NOT NULL
+                    WHEN s.waits THEN pg_catalog.pg_advisory_lock($6) IS NOT NULL
+                    WHEN $5 THEN pg_catalog.pg_try_advisory_lock_shared($6)
+                    ELSE pg_catalog.pg_try_advisory_lock($6)
                 END THEN -1
-                WHEN $4::boolean AND pg_catalog.pg_advisory_unlock(s.class, pg_catalog.int4pl(s.slot, s.ticket))
+                WHEN $7::boolean AND pg_catalog.pg_advisory_unlock(s.class, pg_catalog.int4pl(s.slot, s.ticket))
                     AND pg_catalog.pg_advisory_unlock_shared(s.class, s.slot) THEN 0
                 ELSE 0
             END)
@@ -351,31 +408,35 @@ SELECT
 FROM (
     SELECT
         pg_catalog.pg_backend_pid()::integer AS pid,
-        pg_catalog.int8shr($5::bigint, 32)::integer AS class,
-        pg_catalog.int8shr(pg_catalog.int8shl($5, 32), 32)::integer AS slot,
-        $6::varchar AS slice,
-        $7::integer AS lowest,
-        $8::integer AS ticket,
-        ($6 OPERATOR(pg_catalog.<>) '' AND (pg_catalog.current_setting('swanlock.waits', true) OPERATOR(pg_catalog.=) 'yes') IS NOT TRUE)::boolean AS waits
+        pg_catalog.int8shr($8::bigint, 32)::integer AS class,
+        pg_catalog.int8shr(pg_catalog.int8shl($8, 32), 32)::integer AS slot,
+        $9::varchar AS slice,
+        $10::integer AS lowest,
+        $11::integer AS ticket,
+        ($9 OPERATOR(pg_catalog.<>) '' AND (pg_catalog.current_setting('swanlock.waits', true) OPERATOR(pg_catalog.=) 'yes') IS NOT TRUE)::boolean AS waits
     OFFSET 0
-) s
+) s OFFSET 0) a
 `
 
 type TurnParams struct {
-	Ahead  int32
-	Shared bool
-	Key    int64
-	Mine   bool
-	Hash   int64
-	Slice  string
-	Lowest int32
-	Ticket int32
+	Backend           int32
+	IdleInTransaction string
+	Idle              string
+	Ahead             int32
+	Shared            bool
+	Key               int64
+	Mine              bool
+	Hash              int64
+	Slice             string
+	Lowest            int32
+	Ticket            int32
 }
 
 type TurnRow struct {
-	Pid    int32
-	Waits  bool
-	Answer int64
+	Pid      int32
+	Waits    bool
+	Answer   int64
+	Restored bool
 }
 
 // Waits until the ticket ahead is gone and then, if no other ticket is ahead,
@@ -394,8 +455,15 @@ type TurnRow struct {
 // the setting swanlock.waits, which TakeTicket has set in it. mine says that
 // the ticket is this session's: it is given up when the lock is taken. CASE and
 // COALESCE fix the order of the calls.
+//
+// When the lock is taken, the settings of the place's lease are set to idle and
+// idle_in_transaction, unless the latter is ” or this is another backend than
+// backend. restored says so.
 func (q *Queries) Turn(ctx context.Context, arg TurnParams) (TurnRow, error) {
 	row := q.db.QueryRowContext(ctx, Turn,
+		arg.Backend,
+		arg.IdleInTransaction,
+		arg.Idle,
 		arg.Ahead,
 		arg.Shared,
 		arg.Key,
@@ -406,7 +474,12 @@ func (q *Queries) Turn(ctx context.Context, arg TurnParams) (TurnRow, error) {
 		arg.Ticket,
 	)
 	var i TurnRow
-	err := row.Scan(&i.Pid, &i.Waits, &i.Answer)
+	err := row.Scan(
+		&i.Pid,
+		&i.Waits,
+		&i.Answer,
+		&i.Restored,
+	)
 	return i, err
 }
 

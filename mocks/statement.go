@@ -178,6 +178,7 @@ type answer struct {
 	Ticket            int32
 	Ahead, Lowest     int32
 	Dropped, Waits    bool
+	Leased, Restored  bool
 	Tickets           int64
 	Started           int64
 	Dead              bool

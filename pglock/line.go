@@ -116,8 +116,8 @@ func (c *lineHint) passed(t *ticket, lowest int32) {
 // line has no number left until it is empty.
 //
 // A number that a batch has taken is given as next.
-func takeTicket(ctx context.Context, tn turn, key Key, c *lineHint, next taken) (*ticket, error) {
-	t := &ticket{led: tn.led, a: tn.access, hint: c, hash: lineHash(key), pid: next.pid, number: next.number}
+func takeTicket(ctx context.Context, tn turn, key Key, c *lineHint, next taken, p *placeLease) (*ticket, error) {
+	t := &ticket{led: tn.led, a: tn.access, hint: c, hash: lineHash(key), pid: next.pid, number: next.number, place: p}
 	var err error
 	hint, lowest := c.numbers(key)
 	own := slices.Max(append(tn.led.numbers(t.hash), 0)) // the session's highest number in this line
@@ -125,13 +125,25 @@ func takeTicket(ctx context.Context, tn turn, key Key, c *lineHint, next taken) 
 		lowest = next.lowest
 	} else if hint > 0 {
 		var row db.TakeNextRow
-		row, err = ask(ctx, tn, (*db.Queries).TakeNext, db.TakeNextParams{Hash: t.hash, Hint: max(hint, own), Own: own >= hint})
+		sent := time.Now()
+		row, err = askWhere(ctx, tn, (*db.Queries).TakeNext, func(outside bool) db.TakeNextParams {
+			return db.TakeNextParams{Hash: t.hash, Hint: max(hint, own), Own: own >= hint, Backend: tn.led.who.pid, Lease: p.due(outside)}
+		})
 		t.pid, t.number = row.Pid, row.Ticket
+		if row.Leased {
+			setPlace(tn, p, timeouts{row.Idle, row.IdleInTransaction}, sent)
+		}
 	}
 	for n := 0; err == nil && t.number == 0 && n < 4; n++ {
 		var row db.TakeTicketRow
-		row, err = ask(ctx, tn, (*db.Queries).TakeTicket, db.TakeTicketParams{Hash: t.hash, Own: own > 0})
+		sent := time.Now()
+		row, err = askWhere(ctx, tn, (*db.Queries).TakeTicket, func(outside bool) db.TakeTicketParams {
+			return db.TakeTicketParams{Hash: t.hash, Own: own > 0, Backend: tn.led.who.pid, Lease: p.due(outside)}
+		})
 		t.pid, t.number, lowest = row.Pid, row.Ticket, row.Lowest
+		if row.Leased {
+			setPlace(tn, p, timeouts{row.Idle, row.IdleInTransaction}, sent)
+		}
 	}
 	if err != nil {
 		undoTicket(tn, t.hash, err)
@@ -236,7 +248,13 @@ func (t *ticket) advance(ctx context.Context, tn turn, h *hold, wait time.Durati
 		params.Slice = strconv.FormatInt(milliseconds(wait), 10)
 	}
 	sent := time.Now()
-	row, err := ask(ctx, tn, (*db.Queries).Turn, params)
+	row, err := askWhere(ctx, tn, (*db.Queries).Turn, func(outside bool) db.TurnParams {
+		if outside {
+			home := homeWithout(tn, t.place)
+			params.Backend, params.Idle, params.IdleInTransaction = tn.led.who.pid, home.idle, home.idleInTransaction
+		}
+		return params
+	})
 	state := sqlState(err)
 	switch {
 	case state == lockNotAvailable, state == queryCanceled:
@@ -272,6 +290,9 @@ func (t *ticket) advance(ctx context.Context, tn turn, h *hold, wait time.Durati
 		t.hint.passed(t, t.number)
 		if params.Mine {
 			t.led.displace(t)
+		}
+		if row.Restored {
+			removePlace(tn, t.place)
 		}
 		h.began(sent)
 		waited.granted = true

@@ -34,15 +34,21 @@ func placeTTL(tn turn, r request) time.Duration {
 	return unaskedTTL
 }
 
-// leasePlace gives the session a lease, before it takes a ticket for r. It
-// returns nil if there is to be none: see placeTTL. There is none either if
-// the connection is in a transaction of the caller's, whose rollback would take
-// the lease back.
+// leasePlace gives the session a lease, before it takes a ticket for r, or leaves
+// that to the statement which takes it. It returns nil if there is to be none: see
+// placeTTL. There is none either if the connection is in a transaction of the
+// caller's, whose rollback would take the lease back. Where the driver cannot tell,
+// two statements find that out.
 func leasePlace(tn turn, r request) (*placeLease, error) {
 	p := &placeLease{ttl: placeTTL(tn, r), unasked: r.TTL == 0}
 	leased := p.ttl == 0 || tn.led.settings.leasedWithin(p.ttl)
-	if leased && tn.led.deadlock > 0 {
+	switch {
+	case tn.led.deadlock == 0: // It is not known yet, and asked for below.
+	case leased:
 		return addPlace(tn, p), nil
+	case tn.led.settings.bare() && tn.conn.KnowsTransactions():
+		p.early = true
+		return p, nil
 	}
 	row, err := look(context.Background(), tn, (*db.Queries).PrepareWait, db.PrepareWaitParams{})
 	if err != nil {
@@ -63,13 +69,20 @@ func leasePlace(tn turn, r request) (*placeLease, error) {
 	if !row.Sets {
 		return nil, nil
 	}
+	return setPlace(tn, p, saved, sent), nil
+}
+
+// setPlace enters p, which a statement outside of the caller's transactions has set.
+// Before that the settings were saved.
+func setPlace(tn turn, p *placeLease, saved timeouts, sent time.Time) *placeLease {
 	s := &tn.led.settings
 	if s.want() == 0 || s.temporary { // Otherwise saved has a lease of ours.
 		s.home, s.known, s.temporary = saved, true, false
 	}
+	p.early = false
 	p = addPlace(tn, p)
 	tn.led.recount(sent)
-	return p, nil
+	return p
 }
 
 // addPlace enters p, and returns it. It returns nil, and enters nothing, if p is
@@ -84,6 +97,16 @@ func addPlace(tn turn, p *placeLease) *placeLease {
 	}
 	s.places[p] = struct{}{}
 	return p
+}
+
+// homeWithout returns the settings to be put back when the waiter of p is granted a
+// lock without a TTL. They are empty if p is not why the session has a lease.
+func homeWithout(tn turn, p *placeLease) timeouts {
+	s := &tn.led.settings
+	if _, ok := s.places[p]; !ok || !p.unasked || s.places.shortest(p, s.locks) > 0 || !s.known || s.temporary {
+		return timeouts{}
+	}
+	return s.home
 }
 
 // removePlace strikes out p.

@@ -93,6 +93,18 @@ func TestPlaceLease(t *testing.T) {
 		}
 
 		held = acquired(t, holder, target)
+		got = waitsFor(t, o, shortly(t), s, target)
+		if got := show(t, conn); got != "10s" {
+			t.Errorf("in line without a TTL: got %s, want 10s", got)
+		}
+		must(t, held.Release(bg))
+		next = (<-got).get(t)
+		if got := show(t, conn); got != "17min" {
+			t.Errorf("with a lock without a TTL: got %s, want what it was", got)
+		}
+		must(t, next.Release(bg))
+
+		held = acquired(t, holder, target)
 		tx, err := conn.BeginTx(bg, nil)
 		must(t, err)
 		run(t, tx, "SET LOCAL "+setting+" = '3min'")
@@ -169,6 +181,26 @@ func TestPlaceLeaseEndsNoLock(t *testing.T) {
 		must(t, held.Release(bg))
 		must(t, (<-got).get(t).Release(bg))
 		must(t, lock.Release(bg))
+	})
+}
+
+// TestPlaceLeaseInARollback: a rollback of what has put the settings back brings the
+// lease of the place in line back, and the lock that was granted counts on it.
+func TestPlaceLeaseInARollback(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		target := newTarget(t)
+		holder, _ := newSession(t, driver)
+		s, conn := newSession(t, driver, pglock.WithPolling())
+		for range 2 { // The second time, the statement that takes the ticket sets the lease.
+			held := acquired(t, holder, target)
+			got := waitsFor(t, observe(t), shortly(t), s, target)
+			run(t, conn, "BEGIN")
+			must(t, held.Release(bg))
+			lock := (<-got).get(t)
+			run(t, conn, "ROLLBACK")
+			wantCounted(t, conn, "after a rollback", lock.(*pglock.PostgresLock))
+			must(t, lock.Release(bg))
+		}
 	})
 }
 

@@ -34,7 +34,7 @@ func (me *waiter) takeTicket(tried bool) (bool, error) {
 	var state atomic.Int32 // calling, returned or left
 	o := &op{kind: running, join: &join{key: key}}
 	o.f = func(_ context.Context, tn turn) error {
-		t, err := takeTicket(me.ctx, tn, key, &p.hint, o.join.taken)
+		t, err := takeTicket(me.ctx, tn, key, &p.hint, o.join.taken, nil)
 		if t == nil {
 			return err
 		}

@@ -69,6 +69,31 @@ func TestRoundTrips(t *testing.T) {
 	})
 }
 
+// TestRoundTripsInLine: a warm Session in line for a lock takes a ticket, and waits for
+// its turn; with these statements it also gets its place's lease, and the lock without
+// one.
+func TestRoundTripsInLine(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		p, target := newProxy(t), newTarget(t)
+		s := pglock.NewSession(connOf(t, openURL(t, driver, p.url)))
+		holder, _ := newSession(t, driver)
+		least := 1000
+		for range 10 { // A wait that takes long is sent in pieces.
+			held := acquired(t, holder, target)
+			var got outcome
+			trips := p.trips(t, func() {
+				time.AfterFunc(150*time.Millisecond, func() { held.Release(bg) }) // What it knew of the line is old by then.
+				got = outcomeOf(s.Acquire(shortly(t), target))
+			})
+			must(t, got.get(t).Release(bg))
+			least = min(least, trips)
+		}
+		if least != 2 {
+			t.Errorf("a wait in line took %d round trips, want 2", least)
+		}
+	})
+}
+
 // not returns nil for the error that is wanted.
 func not(err, want error) error {
 	if errors.Is(err, want) {

@@ -75,11 +75,10 @@ func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bo
 			if err != nil {
 				return err
 			}
-			placed, err := takeTicket(ctx, tn, r.key, &a.hint, taken{})
+			placed, err := takeTicket(ctx, tn, r.key, &a.hint, taken{}, p)
 			if placed == nil {
 				return errors.Join(err, leavePlace(tn, p))
 			}
-			placed.place = p
 			a.hint.joined(r.key, placed, tried)
 			s.t = placed
 		} else {

@@ -166,6 +166,16 @@ func askAs[P, R any](ctx context.Context, tn turn, q *db.Queries, statement func
 	return row, err
 }
 
+// askWhere is ask with parameters that depend on whether it is certain that the
+// statement is in no transaction of the caller's.
+func askWhere[P, R any](ctx context.Context, tn turn, statement func(*db.Queries, context.Context, P) (R, error), params func(outside bool) P) (row R, err error) {
+	err = tn.do(ctx, func(ctx context.Context) (err error) {
+		row, err = statement(tn.q, ctx, params(tn.conn.OutsideTransaction()))
+		return err
+	})
+	return row, err
+}
+
 // look is ask for a statement whose loss does no harm. If the server has
 // refused it, the session lives on; if the server has not answered, the session
 // is destroyed.

@@ -35,6 +35,10 @@
 -- swanlock.waits marks the transaction: see Turn. alone is true if the session
 -- has the number 0 exclusively, false if it has a share, and null if it has
 -- neither.
+--
+-- With a ticket the statement sets the two settings of the lease to lease
+-- (milliseconds), unless that is '' or this is another backend than backend.
+-- leased says so. idle and idle_in_transaction are what they were.
 WITH g AS MATERIALIZED (
     SELECT h.class, h.slot, CASE
         WHEN pg_catalog.set_config('swanlock.waits', 'yes', true) IS NULL THEN NULL
@@ -60,7 +64,12 @@ WITH g AS MATERIALIZED (
     ) k ON true
     GROUP BY g.class, g.slot, g.alone
 )
-SELECT
+SELECT x.pid, x.ticket, x.lowest, x.idle, x.idle_in_transaction, (CASE
+    WHEN x.ticket OPERATOR(pg_catalog.<=) 0 OR x.pid OPERATOR(pg_catalog.<>) @backend::integer OR @lease::varchar OPERATOR(pg_catalog.=) '' THEN false
+    WHEN x.idle OPERATOR(pg_catalog.<>) '' AND pg_catalog.set_config('idle_session_timeout', @lease, false) IS NULL THEN false
+    ELSE pg_catalog.set_config('idle_in_transaction_session_timeout', @lease, false) IS NOT NULL
+END)::boolean AS leased
+FROM (SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
     (CASE
         WHEN t.alone IS NULL THEN 0
@@ -81,8 +90,10 @@ SELECT
         WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN -1
         ELSE -1
     END)::integer AS ticket,
-    t.lowest
-FROM t;
+    t.lowest,
+    COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
+    pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction
+FROM t OFFSET 0) x;
 
 -- name: TakeNext :one
 -- TakeTicket for a caller that has joined this line just before, and knows a
@@ -106,7 +117,12 @@ WITH a AS MATERIALIZED (
     ), CASE WHEN a.own THEN a.hint ELSE 262143 END) END AS last
     FROM a
 )
-SELECT
+SELECT x.pid, x.ticket, x.idle, x.idle_in_transaction, (CASE
+    WHEN x.ticket OPERATOR(pg_catalog.<=) 0 OR x.pid OPERATOR(pg_catalog.<>) @backend::integer OR @lease::varchar OPERATOR(pg_catalog.=) '' THEN false
+    WHEN x.idle OPERATOR(pg_catalog.<>) '' AND pg_catalog.set_config('idle_session_timeout', @lease, false) IS NULL THEN false
+    ELSE pg_catalog.set_config('idle_in_transaction_session_timeout', @lease, false) IS NOT NULL
+END)::boolean AS leased
+FROM (SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
     (CASE
         WHEN NOT t.share THEN 0
@@ -120,8 +136,10 @@ SELECT
         END
         WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
         ELSE 0
-    END)::integer AS ticket
-FROM t;
+    END)::integer AS ticket,
+    COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
+    pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction
+FROM t OFFSET 0) x;
 
 -- name: Turn :one
 -- Waits until the ticket ahead is gone and then, if no other ticket is ahead,
@@ -138,7 +156,16 @@ FROM t;
 -- the setting swanlock.waits, which TakeTicket has set in it. mine says that
 -- the ticket is this session's: it is given up when the lock is taken. CASE and
 -- COALESCE fix the order of the calls.
-SELECT
+--
+-- When the lock is taken, the settings of the place's lease are set to idle and
+-- idle_in_transaction, unless the latter is '' or this is another backend than
+-- backend. restored says so.
+SELECT a.pid, a.waits, a.answer, (CASE
+    WHEN a.answer OPERATOR(pg_catalog.<>) 0 OR a.pid OPERATOR(pg_catalog.<>) @backend::integer OR @idle_in_transaction::varchar OPERATOR(pg_catalog.=) '' THEN false
+    WHEN @idle::varchar OPERATOR(pg_catalog.<>) '' AND pg_catalog.set_config('idle_session_timeout', @idle, false) IS NULL THEN false
+    ELSE pg_catalog.set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) IS NOT NULL
+END)::boolean AS restored
+FROM (SELECT
     s.pid,
     s.waits,
     (CASE
@@ -179,7 +206,7 @@ FROM (
         @ticket::integer AS ticket,
         (@slice OPERATOR(pg_catalog.<>) '' AND (pg_catalog.current_setting('swanlock.waits', true) OPERATOR(pg_catalog.=) 'yes') IS NOT TRUE)::boolean AS waits
     OFFSET 0
-) s;
+) s OFFSET 0) a;
 
 -- name: Ahead :one
 -- Finds the ticket ahead: the highest number below the ticket, or 0. lowest is

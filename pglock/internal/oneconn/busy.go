@@ -25,17 +25,17 @@ func rowsOpen(on driver.Conn) func() bool {
 	return func() bool { return false }
 }
 
-// inTransaction reports whether a transaction is open on on, as the server has
-// told the driver. It is false always where rowsOpen is.
-func inTransaction(on driver.Conn) bool {
-	const idle = 'I'
+// statusOf returns a function that returns the transaction status that the server has
+// told the driver of on last. It returns nil for a driver that is not known.
+func statusOf(on driver.Conn) func() byte {
 	if c, ok := pgConn(on).(interface{ TxStatus() byte }); ok {
-		return c.TxStatus() != idle
+		return c.TxStatus
 	}
 	if field := pqField(on, "txnStatus"); field.IsValid() && field.Kind() == reflect.Uint8 {
-		return field.Uint() != idle
+		status := (*byte)(field.Addr().UnsafePointer())
+		return func() byte { return *status }
 	}
-	return false
+	return nil
 }
 
 // pgConn returns pgx's *pgconn.PgConn below on, or nil.

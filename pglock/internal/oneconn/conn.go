@@ -38,12 +38,13 @@ func (silent) Temporary() bool { return true }
 // registers each statement and its rows, which is a quarter of the client's work,
 // and closes a connection that was only busy. Its callers take turns.
 type Conn struct {
-	conn  *sql.Conn
-	text  func(query string) string
-	stmts map[string]driver.Stmt // by query; nil: nothing is prepared
-	watch watch
-	busy  func() bool // nil until Do has run
-	on    driver.Conn // while Do runs
+	conn   *sql.Conn
+	text   func(query string) string
+	stmts  map[string]driver.Stmt // by query; nil: nothing is prepared
+	watch  watch
+	busy   func() bool // nil until Do has run
+	status func() byte // nil: it is not known
+	on     driver.Conn // while Do runs
 }
 
 // New returns a Conn that prepares each statement once, on its first use, so
@@ -92,7 +93,7 @@ func (c *Conn) Do(ctx context.Context, w Waiter, f func(ctx context.Context) err
 			return nil
 		}
 		if c.busy == nil {
-			c.busy = rowsOpen(on)
+			c.busy, c.status = rowsOpen(on), statusOf(on)
 		}
 		if c.busy() {
 			err = ErrBusy
@@ -116,9 +117,20 @@ func (c *Conn) Do(ctx context.Context, w Waiter, f func(ctx context.Context) err
 	return err
 }
 
-// InTransaction reports whether the connection's owner has a transaction open. It
-// is false for a driver that is not known. It is to be called by what Do runs.
-func (c *Conn) InTransaction() bool { return inTransaction(c.on) }
+// noTransaction is the status of a session on which no transaction is open.
+const noTransaction = 'I'
+
+// KnowsTransactions reports whether the next two methods can tell. It is false until
+// Do has run, and for a driver that is not known: then they report false.
+func (c *Conn) KnowsTransactions() bool { return c.status != nil }
+
+// InTransaction reports whether the connection's owner has a transaction open. It is
+// to be called by what Do runs.
+func (c *Conn) InTransaction() bool { return c.status != nil && c.status() != noTransaction }
+
+// OutsideTransaction reports whether no transaction is open, so that the next
+// statement is one of its own. It is to be called by what Do runs.
+func (c *Conn) OutsideTransaction() bool { return c.status != nil && c.status() == noTransaction }
 
 func fromPq(on driver.Conn) bool { return packageOf(on) == "github.com/lib/pq" }
 
