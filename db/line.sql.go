@@ -369,8 +369,8 @@ func (q *Queries) TakeTicket(ctx context.Context, arg TakeTicketParams) (TakeTic
 }
 
 const Turn = `-- name: Turn :one
-SELECT a.pid, a.waits, a.answer, (CASE
-    WHEN a.answer OPERATOR(pg_catalog.<>) 0 OR a.pid OPERATOR(pg_catalog.<>) $1::integer OR $2::varchar OPERATOR(pg_catalog.=) '' THEN false
+SELECT s.pid, s.waits, s.answer, (CASE
+    WHEN s.answer OPERATOR(pg_catalog.<>) 0 OR s.pid OPERATOR(pg_catalog.<>) $1::integer OR $2::varchar OPERATOR(pg_catalog.=) '' THEN false
     WHEN $3::varchar OPERATOR(pg_catalog.<>) '' AND pg_catalog.set_config('idle_session_timeout', $3, false) IS NULL THEN false
     ELSE pg_catalog.set_config('idle_in_transaction_session_timeout', $2, false) IS NOT NULL
 END)::boolean AS restored
@@ -415,7 +415,7 @@ FROM (
         $11::integer AS ticket,
         ($9 OPERATOR(pg_catalog.<>) '' AND (pg_catalog.current_setting('swanlock.waits', true) OPERATOR(pg_catalog.=) 'yes') IS NOT TRUE)::boolean AS waits
     OFFSET 0
-) s OFFSET 0) a
+) s OFFSET 0) s
 `
 
 type TurnParams struct {
@@ -458,7 +458,7 @@ type TurnRow struct {
 //
 // When the lock is taken, the settings of the place's lease are set to idle and
 // idle_in_transaction, unless the latter is ” or this is another backend than
-// backend. restored says so.
+// backend. restored says so. InspectLocks knows this statement by its first words.
 func (q *Queries) Turn(ctx context.Context, arg TurnParams) (TurnRow, error) {
 	row := q.db.QueryRowContext(ctx, Turn,
 		arg.Backend,

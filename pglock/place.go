@@ -73,10 +73,10 @@ func leasePlace(tn turn, r request) (*placeLease, error) {
 }
 
 // setPlace enters p, which a statement outside of the caller's transactions has set.
-// Before that the settings were saved.
+// saved is what the settings were before.
 func setPlace(tn turn, p *placeLease, saved timeouts, sent time.Time) *placeLease {
 	s := &tn.led.settings
-	if s.want() == 0 || s.temporary { // Otherwise saved has a lease of ours.
+	if (s.want() == 0 || s.temporary) && !(s.known && s.pending()) { // Otherwise saved may be a lease of ours.
 		s.home, s.known, s.temporary = saved, true, false
 	}
 	p.early = false
@@ -100,10 +100,11 @@ func addPlace(tn turn, p *placeLease) *placeLease {
 }
 
 // homeWithout returns the settings to be put back when the waiter of p is granted a
-// lock without a TTL. They are empty if p is not why the session has a lease.
+// lock without a TTL. They are empty if p is not why the session has a lease, or not
+// alone.
 func homeWithout(tn turn, p *placeLease) timeouts {
 	s := &tn.led.settings
-	if _, ok := s.places[p]; !ok || !p.unasked || s.places.shortest(p, s.locks) > 0 || !s.known || s.temporary {
+	if _, ok := s.places[p]; !ok || !p.unasked || s.places.shortest(p, s.locks) > 0 || !s.known || s.temporary || s.pending() {
 		return timeouts{}
 	}
 	return s.home

@@ -159,9 +159,9 @@ FROM t OFFSET 0) x;
 --
 -- When the lock is taken, the settings of the place's lease are set to idle and
 -- idle_in_transaction, unless the latter is '' or this is another backend than
--- backend. restored says so.
-SELECT a.pid, a.waits, a.answer, (CASE
-    WHEN a.answer OPERATOR(pg_catalog.<>) 0 OR a.pid OPERATOR(pg_catalog.<>) @backend::integer OR @idle_in_transaction::varchar OPERATOR(pg_catalog.=) '' THEN false
+-- backend. restored says so. InspectLocks knows this statement by its first words.
+SELECT s.pid, s.waits, s.answer, (CASE
+    WHEN s.answer OPERATOR(pg_catalog.<>) 0 OR s.pid OPERATOR(pg_catalog.<>) @backend::integer OR @idle_in_transaction::varchar OPERATOR(pg_catalog.=) '' THEN false
     WHEN @idle::varchar OPERATOR(pg_catalog.<>) '' AND pg_catalog.set_config('idle_session_timeout', @idle, false) IS NULL THEN false
     ELSE pg_catalog.set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) IS NOT NULL
 END)::boolean AS restored
@@ -206,7 +206,7 @@ FROM (
         @ticket::integer AS ticket,
         (@slice OPERATOR(pg_catalog.<>) '' AND (pg_catalog.current_setting('swanlock.waits', true) OPERATOR(pg_catalog.=) 'yes') IS NOT TRUE)::boolean AS waits
     OFFSET 0
-) s OFFSET 0) a;
+) s OFFSET 0) s;
 
 -- name: Ahead :one
 -- Finds the ticket ahead: the highest number below the ticket, or 0. lowest is
