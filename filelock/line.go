@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/lease"
 )
 
 // A place is where one lock is: the lock file dir/name, and in dir/.swanlock the
@@ -123,14 +124,10 @@ func openLocked(ctx context.Context, path string) (*os.File, error) {
 
 // sleep waits for up to one and a half times d, or until ctx ends.
 func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d + rand.N(d/2))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
+	if !lease.Pause(ctx, d+rand.N(d/2)) {
 		return context.Cause(ctx)
 	}
+	return nil
 }
 
 // touch asks the file system for the time: it writes a byte, and looks at the

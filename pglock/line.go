@@ -37,7 +37,7 @@ type ticket struct {
 	number int32        // its number in the line
 	ahead  atomic.Int32 // the predecessor's number, when last seen; 0: it is first, and stays so
 	lowest atomic.Int32 // no number below is live
-	place  *placeLease  // the session's lease for this place; nil: none
+	place  *placeLease  // the session's lease for this place, if it could be set; nil: none
 }
 
 // numberBits is how many of a ticket's 64 bits are its number: see queries/line.sql.
@@ -121,13 +121,19 @@ func takeTicket(ctx context.Context, tn turn, key Key, c *lineHint, next taken, 
 	var err error
 	hint, lowest := c.numbers(key)
 	own := slices.Max(append(tn.led.numbers(t.hash), 0)) // the session's highest number in this line
+	due := func(outside bool) string {
+		if !outside { // A rollback would take the lease back.
+			return ""
+		}
+		return tn.led.settings.due(p)
+	}
 	if t.number > 0 {
 		lowest = next.lowest
 	} else if hint > 0 {
 		var row db.TakeNextRow
 		sent := time.Now()
 		row, err = askWhere(ctx, tn, (*db.Queries).TakeNext, func(outside bool) db.TakeNextParams {
-			return db.TakeNextParams{Hash: t.hash, Hint: max(hint, own), Own: own >= hint, Backend: tn.led.who.pid, Lease: p.due(outside)}
+			return db.TakeNextParams{Hash: t.hash, Hint: max(hint, own), Own: own >= hint, Backend: tn.led.who.pid, Lease: due(outside)}
 		})
 		t.pid, t.number = row.Pid, row.Ticket
 		if row.Leased {
@@ -138,7 +144,7 @@ func takeTicket(ctx context.Context, tn turn, key Key, c *lineHint, next taken, 
 		var row db.TakeTicketRow
 		sent := time.Now()
 		row, err = askWhere(ctx, tn, (*db.Queries).TakeTicket, func(outside bool) db.TakeTicketParams {
-			return db.TakeTicketParams{Hash: t.hash, Own: own > 0, Backend: tn.led.who.pid, Lease: p.due(outside)}
+			return db.TakeTicketParams{Hash: t.hash, Own: own > 0, Backend: tn.led.who.pid, Lease: due(outside)}
 		})
 		t.pid, t.number, lowest = row.Pid, row.Ticket, row.Lowest
 		if row.Leased {

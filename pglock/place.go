@@ -37,8 +37,8 @@ func placeTTL(tn turn, r request) time.Duration {
 // leasePlace gives the session a lease, before it takes a ticket for r, or leaves
 // that to the statement which takes it. It returns nil if there is to be none: see
 // placeTTL. There is none either if the connection is in a transaction of the
-// caller's, whose rollback would take the lease back. Where the driver cannot tell,
-// two statements find that out.
+// caller's, whose rollback would take the lease back: two statements find that out,
+// where it is not left to the driver.
 func leasePlace(tn turn, r request) (*placeLease, error) {
 	p := &placeLease{ttl: placeTTL(tn, r), unasked: r.TTL == 0}
 	leased := p.ttl == 0 || tn.led.settings.leasedWithin(p.ttl)
@@ -47,8 +47,7 @@ func leasePlace(tn turn, r request) (*placeLease, error) {
 	case leased:
 		return addPlace(tn, p), nil
 	case tn.led.settings.bare() && tn.conn.KnowsTransactions():
-		p.early = true
-		return p, nil
+		return p, nil // It is not set yet.
 	}
 	row, err := look(context.Background(), tn, (*db.Queries).PrepareWait, db.PrepareWaitParams{})
 	if err != nil {
@@ -79,7 +78,6 @@ func setPlace(tn turn, p *placeLease, saved timeouts, sent time.Time) *placeLeas
 	if (s.want() == 0 || s.temporary) && !(s.known && s.pending()) { // Otherwise saved may be a lease of ours.
 		s.home, s.known, s.temporary = saved, true, false
 	}
-	p.early = false
 	p = addPlace(tn, p)
 	tn.led.recount(sent)
 	return p

@@ -71,10 +71,17 @@ func (s *settings) leasedWithin(ttl time.Duration) bool {
 	return s.owned || want > 0 && want <= ttl && !s.temporary
 }
 
-// bare reports whether the session has no lease, nor one that a rollback may bring
-// back.
-func (s *settings) bare() bool {
-	return s.want() == 0 && !s.pending() && !s.temporary && !s.owned
+// bare reports whether the session has no lease of ours, nor one that a rollback may
+// bring back.
+func (s *settings) bare() bool { return s.want() == 0 && !s.pending() && !s.temporary }
+
+// due returns p's lease in milliseconds, for the statement that takes the ticket. It
+// is empty if there is none, or if it is set already.
+func (s *settings) due(p *placeLease) string {
+	if _, set := s.places[p]; set || p == nil {
+		return ""
+	}
+	return strconv.FormatInt(milliseconds(p.ttl), 10)
 }
 
 // counted returns the lease on which the locks count.
@@ -158,17 +165,6 @@ type placeLease struct {
 	left bool // the waiter has left, but the server's settings may still be there
 
 	unasked bool // the waiter has no TTL
-	early   bool // it is set by the statement that takes the ticket
-}
-
-// due returns the lease in milliseconds, for the statement that takes the ticket. It
-// is empty if the lease is set already, or the statement may be in a transaction of
-// the caller's, whose rollback would take it back.
-func (p *placeLease) due(outside bool) string {
-	if p == nil || !p.early || !outside {
-		return ""
-	}
-	return strconv.FormatInt(milliseconds(p.ttl), 10)
 }
 
 // placeLeases are the leases of the places in line that a session has.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/lease"
 )
 
 // A client takes one lock after the other. The seed fixes what it tries, not
@@ -79,12 +80,7 @@ func (c *client) drop() {
 }
 
 func (c *client) sleep(ctx context.Context, least, most time.Duration) {
-	timer := time.NewTimer(least + time.Duration(c.rnd.Int64N(int64(most-least))))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
+	lease.Pause(ctx, least+time.Duration(c.rnd.Int64N(int64(most-least))))
 }
 
 func (c *client) chance(percent int) bool { return c.rnd.IntN(100) < percent }
