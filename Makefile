@@ -48,8 +48,8 @@ verify: lint bin/sqlc ## lint, and: generated code, SQL, go.mod and dependencies
 	@foreign=$$($(GO) list -deps -f '{{if not .Standard}}{{.ImportPath}}{{end}}' $(LIBRARY) | grep -v '^github.com/swanlake-io/swanlock'); \
 		test -z "$$foreign" || { echo "linked into users' programs: $$foreign"; exit 1; }
 
-verify-knockouts: ## swanlock verify finds each guarantee that is taken out of a build (10 minutes)
-	SWANLOCK_KNOCKOUTS=1 $(GO) test -run 'TestKnockouts$$' -v -timeout 30m ./internal/verify
+verify-knockouts: ## swanlock verify finds each guarantee that is taken out of a build (20 minutes)
+	SWANLOCK_KNOCKOUTS=1 $(GO) test -run 'TestKnockouts$$' -v -count=1 -timeout 90m ./internal/verify
 
 verify-backends: ## a minute of torture for each locker that is not PostgreSQL's: kill, stop, cut and restart (DURATION=5m: longer)
 	cd backends/verify && SWANLOCK_VERIFY=$(or $(DURATION),1m) $(GO) test -run 'TestBackends$$' -v -count=1 -timeout 90m .
