@@ -205,15 +205,22 @@ func (r *recorder) waiting() map[string]bool {
 
 // holding is how much of a TTL each process would leave behind if it was stopped
 // now, as far as it has told: the processes that hold nothing are not there, and
-// a lock without a TTL counts 0.
-func (r *recorder) holding() map[string]time.Duration {
+// a lock without a TTL counts 0. With single, so does one that is not on a session
+// of its locker's own, or that is just taken: most of those are released before
+// anything can be done to the process.
+func (r *recorder) holding(single bool) map[string]time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ttls := make(map[string]time.Duration)
 	for _, h := range r.holds {
-		if h.Outcome == OK && h.Release.Call == 0 && h.Ended == 0 {
-			ttls[h.Proc] = max(ttls[h.Proc], h.TTL)
+		if h.Outcome != OK || h.Release.Call != 0 || h.Ended != 0 {
+			continue
 		}
+		ttl := h.TTL
+		if single && (!h.Single || now()-h.Acquire.Return < int64(30*time.Millisecond)) {
+			ttl = 0
+		}
+		ttls[h.Proc] = max(ttls[h.Proc], ttl)
 	}
 	return ttls
 }

@@ -34,8 +34,11 @@ func TestRecorder(t *testing.T) {
 	if err := early.read(strings.NewReader(whole[:strings.Index(whole, `{"w":"ended"`)])); err != nil {
 		t.Fatal(err)
 	}
-	if got := early.holding(); len(got) != 1 || got["p"] != time.Second {
+	if got := early.holding(false); len(got) != 1 || got["p"] != time.Second {
 		t.Errorf("before the loss these hold something: %v, want p", got)
+	}
+	if got := early.holding(true); len(got) != 1 || got["p"] != 0 {
+		t.Errorf("on sessions of their own these hold something: %v, want p, but no TTL", got)
 	}
 	r := newRecorder()
 	if err := r.read(strings.NewReader(whole + `{"w":"acqu`)); err != nil {
@@ -44,7 +47,7 @@ func TestRecorder(t *testing.T) {
 	if len(r.order) != 2 {
 		t.Fatalf("got %d holds, want 2", len(r.order))
 	}
-	if got := r.holding(); len(got) != 0 {
+	if got := r.holding(false); len(got) != 0 {
 		t.Errorf("after the loss these hold something: %v, want none", got)
 	}
 	h := r.order[0]

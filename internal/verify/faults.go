@@ -171,7 +171,8 @@ func (in *injector) inject(ctx context.Context, kind string) (done bool, err err
 const (
 	aHolder = iota
 	aLease
-	aWaiter // for a lock with a TTL
+	aSessionsLease // which no pool keeps
+	aWaiter        // for a lock with a TTL
 )
 
 // free returns a slot that no other fault uses, locked. It prefers a slot whose
@@ -179,11 +180,11 @@ const (
 func (in *injector) free(want int) *slot {
 	first := in.rnd.IntN(len(in.procs.slots))
 	tries := 40
-	if want == aWaiter {
+	if want == aWaiter || want == aSessionsLease {
 		tries = 200
 	}
 	for try := range tries {
-		holding, waiting := in.procs.recorder.holding(), in.procs.recorder.waiting()
+		holding, waiting := in.procs.recorder.holding(want == aSessionsLease), in.procs.recorder.waiting()
 		for i := range in.procs.slots {
 			s := in.procs.slots[(first+i)%len(in.procs.slots)]
 			if !s.mu.TryLock() {
@@ -191,7 +192,7 @@ func (in *injector) free(want int) *slot {
 			}
 			left, ok := holding[s.proc.name]
 			switch want {
-			case aLease:
+			case aLease, aSessionsLease:
 				ok = ok && left > 0
 			case aWaiter:
 				ok = waiting[s.proc.name]
@@ -225,12 +226,15 @@ func (in *injector) kill() (bool, error) {
 // vain.
 func (in *injector) stop(ctx context.Context) bool {
 	length, want := time.Duration(20+in.rnd.IntN(300))*time.Millisecond, aHolder
-	switch n := in.rnd.IntN(10); {
+	switch n := in.rnd.IntN(12); {
 	case n < 4:
 		length = time.Duration(1200+in.rnd.IntN(1500)) * time.Millisecond
-	case n < 6:
-		length, want = longestTTL+margin+time.Second, aLease
 	case n < 8:
+		length, want = longestTTL+margin+time.Second, aLease
+		if n%2 == 0 {
+			want = aSessionsLease
+		}
+	case n < 10:
 		length, want = stallBound+2*time.Second, aWaiter
 	}
 	s := in.free(want)
