@@ -81,6 +81,28 @@ func (q *Queries) DropTicket(ctx context.Context, arg DropTicketParams) (DropTic
 	return i, err
 }
 
+const OwnTicket = `-- name: OwnTicket :one
+SELECT
+    pg_catalog.pg_backend_pid()::integer AS pid,
+    COALESCE(pg_catalog.max(pg_catalog.int8and(k.objid::bigint, 262143)), 0)::integer AS ticket
+FROM pg_catalog.pg_locks k
+WHERE (k.pid, k.locktype, k.objsubid, k.mode, pg_catalog.int8and(pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), -262144))
+    OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 2, 'ExclusiveLock', $1::bigint) AND k.granted
+`
+
+type OwnTicketRow struct {
+	Pid    int32
+	Ticket int32
+}
+
+// Finds the ticket of this session in a line, or 0.
+func (q *Queries) OwnTicket(ctx context.Context, hash int64) (OwnTicketRow, error) {
+	row := q.db.QueryRowContext(ctx, OwnTicket, hash)
+	var i OwnTicketRow
+	err := row.Scan(&i.Pid, &i.Ticket)
+	return i, err
+}
+
 const PrepareWait = `-- name: PrepareWait :one
 SELECT
     s.pid,
@@ -369,7 +391,7 @@ func (q *Queries) TakeTicket(ctx context.Context, arg TakeTicketParams) (TakeTic
 }
 
 const Turn = `-- name: Turn :one
-SELECT s.pid, s.waits, s.answer, (CASE
+SELECT s.pid, s.waits, s.answer, s.ticket, (CASE
     WHEN s.answer OPERATOR(pg_catalog.<>) 0 OR s.pid OPERATOR(pg_catalog.<>) $1::integer OR $2::varchar OPERATOR(pg_catalog.=) '' THEN false
     WHEN $3::varchar OPERATOR(pg_catalog.<>) '' AND pg_catalog.set_config('idle_session_timeout', $3, false) IS NULL THEN false
     ELSE pg_catalog.set_config('idle_in_transaction_session_timeout', $2, false) IS NOT NULL
@@ -377,12 +399,14 @@ END)::boolean AS restored
 FROM (SELECT
     s.pid,
     s.waits,
+    s.ticket,
     (CASE
         WHEN pg_catalog.pg_is_in_recovery() THEN -2
+        WHEN s.hint OPERATOR(pg_catalog.>) 0 AND s.ticket OPERATOR(pg_catalog.=) 0 THEN -1
         WHEN s.waits AND pg_catalog.set_config('lock_timeout', s.slice, true) IS NULL THEN -1
-        WHEN s.waits AND $4::integer OPERATOR(pg_catalog.>) 0
-            AND pg_catalog.pg_advisory_xact_lock_shared(s.class, pg_catalog.int4pl(s.slot, $4)) IS NULL THEN -1
-        WHEN $4 OPERATOR(pg_catalog.>) 0 AND s.lowest OPERATOR(pg_catalog.=) 0 THEN -3
+        WHEN s.waits AND s.ahead OPERATOR(pg_catalog.>) 0
+            AND pg_catalog.pg_advisory_xact_lock_shared(s.class, pg_catalog.int4pl(s.slot, s.ahead)) IS NULL THEN -1
+        WHEN s.ahead OPERATOR(pg_catalog.>) 0 AND s.lowest OPERATOR(pg_catalog.=) 0 THEN -3
         ELSE COALESCE(
             (
                 SELECT pg_catalog.max(n.number)
@@ -395,25 +419,59 @@ FROM (SELECT
                     extract(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.statement_timestamp()))::integer))::varchar, true) IS NULL
                 THEN -1
                 WHEN NOT CASE
-                    WHEN s.waits AND $5::boolean THEN pg_catalog.pg_advisory_lock_shared($6::bigint) IS NOT NULL
-                    WHEN s.waits THEN pg_catalog.pg_advisory_lock($6) IS NOT NULL
-                    WHEN $5 THEN pg_catalog.pg_try_advisory_lock_shared($6)
-                    ELSE pg_catalog.pg_try_advisory_lock($6)
+                    WHEN s.waits AND $4::boolean THEN pg_catalog.pg_advisory_lock_shared($5::bigint) IS NOT NULL
+                    WHEN s.waits THEN pg_catalog.pg_advisory_lock($5) IS NOT NULL
+                    WHEN $4 THEN pg_catalog.pg_try_advisory_lock_shared($5)
+                    ELSE pg_catalog.pg_try_advisory_lock($5)
                 END THEN -1
-                WHEN $7::boolean AND pg_catalog.pg_advisory_unlock(s.class, pg_catalog.int4pl(s.slot, s.ticket))
+                WHEN $6::boolean AND pg_catalog.pg_advisory_unlock(s.class, pg_catalog.int4pl(s.slot, s.ticket))
                     AND pg_catalog.pg_advisory_unlock_shared(s.class, s.slot) THEN 0
                 ELSE 0
             END)
     END)::bigint AS answer
 FROM (
     SELECT
-        pg_catalog.pg_backend_pid()::integer AS pid,
-        pg_catalog.int8shr($8::bigint, 32)::integer AS class,
-        pg_catalog.int8shr(pg_catalog.int8shl($8, 32), 32)::integer AS slot,
-        $9::varchar AS slice,
-        $10::integer AS lowest,
-        $11::integer AS ticket,
-        ($9 OPERATOR(pg_catalog.<>) '' AND (pg_catalog.current_setting('swanlock.waits', true) OPERATOR(pg_catalog.=) 'yes') IS NOT TRUE)::boolean AS waits
+        s.pid,
+        s.class,
+        s.slot,
+        s.waits,
+        s.hint,
+        $7::varchar AS slice,
+        $8::integer AS lowest,
+        (CASE WHEN s.hint OPERATOR(pg_catalog.>) 0 THEN s.next ELSE $9::integer END)::integer AS ticket,
+        (CASE WHEN s.hint OPERATOR(pg_catalog.>) 0 THEN pg_catalog.int4mi(s.next, 1) ELSE $10::integer END)::integer AS ahead
+    FROM (
+        SELECT
+            h.pid,
+            h.class,
+            h.slot,
+            h.hint,
+            ($7 OPERATOR(pg_catalog.<>) '' AND (pg_catalog.current_setting('swanlock.waits', true) OPERATOR(pg_catalog.=) 'yes') IS NOT TRUE)::boolean AS waits,
+            (CASE WHEN h.hint OPERATOR(pg_catalog.>) 0 AND pg_catalog.pg_try_advisory_lock_shared(h.class, h.slot) THEN (
+                SELECT CASE
+                    WHEN t.last OPERATOR(pg_catalog.<) LEAST(pg_catalog.int4pl(h.hint, 24), 262140)
+                        AND pg_catalog.pg_try_advisory_lock(h.class, pg_catalog.int4pl(h.slot, pg_catalog.int4pl(t.last, 1))) THEN pg_catalog.int4pl(t.last, 1)
+                    WHEN pg_catalog.pg_advisory_unlock_shared(h.class, h.slot) THEN 0
+                    ELSE 0
+                END
+                FROM (
+                    SELECT COALESCE(pg_catalog.max(n.number), 262143) AS last
+                    FROM pg_catalog.generate_series(h.hint, LEAST(pg_catalog.int4pl(h.hint, 32), 262143)) n (number)
+                    WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(h.class, pg_catalog.int4pl(h.slot, n.number))
+                        THEN pg_catalog.pg_advisory_unlock_shared(h.class, pg_catalog.int4pl(h.slot, n.number)) ELSE false END
+                    OFFSET 0
+                ) t
+            ) ELSE 0 END)::integer AS next
+        FROM (
+            SELECT
+                pg_catalog.pg_backend_pid()::integer AS pid,
+                pg_catalog.int8shr($11::bigint, 32)::integer AS class,
+                pg_catalog.int8shr(pg_catalog.int8shl($11, 32), 32)::integer AS slot,
+                $12::integer AS hint
+            OFFSET 0
+        ) h
+        OFFSET 0
+    ) s
     OFFSET 0
 ) s OFFSET 0) s
 `
@@ -422,20 +480,22 @@ type TurnParams struct {
 	Backend           int32
 	IdleInTransaction string
 	Idle              string
-	Ahead             int32
 	Shared            bool
 	Key               int64
 	Mine              bool
-	Hash              int64
 	Slice             string
 	Lowest            int32
 	Ticket            int32
+	Ahead             int32
+	Hash              int64
+	Hint              int32
 }
 
 type TurnRow struct {
 	Pid      int32
 	Waits    bool
 	Answer   int64
+	Ticket   int32
 	Restored bool
 }
 
@@ -449,6 +509,12 @@ type TurnRow struct {
 //	-3: the ticket ahead is gone, and Ahead must say which one is ahead now
 //	the number of the ticket that is ahead now, found by trying the numbers from
 //	lowest on, if lowest is not 0
+//
+// With hint, a number of the line as for TakeNext, the statement first takes a
+// ticket for this session, which has none in the line: the next number, with
+// the one before as the number ahead. If that is taken it takes none, and
+// answers -1. If the statement fails, the ticket stays: see OwnTicket. ticket
+// is the one that was given or taken, or 0.
 //
 // It does not wait, but only looks, if slice is ”, or inside a transaction of
 // the caller's, which a wait that times out would abort: such a transaction has
@@ -464,20 +530,22 @@ func (q *Queries) Turn(ctx context.Context, arg TurnParams) (TurnRow, error) {
 		arg.Backend,
 		arg.IdleInTransaction,
 		arg.Idle,
-		arg.Ahead,
 		arg.Shared,
 		arg.Key,
 		arg.Mine,
-		arg.Hash,
 		arg.Slice,
 		arg.Lowest,
 		arg.Ticket,
+		arg.Ahead,
+		arg.Hash,
+		arg.Hint,
 	)
 	var i TurnRow
 	err := row.Scan(
 		&i.Pid,
 		&i.Waits,
 		&i.Answer,
+		&i.Ticket,
 		&i.Restored,
 	)
 	return i, err

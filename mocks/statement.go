@@ -53,6 +53,7 @@ var shapes = map[string]shape{
 	"Undo":              {undo, db.UndoParams{}, struct{ Undone bool }{}},
 	"Terminate":         {terminate, db.TerminateParams{}, struct{ Terminated bool }{}},
 	"Turn":              {tryAcquire, db.TurnParams{}, db.TurnRow{}},
+	"OwnTicket":         {line, struct{ Hash int64 }{}, db.OwnTicketRow{}},
 	"Ahead":             {line, db.AheadParams{}, db.AheadRow{}},
 	"TakeTicket":        {line, db.TakeTicketParams{}, db.TakeTicketRow{}},
 	"TakeNext":          {line, db.TakeNextParams{}, db.TakeNextRow{}},
@@ -68,7 +69,7 @@ var shapes = map[string]shape{
 var names = func() map[string]string {
 	names := make(map[string]string)
 	for _, query := range []string{
-		db.Mark, db.TryAcquire, db.TryAcquireWith, db.TryAcquireAudited, db.Refresh, db.RefreshAudited, db.Release, db.ReleaseWith, db.ReleaseAudited, db.Undo, db.Terminate, db.Turn, db.Ahead, db.TakeTicket, db.TakeNext, db.DropTicket, db.UndoTicket, db.PrepareWait, db.AuditLost, db.CloseDead, db.AuditReleased, db.Lease,
+		db.Mark, db.TryAcquire, db.TryAcquireWith, db.TryAcquireAudited, db.Refresh, db.RefreshAudited, db.Release, db.ReleaseWith, db.ReleaseAudited, db.Undo, db.Terminate, db.Turn, db.OwnTicket, db.Ahead, db.TakeTicket, db.TakeNext, db.DropTicket, db.UndoTicket, db.PrepareWait, db.AuditLost, db.CloseDead, db.AuditReleased, db.Lease,
 	} {
 		names[db.OneLine(query)] = commentOf(query)
 	}

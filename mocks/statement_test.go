@@ -63,6 +63,7 @@ func TestStatementsAreRead(t *testing.T) {
 		"Undo":              func() { q.Undo(ctx, fill[db.UndoParams](lock)) },
 		"Terminate":         func() { q.Terminate(ctx, fill[db.TerminateParams](lock)) },
 		"Turn":              func() { q.Turn(ctx, fill[db.TurnParams](wait)) },
+		"OwnTicket":         func() { q.OwnTicket(ctx, wait.Hash) },
 		"Ahead":             func() { q.Ahead(ctx, fill[db.AheadParams](wait)) },
 		"TakeTicket":        func() { q.TakeTicket(ctx, fill[db.TakeTicketParams](wait)) },
 		"TakeNext":          func() { q.TakeNext(ctx, fill[db.TakeNextParams](wait)) },

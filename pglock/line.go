@@ -5,9 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -26,19 +24,6 @@ const goneAhead = -3
 // maxProbes is how many numbers Turn tries one by one, at most. To try that
 // many costs as much as a look at pg_locks that meets no other locker.
 const maxProbes = 256
-
-// A ticket is a place in a line.
-type ticket struct {
-	led    *ledger
-	a      *access
-	hint   *lineHint
-	pid    int32        // the backend that has it
-	hash   int64        // the line's: see lineHash
-	number int32        // its number in the line
-	ahead  atomic.Int32 // the predecessor's number, when last seen; 0: it is first, and stays so
-	lowest atomic.Int32 // no number below is live
-	place  *placeLease  // the session's lease for this place, if it could be set; nil: none
-}
 
 // numberBits is how many of a ticket's 64 bits are its number: see queries/line.sql.
 const numberBits = 18
@@ -111,117 +96,6 @@ func (c *lineHint) passed(t *ticket, lowest int32) {
 	}
 }
 
-// takeTicket joins the line of key. It returns nil, without an error, if
-// several attempts met too many others that joined at the same time, or if the
-// line has no number left until it is empty.
-//
-// A number that a batch has taken is given as next.
-func takeTicket(ctx context.Context, tn turn, key Key, c *lineHint, next taken, p *placeLease) (*ticket, error) {
-	t := &ticket{led: tn.led, a: tn.access, hint: c, hash: lineHash(key), pid: next.pid, number: next.number, place: p}
-	var err error
-	hint, lowest := c.numbers(key)
-	own := slices.Max(append(tn.led.numbers(t.hash), 0)) // the session's highest number in this line
-	due := func(outside bool) string {
-		if !outside { // A rollback would take the lease back.
-			return ""
-		}
-		return tn.led.settings.due(p)
-	}
-	if t.number > 0 {
-		lowest = next.lowest
-	} else if hint > 0 {
-		var row db.TakeNextRow
-		sent := time.Now()
-		row, err = askWhere(ctx, tn, (*db.Queries).TakeNext, func(outside bool) db.TakeNextParams {
-			return db.TakeNextParams{Hash: t.hash, Hint: max(hint, own), Own: own >= hint, Backend: tn.led.who.pid, Lease: due(outside)}
-		})
-		t.pid, t.number = row.Pid, row.Ticket
-		if row.Leased {
-			setPlace(tn, p, timeouts{row.Idle, row.IdleInTransaction}, sent)
-		}
-	}
-	for n := 0; err == nil && t.number == 0 && n < 4; n++ {
-		var row db.TakeTicketRow
-		sent := time.Now()
-		row, err = askWhere(ctx, tn, (*db.Queries).TakeTicket, func(outside bool) db.TakeTicketParams {
-			return db.TakeTicketParams{Hash: t.hash, Own: own > 0, Backend: tn.led.who.pid, Lease: due(outside)}
-		})
-		t.pid, t.number, lowest = row.Pid, row.Ticket, row.Lowest
-		if row.Leased {
-			setPlace(tn, p, timeouts{row.Idle, row.IdleInTransaction}, sent)
-		}
-	}
-	if err != nil {
-		undoTicket(tn, t.hash, err)
-		return nil, explain(err, false)
-	}
-	if t.number <= 0 {
-		return nil, nil
-	}
-	if lowest > 0 {
-		t.ahead.Store(t.number - 1) // Some ticket was ahead when this one was taken.
-	} else {
-		lowest = t.number
-	}
-	t.lowest.Store(lowest)
-	tn.led.place(t)
-	return t, nil
-}
-
-// A taken is a number in a line that was taken already; its zero is none.
-type taken struct {
-	pid            int32
-	number, lowest int32 // lowest: no number below is live
-}
-
-// undoTicket makes sure that a takeTicket that failed with err has left nothing.
-func undoTicket(tn turn, hash int64, err error) {
-	if notSent(err) {
-		return
-	}
-	switch sqlState(err) {
-	case inFailedTransaction:
-		return
-	case "":
-	default:
-		var known []string
-		for _, number := range tn.led.numbers(hash) {
-			known = append(known, strconv.Itoa(int(number)))
-		}
-		_, err := ask(context.Background(), tn, (*db.Queries).UndoTicket,
-			db.UndoTicketParams{Hash: hash, Shares: int32(len(known)), Known: "{" + strings.Join(known, ",") + "}"})
-		if err == nil {
-			return
-		}
-	}
-	tn.destroy(err)
-}
-
-// live reports whether t still has its place.
-func (t *ticket) live() bool { return t.led.has(t) }
-
-// drop gives up the ticket t of this session. A ticket that stayed would stop
-// the whole line, so the session is destroyed if it is not certain that the
-// ticket is gone.
-func (t *ticket) drop(tn turn) error {
-	if !t.live() {
-		return nil
-	}
-	row, err := ask(context.Background(), tn, (*db.Queries).DropTicket, db.DropTicketParams{Pid: t.pid, Hash: t.hash, Ticket: t.number})
-	if err == nil && row.Pid != t.pid {
-		err = ErrPooler
-	}
-	if errors.Is(err, ErrBusy) {
-		return err // The ticket stays in the ledger, to be settled later.
-	}
-	if err != nil {
-		tn.destroy(err)
-		return err
-	}
-	t.led.displace(t)
-	return leavePlace(tn, t.place)
-}
-
 // An advanced is the result of advance.
 type advanced struct {
 	granted  bool // the session holds the lock
@@ -238,9 +112,11 @@ func (t *ticket) advance(ctx context.Context, tn turn, h *hold, wait time.Durati
 	if t.led != tn.led {
 		pid = tn.led.who.pid
 	}
-	params := db.TurnParams{Ahead: t.ahead.Load(), Lowest: t.lowest.Load(), Hash: t.hash, Ticket: t.number,
+	params := db.TurnParams{Ahead: t.ahead.Load(), Lowest: t.lowest.Load(), Hash: t.hash, Ticket: t.number, Hint: t.after,
 		Shared: h.Shared, Key: int64(h.key), Mine: t.led == tn.led}
+	takes := t.after > 0
 	switch {
+	case takes:
 	case params.Ahead == 0:
 		params.Lowest = t.number // No number is tried.
 	case slices.Min(append(tn.led.numbers(t.hash), t.number)) < t.number:
@@ -265,13 +141,24 @@ func (t *ticket) advance(ctx context.Context, tn turn, h *hold, wait time.Durati
 	switch {
 	case state == lockNotAvailable, state == queryCanceled:
 		// The wait ended, but the lock may have been granted all the same.
+		if takes {
+			if err := t.find(tn, h.key, err); err != nil {
+				return advanced{waited: true}, err
+			}
+		}
 		return waitedOut(tn, h, pid, sent)
 	case err != nil:
+		if takes {
+			undoTicket(tn, t.hash, err)
+		}
 		undo(tn, h, err)
 		return advanced{}, explain(err, false)
 	}
 	tn.led.touch(sent)
 	h.pid = row.Pid
+	if takes {
+		t.numbered(h.key, row.Pid, row.Ticket)
+	}
 	if row.Pid != pid {
 		terminate(tn, h)
 		if t.led == tn.led {
@@ -285,7 +172,9 @@ func (t *ticket) advance(ctx context.Context, tn turn, h *hold, wait time.Durati
 	case onStandby:
 		return advanced{}, ErrStandby
 	case heldElsewhere:
-		t.ahead.Store(0)
+		if t.number > 0 {
+			t.ahead.Store(0)
+		}
 		return advanced{}, nil
 	case goneAhead:
 		err := t.lookAhead(ctx, tn)

@@ -14,9 +14,9 @@ type registry struct {
 	*roster
 	claims     map[Key]*claim
 	queues     map[Key]*queue
-	own        map[Key]bool  // the keys for which a waiter has a session to itself: see seat
-	lastReader int           // the number that a reader was last given
-	drained    chan struct{} // closed when closed is true and claims is empty
+	own        map[Key]*waiter // those that have a session to themselves: see seat
+	lastReader int             // the number that a reader was last given
+	drained    chan struct{}   // closed when closed is true and claims is empty
 }
 
 // A claim says that callers of the pool hold a key, or are asking for it. It
@@ -42,6 +42,7 @@ type waiter struct {
 	s     *poolSession // the session that has the ticket
 	own   bool         // s is for this waiter alone, which also waits on it
 	t     *ticket
+	tried bool // a try has failed before
 	woken chan struct{}
 
 	// Guarded by roster.mu.
@@ -62,7 +63,7 @@ func (me *waiter) wakeLocked() {
 }
 
 func newRegistry(r *roster) *registry {
-	return &registry{roster: r, claims: make(map[Key]*claim), queues: make(map[Key]*queue), own: make(map[Key]bool), drained: make(chan struct{})}
+	return &registry{roster: r, claims: make(map[Key]*claim), queues: make(map[Key]*queue), own: make(map[Key]*waiter), drained: make(chan struct{})}
 }
 
 // claim reserves h's key for one caller, or for one reader more, and returns the
@@ -187,9 +188,9 @@ func (r *registry) seat(me *waiter) (err error) {
 	if s := r.passesLocked(key); s != nil && s.isOpen() && s.fitsLocked(lease) && !r.fullLocked() {
 		me.s = s
 	}
-	if me.s == nil && r.queues[key] == nil && !r.own[key] {
+	if me.s == nil && r.queues[key] == nil && r.own[key] == nil {
 		if me.s = r.toWaitAloneLocked(lease); me.s != nil {
-			me.own, r.own[key] = true, true
+			me.own, r.own[key] = true, me
 		}
 	}
 	if me.s == nil {
@@ -226,6 +227,20 @@ func (r *registry) unseat(me *waiter) {
 		delete(r.own, me.r.key)
 		r.vacateLocked(me.s)
 	}
+}
+
+// waitersLocked returns how many callers wait in line, or are just joining it with a
+// statement that waits.
+func (r *registry) waitersLocked() (n int) {
+	for _, q := range r.queues {
+		n += len(q.waiters)
+	}
+	for key, me := range r.own {
+		if q := r.queues[key]; q == nil || !slices.Contains(q.waiters, me) {
+			n++
+		}
+	}
+	return n
 }
 
 // enqueue puts me into the queue by the number of its ticket. The order of the

@@ -34,9 +34,7 @@ func (p *Pool) Stats() PoolStats {
 	r.mu.Lock()
 	s := PoolStats{MaxSessions: p.guest.limit(), Sessions: len(r.sessions), WaitingSessions: r.waiting, Used: r.locks}
 	s.Limit = min(r.maxLocks, s.MaxSessions*locksPerSession)
-	for _, q := range r.queues {
-		s.Waiters += len(q.waiters)
-	}
+	s.Waiters = r.waitersLocked()
 	sessions := slices.Clone(r.sessions)
 	r.mu.Unlock() // The ledgers' mutexes are taken before it.
 	for _, session := range sessions {

@@ -9,11 +9,14 @@ import (
 // wait waits in line until the lock is granted or ctx ends. tried says that a
 // try has failed before.
 func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*PostgresLock, error) {
-	me, err := p.join(ctx, r, tried)
+	me, l, err := p.join(ctx, r, tried)
 	if err != nil {
 		return nil, err
 	}
 	s.ended()
+	if l != nil {
+		return l, nil
+	}
 	defer func() { me.leave() }()
 	rested := false // It has not been woken for long.
 	looked := false // It has looked because the lock seemed to be free.
@@ -33,9 +36,9 @@ func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*Post
 			if !p.keys.retire(me) {
 				continue
 			}
-			next, err := p.join(ctx, r, tried)
-			if err != nil {
-				return nil, err
+			next, l, err := p.join(ctx, r, tried)
+			if err != nil || l != nil {
+				return l, err
 			}
 			me.leave()
 			me = next
@@ -65,14 +68,14 @@ func (p *Pool) wait(ctx context.Context, r request, tried bool, s *spell) (*Post
 	}
 }
 
-// join takes a ticket, and a place in the pool's queue. If a session turns out
-// to be dead, it uses another.
-func (p *Pool) join(ctx context.Context, r request, tried bool) (me *waiter, err error) {
+// join takes a ticket, and a place in the pool's queue, or gets the lock at once. If
+// a session turns out to be dead, it uses another.
+func (p *Pool) join(ctx context.Context, r request, tried bool) (me *waiter, l *PostgresLock, err error) {
 	for range maxSessions {
-		me = &waiter{p: p, r: r, ctx: ctx, woken: make(chan struct{}, 1)}
-		if err = me.join(tried); !errors.Is(err, errSessionGone) {
+		me = &waiter{p: p, r: r, ctx: ctx, tried: tried, woken: make(chan struct{}, 1)}
+		if l, err = me.join(); !errors.Is(err, errSessionGone) {
 			break
 		}
 	}
-	return me, err
+	return me, l, err
 }

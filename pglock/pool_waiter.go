@@ -9,32 +9,54 @@ import (
 	"github.com/swanlake-io/swanlock/db"
 )
 
-// join takes a ticket, and a place in the pool's queue.
-func (me *waiter) join(tried bool) error {
+// join takes a ticket, and a place in the pool's queue. Where one statement can take
+// the ticket and wait for the lock, it may return the lock instead.
+func (me *waiter) join() (*PostgresLock, error) {
 	if err := me.p.keys.seat(me); err != nil {
-		return err
+		return nil, err
 	}
-	err := me.s.opened(me.ctx)
-	joined := false
-	for pause := newPause(); err == nil && !joined; {
-		if joined, err = me.takeTicket(tried); err == nil && !joined {
-			err = pause.wait(me.ctx) // Too many joined at the same time.
+	l, err := me.takePlace()
+	if err != nil || l != nil {
+		me.p.keys.unseat(me)
+	}
+	return l, unanswered(me.ctx, err)
+}
+
+// takePlace is the part of join that has a session.
+func (me *waiter) takePlace() (*PostgresLock, error) {
+	if err := me.s.opened(me.ctx); err != nil {
+		return nil, err
+	}
+	if last, _ := me.p.hint.numbers(me.r.key); me.own && last > 0 {
+		l, _, err := me.step(false)
+		switch {
+		case l != nil:
+			return l, nil
+		case err != nil && me.ctx.Err() != nil:
+			return nil, notAcquired(me.ctx)
+		case err != nil && !elsewhere(err): // Otherwise it was granted too late for its TTL.
+			return nil, err
 		}
 	}
-	if err != nil {
-		me.p.keys.unseat(me)
-		return unanswered(me.ctx, err)
+	for pause := newPause(); me.t == nil; {
+		joined, err := me.takeTicket()
+		if err == nil && !joined {
+			err = pause.wait(me.ctx) // Too many joined at the same time.
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	return nil
+	return nil, nil
 }
 
 // takeTicket reports whether me has a ticket now.
-func (me *waiter) takeTicket(tried bool) (bool, error) {
-	p, s, key := me.p, me.s, me.r.key
+func (me *waiter) takeTicket() (bool, error) {
+	s := me.s
 	var state atomic.Int32 // calling, returned or left
-	o := &op{kind: running, join: &join{key: key}}
+	o := &op{kind: running, join: &join{key: me.r.key}}
 	o.f = func(_ context.Context, tn turn) error {
-		t, err := takeTicket(me.ctx, tn, key, &p.hint, o.join.taken, nil)
+		t, err := takeTicket(me.ctx, tn, me.r.key, &me.p.hint, o.join.taken, nil)
 		if t == nil {
 			return err
 		}
@@ -43,12 +65,10 @@ func (me *waiter) takeTicket(tried bool) (bool, error) {
 			batcher{turn: tn, s: s}.endBehindPooler(t.pid)
 			return ErrPooler
 		}
-		if !state.CompareAndSwap(calling, returned) { // The caller has left.
+		me.p.hint.joined(me.r.key, t, me.tried)
+		if !me.enqueue(t, &state) {
 			return t.drop(tn)
 		}
-		me.t = t
-		p.hint.joined(key, t, tried)
-		p.keys.enqueue(me)
 		return nil
 	}
 	err := s.do(me.ctx, o)
@@ -61,13 +81,30 @@ func (me *waiter) takeTicket(tried bool) (bool, error) {
 	return false, err
 }
 
+// enqueue enters me, with the ticket t, into the pool's queue. It reports whether it
+// has done so before the caller left, which state says.
+func (me *waiter) enqueue(t *ticket, state *atomic.Int32) bool {
+	me.t = t
+	me.p.keys.enqueue(me)
+	if state.CompareAndSwap(calling, returned) {
+		return true
+	}
+	me.dequeue()
+	return false
+}
+
+// dequeue takes me out of the pool's queue.
+func (me *waiter) dequeue() {
+	if o := me.p.keys.dequeue(me); o != nil {
+		me.p.spawn(func() { me.refuse(o) })
+	}
+}
+
 // leave gives up the place of me, without waiting for the server.
 func (me *waiter) leave() {
 	p := me.p
 	live := me.t.live()
-	if o := p.keys.dequeue(me); o != nil {
-		p.spawn(func() { me.refuse(o) })
-	}
+	me.dequeue()
 	if !live {
 		p.keys.unseat(me)
 		return
@@ -164,7 +201,8 @@ type attempted struct {
 }
 
 // attempt asks on s whether me is first in line, and takes the lock then. It
-// waits for that for up to wait.
+// waits for that for up to wait. If me has no ticket yet, the statement takes one, if
+// it can.
 func (me *waiter) attempt(s *poolSession, wait time.Duration) (*PostgresLock, advanced, error) {
 	h := newHold(me.r).on(turn{s.a, s.led}, s)
 	var a attempted
@@ -173,14 +211,26 @@ func (me *waiter) attempt(s *poolSession, wait time.Duration) (*PostgresLock, ad
 		o.end = func() { me.p.sessions.vacate(s) }
 	}
 	o.f = func(_ context.Context, tn turn) error {
-		adv, err := me.advance(batcher{turn: tn, s: s}, h, wait)
+		t, joins := me.t, me.t == nil
+		if joins {
+			if t = nextTicket(tn, me.r.key, &me.p.hint); t == nil {
+				return nil
+			}
+		}
+		adv, err := me.advance(batcher{turn: tn, s: s}, t, h, wait)
 		a.advanced = adv
-		if err == nil && adv.granted {
+		switch {
+		case err == nil && adv.granted:
 			a.l = h.beginInPool()
 			if !a.state.CompareAndSwap(calling, returned) {
 				a.l.dropped.Stop()
 				release(tn, h)
 			}
+		case err == nil && joins && t.live() && me.enqueue(t, &a.state):
+			return nil
+		}
+		if joins {
+			t.drop(tn)
 		}
 		return err
 	}
@@ -199,14 +249,14 @@ func (me *waiter) attempt(s *poolSession, wait time.Duration) (*PostgresLock, ad
 }
 
 // advance is the part of attempt that has the turn.
-func (me *waiter) advance(b batcher, h *hold, wait time.Duration) (advanced, error) {
+func (me *waiter) advance(b batcher, t *ticket, h *hold, wait time.Duration) (advanced, error) {
 	switch {
 	case b.led.held(h.key) != nil, !h.Shared && b.led.readersOf(h.key) > 0:
 		return advanced{}, nil // The server would grant it to this session once more.
 	case h.Shared && b.led.readersOf(h.key) > 0:
 		return me.joinReaders(b, h)
 	}
-	adv, err := me.t.advance(context.WithoutCancel(me.ctx), b.turn, h, wait)
+	adv, err := t.advance(context.WithoutCancel(me.ctx), b.turn, h, wait)
 	if err != nil || !adv.granted {
 		return adv, err
 	}

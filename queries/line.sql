@@ -151,6 +151,12 @@ FROM t OFFSET 0) x;
 --   -3: the ticket ahead is gone, and Ahead must say which one is ahead now
 --   the number of the ticket that is ahead now, found by trying the numbers from
 --   lowest on, if lowest is not 0
+-- With hint, a number of the line as for TakeNext, the statement first takes a
+-- ticket for this session, which has none in the line: the next number, with
+-- the one before as the number ahead. If that is taken it takes none, and
+-- answers -1. If the statement fails, the ticket stays: see OwnTicket. ticket
+-- is the one that was given or taken, or 0.
+--
 -- It does not wait, but only looks, if slice is '', or inside a transaction of
 -- the caller's, which a wait that times out would abort: such a transaction has
 -- the setting swanlock.waits, which TakeTicket has set in it. mine says that
@@ -160,7 +166,7 @@ FROM t OFFSET 0) x;
 -- When the lock is taken, the settings of the place's lease are set to idle and
 -- idle_in_transaction, unless the latter is '' or this is another backend than
 -- backend. restored says so. InspectLocks knows this statement by its first words.
-SELECT s.pid, s.waits, s.answer, (CASE
+SELECT s.pid, s.waits, s.answer, s.ticket, (CASE
     WHEN s.answer OPERATOR(pg_catalog.<>) 0 OR s.pid OPERATOR(pg_catalog.<>) @backend::integer OR @idle_in_transaction::varchar OPERATOR(pg_catalog.=) '' THEN false
     WHEN @idle::varchar OPERATOR(pg_catalog.<>) '' AND pg_catalog.set_config('idle_session_timeout', @idle, false) IS NULL THEN false
     ELSE pg_catalog.set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) IS NOT NULL
@@ -168,12 +174,14 @@ END)::boolean AS restored
 FROM (SELECT
     s.pid,
     s.waits,
+    s.ticket,
     (CASE
         WHEN pg_catalog.pg_is_in_recovery() THEN -2
+        WHEN s.hint OPERATOR(pg_catalog.>) 0 AND s.ticket OPERATOR(pg_catalog.=) 0 THEN -1
         WHEN s.waits AND pg_catalog.set_config('lock_timeout', s.slice, true) IS NULL THEN -1
-        WHEN s.waits AND @ahead::integer OPERATOR(pg_catalog.>) 0
-            AND pg_catalog.pg_advisory_xact_lock_shared(s.class, pg_catalog.int4pl(s.slot, @ahead)) IS NULL THEN -1
-        WHEN @ahead OPERATOR(pg_catalog.>) 0 AND s.lowest OPERATOR(pg_catalog.=) 0 THEN -3
+        WHEN s.waits AND s.ahead OPERATOR(pg_catalog.>) 0
+            AND pg_catalog.pg_advisory_xact_lock_shared(s.class, pg_catalog.int4pl(s.slot, s.ahead)) IS NULL THEN -1
+        WHEN s.ahead OPERATOR(pg_catalog.>) 0 AND s.lowest OPERATOR(pg_catalog.=) 0 THEN -3
         ELSE COALESCE(
             (
                 SELECT pg_catalog.max(n.number)
@@ -198,15 +206,58 @@ FROM (SELECT
     END)::bigint AS answer
 FROM (
     SELECT
-        pg_catalog.pg_backend_pid()::integer AS pid,
-        pg_catalog.int8shr(@hash::bigint, 32)::integer AS class,
-        pg_catalog.int8shr(pg_catalog.int8shl(@hash, 32), 32)::integer AS slot,
+        s.pid,
+        s.class,
+        s.slot,
+        s.waits,
+        s.hint,
         @slice::varchar AS slice,
         @lowest::integer AS lowest,
-        @ticket::integer AS ticket,
-        (@slice OPERATOR(pg_catalog.<>) '' AND (pg_catalog.current_setting('swanlock.waits', true) OPERATOR(pg_catalog.=) 'yes') IS NOT TRUE)::boolean AS waits
+        (CASE WHEN s.hint OPERATOR(pg_catalog.>) 0 THEN s.next ELSE @ticket::integer END)::integer AS ticket,
+        (CASE WHEN s.hint OPERATOR(pg_catalog.>) 0 THEN pg_catalog.int4mi(s.next, 1) ELSE @ahead::integer END)::integer AS ahead
+    FROM (
+        SELECT
+            h.pid,
+            h.class,
+            h.slot,
+            h.hint,
+            (@slice OPERATOR(pg_catalog.<>) '' AND (pg_catalog.current_setting('swanlock.waits', true) OPERATOR(pg_catalog.=) 'yes') IS NOT TRUE)::boolean AS waits,
+            (CASE WHEN h.hint OPERATOR(pg_catalog.>) 0 AND pg_catalog.pg_try_advisory_lock_shared(h.class, h.slot) THEN (
+                SELECT CASE
+                    WHEN t.last OPERATOR(pg_catalog.<) LEAST(pg_catalog.int4pl(h.hint, 24), 262140)
+                        AND pg_catalog.pg_try_advisory_lock(h.class, pg_catalog.int4pl(h.slot, pg_catalog.int4pl(t.last, 1))) THEN pg_catalog.int4pl(t.last, 1)
+                    WHEN pg_catalog.pg_advisory_unlock_shared(h.class, h.slot) THEN 0
+                    ELSE 0
+                END
+                FROM (
+                    SELECT COALESCE(pg_catalog.max(n.number), 262143) AS last
+                    FROM pg_catalog.generate_series(h.hint, LEAST(pg_catalog.int4pl(h.hint, 32), 262143)) n (number)
+                    WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(h.class, pg_catalog.int4pl(h.slot, n.number))
+                        THEN pg_catalog.pg_advisory_unlock_shared(h.class, pg_catalog.int4pl(h.slot, n.number)) ELSE false END
+                    OFFSET 0
+                ) t
+            ) ELSE 0 END)::integer AS next
+        FROM (
+            SELECT
+                pg_catalog.pg_backend_pid()::integer AS pid,
+                pg_catalog.int8shr(@hash::bigint, 32)::integer AS class,
+                pg_catalog.int8shr(pg_catalog.int8shl(@hash, 32), 32)::integer AS slot,
+                @hint::integer AS hint
+            OFFSET 0
+        ) h
+        OFFSET 0
+    ) s
     OFFSET 0
 ) s OFFSET 0) s;
+
+-- name: OwnTicket :one
+-- Finds the ticket of this session in a line, or 0.
+SELECT
+    pg_catalog.pg_backend_pid()::integer AS pid,
+    COALESCE(pg_catalog.max(pg_catalog.int8and(k.objid::bigint, 262143)), 0)::integer AS ticket
+FROM pg_catalog.pg_locks k
+WHERE (k.pid, k.locktype, k.objsubid, k.mode, pg_catalog.int8and(pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint), -262144))
+    OPERATOR(pg_catalog.=) (pg_catalog.pg_backend_pid(), 'advisory', 2, 'ExclusiveLock', @hash::bigint) AND k.granted;
 
 -- name: Ahead :one
 -- Finds the ticket ahead: the highest number below the ticket, or 0. lowest is
