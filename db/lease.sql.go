@@ -28,6 +28,7 @@ ON CONFLICT (key) DO UPDATE SET
     acquired_at = pg_catalog.clock_timestamp(),
     ends_at = (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) ($5::bigint OPERATOR(pg_catalog.*) interval '1 microsecond'))
 WHERE l.token IS NULL OR l.token OPERATOR(pg_catalog.=) excluded.token OR l.ends_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()
+    AND l.token OPERATOR(pg_catalog.<>) ('withdrawn '::varchar OPERATOR(pg_catalog.||) excluded.token)
 RETURNING l.fence
 `
 
@@ -45,7 +46,8 @@ type AcquireLeaseParams struct {
 // Takes the key for lease microseconds if it is free, or if it is this token's
 // already, and returns the fence. It returns no row if another has it. It looks
 // before it inserts, so that a try in vain writes nothing. The insert looks once
-// more, at the row as it is when its turn has come.
+// more, at the row as it is when its turn has come. It takes nothing for a token
+// that was withdrawn.
 func (q *Queries) AcquireLease(ctx context.Context, arg AcquireLeaseParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, AcquireLease,
 		arg.Key,
@@ -107,6 +109,39 @@ type ReleaseLeaseParams struct {
 // Frees the key, if the token has it.
 func (q *Queries) ReleaseLease(ctx context.Context, arg ReleaseLeaseParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, ReleaseLease, arg.Key, arg.Token)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const WithdrawLease = `-- name: WithdrawLease :execrows
+INSERT INTO public.lock_leases AS l (key, target, owner, token, fence, acquired_at, ends_at)
+SELECT $1::bigint, $2::varchar, $3::varchar, 'withdrawn '::varchar OPERATOR(pg_catalog.||) $4::varchar,
+    (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.clock_timestamp()))::bigint,
+    pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp()
+ON CONFLICT (key) DO UPDATE SET token = excluded.token, ends_at = pg_catalog.clock_timestamp()
+WHERE l.token IS NULL OR l.token OPERATOR(pg_catalog.=) $4::varchar OR l.ends_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()
+`
+
+type WithdrawLeaseParams struct {
+	Key    int64
+	Target string
+	Owner  string
+	Token  string
+}
+
+// Frees the key if the token has it, and keeps an AcquireLease with that token,
+// which is still under way, from taking it: this waits for one that has begun,
+// and leaves the token's withdrawn form for one that has not. If another has the
+// key, nothing is left.
+func (q *Queries) WithdrawLease(ctx context.Context, arg WithdrawLeaseParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, WithdrawLease,
+		arg.Key,
+		arg.Target,
+		arg.Owner,
+		arg.Token,
+	)
 	if err != nil {
 		return 0, err
 	}

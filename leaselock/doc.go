@@ -43,9 +43,12 @@
 // refused with an error that matches errors.ErrUnsupported. There is no audit; the
 // row names the last holder, and since when.
 //
-// If the server cannot be used, TryAcquire fails and Acquire waits on. After any
-// error nothing is held, or, if the server could not be told so within 5 s, a
-// lease that nobody has ends by itself.
+// If the server cannot be used, TryAcquire fails and Acquire waits on. After an
+// acquire without an answer its token is withdrawn, which waits for a statement
+// that the server has begun. So after any error nothing is held, with two
+// exceptions, in which a lease that nobody has ends by itself: the server could not
+// be told so within 5 s, or the statement reaches it only later, from a pooler's
+// queue, when another has held the lock and freed it meanwhile.
 //
 // # Failover
 //

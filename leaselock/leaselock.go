@@ -113,29 +113,34 @@ const (
 	undefinedTable       = "42P01"
 	invalidSchema        = "3F000"
 	queryCanceled        = "57014"
+	pgBouncer            = "08P01" // for all that it says, also of a server that it has lost while the statement ran
 )
 
 // try sends one acquire, under a token that nobody else has.
 func (l *Locker) try(ctx context.Context, r lease.Request) (*lease.Lock, error) {
-	b := row{l.queries, int64(swanlock.KeyOf(r.Target)), rand.Text(), r.Lease.Microseconds() + l.drift.Microseconds() + 1}
+	b := &row{queries: l.queries, key: int64(swanlock.KeyOf(r.Target)), target: r.Target, owner: r.Options.Owner,
+		token: rand.Text(), lease: r.Lease.Microseconds() + l.drift.Microseconds() + 1}
 	r.Backend = b
 	return lease.Try(ctx, r, func(ctx context.Context) (uint64, error) {
-		fence, err := b.acquire(ctx, r)
-		// Under repeatable read the statement fails if the row has changed since
-		// it began. The next one sees the change.
-		for n := 0; n < 10 && (sqlstate.Of(err) == serializationFailure || sqlstate.Of(err) == deadlockDetected); n++ {
-			fence, err = b.acquire(ctx, r)
-		}
+		fence, err := b.acquire(ctx)
 		switch state := sqlstate.Of(err); {
+		case err == nil:
+			b.granted = true
 		case errors.Is(err, sql.ErrNoRows):
 			return 0, fmt.Errorf("%w: another holds it", swanlock.ErrNotAcquired)
 		case state == undefinedTable, state == invalidSchema:
 			return 0, lease.Refused(fmt.Errorf("run the migration of leaselock/migrations, or say WithSchema: %w", err))
-		case state != "" && state != queryCanceled && !outage.Is(err):
+		case refuses(err) && state != pgBouncer:
 			return 0, lease.Refused(err)
 		}
 		return uint64(fence), err
 	})
+}
+
+// refuses reports whether err is the server's, and would be so again.
+func refuses(err error) bool {
+	state := sqlstate.Of(err)
+	return state != "" && state != queryCanceled && !outage.Is(err)
 }
 
 // Prune deletes the rows of locks whose last lease ended more than unused ago, and
@@ -155,10 +160,12 @@ func (l *Locker) Prune(ctx context.Context, unused time.Duration) (int64, error)
 
 // A row is one lock, held or asked for.
 type row struct {
-	queries *db.Queries
-	key     int64
-	token   string
-	lease   int64 // microseconds
+	queries       *db.Queries
+	key           int64
+	target, owner string
+	token         string
+	lease         int64 // microseconds
+	granted       bool  // by an answer that came in time
 }
 
 // send runs a statement, and returns when ctx ends. The statement goes on, for
@@ -180,15 +187,25 @@ func send(ctx context.Context, f func(ctx context.Context) (int64, error), late 
 
 const maxStatement = time.Minute
 
-func (b row) acquire(ctx context.Context, r lease.Request) (fence int64, err error) {
-	return send(ctx, func(ctx context.Context) (int64, error) {
-		return b.queries.AcquireLease(ctx, db.AcquireLeaseParams{
-			Key: b.key, Target: r.Target, Owner: r.Options.Owner, Token: b.token, Lease: b.lease,
-		})
-	}, func() { _, _ = lease.Free(context.Background(), b) })
+// steadily calls f again where the row has changed since the statement began, which
+// under repeatable read is an error. The next one sees the change.
+func steadily(f func() (int64, error)) (n int64, err error) {
+	n, err = f()
+	for tries := 0; tries < 10 && (sqlstate.Of(err) == serializationFailure || sqlstate.Of(err) == deadlockDetected); tries++ {
+		n, err = f()
+	}
+	return n, err
 }
 
-func (b row) Refresh(ctx context.Context) error {
+func (b *row) acquire(ctx context.Context) (fence int64, err error) {
+	return steadily(func() (int64, error) {
+		return send(ctx, func(ctx context.Context) (int64, error) {
+			return b.queries.AcquireLease(ctx, db.AcquireLeaseParams{Key: b.key, Target: b.target, Owner: b.owner, Token: b.token, Lease: b.lease})
+		}, func() { _, _ = lease.Free(context.Background(), b) })
+	})
+}
+
+func (b *row) Refresh(ctx context.Context) error {
 	n, err := send(ctx, func(ctx context.Context) (int64, error) {
 		return b.queries.RefreshLease(ctx, db.RefreshLeaseParams{Lease: b.lease, Key: b.key, Token: b.token})
 	}, nil)
@@ -198,9 +215,26 @@ func (b row) Refresh(ctx context.Context) error {
 	return err
 }
 
-func (b row) Release(ctx context.Context) (held bool, err error) {
+func (b *row) Release(ctx context.Context) (held bool, err error) {
+	if !b.granted {
+		return false, b.withdraw(ctx)
+	}
 	n, err := send(ctx, func(ctx context.Context) (int64, error) {
 		return b.queries.ReleaseLease(ctx, db.ReleaseLeaseParams{Key: b.key, Token: b.token})
 	}, nil)
 	return n > 0, err
+}
+
+// withdraw frees what an acquire may have taken whose answer did not come, or may
+// take yet: it may wait for a standby, for the row, or in a pooler.
+func (b *row) withdraw(ctx context.Context) error {
+	_, err := steadily(func() (int64, error) {
+		return send(ctx, func(ctx context.Context) (int64, error) {
+			return b.queries.WithdrawLease(ctx, db.WithdrawLeaseParams{Key: b.key, Target: b.target, Owner: b.owner, Token: b.token})
+		}, nil)
+	})
+	if refuses(err) {
+		return lease.Refused(err)
+	}
+	return err
 }

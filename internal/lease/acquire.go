@@ -51,7 +51,8 @@ func Try(ctx context.Context, r Request, acquire func(ctx context.Context) (fenc
 }
 
 // Refused returns err for an acquire that Try calls: the server has answered with
-// an error, and granted nothing.
+// an error, and granted nothing. For a Release that Free calls it says that the
+// server would answer so again.
 func Refused(err error) error { return refused{err} }
 
 type refused struct{ error }
@@ -88,7 +89,7 @@ func Free(ctx context.Context, b Backend) (held bool, err error) {
 	defer cancel()
 	for n := 0; ; n++ {
 		held, err = b.Release(own)
-		if err == nil || ctx.Err() != nil || !Pause(own, Backoff(n)) {
+		if err == nil || ctx.Err() != nil || errors.As(err, new(refused)) || !Pause(own, Backoff(n)) {
 			return held && err == nil, err
 		}
 	}

@@ -58,7 +58,7 @@ func isState(code, message string) bool {
 	case databaseDropped:
 		return false
 	case pgBouncer:
-		for _, of := range []string{"query_wait_timeout", "max_client_conn", "server login", "shutting down", "shut down", "cannot connect to server", "connect failed"} {
+		for _, of := range []string{"query_wait_timeout", "max_client_conn", "server login", "shutting down", "shut down", "cannot connect to server", "connect failed", "server conn crashed"} {
 			if strings.Contains(message, of) {
 				return true
 			}

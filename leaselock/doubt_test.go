@@ -1,0 +1,220 @@
+package leaselock_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/pgserver"
+)
+
+// The tests of this file take the answer from an acquire that the server grants, or
+// is about to. When the acquire has returned its error, nothing may be held. The TTL
+// is an hour.
+
+// wantNothingHeld wants err to be an error, and the target free once the server has
+// done all that it was sent.
+func wantNothingHeld(t *testing.T, on *sql.DB, target string, err error) {
+	t.Helper()
+	if err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Fatalf("got %v, want the failure of the connection", err)
+	}
+	eventually(t, "the server is idle", func() bool {
+		return one[int](t, on, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%lock_leases%' AND pid <> pg_backend_pid()") == 0
+	})
+	other, err := newLocker(t, on).TryAcquire(bg, target)
+	if err != nil {
+		t.Fatalf("after an error something is held: %v", err)
+	}
+	must(t, other.Release(bg))
+}
+
+// tries asks for the target, and returns once the server shows the wait.
+func tries(t *testing.T, on, db *sql.DB, target, wait string) (answer <-chan error) {
+	t.Helper()
+	errs := make(chan error, 1)
+	go func() {
+		_, err := newLocker(t, db).TryAcquire(bg, target, swanlock.WithTTL(time.Hour))
+		errs <- err
+	}()
+	eventually(t, "it waits", func() bool {
+		return one[bool](t, on, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE $1 IN (wait_event, wait_event_type) AND query LIKE 'INSERT INTO%lock_leases%')", wait)
+	})
+	return errs
+}
+
+// withdraws is long enough for a statement to be on its way.
+const withdraws = 300 * time.Millisecond
+
+// lockRow makes the row of target, and keeps others from it until free is called.
+func lockRow(t *testing.T, on *sql.DB, target string) (free func() error) {
+	t.Helper()
+	must(t, mustTry(t, newLocker(t, on), target).Release(bg))
+	tx, err := on.Begin()
+	must(t, err)
+	_, err = tx.Exec("UPDATE public.lock_leases SET owner = owner WHERE target = $1", target)
+	must(t, err)
+	return tx.Rollback
+}
+
+// TestCutBehindARow: the connection is cut while the acquire waits for its row.
+func TestCutBehindARow(t *testing.T) {
+	t.Parallel()
+	srv := ownServer(t)
+	on := open(t, "pq", srv.URL(), nil)
+	for _, d := range drivers {
+		target, net := t.Name()+d, new(network)
+		free := lockRow(t, on, target)
+		answer := tries(t, on, open(t, d, srv.URL(), net), target, "Lock")
+		net.end()
+		time.Sleep(withdraws)
+		must(t, free())
+		wantNothingHeld(t, on, target, <-answer)
+	}
+}
+
+// TestCutInItsCommit: the connection is cut while the acquire waits for a standby.
+func TestCutInItsCommit(t *testing.T) {
+	t.Parallel()
+	srv := ownServer(t)
+	standby, err := srv.Standby(bg)
+	must(t, err)
+	t.Cleanup(func() { standby.Stop() })
+	on := open(t, "pq", srv.URL(), nil)
+	_, err = on.Exec("ALTER SYSTEM SET synchronous_standby_names = '*'")
+	must(t, err)
+	one[bool](t, on, "SELECT pg_reload_conf()")
+	eventually(t, "replication is synchronous", func() bool {
+		return one[int](t, on, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == 1
+	})
+	for _, d := range drivers {
+		target, net := t.Name()+d, new(network)
+		db := open(t, d, srv.URL(), net)
+		must(t, db.Ping())
+		resume, err := standby.Pause()
+		must(t, err)
+		answer := tries(t, on, db, target, "SyncRep")
+		net.end()
+		time.Sleep(withdraws)
+		resume()
+		wantNothingHeld(t, on, target, <-answer)
+	}
+}
+
+// TestQueryTimeout: a pooler gives up an acquire that waits for its row.
+func TestQueryTimeout(t *testing.T) {
+	t.Parallel()
+	srv := ownServer(t)
+	b, err := srv.PgBouncer(bg, "transaction", "query_timeout = 1")
+	if errors.Is(err, pgserver.ErrNoPgBouncer) {
+		t.Skip(err)
+	}
+	must(t, err)
+	t.Cleanup(func() { b.Stop() })
+	on := open(t, "pq", srv.URL(), nil)
+	free := lockRow(t, on, t.Name())
+	answer := tries(t, on, open(t, "pgx", b.URL(), nil), t.Name(), "Lock") // database/sql sends lib/pq's once more.
+	time.Sleep(3 * time.Second) // PgBouncer looks now and then.
+	must(t, free())
+	wantNothingHeld(t, on, t.Name(), <-answer)
+}
+
+// TestPoolerLosesTheServer: PgBouncer has one SQLSTATE for all its errors, also for
+// those of a statement that the server has executed.
+func TestPoolerLosesTheServer(t *testing.T) {
+	t.Parallel()
+	srv := server(t)
+	on := open(t, "pq", srv.URL(), nil)
+	for _, message := range []string{"server conn crashed?", "query timeout", "something new"} {
+		c, err := pq.NewConnector(srv.URL() + "&binary_parameters=yes")
+		must(t, err)
+		db := sql.OpenDB(lossy{c, poolerError(message)})
+		t.Cleanup(func() { db.Close() })
+		_, err = newLocker(t, db).TryAcquire(bg, t.Name()+message, swanlock.WithTTL(time.Hour))
+		wantNothingHeld(t, on, t.Name()+message, err)
+	}
+}
+
+// TestLateAcquire: a withdrawn acquire that comes later takes nothing.
+func TestLateAcquire(t *testing.T) {
+	t.Parallel()
+	srv := server(t)
+	on := open(t, "pq", srv.URL(), nil)
+	c, err := pq.NewConnector(srv.URL() + "&binary_parameters=yes")
+	must(t, err)
+	late := &delayed{Connector: c}
+	db := sql.OpenDB(late)
+	t.Cleanup(func() { db.Close() })
+	_, err = newLocker(t, db).TryAcquire(bg, t.Name(), swanlock.WithTTL(time.Hour))
+	must(t, late.arrives())
+	wantNothingHeld(t, on, t.Name(), err)
+}
+
+// A poolerError is what a driver sees of PgBouncer.
+type poolerError string
+
+func (e poolerError) Error() string  { return string(e) }
+func (poolerError) SQLState() string { return "08P01" }
+
+// A lossy connector's connections lose the answers to acquires.
+type lossy struct {
+	driver.Connector
+	err error
+}
+
+func (c lossy) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.Connector.Connect(ctx)
+	return &lossyConn{conn, func(query func() (driver.Rows, error)) error {
+		rows, err := query()
+		if err != nil {
+			return err
+		}
+		rows.Close()
+		return c.err
+	}}, err
+}
+
+// A delayed connector keeps its first acquire back.
+type delayed struct {
+	driver.Connector
+	arrives func() error
+}
+
+func (c *delayed) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.Connector.Connect(ctx)
+	return &lossyConn{conn, func(query func() (driver.Rows, error)) error {
+		c.arrives = func() error {
+			rows, err := query()
+			if err != nil {
+				return err
+			}
+			return rows.Close()
+		}
+		return poolerError("query timeout")
+	}}, err
+}
+
+type lossyConn struct {
+	driver.Conn
+	acquire func(query func() (driver.Rows, error)) error
+}
+
+func (c *lossyConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	return c.Conn.(driver.ExecerContext).ExecContext(ctx, query, args)
+}
+
+func (c *lossyConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	if !strings.HasPrefix(query, "INSERT INTO") {
+		return c.Conn.(driver.QueryerContext).QueryContext(ctx, query, args)
+	}
+	return nil, c.acquire(func() (driver.Rows, error) {
+		return c.Conn.(driver.QueryerContext).QueryContext(context.WithoutCancel(ctx), query, args)
+	})
+}
