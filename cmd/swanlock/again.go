@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"math/rand/v2"
 	"time"
 
@@ -11,11 +12,11 @@ import (
 // acquireThrough is acquire, but a wait goes on while the server cannot be
 // used, because it restarts, fails over, or is full. Each attempt has a
 // connection of its own, and a new place in line.
-func acquireThrough(ctx context.Context, s streams, o runOptions) (*held, error) {
+func acquireThrough(ctx context.Context, log io.Writer, o runOptions) (*held, error) {
 	deadline := time.Now().Add(o.timeout)
 	told := false
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		h, err := acquire(ctx, s, o)
+		h, err := acquire(ctx, log, o)
 		if err == nil || !o.wait && o.timeout == 0 || ctx.Err() != nil || !outage.Is(err) {
 			return h, err
 		}
@@ -27,7 +28,7 @@ func acquireThrough(ctx context.Context, s streams, o runOptions) (*held, error)
 		}
 		if !told {
 			told = true
-			complain(s.err, failf(exitUnavailable, "run: waiting for the server: %w", err))
+			complain(log, failf(exitUnavailable, "run: waiting for the server: %w", err))
 		}
 		select {
 		case <-time.After(wait):

@@ -55,14 +55,14 @@ func ends(sig os.Signal) bool {
 }
 
 // renew refreshes the lock if much of its TTL has passed before the process
-// could be started. An error is left to watch, which meets it as well.
-func (g *guard) renew() {
-	if g.ttl == 0 || time.Since(g.lock.Info().AcquiredAt) < g.ttl/6 {
-		return
+// could be started, and returns why the lock is over, if it is.
+func (g *guard) renew() error {
+	if deadline, ok := g.lock.Deadline(); ok && time.Since(g.lock.Info().AcquiredAt) >= g.ttl/6 {
+		ctx, cancel := context.WithDeadline(context.Background(), deadline)
+		defer cancel()
+		_ = g.lock.Refresh(ctx) // An error is left to watch, which meets it as well.
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), g.ttl)
-	defer cancel()
-	_ = g.lock.Refresh(ctx)
+	return g.lock.Err()
 }
 
 // watch returns when the process has ended. Its error, if any, is the loss.

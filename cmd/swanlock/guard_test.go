@@ -274,6 +274,20 @@ func TestGuardContext(t *testing.T) {
 	})
 }
 
+// A lock that has ended before the command could be started is told, and not waited
+// for.
+func TestGuardRenewsInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lost, lock := fmt.Errorf("%w: a test took it", swanlock.ErrLost), newScriptedLock(6*time.Second)
+		lock.refresh = func() error { lock.lose(lost); return lost }
+		g := &guard{lock: lock, ttl: 6 * time.Second}
+		time.Sleep(3 * time.Second)
+		if err := g.renew(); err != lost {
+			t.Errorf("renew = %v, want %v", err, lost)
+		}
+	})
+}
+
 // A command that takes long to start has the whole TTL all the same.
 func TestGuardRenews(t *testing.T) {
 	for started, want := range map[time.Duration]string{
@@ -285,7 +299,9 @@ func TestGuardRenews(t *testing.T) {
 			proc.onDo = func(string) { proc.end() }
 			g := &guard{lock: lock, proc: proc, ttl: 6 * time.Second, grace: 10 * time.Second}
 			time.Sleep(started)
-			g.renew()
+			if err := g.renew(); err != nil {
+				t.Errorf("started after %v: renew = %v", started, err)
+			}
 			lock.refresh = func() error { return errors.New("the network is cut") }
 			g.warn = func(error) {}
 			if err := g.watch(t.Context()); err == nil || len(proc.log) == 0 || proc.log[0] != want {

@@ -155,6 +155,59 @@ func TestNetworkCut(t *testing.T) {
 	}
 }
 
+// A stderr that nobody reads keeps swanlock from nothing: when the network is cut, the
+// command ends all the same.
+func TestFullStderr(t *testing.T) {
+	slow(t)
+	t.Parallel()
+	migrated(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	_ = w.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	for err == nil {
+		_, err = w.Write(make([]byte, 4096))
+	}
+	proxy := newProxy(t, pgserver.Default().Addr())
+	dsn := strings.Replace(pgserver.Default().URL(), pgserver.Default().Addr(), proxy.addr, 1)
+	mark := file(t)
+	p := swanlockCommand(t, []string{"SWANLAKE_LOCK_POSTGRES_CONNECTION=" + dsn},
+		runArgs("--ttl 12s --grace 1s "+t.Name(), `echo $$ >"$1"; exec 2>&-; exec sleep 600`, mark)...)
+	p.Stderr = w
+	p.start()
+	w.Close()
+	pid := ready(t, mark)
+	proxy.freeze()
+	eventually(t, "end of the command", func() bool { return !alive(t, pid) })
+	proxy.close()
+	r.Close()
+	p.want(75)
+}
+
+// A server that falls silent while swanlock waits does not say that somebody else
+// has the lock.
+func TestSilentWait(t *testing.T) {
+	slow(t)
+	t.Parallel()
+	migrated(t)
+	for _, flags := range []string{"--timeout 4s ", "-E 0 --timeout 4s "} {
+		proxy := newProxy(t, pgserver.Default().Addr())
+		dsn := strings.Replace(pgserver.Default().URL(), pgserver.Default().Addr(), proxy.addr, 1)
+		mark := file(t)
+		holder := swanlockRun(t, runArgs(t.Name(), `: >"$1"; exec sleep 600`, mark)...)
+		eventually(t, "holder", func() bool { return exists(mark) })
+		p := swanlockCommand(t, []string{"SWANLAKE_LOCK_POSTGRES_CONNECTION=" + dsn}, runArgs(flags+t.Name(), "echo ran")...).start()
+		time.Sleep(time.Second)
+		proxy.freeze()
+		p.want(exitUnavailable).says("the server has fallen silent")
+		proxy.close()
+		_ = holder.Process.Kill()
+		holder.code()
+	}
+}
+
 // While swanlock is stopped it cannot keep the lock; when it goes on it stops
 // the command.
 func TestStopped(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -35,13 +36,15 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 	// command. If SIGPIPE is caught, the write fails with an error. Nothing
 	// reads the channel.
 	catch(syscall.SIGPIPE)
+	own := newBacklog(s.err)
+	defer own.flush()
 
 	wctx, stop := endOnSignal(ctx, signals, anySignal)
 	var h *held
 	if o.file {
 		h, err = acquireFile(wctx, o)
 	} else {
-		h, err = acquireThrough(wctx, s, o)
+		h, err = acquireThrough(wctx, own, o)
 	}
 	stop()
 	if ended := interrupted(wctx, "run"); ended != nil {
@@ -60,15 +63,24 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 		_ = h.release(now)
 		return err
 	}
-	warn := func(err error) { complain(s.err, fmt.Errorf("run: %w", err)) }
+	warn := func(err error) { complain(own, fmt.Errorf("run: %w", err)) }
 	g := &guard{lock: h.lock, ttl: o.ttl, idle: h.idle, grace: o.grace, signals: signals, warn: warn}
+	ready := func() error {
+		if lost := g.renew(); lost != nil {
+			return failf(exitUnavailable, "run: the lock on %s was lost before the command was started: %w", quote(o.target), lost)
+		}
+		return nil
+	}
 	socket := h.socket()
-	c, err := startCommand(o, path, childEnv(os.Environ(), h.lock), socket, s, warn, g.renew)
+	c, err := startCommand(o, path, childEnv(os.Environ(), h.lock), socket, s, warn, ready)
 	if socket != nil {
 		socket.Close()
 	}
 	if err != nil {
-		return errors.Join(err, h.release(now))
+		if released := h.release(now); !errors.Is(err, swanlock.ErrLost) {
+			err = errors.Join(err, released)
+		}
+		return err
 	}
 	g.proc = c
 	lost := g.watch(ctx)
@@ -84,10 +96,14 @@ func cmdRun(ctx context.Context, s streams, args []string) error {
 	if g.told {
 		stop()
 	}
-	if err := h.release(rctx); err != nil && keeping {
+	switch err := h.release(rctx); {
+	case err == nil, lost != nil:
+	case keeping:
 		warn(fmt.Errorf("the lock on %s was kept for less than --at-least %v: %w", quote(o.target), o.atLeast, err))
-	} else if lost == nil {
+	case errors.Is(err, swanlock.ErrLost):
 		lost = err
+	default: // It was held, but its row in the audit could not be closed, say.
+		warn(err)
 	}
 	if lost != nil {
 		return failf(exitLost, "run: the lock on %s was lost while the command ran, which %s: %w", quote(o.target), how, lost)
@@ -104,8 +120,9 @@ type held struct {
 	idle time.Duration // how long the server lets the connection be idle; 0: for ever
 }
 
-// acquire connects and takes the lock. After an error nothing is held.
-func acquire(ctx context.Context, s streams, o runOptions) (_ *held, err error) {
+// acquire connects and takes the lock. After an error nothing is held. What pglock
+// logs is written to log.
+func acquire(ctx context.Context, log io.Writer, o runOptions) (_ *held, err error) {
 	h := &held{}
 	defer func() {
 		if err != nil {
@@ -132,7 +149,7 @@ func acquire(ctx context.Context, s streams, o runOptions) (_ *held, err error) 
 		return nil, failf(exitUnavailable, "run: cannot connect to PostgreSQL: %w", err)
 	}
 	h.idle = idleTimeout(ctx, h.conn)
-	opts := []pglock.SessionOption{pglock.WithLogger(logger(s.err))}
+	opts := []pglock.SessionOption{pglock.WithLogger(logger(log))}
 	if o.audit {
 		opts = append(opts, pglock.WithAudit())
 	}
@@ -141,9 +158,21 @@ func acquire(ctx context.Context, s streams, o runOptions) (_ *held, err error) 
 	}
 	h.sess = pglock.NewSession(h.conn, opts...)
 	if h.lock, err = o.take(ctx, h.sess); err != nil {
+		if o.timeout > 0 && errors.Is(err, swanlock.ErrNotAcquired) && whole.Err() == nil && !answers(whole, h.db) {
+			return nil, failf(exitUnavailable, "run: cannot lock %s: the server has fallen silent: %w", quote(o.target), err)
+		}
 		return nil, o.refused(whole, err)
 	}
 	return h, nil
+}
+
+// answers reports whether the server tells of its locks within a second. A wait that
+// has ended does not say whether anybody else has the lock.
+func answers(ctx context.Context, db *sql.DB) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var locks int
+	return db.QueryRowContext(ctx, "SELECT count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory'").Scan(&locks) == nil
 }
 
 // take takes the lock from l, now or after a wait. Its release keeps it for as long

@@ -20,7 +20,7 @@ func TestContextEndsTheWait(t *testing.T) {
 		"timeout": {target: "context", heldCode: 5, timeout: time.Hour},
 	} {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 300*time.Millisecond, cause)
-		h, err := acquire(ctx, streams{err: io.Discard}, o)
+		h, err := acquire(ctx, io.Discard, o)
 		cancel()
 		f, ok := errors.AsType[*failure](err)
 		if h != nil || !ok || f.code != exitFailed || !errors.Is(err, cause) || strings.Contains(err.Error(), "elsewhere") {

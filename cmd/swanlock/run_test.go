@@ -218,6 +218,20 @@ func TestStdin(t *testing.T) {
 	}
 }
 
+// An audit that cannot be written any more is told, but it is no loss.
+func TestAuditIsGone(t *testing.T) {
+	t.Parallel()
+	dsn, mark := newDatabase(t), file(t)
+	migrateSays(t, dsn, "up")
+	p := swanlockCommand(t, env(dsn), runArgs("--audit "+t.Name(), `: >"$1"; while [ -e "$1" ]; do sleep 0.01; done; exit 3`, mark)...).start()
+	eventually(t, "command", func() bool { return exists(mark) })
+	execSQL(t, dsn, "ALTER TABLE lock_audit RENAME TO lock_audit_old")
+	if err := os.Remove(mark); err != nil {
+		t.Fatal(err)
+	}
+	p.want(3).says("lock_audit")
+}
+
 func TestAudit(t *testing.T) {
 	t.Parallel()
 	target := fmt.Sprint("audited ", time.Now().UnixNano()) // -count runs it again

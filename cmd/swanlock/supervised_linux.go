@@ -36,9 +36,10 @@ type supervised struct {
 	gone    chan struct{}
 }
 
-// startCommand starts the command under a supervisor, and calls ready just
-// before. The supervisor keeps socket, which may be nil, open as long as it runs.
-func startCommand(o runOptions, path string, env []string, socket *os.File, s streams, warn func(error), ready func()) (job, error) {
+// startCommand starts the command under a supervisor, unless ready, which it calls
+// just before, returns an error. The supervisor keeps socket, which may be nil, open
+// as long as it runs.
+func startCommand(o runOptions, path string, env []string, socket *os.File, s streams, warn func(error), ready func() error) (job, error) {
 	p := &supervised{group: !hasTerminal(), detach: o.detach, quiet: o.quiet, warn: warn, gone: make(chan struct{})}
 	fail := func(err error) (job, error) {
 		return nil, failf(exitCannotRun, "run: cannot supervise the command: %w", err)
@@ -99,7 +100,11 @@ func startCommand(o runOptions, path string, env []string, socket *os.File, s st
 	lines := readLines(reports, func(string) {})
 	first := <-lines
 	if first == "ready" {
-		ready()
+		if err := ready(); err != nil {
+			orders.Close()
+			p.wait(lines, reports)
+			return nil, err
+		}
 		p.order("run")
 		first = <-lines
 	}

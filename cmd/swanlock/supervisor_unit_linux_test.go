@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -95,4 +97,23 @@ func TestFirstProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.want(4)
+}
+
+// TestNotReady: a command is not started without its lock.
+func TestNotReady(t *testing.T) {
+	name, value, _ := strings.Cut(beSwanlock, "=")
+	t.Setenv(name, value)
+	mark, lost := file(t), errors.New("the lock is lost")
+	o := runOptions{argv: []string{"touch", mark}, detach: true}
+	path, err := lookPath("run", "touch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	warn := func(err error) { t.Errorf("it warns: %v", err) }
+	if _, err := startCommand(o, path, os.Environ(), nil, streams{}, warn, func() error { return lost }); err != lost {
+		t.Errorf("startCommand = %v, want %v", err, lost)
+	}
+	if exists(mark) {
+		t.Error("the command ran")
+	}
 }
