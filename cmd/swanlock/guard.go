@@ -123,7 +123,7 @@ func (g *guard) watch(ctx context.Context) (lost error) {
 				failing = false
 			case errors.Is(err, swanlock.ErrLost):
 				end(err)
-			case !failing:
+			case !failing && lost == nil:
 				failing = true
 				g.warn(fmt.Errorf("cannot refresh the lock, will try again: %w", err))
 			}
