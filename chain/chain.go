@@ -87,16 +87,18 @@ func (c *chain) acquire(ctx context.Context, target string, opts []swanlock.Opti
 		return nil, fmt.Errorf("chain: %s: WithFence: %w: each of its lockers counts for itself", quoted.Text(target), errors.ErrUnsupported)
 	}
 	var parts []swanlock.DistributedLock
+	keeper := several.NewKeeper(o)
 	for i, l := range c.lockers {
-		stop := several.Keep(parts, o)
+		keeper.Keep(parts)
 		p, err := acquire(l, ctx, target, opts...)
-		stop()
 		if err != nil {
+			keeper.Stop()
 			several.GiveBack(ctx, parts)
 			return nil, fmt.Errorf("chain: locker %d: %w", i+1, err)
 		}
 		parts = append(parts, p)
 	}
+	keeper.Stop()
 	held := several.New(parts[0].Info(), parts)
 	if err := held.Renew(ctx, o); err != nil {
 		return nil, fmt.Errorf("chain: %s: %w", quoted.Text(target), err)

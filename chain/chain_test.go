@@ -127,6 +127,31 @@ func TestBeginsAnew(t *testing.T) {
 	})
 }
 
+// TestKeptInManyWaits: a part does not expire while others are waited for, in waits
+// that are each shorter than the time between two refreshes.
+func TestKeptInManyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := memlock.New()
+		lockers := []swanlock.Locker{first}
+		for i := range 5 {
+			l := memlock.New()
+			busy, err := l.TryAcquire(bg, "t")
+			must(t, err)
+			time.AfterFunc(time.Duration(i+1)*9*time.Second, func() { busy.Release(bg) })
+			lockers = append(lockers, l)
+		}
+		time.AfterFunc(40*time.Second, func() {
+			if other, err := first.TryAcquire(bg, "t"); err == nil {
+				t.Error("a part was given to another while the rest was waited for")
+				other.Release(bg)
+			}
+		})
+		held, err := chain.New(lockers...).Acquire(bg, "t", swanlock.WithTTL(30*time.Second))
+		must(t, err)
+		must(t, held.Release(bg))
+	})
+}
+
 // TestLostWithoutTTL: the same without a TTL, if the loss is known.
 func TestLostWithoutTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -130,27 +130,12 @@ func (s *set) try(ctx context.Context, targets []string) (held []swanlock.Distri
 }
 
 func (s *set) acquire(ctx context.Context) (*Lock, error) {
-	var held []swanlock.DistributedLock
-	waited := false
-	for len(held) < len(s.targets) {
-		more, err := s.try(ctx, s.targets[len(held):])
-		held = append(held, more...)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, swanlock.ErrNotAcquired) || errors.Is(err, swanlock.ErrAlreadyHeld) || ctx.Err() != nil {
-			several.GiveBack(ctx, held)
-			return nil, err
-		}
-		target := s.targets[len(held)]
-		stop := several.Keep(held, s.options)
-		next, err := s.l.Acquire(ctx, target, s.opts...)
-		stop()
-		if err != nil {
-			several.GiveBack(ctx, held)
-			return nil, fmt.Errorf("multilock: %s: %w", quoted.Text(target), err)
-		}
-		held, waited = append(held, next), true
+	keeper := several.NewKeeper(s.options)
+	held, waited, err := s.all(ctx, keeper)
+	keeper.Stop()
+	if err != nil {
+		several.GiveBack(ctx, held)
+		return nil, err
 	}
 	lock := s.lock(held)
 	if !waited {
@@ -160,4 +145,27 @@ func (s *set) acquire(ctx context.Context) (*Lock, error) {
 		return nil, fmt.Errorf("multilock: %w", err)
 	}
 	return lock, nil
+}
+
+// all takes all targets, and has keeper keep those that it has while it waits. It
+// returns what is held also if it fails.
+func (s *set) all(ctx context.Context, keeper *several.Keeper) (held []swanlock.DistributedLock, waited bool, err error) {
+	for len(held) < len(s.targets) {
+		more, err := s.try(ctx, s.targets[len(held):])
+		held = append(held, more...)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, swanlock.ErrNotAcquired) || errors.Is(err, swanlock.ErrAlreadyHeld) || ctx.Err() != nil {
+			return held, waited, err
+		}
+		target := s.targets[len(held)]
+		keeper.Keep(held)
+		next, err := s.l.Acquire(ctx, target, s.opts...)
+		if err != nil {
+			return held, waited, fmt.Errorf("multilock: %s: %w", quoted.Text(target), err)
+		}
+		held, waited = append(held, next), true
+	}
+	return held, waited, nil
 }

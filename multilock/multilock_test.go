@@ -1,6 +1,7 @@
 package multilock_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -185,6 +186,36 @@ func TestTTLWhileWaiting(t *testing.T) {
 		if err := held.Release(bg); !errors.Is(err, swanlock.ErrExpired) {
 			t.Errorf("Release: %v", err)
 		}
+	})
+}
+
+// TestKeptInManyWaits: what is held does not expire while the rest is waited for in
+// waits that are each shorter than the time between two refreshes, and others that
+// wait for it do not get it.
+func TestKeptInManyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := memlock.New()
+		const ttl = 30 * time.Second
+		targets := []string{"a", "b", "c", "d", "e", "f"}
+		slices.SortFunc(targets, func(a, b string) int { return cmp.Compare(swanlock.KeyOf(a), swanlock.KeyOf(b)) })
+		for i, target := range targets[1:] {
+			busy, err := l.TryAcquire(bg, target)
+			must(t, err)
+			time.AfterFunc(time.Duration(i+1)*9*time.Second, func() { busy.Release(bg) })
+		}
+		time.AfterFunc(40*time.Second, func() {
+			if other, err := l.TryAcquire(bg, targets[0]); err == nil {
+				t.Errorf("%q was given to another while the rest was waited for", targets[0])
+				other.Release(bg)
+			}
+		})
+		begin := time.Now()
+		held, err := multilock.Acquire(bg, l, targets, swanlock.WithTTL(ttl))
+		must(t, err)
+		if took := time.Since(begin); took != 45*time.Second {
+			t.Errorf("it took %v, want 45s", took)
+		}
+		must(t, held.Release(bg))
 	})
 }
 

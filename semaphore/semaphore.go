@@ -97,13 +97,14 @@ func (s *Semaphore) Acquire(ctx context.Context, target string, opts ...swanlock
 func (s *Semaphore) acquire(ctx context.Context, target string, o swanlock.Options, opts []swanlock.Option) (swanlock.DistributedLock, error) {
 	parts, _, err := s.try(ctx, target, s.weight, opts)
 	waited := false
+	keeper := several.NewKeeper(o)
 	for err == nil && len(parts) < s.weight {
-		stop := several.Keep(parts, o)
+		keeper.Keep(parts)
 		var more []swanlock.DistributedLock
 		more, err = s.wait(ctx, target, s.weight-len(parts), opts)
-		stop()
 		parts, waited = append(parts, more...), true
 	}
+	keeper.Stop()
 	if err != nil {
 		several.GiveBack(ctx, parts)
 		return nil, err

@@ -130,6 +130,29 @@ func TestWeights(t *testing.T) {
 	})
 }
 
+// TestKeptInManyWaits: places that are held do not expire while more are waited for,
+// in waits that are each shorter than the time between two refreshes.
+func TestKeptInManyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sem := semaphore.New(memlock.New(), 5)
+		for i := range 5 {
+			busy, err := sem.TryAcquire(bg, "t")
+			must(t, err)
+			time.AfterFunc(time.Duration(i+1)*9*time.Second, func() { busy.Release(bg) })
+		}
+		begin := time.Now()
+		held, err := sem.Weighted(5).Acquire(bg, "t", swanlock.WithTTL(30*time.Second))
+		must(t, err)
+		first := held.(interface {
+			Parts() []swanlock.DistributedLock
+		}).Parts()[0]
+		if got := first.Info().AcquiredAt.Sub(begin); got != 9*time.Second {
+			t.Errorf("the first place that became free was taken after %v, want 9s", got)
+		}
+		must(t, held.Release(bg))
+	})
+}
+
 // TestDeployment: while processes disagree on the number, no more than the larger
 // number hold the target.
 func TestDeployment(t *testing.T) {

@@ -95,8 +95,10 @@ func (l *Lock) watch() {
 }
 
 // Deadline returns the first deadline of the parts.
-func (l *Lock) Deadline() (first time.Time, ok bool) {
-	for _, p := range l.parts {
+func (l *Lock) Deadline() (first time.Time, ok bool) { return deadline(l.parts) }
+
+func deadline(locks []swanlock.DistributedLock) (first time.Time, ok bool) {
+	for _, p := range locks {
 		if d, has := p.Deadline(); has && (!ok || d.Before(first)) {
 			first, ok = d, true
 		}
@@ -192,31 +194,6 @@ func (l *Lock) Renew(ctx context.Context, o swanlock.Options) error {
 		return ErrLostMeanwhile
 	}
 	return fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, err)
-}
-
-// Keep refreshes locks that were acquired with o, until the function that it
-// returns is called. It is for one who has some of what is wanted, and waits for
-// the rest. A lock that is lost all the same is found by the next Refresh.
-func Keep(locks []swanlock.DistributedLock, o swanlock.Options) (stop func()) {
-	if o.TTL == 0 || o.AutoRefresh || len(locks) == 0 {
-		return func() {}
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		tick := time.NewTicker(max(o.TTL/3, time.Millisecond))
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				Each(len(locks), func(i int) { locks[i].Refresh(ctx) })
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return func() { cancel(); <-stopped }
 }
 
 // together is how many calls are made at the same time: a Pool's batch holds as
