@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -160,21 +161,29 @@ func (s *Semaphore) try(ctx context.Context, target string, n int, opts []swanlo
 	return parts, refused, nil
 }
 
+// ownPause is how long to pause before a session asks again for what it holds
+// itself: it may release that meanwhile.
+const ownPause = time.Second / 4
+
 // wait waits for all places, and returns those that become free first, n at
-// most. What is granted later is given back in the background.
+// most. What is granted later is given back in the background. If this session
+// has all of them, the error matches swanlock.ErrAlreadyHeld.
 func (s *Semaphore) wait(ctx context.Context, target string, n int, opts []swanlock.Option) (parts []swanlock.DistributedLock, err error) {
 	wctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type answer struct {
-		p   swanlock.DistributedLock
-		err error
+		place int
+		p     swanlock.DistributedLock
+		err   error
 	}
 	answers := make(chan answer, s.places)
+	ask := func(place int) {
+		p, err := s.l.Acquire(wctx, s.place(target, place), opts...)
+		answers <- answer{place, p, err}
+	}
+	var own atomic.Int32 // how many places this session has, as it was last told
 	for i := range s.places {
-		go func() {
-			p, err := s.l.Acquire(wctx, s.place(target, i), opts...)
-			answers <- answer{p, err}
-		}()
+		go ask(i)
 	}
 	left := s.places
 	defer func() {
@@ -186,7 +195,7 @@ func (s *Semaphore) wait(ctx context.Context, target string, n int, opts []swanl
 			}
 		}()
 	}()
-	for left > 0 && len(parts) < n {
+	for len(parts) < n {
 		if len(parts) > 0 && len(answers) == 0 {
 			break
 		}
@@ -195,13 +204,26 @@ func (s *Semaphore) wait(ctx context.Context, target string, n int, opts []swanl
 		switch {
 		case a.err == nil:
 			parts = append(parts, a.p)
-		case errors.Is(a.err, swanlock.ErrAlreadyHeld) && left > 0: // by this very session
+		case errors.Is(a.err, swanlock.ErrAlreadyHeld) && int(own.Add(1)) < s.places:
+			left++
+			go func() {
+				pause(wctx)
+				own.Add(-1)
+				ask(a.place)
+			}()
 		default:
 			several.GiveBack(ctx, parts)
 			return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), a.err)
 		}
 	}
 	return parts, nil
+}
+
+func pause(ctx context.Context) {
+	select {
+	case <-time.After(ownPause):
+	case <-ctx.Done():
+	}
 }
 
 func lock(target string, parts []swanlock.DistributedLock) *several.Lock {
