@@ -15,6 +15,7 @@ import (
 	"github.com/swanlake-io/swanlock/chain"
 	"github.com/swanlake-io/swanlock/locktest"
 	"github.com/swanlake-io/swanlock/memlock"
+	"github.com/swanlake-io/swanlock/mocks"
 )
 
 var bg = context.Background()
@@ -165,6 +166,32 @@ func TestLostWithoutTTL(t *testing.T) {
 		must(t, held.Err())
 		must(t, held.Release(bg))
 	})
+}
+
+// TestRefreshFails: if the parts cannot be refreshed at the end, that is a failure of
+// a server, and not that another holds the target, unless ctx has ended.
+func TestRefreshFails(t *testing.T) {
+	failed := errors.New("connection refused")
+	first := memlock.New()
+	for _, ends := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(bg)
+		second := &mocks.Locker{TryAcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) {
+			return &mocks.DistributedLock{RefreshFunc: func(context.Context) error {
+				if ends {
+					cancel()
+				}
+				return errors.Join(failed, context.Cause(ctx))
+			}}, nil
+		}}
+		_, err := chain.New(first, second).TryAcquire(ctx, "t", swanlock.WithTTL(time.Minute))
+		if !errors.Is(err, failed) || errors.Is(err, swanlock.ErrNotAcquired) != ends {
+			t.Errorf("ctx ends: %t: got %v", ends, err)
+		}
+		held, err := first.TryAcquire(bg, "t")
+		must(t, err)
+		must(t, held.Release(bg))
+		cancel()
+	}
 }
 
 func TestBadInput(t *testing.T) {

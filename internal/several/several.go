@@ -190,10 +190,13 @@ func (l *Lock) Renew(ctx context.Context, o swanlock.Options) error {
 		return nil
 	}
 	GiveBack(ctx, l.parts)
-	if errors.Is(err, swanlock.ErrLost) {
+	switch {
+	case errors.Is(err, swanlock.ErrLost):
 		return ErrLostMeanwhile
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, err)
 	}
-	return fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, err)
+	return err
 }
 
 // together is how many calls are made at the same time: a Pool's batch holds as
