@@ -65,8 +65,10 @@ func (l *Lock) errLocked() error {
 }
 
 func (l *Lock) endLocked(err error) {
+	if l.err == nil {
+		close(l.done)
+	}
 	l.err = err
-	close(l.done)
 }
 
 // named returns err with the name of the part that it is about.
@@ -143,12 +145,13 @@ func (l *Lock) Release(ctx context.Context) error {
 		return err
 	}
 	switch {
-	case l.err == nil && errors.Is(err, swanlock.ErrLost):
+	case errors.Is(over, swanlock.ErrLost):
+		return over
+	case errors.Is(err, swanlock.ErrLost):
+		// The release of another part may have been noted before.
 		l.endLocked(err)
 	case l.err == nil:
 		l.endLocked(swanlock.ErrReleased)
-	case over != nil && !errors.Is(over, swanlock.ErrReleased):
-		return over
 	}
 	return err
 }
