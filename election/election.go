@@ -279,8 +279,8 @@ func (e *Election) tell(owner string) {
 // not come back together.
 func (e *Election) backoff(failures int) time.Duration {
 	d := e.max
-	if failures < 30 {
-		d = min(e.max, e.min<<failures)
+	if e.min <= e.max>>failures {
+		d = e.min << failures
 	}
 	return d/2 + rand.N(d/2+1)
 }

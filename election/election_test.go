@@ -171,6 +171,35 @@ func TestErrors(t *testing.T) {
 	})
 }
 
+// TestLongBackoff: the wait stays between half of the longest and the longest,
+// however many failures there were.
+func TestLongBackoff(t *testing.T) {
+	const longest = 10 * time.Hour
+	for _, first := range []time.Duration{1, 20 * time.Second, longest} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(bg)
+			var waits []time.Duration
+			last := time.Now()
+			failing := &mocks.Locker{AcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) {
+				waits = append(waits, time.Since(last))
+				last = time.Now()
+				if len(waits) > 200 {
+					cancel()
+				}
+				return nil, errors.New("the server is away")
+			}}
+			if err := election.Run(ctx, failing, "t", leads, election.WithBackoff(first, longest)); err != context.Canceled {
+				t.Errorf("Run: %v", err)
+			}
+			for i, d := range waits[50:] {
+				if d < longest/2 || d > longest {
+					t.Fatalf("from %v: wait %d took %v, want %v to %v", first, 50+i, d, longest/2, longest)
+				}
+			}
+		})
+	}
+}
+
 // TestLeader: who campaigns and who only watches know who leads, and are told of
 // each change once.
 func TestLeader(t *testing.T) {
