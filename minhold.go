@@ -84,8 +84,11 @@ func (l *keptLock) Release(ctx context.Context) error {
 		if ttl := l.Info().TTL; ttl > 0 {
 			left = min(left, ttl/3)
 		}
-		_ = l.Refresh(ctx) // If the lock is lost, Err says so.
 		timer := time.NewTimer(min(left, keepAlive))
+		// A refresh without an answer is left in time for another.
+		call, cancel := context.WithTimeout(ctx, left)
+		_ = l.Refresh(call) // If the lock is lost, Err says so.
+		cancel()
 		select {
 		case <-timer.C:
 		case <-l.Done():
