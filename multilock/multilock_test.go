@@ -341,46 +341,6 @@ func TestReleaseAgain(t *testing.T) {
 	}
 }
 
-// TestLostRelease: when Release finds that a part was lost, Err says so from then
-// on, although another part was released before.
-func TestLostRelease(t *testing.T) {
-	var whole swanlock.DistributedLock
-	last := "a" // to be released
-	if swanlock.KeyOf("b") < swanlock.KeyOf("a") {
-		last = "b"
-	}
-	l := &mocks.Locker{TryAcquireFunc: func(_ context.Context, target string, _ ...swanlock.Option) (swanlock.DistributedLock, error) {
-		done := make(chan struct{})
-		return &mocks.DistributedLock{
-			InfoFunc: func() swanlock.Info { return swanlock.Info{Target: target} },
-			DoneFunc: func() <-chan struct{} { return done },
-			ErrFunc: func() error {
-				select {
-				case <-done:
-					return swanlock.ErrReleased
-				default:
-					return nil
-				}
-			},
-			ReleaseFunc: func(context.Context) error {
-				defer close(done)
-				if target != last {
-					return nil
-				}
-				<-whole.Done()
-				return swanlock.ErrLost
-			},
-		}, nil
-	}}
-	whole, err := multilock.TryAcquire(bg, l, []string{"a", "b"})
-	must(t, err)
-	_ = whole.Done()
-	if err := whole.Release(bg); !errors.Is(err, swanlock.ErrLost) || whole.Err() != err {
-		t.Errorf("Release returned %v, and Err returns %v", err, whole.Err())
-	}
-	must(t, whole.Release(bg))
-}
-
 // TestGiveBackAtOnce: what was taken in vain is free at once, although
 // swanlock.WithMinHold keeps what is held.
 func TestGiveBackAtOnce(t *testing.T) {

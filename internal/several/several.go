@@ -82,14 +82,20 @@ func (l *Lock) Done() <-chan struct{} {
 	defer l.mu.Unlock()
 	if l.errLocked() == nil && !l.watched {
 		l.watched = true
-		go l.watch()
+		for parts := range slices.Chunk(l.parts, maxWatched) {
+			go l.watch(parts)
+		}
 	}
 	return l.done
 }
 
-func (l *Lock) watch() {
+// maxWatched is how many parts one goroutine waits for. With one channel more,
+// reflect.Select takes 65,536 at most.
+const maxWatched = 1 << 15
+
+func (l *Lock) watch(parts []swanlock.DistributedLock) {
 	ends := []reflect.SelectCase{{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(l.done)}}
-	for _, p := range l.parts {
+	for _, p := range parts {
 		ends = append(ends, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(p.Done())})
 	}
 	reflect.Select(ends)
