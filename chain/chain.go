@@ -100,7 +100,7 @@ func (c *chain) acquire(ctx context.Context, target string, opts []swanlock.Opti
 	}
 	keeper.Stop()
 	held := several.New(parts[0].Info(), parts)
-	if err := held.Renew(ctx, o); err != nil {
+	if err := held.Renew(ctx, o, true); err != nil {
 		return nil, fmt.Errorf("chain: %s: %w", quoted.Text(target), err)
 	}
 	return held, nil

@@ -49,7 +49,7 @@ func TryAcquire(ctx context.Context, l swanlock.Locker, targets []string, opts .
 		several.GiveBack(ctx, held)
 		return nil, failed
 	}
-	return s.lock(held), nil
+	return s.lock(ctx, held, false)
 }
 
 // Acquire takes all of targets, and waits until ctx ends. It first tries all;
@@ -65,11 +65,8 @@ func Acquire(ctx context.Context, l swanlock.Locker, targets []string, opts ...s
 	}
 	for {
 		held, err := s.acquire(ctx)
-		if err == nil {
-			return held, nil
-		}
 		if !errors.Is(err, several.ErrLostMeanwhile) {
-			return nil, err
+			return held, err
 		}
 	}
 }
@@ -106,12 +103,16 @@ func newSet(l swanlock.Locker, targets []string, opts []swanlock.Option) (*set, 
 }
 
 // lock returns the lock of all targets.
-func (s *set) lock(held []swanlock.DistributedLock) *Lock {
+func (s *set) lock(ctx context.Context, held []swanlock.DistributedLock, waited bool) (swanlock.DistributedLock, error) {
 	info := held[0].Info()
 	if len(held) > 1 {
 		info.Target, info.Fence = strings.Join(s.targets, ", "), 0
 	}
-	return several.New(info, held)
+	lock := several.New(info, held)
+	if err := lock.Renew(ctx, s.options, waited); err != nil {
+		return nil, fmt.Errorf("multilock: %w", err)
+	}
+	return lock, nil
 }
 
 // try tries to take targets, all at the same time. It returns those that were
@@ -129,7 +130,7 @@ func (s *set) try(ctx context.Context, targets []string) (held []swanlock.Distri
 	return all[:first], fmt.Errorf("multilock: %s: %w", quoted.Text(targets[first]), errs[first])
 }
 
-func (s *set) acquire(ctx context.Context) (*Lock, error) {
+func (s *set) acquire(ctx context.Context) (swanlock.DistributedLock, error) {
 	keeper := several.NewKeeper(s.options)
 	held, waited, err := s.all(ctx, keeper)
 	keeper.Stop()
@@ -137,14 +138,7 @@ func (s *set) acquire(ctx context.Context) (*Lock, error) {
 		several.GiveBack(ctx, held)
 		return nil, err
 	}
-	lock := s.lock(held)
-	if !waited {
-		return lock, nil
-	}
-	if err := lock.Renew(ctx, s.options); err != nil {
-		return nil, fmt.Errorf("multilock: %w", err)
-	}
-	return lock, nil
+	return s.lock(ctx, held, waited)
 }
 
 // all takes all targets, and has keeper keep those that it has while it waits. It

@@ -240,6 +240,30 @@ func TestLostWhileWaiting(t *testing.T) {
 	})
 }
 
+// TestSlowTries: what is returned without an error is held, although one target was
+// tried for longer than the TTL of the others.
+func TestSlowTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		var slow atomic.Bool
+		l := &mocks.Locker{TryAcquireFunc: func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+			if target == "a" && slow.CompareAndSwap(true, false) {
+				time.Sleep(time.Minute)
+			}
+			return space.TryAcquire(ctx, target, opts...)
+		}}
+		slow.Store(true)
+		if held, err := multilock.TryAcquire(bg, l, []string{"a", "b"}, swanlock.WithTTL(time.Second)); !errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("TryAcquire: got %v, %v, want ErrNotAcquired", held, err)
+		}
+		free(t, space, "a", "b")
+		slow.Store(true)
+		held, err := multilock.Acquire(bg, l, []string{"a", "b"}, swanlock.WithTTL(time.Second))
+		must(t, err)
+		must(t, held.Release(bg))
+	})
+}
+
 func TestBadInput(t *testing.T) {
 	l := memlock.New()
 	for name, err := range map[string]error{

@@ -47,10 +47,13 @@ func (s *Semaphore) Weighted(places int) *Semaphore { return &Semaphore{s.l, s.p
 // one after the other, in a random order: one round trip while there is room,
 // and one for each place if there is none. It overtakes those that wait.
 func (s *Semaphore) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
-	if _, err := s.check(target, opts); err != nil {
+	o, err := s.check(target, opts)
+	if err != nil {
 		return nil, err
 	}
-	parts, refused, err := s.try(ctx, target, s.weight, opts)
+	keeper := several.NewKeeper(o)
+	parts, refused, err := s.try(ctx, target, keeper, opts)
+	keeper.Stop()
 	if err == nil && len(parts) < s.weight {
 		err = fmt.Errorf("semaphore: %s: %d of its %d places were free: %w", quoted.Text(target), len(parts), s.places, refused)
 	}
@@ -58,7 +61,7 @@ func (s *Semaphore) TryAcquire(ctx context.Context, target string, opts ...swanl
 		several.GiveBack(ctx, parts)
 		return nil, err
 	}
-	return lock(target, parts), nil
+	return lock(ctx, target, o, parts, false)
 }
 
 // Acquire waits for a place until ctx ends. Those that wait are served in the
@@ -85,20 +88,24 @@ func (s *Semaphore) Acquire(ctx context.Context, target string, opts ...swanlock
 		held, err = s.acquire(ctx, target, o, opts)
 	}
 	left := first.Release(context.WithoutCancel(ctx))
-	if left == nil || first.Err() != nil { // If it was lost, others may have overtaken.
-		return held, err
+	switch {
+	case left != nil && first.Err() == nil: // If it was lost, others may have overtaken.
+		err = errors.Join(err, fmt.Errorf("semaphore: %s: the place in line could not be given up: %w", quoted.Text(target), left))
+	case err == nil && held.Err() != nil:
+		err = fmt.Errorf("semaphore: %s: %w", quoted.Text(target), several.ErrLostMeanwhile)
 	}
-	if err == nil {
+	if err != nil && held != nil {
 		several.GiveBack(ctx, []swanlock.DistributedLock{held})
+		held = nil
 	}
-	return nil, errors.Join(err, fmt.Errorf("semaphore: %s: the place in line could not be given up: %w", quoted.Text(target), left))
+	return held, err
 }
 
 // acquire takes places for the first in line.
 func (s *Semaphore) acquire(ctx context.Context, target string, o swanlock.Options, opts []swanlock.Option) (swanlock.DistributedLock, error) {
-	parts, _, err := s.try(ctx, target, s.weight, opts)
-	waited := false
 	keeper := several.NewKeeper(o)
+	parts, _, err := s.try(ctx, target, keeper, opts)
+	waited := false
 	for err == nil && len(parts) < s.weight {
 		keeper.Keep(parts)
 		var more []swanlock.DistributedLock
@@ -110,14 +117,7 @@ func (s *Semaphore) acquire(ctx context.Context, target string, o swanlock.Optio
 		several.GiveBack(ctx, parts)
 		return nil, err
 	}
-	held := lock(target, parts)
-	if !waited {
-		return held, nil
-	}
-	if err := held.Renew(ctx, o); err != nil {
-		return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), err)
-	}
-	return held, nil
+	return lock(ctx, target, o, parts, waited)
 }
 
 func (s *Semaphore) check(target string, opts []swanlock.Option) (o swanlock.Options, err error) {
@@ -141,13 +141,15 @@ func (s *Semaphore) check(target string, opts []swanlock.Option) (o swanlock.Opt
 
 func (s *Semaphore) place(target string, i int) string { return fmt.Sprintf("%s/place-%d", target, i) }
 
-// try takes up to n places that are free. refused is why another was not taken:
-// it matches swanlock.ErrAlreadyHeld only if all the others are this session's.
-func (s *Semaphore) try(ctx context.Context, target string, n int, opts []swanlock.Option) (parts []swanlock.DistributedLock, refused, err error) {
+// try takes places that are free, as many as are wanted at most, and has keeper keep
+// them. refused is why another was not taken: it matches swanlock.ErrAlreadyHeld
+// only if all the others are this session's.
+func (s *Semaphore) try(ctx context.Context, target string, keeper *several.Keeper, opts []swanlock.Option) (parts []swanlock.DistributedLock, refused, err error) {
 	for _, i := range rand.Perm(s.places) {
-		if len(parts) == n {
+		if len(parts) == s.weight {
 			break
 		}
+		keeper.Keep(parts)
 		p, err := s.l.TryAcquire(ctx, s.place(target, i), opts...)
 		switch {
 		case err == nil:
@@ -226,8 +228,12 @@ func pause(ctx context.Context) {
 	}
 }
 
-func lock(target string, parts []swanlock.DistributedLock) *several.Lock {
+func lock(ctx context.Context, target string, o swanlock.Options, parts []swanlock.DistributedLock, waited bool) (swanlock.DistributedLock, error) {
 	info := parts[0].Info()
 	info.Target = target
-	return several.New(info, parts)
+	held := several.New(info, parts)
+	if err := held.Renew(ctx, o, waited); err != nil {
+		return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), err)
+	}
+	return held, nil
 }

@@ -181,6 +181,69 @@ func TestOwnPlaces(t *testing.T) {
 	})
 }
 
+// A slow locker takes a while for each try, and calls after it, with how many there
+// were.
+type slow struct {
+	swanlock.Locker
+	takes time.Duration
+	tries int
+	after func(tries int)
+}
+
+func (l *slow) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	time.Sleep(l.takes)
+	held, err := l.Locker.TryAcquire(ctx, target, opts...)
+	if l.tries++; l.after != nil {
+		l.after(l.tries)
+	}
+	return held, err
+}
+
+// TestSlowTries: places do not expire while more are tried, and what is returned
+// without an error is held.
+func TestSlowTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		sem := semaphore.New(&slow{Locker: space, takes: 400 * time.Millisecond}, 4).Weighted(4)
+		for _, acquire := range []func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error){sem.TryAcquire, sem.Acquire} {
+			held, err := acquire(bg, "t", swanlock.WithTTL(time.Second))
+			must(t, err)
+			must(t, held.Release(bg))
+		}
+
+		loses := func(tries int) {
+			if tries == 4 { // all places of the first round
+				for _, place := range []string{"t/place-0", "t/place-1", "t/place-2", "t/place-3"} {
+					space.Lose(place, nil)
+				}
+			}
+		}
+		if held, err := semaphore.New(&slow{Locker: space, after: loses}, 4).Weighted(4).TryAcquire(bg, "t"); !errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("TryAcquire of places that are lost at once: got %v, %v, want ErrNotAcquired", held, err)
+		}
+		held, err := semaphore.New(&slow{Locker: space, after: loses}, 4).Weighted(4).Acquire(bg, "t")
+		must(t, err)
+		must(t, held.Release(bg))
+	})
+}
+
+// TestSlowLine: a place that expires while the place in line is given up is not
+// returned as if it were held.
+func TestSlowLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		sem := semaphore.New(&mocks.Locker{
+			TryAcquireFunc: space.TryAcquire,
+			AcquireFunc: func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+				return &mocks.DistributedLock{ReleaseFunc: func(context.Context) error { time.Sleep(time.Minute); return nil }}, nil
+			},
+		}, 1)
+		if held, err := sem.Acquire(bg, "t", swanlock.WithTTL(time.Second)); !errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("got %v, %v, want ErrNotAcquired", held, err)
+		}
+	})
+}
+
 // TestDeployment: while processes disagree on the number, no more than the larger
 // number hold the target.
 func TestDeployment(t *testing.T) {

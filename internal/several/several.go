@@ -182,17 +182,17 @@ func GiveBack(ctx context.Context, locks []swanlock.DistributedLock) {
 	_ = Release(ctx, locks)
 }
 
-// ErrLostMeanwhile says that a part was lost while another was waited for. Nothing
-// is held, and the caller may begin anew.
-var ErrLostMeanwhile = fmt.Errorf("%w: a part of the lock was lost while another was waited for", swanlock.ErrNotAcquired)
+// ErrLostMeanwhile says that a part was lost while another was acquired. Nothing is
+// held, and the caller may begin anew.
+var ErrLostMeanwhile = fmt.Errorf("%w: a part of the lock was lost while another was acquired", swanlock.ErrNotAcquired)
 
 // Renew is called once, when l has been put together of locks that were acquired
-// with o, one after the other: it refreshes them if they have a TTL, so that all
-// TTLs begin now, and what is known to be lost is found. If it fails, nothing is
-// held.
-func (l *Lock) Renew(ctx context.Context, o swanlock.Options) error {
+// with o, one after the other: it finds what is known to be lost. If one was waited
+// for, it also refreshes them if they have a TTL, so that all TTLs begin now. If it
+// fails, nothing is held.
+func (l *Lock) Renew(ctx context.Context, o swanlock.Options, waited bool) error {
 	err := l.Err()
-	if err == nil && o.TTL > 0 && len(l.parts) > 1 {
+	if err == nil && waited && o.TTL > 0 && len(l.parts) > 1 {
 		err = l.Refresh(ctx)
 	}
 	if err == nil {
