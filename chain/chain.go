@@ -99,7 +99,9 @@ func (c *chain) acquire(ctx context.Context, target string, opts []swanlock.Opti
 		parts = append(parts, p)
 	}
 	keeper.Stop()
-	held := several.New(parts[0].Info(), parts)
+	info := parts[0].Info()
+	info.Fence = 0 // Some lockers give each grant a fence.
+	held := several.New(info, parts)
 	if err := held.Renew(ctx, o, true); err != nil {
 		return nil, fmt.Errorf("chain: %s: %w", quoted.Text(target), err)
 	}

@@ -230,7 +230,7 @@ func pause(ctx context.Context) {
 
 func lock(ctx context.Context, target string, o swanlock.Options, parts []swanlock.DistributedLock, waited bool) (swanlock.DistributedLock, error) {
 	info := parts[0].Info()
-	info.Target = target
+	info.Target, info.Fence = target, 0 // Some lockers give each grant a fence.
 	held := several.New(info, parts)
 	if err := held.Renew(ctx, o, waited); err != nil {
 		return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), err)

@@ -330,6 +330,18 @@ func TestTooMany(t *testing.T) {
 	})
 }
 
+// TestNoFence: the fence of a part is not that of the lock.
+func TestNoFence(t *testing.T) {
+	l := &mocks.Locker{TryAcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) {
+		return &mocks.DistributedLock{InfoFunc: func() swanlock.Info { return swanlock.Info{Target: "t", Owner: "me", Fence: 7} }}, nil
+	}}
+	held, err := semaphore.New(l, 2).TryAcquire(bg, "t")
+	must(t, err)
+	if got := held.Info(); got.Fence != 0 || got.Owner != "me" {
+		t.Errorf("got %+v, want no fence", got)
+	}
+}
+
 func TestBadInput(t *testing.T) {
 	l := memlock.New()
 	for name, sem := range map[string]*semaphore.Semaphore{
