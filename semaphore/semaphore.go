@@ -69,7 +69,8 @@ func (s *Semaphore) TryAcquire(ctx context.Context, target string, opts ...swanl
 // the first waits for all places at the same time. That lock costs two round
 // trips more than TryAcquire. On a pglock.Pool each of these waits may use a
 // session; on a pglock.Session they take turns on the connection, so that a
-// place that has become free is found within a second for each place.
+// place that has become free is found within a second for each place. Of several
+// calls on one Session, one stands in line at a time.
 func (s *Semaphore) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	o, err := s.check(target, opts)
 	if err != nil {
@@ -80,6 +81,14 @@ func (s *Semaphore) Acquire(ctx context.Context, target string, opts ...swanlock
 		line = append(line, swanlock.WithTTL(max(o.TTL, time.Second)), swanlock.WithAutoRefresh())
 	}
 	first, err := s.l.Acquire(ctx, target+"/line", line...)
+	for errors.Is(err, swanlock.ErrAlreadyHeld) {
+		// Another call on this session is the first in line.
+		if pause(ctx); ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, context.Cause(ctx))
+			break
+		}
+		first, err = s.l.Acquire(ctx, target+"/line", line...)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), err)
 	}

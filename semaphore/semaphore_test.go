@@ -153,34 +153,6 @@ func TestKeptInManyWaits(t *testing.T) {
 	})
 }
 
-// TestOwnPlaces: a session that has some places waits for the others, and for its
-// own, since it may release them meanwhile; one that has all is refused at once.
-func TestOwnPlaces(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		space := memlock.New()
-		mine, theirs := semaphore.New(space.Session(), 2), semaphore.New(space.Session(), 2)
-		a, err := mine.TryAcquire(bg, "t")
-		must(t, err)
-		b, err := theirs.TryAcquire(bg, "t")
-		must(t, err)
-		for _, first := range []swanlock.DistributedLock{a, b} {
-			released := time.Now().Add(time.Minute)
-			time.AfterFunc(time.Minute, func() { first.Release(bg) })
-			ctx, cancel := context.WithTimeout(bg, time.Hour)
-			_, err = mine.Acquire(ctx, "t")
-			must(t, err)
-			cancel()
-			if late := time.Since(released); late < 0 || late > time.Second {
-				t.Errorf("acquired %v after a place was free, want a second at most", late)
-			}
-		}
-		begin := time.Now()
-		if _, err := mine.Acquire(bg, "t"); !errors.Is(err, swanlock.ErrAlreadyHeld) || time.Since(begin) > 0 {
-			t.Errorf("a session that has all places: after %v: %v, want ErrAlreadyHeld at once", time.Since(begin), err)
-		}
-	})
-}
-
 // A slow locker takes a while for each try, and calls after it, with how many there
 // were.
 type slow struct {
