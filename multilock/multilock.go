@@ -25,7 +25,7 @@ import (
 // swanlock.DistributedLock it has Parts, the locks of the single targets, each
 // with a fence of its own if that was asked for; the Lock itself has one only if
 // there is one target. Its Info names the targets, in the order in which they
-// were locked.
+// were locked, and Targets returns them.
 //
 // When one of the targets is lost, the Lock is lost, and its error names that
 // target. The others stay held until Release, so that nobody begins while the
@@ -108,7 +108,7 @@ func (s *set) lock(ctx context.Context, held []swanlock.DistributedLock, waited 
 	if len(held) > 1 {
 		info.Target, info.Fence = strings.Join(s.targets, ", "), 0
 	}
-	lock := several.New(info, held)
+	lock := several.New(info, held, s.targets...)
 	if err := lock.Renew(ctx, s.options, waited); err != nil {
 		return nil, fmt.Errorf("multilock: %w", err)
 	}

@@ -18,8 +18,9 @@ import (
 // stay held until Release, so that nobody else begins while the holder is still
 // about to stop.
 type Lock struct {
-	info  swanlock.Info
-	parts []swanlock.DistributedLock
+	info    swanlock.Info
+	targets []string
+	parts   []swanlock.DistributedLock
 
 	mu       sync.Mutex
 	err      error // why it is over; nil while it is held
@@ -29,18 +30,25 @@ type Lock struct {
 }
 
 // New returns the lock of parts, which are held; info is what its own Info
-// returns, but for the time of its grant, which is that of the last part.
-func New(info swanlock.Info, parts []swanlock.DistributedLock) *Lock {
+// returns, but for the time of its grant, which is that of the last part. targets
+// is what it locks, if that is not the one that info names.
+func New(info swanlock.Info, parts []swanlock.DistributedLock, targets ...string) *Lock {
+	if len(targets) == 0 {
+		targets = []string{info.Target}
+	}
 	for _, p := range parts {
 		if at := p.Info().AcquiredAt; at.After(info.AcquiredAt) {
 			info.AcquiredAt = at
 		}
 	}
-	return &Lock{info: info, parts: parts, done: make(chan struct{})}
+	return &Lock{info: info, targets: targets, parts: parts, done: make(chan struct{})}
 }
 
 // Parts returns the locks that it is made of.
 func (l *Lock) Parts() []swanlock.DistributedLock { return slices.Clone(l.parts) }
+
+// Targets returns the targets that it locks: swanlock.Held goes by them.
+func (l *Lock) Targets() []string { return slices.Clone(l.targets) }
 
 // Info returns what was locked, and how.
 func (l *Lock) Info() swanlock.Info { return l.info }
