@@ -25,7 +25,7 @@ import (
 // moves it on.
 func Do(ctx context.Context, l Locker, target string, f func(ctx context.Context, held DistributedLock) error, opts ...Option) (err error) {
 	if l == nil {
-		return errors.New("swanlock: the locker is nil")
+		l = noLocker{}
 	}
 	held, err := l.Acquire(ctx, target, opts...)
 	if err != nil {
@@ -42,6 +42,17 @@ func Do(ctx context.Context, l Locker, target string, f func(ctx context.Context
 		}
 	}()
 	return f(fctx, held)
+}
+
+// A noLocker stands for a Locker that is nil: it acquires nothing.
+type noLocker struct{}
+
+func (noLocker) TryAcquire(context.Context, string, ...Option) (DistributedLock, error) {
+	return nil, errors.New("swanlock: the locker is nil")
+}
+
+func (l noLocker) Acquire(ctx context.Context, target string, opts ...Option) (DistributedLock, error) {
+	return l.TryAcquire(ctx, target, opts...)
 }
 
 // WithLock returns a copy of ctx that ends as soon as held is no longer held.
