@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/swanlake-io/swanlock/internal/quoted"
 )
@@ -24,7 +25,7 @@ import (
 // moves it on.
 func Do(ctx context.Context, l Locker, target string, f func(ctx context.Context, held DistributedLock) error, opts ...Option) (err error) {
 	if l == nil {
-		return errors.New("swanlock: the locker is nil")
+		l = noLocker{}
 	}
 	held, err := l.Acquire(ctx, target, opts...)
 	if err != nil {
@@ -41,6 +42,17 @@ func Do(ctx context.Context, l Locker, target string, f func(ctx context.Context
 		}
 	}()
 	return f(fctx, held)
+}
+
+// A noLocker stands for a Locker that is nil: it acquires nothing.
+type noLocker struct{}
+
+func (noLocker) TryAcquire(context.Context, string, ...Option) (DistributedLock, error) {
+	return nil, errors.New("swanlock: the locker is nil")
+}
+
+func (l noLocker) Acquire(ctx context.Context, target string, opts ...Option) (DistributedLock, error) {
+	return l.TryAcquire(ctx, target, opts...)
 }
 
 // WithLock returns a copy of ctx that ends as soon as held is no longer held.
@@ -103,12 +115,14 @@ type heldIn struct {
 //		return err
 //	}
 //
-// Targets are told apart by KeyOf. The end of ctx itself does not matter.
+// Targets are told apart by KeyOf. A lock of several, such as one of multilock,
+// says in a method Targets() []string what it locks. The end of ctx itself does not
+// matter.
 func Held(ctx context.Context, target string) (err error) {
 	key := KeyOf(target)
 	in, _ := ctx.Value(heldKey{}).(*heldIn)
 	for ; in != nil; in = in.outer {
-		if KeyOf(in.lock.Info().Target) != key {
+		if !slices.ContainsFunc(targetsOf(in.lock), func(t string) bool { return KeyOf(t) == key }) {
 			continue
 		}
 		over := in.lock.Err()
@@ -123,4 +137,15 @@ func Held(ctx context.Context, target string) (err error) {
 		err = fmt.Errorf("swanlock: %s: %w: this context is not one of its lock: use Do or WithLock", quoted.Text(target), ErrNotAcquired)
 	}
 	return err
+}
+
+func targetsOf(held DistributedLock) []string {
+	type several interface {
+		DistributedLock
+		Targets() []string
+	}
+	if l, ok := As[several](held); ok {
+		return l.Targets()
+	}
+	return []string{held.Info().Target}
 }

@@ -116,12 +116,28 @@ func TestDoHolds(t *testing.T) {
 	wantFree(t, l)
 }
 
-// TestDoNilLocker: a locker that was never made is an error, as in what is built on
-// lockers, and no panic.
-func TestDoNilLocker(t *testing.T) {
-	err := swanlock.Do(t.Context(), nil, "t", func(context.Context, swanlock.DistributedLock) error { return nil })
-	if got, want := err, "swanlock: the locker is nil"; got == nil || got.Error() != want {
-		t.Errorf("got %v, want %q", got, want)
+// TestNilLocker: a locker that was never made is an error, as in what is built on
+// lockers, and no panic, also if it is wrapped.
+func TestNilLocker(t *testing.T) {
+	const want = "swanlock: the locker is nil"
+	for name, l := range map[string]swanlock.Locker{
+		"nil":                    nil,
+		"WithMinHold":            swanlock.WithMinHold(nil, time.Second),
+		"WithMinHold for 0":      swanlock.WithMinHold(nil, 0),
+		"Observe":                swanlock.Observe(nil, &recorder{}),
+		"Observe, by nobody":     swanlock.Observe(nil),
+		"Observe of WithMinHold": swanlock.Observe(swanlock.WithMinHold(nil, time.Second), &recorder{}),
+	} {
+		err := swanlock.Do(t.Context(), l, "t", func(context.Context, swanlock.DistributedLock) error { return nil })
+		if err == nil || err.Error() != want {
+			t.Errorf("%s: Do: got %v, want %q", name, err, want)
+		}
+		if l == nil {
+			continue
+		}
+		if _, err := l.TryAcquire(t.Context(), "t"); err == nil || err.Error() != want {
+			t.Errorf("%s: TryAcquire: got %v, want %q", name, err, want)
+		}
 	}
 }
 

@@ -3,12 +3,14 @@ package swanlock_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/memlock"
+	"github.com/swanlake-io/swanlock/multilock"
 )
 
 func TestHeld(t *testing.T) {
@@ -59,4 +61,32 @@ func TestHeld(t *testing.T) {
 		}
 		is(ctx, "t", swanlock.ErrReleased)
 	})
+}
+
+// TestHeldOfSeveral: a multilock holds each of its targets, and no other, also
+// through what wraps it.
+func TestHeldOfSeveral(t *testing.T) {
+	l := swanlock.WithMinHold(pairs{memlock.New()}, time.Nanosecond)
+	err := swanlock.Do(t.Context(), l, "/a /b", func(ctx context.Context, held swanlock.DistributedLock) error {
+		for target, want := range map[string]error{"/a": nil, "b/": nil, "/c": swanlock.ErrNotAcquired, held.Info().Target: swanlock.ErrNotAcquired} {
+			if err := swanlock.Held(ctx, target); !errors.Is(err, want) {
+				t.Errorf("Held(%q): got %v, want %v", target, err, want)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// pairs locks the words of its target, with multilock.
+type pairs struct{ l swanlock.Locker }
+
+func (p pairs) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	return multilock.TryAcquire(ctx, p.l, strings.Fields(target), opts...)
+}
+
+func (p pairs) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	return multilock.Acquire(ctx, p.l, strings.Fields(target), opts...)
 }

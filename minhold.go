@@ -15,7 +15,7 @@ import (
 //
 // d is more than the clocks differ, and less than the interval of the job, whose
 // next run would be skipped otherwise. If d is not above 0, WithMinHold returns l
-// itself.
+// itself. If l is nil, that is an error of each acquire.
 //
 // Release, and so Do, waits until d has passed. Meanwhile the lock is held, and
 // is refreshed. The wait ends sooner when the context of Release ends (that of Do,
@@ -30,7 +30,10 @@ import (
 // What is made of several locks gives some of them back in vain. Wrap the whole,
 // as in WithMinHold(semaphore.New(l, 2), d), and not l.
 func WithMinHold(l Locker, d time.Duration) Locker {
-	if d <= 0 {
+	switch {
+	case l == nil:
+		return noLocker{}
+	case d <= 0:
 		return l
 	}
 	return &minHold{l, d}
@@ -84,8 +87,11 @@ func (l *keptLock) Release(ctx context.Context) error {
 		if ttl := l.Info().TTL; ttl > 0 {
 			left = min(left, ttl/3)
 		}
-		_ = l.Refresh(ctx) // If the lock is lost, Err says so.
 		timer := time.NewTimer(min(left, keepAlive))
+		// A refresh without an answer is left in time for another.
+		call, cancel := context.WithTimeout(ctx, left)
+		_ = l.Refresh(call) // If the lock is lost, Err says so.
+		cancel()
 		select {
 		case <-timer.C:
 		case <-l.Done():

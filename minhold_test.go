@@ -10,6 +10,7 @@ import (
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/locktest"
 	"github.com/swanlake-io/swanlock/memlock"
+	"github.com/swanlake-io/swanlock/mocks"
 )
 
 // TestMinHold: a lock that is released early is held until the time has come,
@@ -107,6 +108,37 @@ func TestMinHoldEndsSooner(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 			synctest.Wait()
+		}
+	})
+}
+
+// TestMinHoldRefreshUnanswered: a refresh that gets no answer is left in time for
+// another before the TTL ends.
+func TestMinHoldRefreshUnanswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := mustAcquire(t, memlock.New(), swanlock.WithTTL(3*time.Second))
+		n := 0
+		m := &mocks.DistributedLock{InfoFunc: inner.Info, DoneFunc: inner.Done, ErrFunc: inner.Err, ReleaseFunc: inner.Release,
+			RefreshFunc: func(ctx context.Context) error {
+				if n++; n%2 == 1 {
+					<-ctx.Done()
+					return context.Cause(ctx)
+				}
+				return inner.Refresh(ctx)
+			}}
+		l := swanlock.WithMinHold(&mocks.Locker{
+			TryAcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) { return m, nil },
+		}, time.Minute)
+		held, err := l.TryAcquire(t.Context(), "t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		if err := held.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if got := time.Since(begin); got < time.Minute || got > time.Minute+time.Second {
+			t.Errorf("it was released after %v, want a minute", got)
 		}
 	})
 }

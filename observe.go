@@ -77,7 +77,8 @@ type Observer interface {
 }
 
 // Observe returns a Locker that does what l does, and tells each observer. Nil
-// observers are left out; without any, Observe returns l itself.
+// observers are left out; without any, Observe returns l itself. If l is nil, that
+// is an error of each acquire.
 //
 // Locks are as they were, but for their type: As finds the lock of l, with the
 // methods that it has beyond a DistributedLock. What a lock does by itself, such
@@ -95,6 +96,9 @@ type Observer interface {
 // is like context.AfterFunc, with Err's result as the argument. For any other
 // lock a goroutine waits for Done.
 func Observe(l Locker, observers ...Observer) Locker {
+	if l == nil {
+		l = noLocker{}
+	}
 	observers = slices.DeleteFunc(slices.Clone(observers), func(o Observer) bool { return o == nil })
 	if len(observers) == 0 {
 		return l

@@ -263,6 +263,11 @@ func TestObserverContext(t *testing.T) {
 		"ended":         func(context.Context) context.Context { return context.WithValue(ended, mine, "observer's") },
 		"of the caller": func(ctx context.Context) context.Context { return context.WithValue(ctx, mine, "observer's") },
 		"endless":       func(ctx context.Context) context.Context { return context.WithoutCancel(ctx) },
+		"with a timeout": func(ctx context.Context) context.Context {
+			ctx, cancel := context.WithTimeout(ctx, time.Millisecond)
+			context.AfterFunc(ctx, cancel)
+			return ctx
+		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var seen context.Context
@@ -284,7 +289,7 @@ func TestObserverContext(t *testing.T) {
 				t.Errorf("%s: the call sees the value %v of the observer, want %v", name, got, want)
 			}
 			time.AfterFunc(time.Minute, func() { cancel(cause) })
-			if _, err := l.Acquire(ctx, "t"); !errors.Is(err, swanlock.ErrNotAcquired) || name == "of the caller" && !errors.Is(err, cause) {
+			if _, err := l.Acquire(ctx, "t"); !errors.Is(err, swanlock.ErrNotAcquired) || !errors.Is(err, cause) {
 				t.Errorf("%s: got %v, want ErrNotAcquired and the cause", name, err)
 			}
 			if err := held.Release(ctx); err != nil {

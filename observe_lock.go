@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -211,19 +212,23 @@ func afterDone(held DistributedLock, f func(err error)) (stop func() bool) {
 		return l.AfterDone(f)
 	}
 	stopped := make(chan struct{})
-	var once sync.Once
+	// f may take a mutex that the caller of stop holds, so stop does not wait
+	// for it.
+	var settled atomic.Bool // f is called, or stop was
 	go func() {
 		select {
 		case <-held.Done():
-			once.Do(func() { f(held.Err()) })
+			if settled.CompareAndSwap(false, true) {
+				f(held.Err())
+			}
 		case <-stopped:
 		}
 	}()
 	return func() (prevented bool) {
-		once.Do(func() {
+		prevented = settled.CompareAndSwap(false, true)
+		if prevented {
 			close(stopped)
-			prevented = true
-		})
+		}
 		return prevented
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -205,6 +206,45 @@ func TestObserveLoss(t *testing.T) {
 		close(done)
 		r.want(t, "loss t lost ended after 0s")
 	})
+}
+
+// TestObserveReleaseDuringLoss: Release does not wait for the goroutine that tells
+// the loss of a lock without AfterDone.
+func TestObserveReleaseDuringLoss(t *testing.T) {
+	done, asked, released := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var first atomic.Bool
+	m := &mocks.DistributedLock{
+		DoneFunc:    func() <-chan struct{} { return done },
+		ReleaseFunc: func(context.Context) error { return swanlock.ErrLost },
+		ErrFunc: func() error {
+			if first.CompareAndSwap(false, true) { // that goroutine's
+				close(asked)
+				<-released
+			}
+			return swanlock.ErrLost
+		},
+	}
+	r := &recorder{}
+	l := swanlock.Observe(&mocks.Locker{
+		TryAcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) { return m, nil },
+	}, r)
+	held, err := l.TryAcquire(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(done)
+	<-asked
+	go func() {
+		defer close(released)
+		if err := held.Release(t.Context()); !errors.Is(err, swanlock.ErrLost) {
+			t.Errorf("Release: got %v, want ErrLost", err)
+		}
+	}()
+	select {
+	case <-released:
+	case <-time.After(10 * time.Second):
+		t.Fatal("Release waits for the goroutine that tells the loss")
+	}
 }
 
 // A lock that was released by other means than the observed lock is over, too.

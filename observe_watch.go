@@ -233,8 +233,12 @@ type withValues struct {
 }
 
 func (c withValues) Value(key any) any {
-	if v := c.values.Value(key); v != nil {
-		return v
+	v := c.values.Value(key)
+	if _, isContext := v.(context.Context); v == nil || isContext {
+		// context.Cause finds by a value which context was ended, and why.
+		if own := c.Context.Value(key); own != nil {
+			return own
+		}
 	}
-	return c.Context.Value(key)
+	return v
 }

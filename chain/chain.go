@@ -87,18 +87,22 @@ func (c *chain) acquire(ctx context.Context, target string, opts []swanlock.Opti
 		return nil, fmt.Errorf("chain: %s: WithFence: %w: each of its lockers counts for itself", quoted.Text(target), errors.ErrUnsupported)
 	}
 	var parts []swanlock.DistributedLock
+	keeper := several.NewKeeper(o)
 	for i, l := range c.lockers {
-		stop := several.Keep(parts, o)
+		keeper.Keep(parts)
 		p, err := acquire(l, ctx, target, opts...)
-		stop()
 		if err != nil {
+			keeper.Stop()
 			several.GiveBack(ctx, parts)
 			return nil, fmt.Errorf("chain: locker %d: %w", i+1, err)
 		}
 		parts = append(parts, p)
 	}
-	held := several.New(parts[0].Info(), parts)
-	if err := held.Renew(ctx, o); err != nil {
+	keeper.Stop()
+	info := parts[0].Info()
+	info.Fence = 0 // Some lockers give each grant a fence.
+	held := several.New(info, parts)
+	if err := held.Renew(ctx, o, true); err != nil {
 		return nil, fmt.Errorf("chain: %s: %w", quoted.Text(target), err)
 	}
 	return held, nil

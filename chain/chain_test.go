@@ -15,6 +15,7 @@ import (
 	"github.com/swanlake-io/swanlock/chain"
 	"github.com/swanlake-io/swanlock/locktest"
 	"github.com/swanlake-io/swanlock/memlock"
+	"github.com/swanlake-io/swanlock/mocks"
 )
 
 var bg = context.Background()
@@ -127,6 +128,31 @@ func TestBeginsAnew(t *testing.T) {
 	})
 }
 
+// TestKeptInManyWaits: a part does not expire while others are waited for, in waits
+// that are each shorter than the time between two refreshes.
+func TestKeptInManyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := memlock.New()
+		lockers := []swanlock.Locker{first}
+		for i := range 5 {
+			l := memlock.New()
+			busy, err := l.TryAcquire(bg, "t")
+			must(t, err)
+			time.AfterFunc(time.Duration(i+1)*9*time.Second, func() { busy.Release(bg) })
+			lockers = append(lockers, l)
+		}
+		time.AfterFunc(40*time.Second, func() {
+			if other, err := first.TryAcquire(bg, "t"); err == nil {
+				t.Error("a part was given to another while the rest was waited for")
+				other.Release(bg)
+			}
+		})
+		held, err := chain.New(lockers...).Acquire(bg, "t", swanlock.WithTTL(30*time.Second))
+		must(t, err)
+		must(t, held.Release(bg))
+	})
+}
+
 // TestLostWithoutTTL: the same without a TTL, if the loss is known.
 func TestLostWithoutTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -140,6 +166,44 @@ func TestLostWithoutTTL(t *testing.T) {
 		must(t, held.Err())
 		must(t, held.Release(bg))
 	})
+}
+
+// TestRefreshFails: if the parts cannot be refreshed at the end, that is a failure of
+// a server, and not that another holds the target, unless ctx has ended.
+func TestRefreshFails(t *testing.T) {
+	failed := errors.New("connection refused")
+	first := memlock.New()
+	for _, ends := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(bg)
+		second := &mocks.Locker{TryAcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) {
+			return &mocks.DistributedLock{RefreshFunc: func(context.Context) error {
+				if ends {
+					cancel()
+				}
+				return errors.Join(failed, context.Cause(ctx))
+			}}, nil
+		}}
+		_, err := chain.New(first, second).TryAcquire(ctx, "t", swanlock.WithTTL(time.Minute))
+		if !errors.Is(err, failed) || errors.Is(err, swanlock.ErrNotAcquired) != ends {
+			t.Errorf("ctx ends: %t: got %v", ends, err)
+		}
+		held, err := first.TryAcquire(bg, "t")
+		must(t, err)
+		must(t, held.Release(bg))
+		cancel()
+	}
+}
+
+// TestNoFence: the fence of a part is not that of the lock.
+func TestNoFence(t *testing.T) {
+	l := &mocks.Locker{TryAcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) {
+		return &mocks.DistributedLock{InfoFunc: func() swanlock.Info { return swanlock.Info{Target: "t", Owner: "me", Fence: 7} }}, nil
+	}}
+	held, err := chain.New(l, memlock.New()).TryAcquire(bg, "t")
+	must(t, err)
+	if got := held.Info(); got.Fence != 0 || got.Owner != "me" {
+		t.Errorf("got %+v, want no fence", got)
+	}
 }
 
 func TestBadInput(t *testing.T) {

@@ -117,7 +117,9 @@ func Run(ctx context.Context, l swanlock.Locker, target string, lead func(ctx co
 //
 // Run returns nil when lead has returned ErrResign, the cause when ctx has ended,
 // and at once the error of an option that is wrong or that the locker does not
-// know. It has released the lock then. After any other error it tries again.
+// know. It has released the lock then; if it could not, because nothing could be
+// sent (pglock.ErrBusy), OnError is told why, and the error of Run matches that
+// too. After any other error it tries again.
 func (e *Election) Run(ctx context.Context, lead func(ctx context.Context) error) error {
 	if err := e.check(); err != nil {
 		return err
@@ -129,22 +131,35 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context) error
 		defer func() { cancel(); <-watched }()
 	}
 	for failures := 0; ; {
-		led, err := e.term(ctx, lead)
+		led, kept, err := e.term(ctx, lead)
 		switch {
 		case errors.Is(err, ErrResign):
-			return nil
+			return e.ended(nil, kept)
 		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case err == nil:
+			return e.ended(context.Cause(ctx), kept)
+		case err == nil && kept == nil:
 			failures = 0
 			continue
 		case !led && errors.Is(err, errors.ErrUnsupported):
 			return fmt.Errorf("election: %w", err)
 		}
+		if kept != nil {
+			err = errors.Join(err, kept)
+		}
 		e.onError(err)
 		sleep(ctx, e.backoff(failures))
 		failures++
 	}
+}
+
+// ended returns the error of a Run that ends because of err, and tells kept, which
+// is why the lock could not be released, if it is not nil.
+func (e *Election) ended(err, kept error) error {
+	if kept == nil {
+		return err
+	}
+	e.onError(kept)
+	return errors.Join(err, kept)
 }
 
 func (e *Election) check() error {
@@ -164,30 +179,35 @@ func (e *Election) check() error {
 }
 
 // term waits until this process leads, and leads until that is over. led reports
-// whether it did. A loss is no failure: the process campaigns again at once.
-func (e *Election) term(ctx context.Context, lead func(context.Context) error) (led bool, err error) {
+// whether it did, and kept is why the lock could not be released. A loss is no
+// failure: the process campaigns again at once.
+func (e *Election) term(ctx context.Context, lead func(context.Context) error) (led bool, kept, err error) {
 	held, err := e.l.Acquire(ctx, e.target, e.opts...)
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
+	var lost error // as it was when lead had returned
 	lctx, cancel := swanlock.WithLock(context.WithValue(ctx, lockKey{}, held), held)
 	defer func() {
 		// What lead may have left running must not go on beside the next leader.
 		cancel()
 		e.onStop()
 		e.now("", false)
-		if rerr := held.Release(ctx); rerr != nil && !errors.Is(rerr, swanlock.ErrLost) {
-			err = errors.Join(err, rerr)
+		switch rerr := held.Release(ctx); {
+		case !errors.Is(rerr, swanlock.ErrLost):
+			kept = rerr
+		case lost == nil:
+			e.onError(rerr)
 		}
 	}()
 	e.onStart(held)
 	e.now(held.Info().Owner, true)
 	err = lead(lctx)
-	if lost := held.Err(); errors.Is(lost, swanlock.ErrLost) && !errors.Is(err, ErrResign) {
+	if lost = held.Err(); errors.Is(lost, swanlock.ErrLost) && !errors.Is(err, ErrResign) {
 		e.onError(lost)
 		err = nil
 	}
-	return true, err
+	return true, nil, err
 }
 
 type lockKey struct{}
@@ -279,8 +299,8 @@ func (e *Election) tell(owner string) {
 // not come back together.
 func (e *Election) backoff(failures int) time.Duration {
 	d := e.max
-	if failures < 30 {
-		d = min(e.max, e.min<<failures)
+	if e.min <= e.max>>failures {
+		d = e.min << failures
 	}
 	return d/2 + rand.N(d/2+1)
 }

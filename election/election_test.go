@@ -171,6 +171,79 @@ func TestErrors(t *testing.T) {
 	})
 }
 
+// TestReleaseFails: if the lock is still held when Run ends, because nothing could be
+// sent, OnError is told, and the error of Run says so.
+func TestReleaseFails(t *testing.T) {
+	busy := errors.New("busy")
+	held := &mocks.DistributedLock{ReleaseFunc: func(context.Context) error { return busy }, ErrFunc: func() error { return nil }}
+	l := &mocks.Locker{AcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) { return held, nil }}
+	for _, resigns := range []bool{true, false} {
+		ctx, cancel := context.WithCancel(bg)
+		var told []error
+		err := election.Run(ctx, l, "t", func(context.Context) error {
+			if resigns {
+				return election.ErrResign
+			}
+			cancel()
+			return errors.New("cut short")
+		}, election.OnError(func(err error) { told = append(told, err) }))
+		cancel()
+		if !errors.Is(err, busy) || errors.Is(err, context.Canceled) == resigns {
+			t.Errorf("resigns: %t: Run: %v", resigns, err)
+		}
+		if len(told) != 1 || !errors.Is(told[0], busy) {
+			t.Errorf("resigns: %t: told %v, want %v", resigns, told, busy)
+		}
+	}
+}
+
+// TestLostRelease: a loss that only the release finds is told, and the lock is free.
+func TestLostRelease(t *testing.T) {
+	asked := 0
+	held := &mocks.DistributedLock{ReleaseFunc: func(context.Context) error { return swanlock.ErrLost }, ErrFunc: func() error {
+		if asked++; asked == 1 { // when lead has returned
+			return nil
+		}
+		return swanlock.ErrLost
+	}}
+	l := &mocks.Locker{AcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) { return held, nil }}
+	var told []error
+	err := election.Run(bg, l, "t", func(context.Context) error { return election.ErrResign },
+		election.OnError(func(err error) { told = append(told, err) }))
+	if err != nil || len(told) != 1 || told[0] != swanlock.ErrLost {
+		t.Errorf("Run: %v, told %v", err, told)
+	}
+}
+
+// TestLongBackoff: the wait stays between half of the longest and the longest,
+// however many failures there were.
+func TestLongBackoff(t *testing.T) {
+	const longest = 10 * time.Hour
+	for _, first := range []time.Duration{1, 20 * time.Second, longest} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(bg)
+			var waits []time.Duration
+			last := time.Now()
+			failing := &mocks.Locker{AcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) {
+				waits = append(waits, time.Since(last))
+				last = time.Now()
+				if len(waits) > 200 {
+					cancel()
+				}
+				return nil, errors.New("the server is away")
+			}}
+			if err := election.Run(ctx, failing, "t", leads, election.WithBackoff(first, longest)); err != context.Canceled {
+				t.Errorf("Run: %v", err)
+			}
+			for i, d := range waits[50:] {
+				if d < longest/2 || d > longest {
+					t.Fatalf("from %v: wait %d took %v, want %v to %v", first, 50+i, d, longest/2, longest)
+				}
+			}
+		})
+	}
+}
+
 // TestLeader: who campaigns and who only watches know who leads, and are told of
 // each change once.
 func TestLeader(t *testing.T) {

@@ -1,6 +1,7 @@
 package memlock
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -55,6 +56,33 @@ func TestLose(t *testing.T) {
 		}
 		empty(t, l)
 	})
+}
+
+// A waitHook is a context that calls a function when it is waited for.
+type waitHook struct {
+	context.Context
+	waits func()
+}
+
+func (c waitHook) Done() <-chan struct{} { c.waits(); return c.Context.Done() }
+
+// A lock that is granted and lost as the context ends is not acquired.
+func TestLoseAsContextEnds(t *testing.T) {
+	l := New()
+	for name, ttl := range map[string]time.Duration{"taken away": 0, "expired": time.Millisecond} {
+		ctx, cancel := context.WithCancel(t.Context())
+		held, err := l.Acquire(waitHook{ctx, func() {
+			if ttl == 0 {
+				l.Lose(target, nil)
+			}
+			time.Sleep(ttl)
+			cancel()
+		}}, target, swanlock.WithTTL(ttl))
+		if !errors.Is(err, context.Canceled) || !errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("%s: got %v, %v, want ErrNotAcquired and the cause", name, held, err)
+		}
+		empty(t, l)
+	}
 }
 
 // An old lock's calls must not reach the line that took its line's place.

@@ -126,10 +126,12 @@ func (l *Locker) acquire(ctx context.Context, target string, wait bool, opts []s
 	case k.waiting():
 		s.leave(k)
 		return nil, cutShort(ctx, target)
-	case ctx.Err() != nil && k.err == nil:
+	case ctx.Err() != nil:
 		// Granted as ctx ended. The caller has given up: pass it on.
-		k.end(swanlock.ErrReleased)
-		s.settle(ln)
+		if k.ended() == nil {
+			k.end(swanlock.ErrReleased)
+			s.settle(ln)
+		}
 		return nil, cutShort(ctx, target)
 	}
 	return k, nil

@@ -25,7 +25,7 @@ import (
 // swanlock.DistributedLock it has Parts, the locks of the single targets, each
 // with a fence of its own if that was asked for; the Lock itself has one only if
 // there is one target. Its Info names the targets, in the order in which they
-// were locked.
+// were locked, and Targets returns them.
 //
 // When one of the targets is lost, the Lock is lost, and its error names that
 // target. The others stay held until Release, so that nobody begins while the
@@ -49,7 +49,7 @@ func TryAcquire(ctx context.Context, l swanlock.Locker, targets []string, opts .
 		several.GiveBack(ctx, held)
 		return nil, failed
 	}
-	return s.lock(held), nil
+	return s.lock(ctx, held, false)
 }
 
 // Acquire takes all of targets, and waits until ctx ends. It first tries all;
@@ -65,11 +65,8 @@ func Acquire(ctx context.Context, l swanlock.Locker, targets []string, opts ...s
 	}
 	for {
 		held, err := s.acquire(ctx)
-		if err == nil {
-			return held, nil
-		}
 		if !errors.Is(err, several.ErrLostMeanwhile) {
-			return nil, err
+			return held, err
 		}
 	}
 }
@@ -106,12 +103,16 @@ func newSet(l swanlock.Locker, targets []string, opts []swanlock.Option) (*set, 
 }
 
 // lock returns the lock of all targets.
-func (s *set) lock(held []swanlock.DistributedLock) *Lock {
+func (s *set) lock(ctx context.Context, held []swanlock.DistributedLock, waited bool) (swanlock.DistributedLock, error) {
 	info := held[0].Info()
 	if len(held) > 1 {
 		info.Target, info.Fence = strings.Join(s.targets, ", "), 0
 	}
-	return several.New(info, held)
+	lock := several.New(info, held, s.targets...)
+	if err := lock.Renew(ctx, s.options, waited); err != nil {
+		return nil, fmt.Errorf("multilock: %w", err)
+	}
+	return lock, nil
 }
 
 // try tries to take targets, all at the same time. It returns those that were
@@ -129,9 +130,20 @@ func (s *set) try(ctx context.Context, targets []string) (held []swanlock.Distri
 	return all[:first], fmt.Errorf("multilock: %s: %w", quoted.Text(targets[first]), errs[first])
 }
 
-func (s *set) acquire(ctx context.Context) (*Lock, error) {
-	var held []swanlock.DistributedLock
-	waited := false
+func (s *set) acquire(ctx context.Context) (swanlock.DistributedLock, error) {
+	keeper := several.NewKeeper(s.options)
+	held, waited, err := s.all(ctx, keeper)
+	keeper.Stop()
+	if err != nil {
+		several.GiveBack(ctx, held)
+		return nil, err
+	}
+	return s.lock(ctx, held, waited)
+}
+
+// all takes all targets, and has keeper keep those that it has while it waits. It
+// returns what is held also if it fails.
+func (s *set) all(ctx context.Context, keeper *several.Keeper) (held []swanlock.DistributedLock, waited bool, err error) {
 	for len(held) < len(s.targets) {
 		more, err := s.try(ctx, s.targets[len(held):])
 		held = append(held, more...)
@@ -139,25 +151,15 @@ func (s *set) acquire(ctx context.Context) (*Lock, error) {
 			break
 		}
 		if !errors.Is(err, swanlock.ErrNotAcquired) || errors.Is(err, swanlock.ErrAlreadyHeld) || ctx.Err() != nil {
-			several.GiveBack(ctx, held)
-			return nil, err
+			return held, waited, err
 		}
 		target := s.targets[len(held)]
-		stop := several.Keep(held, s.options)
+		keeper.Keep(held)
 		next, err := s.l.Acquire(ctx, target, s.opts...)
-		stop()
 		if err != nil {
-			several.GiveBack(ctx, held)
-			return nil, fmt.Errorf("multilock: %s: %w", quoted.Text(target), err)
+			return held, waited, fmt.Errorf("multilock: %s: %w", quoted.Text(target), err)
 		}
 		held, waited = append(held, next), true
 	}
-	lock := s.lock(held)
-	if !waited {
-		return lock, nil
-	}
-	if err := lock.Renew(ctx, s.options); err != nil {
-		return nil, fmt.Errorf("multilock: %w", err)
-	}
-	return lock, nil
+	return held, waited, nil
 }

@@ -1,6 +1,7 @@
 package multilock_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -188,6 +189,36 @@ func TestTTLWhileWaiting(t *testing.T) {
 	})
 }
 
+// TestKeptInManyWaits: what is held does not expire while the rest is waited for in
+// waits that are each shorter than the time between two refreshes, and others that
+// wait for it do not get it.
+func TestKeptInManyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := memlock.New()
+		const ttl = 30 * time.Second
+		targets := []string{"a", "b", "c", "d", "e", "f"}
+		slices.SortFunc(targets, func(a, b string) int { return cmp.Compare(swanlock.KeyOf(a), swanlock.KeyOf(b)) })
+		for i, target := range targets[1:] {
+			busy, err := l.TryAcquire(bg, target)
+			must(t, err)
+			time.AfterFunc(time.Duration(i+1)*9*time.Second, func() { busy.Release(bg) })
+		}
+		time.AfterFunc(40*time.Second, func() {
+			if other, err := l.TryAcquire(bg, targets[0]); err == nil {
+				t.Errorf("%q was given to another while the rest was waited for", targets[0])
+				other.Release(bg)
+			}
+		})
+		begin := time.Now()
+		held, err := multilock.Acquire(bg, l, targets, swanlock.WithTTL(ttl))
+		must(t, err)
+		if took := time.Since(begin); took != 45*time.Second {
+			t.Errorf("it took %v, want 45s", took)
+		}
+		must(t, held.Release(bg))
+	})
+}
+
 // TestLostWhileWaiting: a target that is lost while another is waited for is
 // taken again.
 func TestLostWhileWaiting(t *testing.T) {
@@ -206,6 +237,30 @@ func TestLostWhileWaiting(t *testing.T) {
 		must(t, held.Err())
 		must(t, held.Release(bg))
 		free(t, l, targets...)
+	})
+}
+
+// TestSlowTries: what is returned without an error is held, although one target was
+// tried for longer than the TTL of the others.
+func TestSlowTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		var slow atomic.Bool
+		l := &mocks.Locker{TryAcquireFunc: func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+			if target == "a" && slow.CompareAndSwap(true, false) {
+				time.Sleep(time.Minute)
+			}
+			return space.TryAcquire(ctx, target, opts...)
+		}}
+		slow.Store(true)
+		if held, err := multilock.TryAcquire(bg, l, []string{"a", "b"}, swanlock.WithTTL(time.Second)); !errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("TryAcquire: got %v, %v, want ErrNotAcquired", held, err)
+		}
+		free(t, space, "a", "b")
+		slow.Store(true)
+		held, err := multilock.Acquire(bg, l, []string{"a", "b"}, swanlock.WithTTL(time.Second))
+		must(t, err)
+		must(t, held.Release(bg))
 	})
 }
 

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
@@ -46,10 +47,13 @@ func (s *Semaphore) Weighted(places int) *Semaphore { return &Semaphore{s.l, s.p
 // one after the other, in a random order: one round trip while there is room,
 // and one for each place if there is none. It overtakes those that wait.
 func (s *Semaphore) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
-	if _, err := s.check(target, opts); err != nil {
+	o, err := s.check(target, opts)
+	if err != nil {
 		return nil, err
 	}
-	parts, refused, err := s.try(ctx, target, s.weight, opts)
+	keeper := several.NewKeeper(o)
+	parts, refused, err := s.try(ctx, target, keeper, opts)
+	keeper.Stop()
 	if err == nil && len(parts) < s.weight {
 		err = fmt.Errorf("semaphore: %s: %d of its %d places were free: %w", quoted.Text(target), len(parts), s.places, refused)
 	}
@@ -57,7 +61,7 @@ func (s *Semaphore) TryAcquire(ctx context.Context, target string, opts ...swanl
 		several.GiveBack(ctx, parts)
 		return nil, err
 	}
-	return lock(target, parts), nil
+	return lock(ctx, target, o, parts, false)
 }
 
 // Acquire waits for a place until ctx ends. Those that wait are served in the
@@ -65,7 +69,8 @@ func (s *Semaphore) TryAcquire(ctx context.Context, target string, opts ...swanl
 // the first waits for all places at the same time. That lock costs two round
 // trips more than TryAcquire. On a pglock.Pool each of these waits may use a
 // session; on a pglock.Session they take turns on the connection, so that a
-// place that has become free is found within a second for each place.
+// place that has become free is found within a second for each place. Of several
+// calls on one Session, one stands in line at a time.
 func (s *Semaphore) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	o, err := s.check(target, opts)
 	if err != nil {
@@ -76,6 +81,14 @@ func (s *Semaphore) Acquire(ctx context.Context, target string, opts ...swanlock
 		line = append(line, swanlock.WithTTL(max(o.TTL, time.Second)), swanlock.WithAutoRefresh())
 	}
 	first, err := s.l.Acquire(ctx, target+"/line", line...)
+	for errors.Is(err, swanlock.ErrAlreadyHeld) {
+		// Another call on this session is the first in line.
+		if pause(ctx); ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, context.Cause(ctx))
+			break
+		}
+		first, err = s.l.Acquire(ctx, target+"/line", line...)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), err)
 	}
@@ -84,38 +97,36 @@ func (s *Semaphore) Acquire(ctx context.Context, target string, opts ...swanlock
 		held, err = s.acquire(ctx, target, o, opts)
 	}
 	left := first.Release(context.WithoutCancel(ctx))
-	if left == nil || first.Err() != nil { // If it was lost, others may have overtaken.
-		return held, err
+	switch {
+	case left != nil && first.Err() == nil: // If it was lost, others may have overtaken.
+		err = errors.Join(err, fmt.Errorf("semaphore: %s: the place in line could not be given up: %w", quoted.Text(target), left))
+	case err == nil && held.Err() != nil:
+		err = fmt.Errorf("semaphore: %s: %w", quoted.Text(target), several.ErrLostMeanwhile)
 	}
-	if err == nil {
+	if err != nil && held != nil {
 		several.GiveBack(ctx, []swanlock.DistributedLock{held})
+		held = nil
 	}
-	return nil, errors.Join(err, fmt.Errorf("semaphore: %s: the place in line could not be given up: %w", quoted.Text(target), left))
+	return held, err
 }
 
 // acquire takes places for the first in line.
 func (s *Semaphore) acquire(ctx context.Context, target string, o swanlock.Options, opts []swanlock.Option) (swanlock.DistributedLock, error) {
-	parts, _, err := s.try(ctx, target, s.weight, opts)
+	keeper := several.NewKeeper(o)
+	parts, _, err := s.try(ctx, target, keeper, opts)
 	waited := false
 	for err == nil && len(parts) < s.weight {
-		stop := several.Keep(parts, o)
+		keeper.Keep(parts)
 		var more []swanlock.DistributedLock
 		more, err = s.wait(ctx, target, s.weight-len(parts), opts)
-		stop()
 		parts, waited = append(parts, more...), true
 	}
+	keeper.Stop()
 	if err != nil {
 		several.GiveBack(ctx, parts)
 		return nil, err
 	}
-	held := lock(target, parts)
-	if !waited {
-		return held, nil
-	}
-	if err := held.Renew(ctx, o); err != nil {
-		return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), err)
-	}
-	return held, nil
+	return lock(ctx, target, o, parts, waited)
 }
 
 func (s *Semaphore) check(target string, opts []swanlock.Option) (o swanlock.Options, err error) {
@@ -139,13 +150,15 @@ func (s *Semaphore) check(target string, opts []swanlock.Option) (o swanlock.Opt
 
 func (s *Semaphore) place(target string, i int) string { return fmt.Sprintf("%s/place-%d", target, i) }
 
-// try takes up to n places that are free. refused is why another was not taken:
-// it matches swanlock.ErrAlreadyHeld only if all the others are this session's.
-func (s *Semaphore) try(ctx context.Context, target string, n int, opts []swanlock.Option) (parts []swanlock.DistributedLock, refused, err error) {
+// try takes places that are free, as many as are wanted at most, and has keeper keep
+// them. refused is why another was not taken: it matches swanlock.ErrAlreadyHeld
+// only if all the others are this session's.
+func (s *Semaphore) try(ctx context.Context, target string, keeper *several.Keeper, opts []swanlock.Option) (parts []swanlock.DistributedLock, refused, err error) {
 	for _, i := range rand.Perm(s.places) {
-		if len(parts) == n {
+		if len(parts) == s.weight {
 			break
 		}
+		keeper.Keep(parts)
 		p, err := s.l.TryAcquire(ctx, s.place(target, i), opts...)
 		switch {
 		case err == nil:
@@ -159,21 +172,29 @@ func (s *Semaphore) try(ctx context.Context, target string, n int, opts []swanlo
 	return parts, refused, nil
 }
 
+// ownPause is how long to pause before a session asks again for what it holds
+// itself: it may release that meanwhile.
+const ownPause = time.Second / 4
+
 // wait waits for all places, and returns those that become free first, n at
-// most. What is granted later is given back in the background.
+// most. What is granted later is given back in the background. If this session
+// has all of them, the error matches swanlock.ErrAlreadyHeld.
 func (s *Semaphore) wait(ctx context.Context, target string, n int, opts []swanlock.Option) (parts []swanlock.DistributedLock, err error) {
 	wctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type answer struct {
-		p   swanlock.DistributedLock
-		err error
+		place int
+		p     swanlock.DistributedLock
+		err   error
 	}
 	answers := make(chan answer, s.places)
+	ask := func(place int) {
+		p, err := s.l.Acquire(wctx, s.place(target, place), opts...)
+		answers <- answer{place, p, err}
+	}
+	var own atomic.Int32 // how many places this session has, as it was last told
 	for i := range s.places {
-		go func() {
-			p, err := s.l.Acquire(wctx, s.place(target, i), opts...)
-			answers <- answer{p, err}
-		}()
+		go ask(i)
 	}
 	left := s.places
 	defer func() {
@@ -185,7 +206,7 @@ func (s *Semaphore) wait(ctx context.Context, target string, n int, opts []swanl
 			}
 		}()
 	}()
-	for left > 0 && len(parts) < n {
+	for len(parts) < n {
 		if len(parts) > 0 && len(answers) == 0 {
 			break
 		}
@@ -194,7 +215,13 @@ func (s *Semaphore) wait(ctx context.Context, target string, n int, opts []swanl
 		switch {
 		case a.err == nil:
 			parts = append(parts, a.p)
-		case errors.Is(a.err, swanlock.ErrAlreadyHeld) && left > 0: // by this very session
+		case errors.Is(a.err, swanlock.ErrAlreadyHeld) && int(own.Add(1)) < s.places:
+			left++
+			go func() {
+				pause(wctx)
+				own.Add(-1)
+				ask(a.place)
+			}()
 		default:
 			several.GiveBack(ctx, parts)
 			return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), a.err)
@@ -203,8 +230,19 @@ func (s *Semaphore) wait(ctx context.Context, target string, n int, opts []swanl
 	return parts, nil
 }
 
-func lock(target string, parts []swanlock.DistributedLock) *several.Lock {
+func pause(ctx context.Context) {
+	select {
+	case <-time.After(ownPause):
+	case <-ctx.Done():
+	}
+}
+
+func lock(ctx context.Context, target string, o swanlock.Options, parts []swanlock.DistributedLock, waited bool) (swanlock.DistributedLock, error) {
 	info := parts[0].Info()
-	info.Target = target
-	return several.New(info, parts)
+	info.Target, info.Fence = target, 0 // Some lockers give each grant a fence.
+	held := several.New(info, parts)
+	if err := held.Renew(ctx, o, waited); err != nil {
+		return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), err)
+	}
+	return held, nil
 }

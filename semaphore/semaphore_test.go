@@ -130,6 +130,92 @@ func TestWeights(t *testing.T) {
 	})
 }
 
+// TestKeptInManyWaits: places that are held do not expire while more are waited for,
+// in waits that are each shorter than the time between two refreshes.
+func TestKeptInManyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sem := semaphore.New(memlock.New(), 5)
+		for i := range 5 {
+			busy, err := sem.TryAcquire(bg, "t")
+			must(t, err)
+			time.AfterFunc(time.Duration(i+1)*9*time.Second, func() { busy.Release(bg) })
+		}
+		begin := time.Now()
+		held, err := sem.Weighted(5).Acquire(bg, "t", swanlock.WithTTL(30*time.Second))
+		must(t, err)
+		first := held.(interface {
+			Parts() []swanlock.DistributedLock
+		}).Parts()[0]
+		if got := first.Info().AcquiredAt.Sub(begin); got != 9*time.Second {
+			t.Errorf("the first place that became free was taken after %v, want 9s", got)
+		}
+		must(t, held.Release(bg))
+	})
+}
+
+// A slow locker takes a while for each try, and calls after it, with how many there
+// were.
+type slow struct {
+	swanlock.Locker
+	takes time.Duration
+	tries int
+	after func(tries int)
+}
+
+func (l *slow) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	time.Sleep(l.takes)
+	held, err := l.Locker.TryAcquire(ctx, target, opts...)
+	if l.tries++; l.after != nil {
+		l.after(l.tries)
+	}
+	return held, err
+}
+
+// TestSlowTries: places do not expire while more are tried, and what is returned
+// without an error is held.
+func TestSlowTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		sem := semaphore.New(&slow{Locker: space, takes: 400 * time.Millisecond}, 4).Weighted(4)
+		for _, acquire := range []func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error){sem.TryAcquire, sem.Acquire} {
+			held, err := acquire(bg, "t", swanlock.WithTTL(time.Second))
+			must(t, err)
+			must(t, held.Release(bg))
+		}
+
+		loses := func(tries int) {
+			if tries == 4 { // all places of the first round
+				for _, place := range []string{"t/place-0", "t/place-1", "t/place-2", "t/place-3"} {
+					space.Lose(place, nil)
+				}
+			}
+		}
+		if held, err := semaphore.New(&slow{Locker: space, after: loses}, 4).Weighted(4).TryAcquire(bg, "t"); !errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("TryAcquire of places that are lost at once: got %v, %v, want ErrNotAcquired", held, err)
+		}
+		held, err := semaphore.New(&slow{Locker: space, after: loses}, 4).Weighted(4).Acquire(bg, "t")
+		must(t, err)
+		must(t, held.Release(bg))
+	})
+}
+
+// TestSlowLine: a place that expires while the place in line is given up is not
+// returned as if it were held.
+func TestSlowLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		sem := semaphore.New(&mocks.Locker{
+			TryAcquireFunc: space.TryAcquire,
+			AcquireFunc: func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+				return &mocks.DistributedLock{ReleaseFunc: func(context.Context) error { time.Sleep(time.Minute); return nil }}, nil
+			},
+		}, 1)
+		if held, err := sem.Acquire(bg, "t", swanlock.WithTTL(time.Second)); !errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("got %v, %v, want ErrNotAcquired", held, err)
+		}
+	})
+}
+
 // TestDeployment: while processes disagree on the number, no more than the larger
 // number hold the target.
 func TestDeployment(t *testing.T) {
@@ -214,6 +300,18 @@ func TestTooMany(t *testing.T) {
 		}
 		must(t, l.Release(bg))
 	})
+}
+
+// TestNoFence: the fence of a part is not that of the lock.
+func TestNoFence(t *testing.T) {
+	l := &mocks.Locker{TryAcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) {
+		return &mocks.DistributedLock{InfoFunc: func() swanlock.Info { return swanlock.Info{Target: "t", Owner: "me", Fence: 7} }}, nil
+	}}
+	held, err := semaphore.New(l, 2).TryAcquire(bg, "t")
+	must(t, err)
+	if got := held.Info(); got.Fence != 0 || got.Owner != "me" {
+		t.Errorf("got %+v, want no fence", got)
+	}
 }
 
 func TestBadInput(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"reflect"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/chain"
@@ -107,6 +108,9 @@ func (s Shard) acquire(ctx context.Context, target string, opts []swanlock.Optio
 // excluded. Each process goes from before to Moving, and when no process locks with
 // before alone any more, from Moving to after.
 //
+// A shard that has another name in after has the same Locker there: with two
+// Lockers of one server, Moving would wait for what it holds itself.
+//
 // For a target that moves, WithFence is refused with errors.ErrUnsupported, since
 // each server counts for itself. The server that gets it must count on from above:
 // raise its fences before the move (docs/fences.md).
@@ -119,7 +123,8 @@ func (m moving) of(target string) (swanlock.Locker, error) {
 		return nil, errors.New("shard: Moving needs the lockers before and after")
 	}
 	from, to := m.before.Of(target), m.after.Of(target)
-	if from.Name == to.Name {
+	renamed := reflect.ValueOf(from.Locker).Comparable() && from.Locker == to.Locker
+	if from.Name == to.Name || renamed {
 		return m.after, nil
 	}
 	return chain.New(m.before, m.after), nil

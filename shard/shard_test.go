@@ -163,3 +163,19 @@ func TestBadInput(t *testing.T) {
 		t.Errorf("no target: %v", err)
 	}
 }
+
+// TestMovingRenamed: a target whose shard has another name now, and the same Locker,
+// is locked there once.
+func TestMovingRenamed(t *testing.T) {
+	server := memlock.New()
+	before, err := shard.New(shard.Shard{Name: "eu-1", Locker: server})
+	must(t, err)
+	after, err := shard.New(shard.Shard{Name: "eu-west-1", Locker: server})
+	must(t, err)
+	held, err := shard.Moving(before, after).TryAcquire(bg, "t")
+	must(t, err)
+	if _, err := before.TryAcquire(bg, "t"); !errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Errorf("by the old name: %v", err)
+	}
+	must(t, held.Release(bg))
+}

@@ -57,3 +57,31 @@ func TestKept(t *testing.T) {
 		_ = held.Release(t.Context())
 	})
 }
+
+// TestRefreshUnanswered: a Refresh that gets no answer does not keep the refreshes
+// in the background from their turn.
+func TestRefreshUnanswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, r := newServer(t, swanlock.WithTTL(ttl), swanlock.WithAutoRefresh())
+		n := 0
+		s.refresh = func(ctx context.Context) error {
+			if n++; n == 1 {
+				<-ctx.Done()
+				return context.Cause(ctx)
+			}
+			s.begin()
+			return nil
+		}
+		held := mustTry(t, s, r)
+		if err := held.Refresh(t.Context()); err == nil || errors.Is(err, swanlock.ErrLost) {
+			t.Errorf("the one without an answer: %v", err)
+		}
+		time.Sleep(10 * ttl)
+		if err := held.Err(); err != nil {
+			t.Errorf("after %d refreshes: %v", n, err)
+		}
+		if err := held.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}

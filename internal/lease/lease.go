@@ -144,9 +144,16 @@ func (l *Lock) Deadline() (deadline time.Time, ok bool) {
 	return now.Add(h.term.Left(now)), true
 }
 
-// Refresh proves that the lock is held, and restarts its lease.
+// Refresh proves that the lock is held, and restarts its lease. If the lock is
+// refreshed in the background too, it waits for a third of the lease at most, so
+// that the next refresh there has its turn.
 func (l *Lock) Refresh(ctx context.Context) error {
 	defer runtime.KeepAlive(l)
+	if l.h.auto != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, l.h.Lease/3, errUnanswered)
+		defer cancel()
+	}
 	return l.h.refresh(ctx)
 }
 
@@ -323,6 +330,8 @@ var (
 	errNotHeld = errors.New("the server did not hold it")
 	errBusy    = errors.New("a refresh does not return")
 	errDropped = errors.New("dropped without Release")
+
+	errUnanswered = errors.New("there was no answer for a third of the lease")
 )
 
 func (h *hold) lost(cause error) error {

@@ -18,8 +18,9 @@ import (
 // stay held until Release, so that nobody else begins while the holder is still
 // about to stop.
 type Lock struct {
-	info  swanlock.Info
-	parts []swanlock.DistributedLock
+	info    swanlock.Info
+	targets []string
+	parts   []swanlock.DistributedLock
 
 	mu       sync.Mutex
 	err      error // why it is over; nil while it is held
@@ -29,18 +30,25 @@ type Lock struct {
 }
 
 // New returns the lock of parts, which are held; info is what its own Info
-// returns, but for the time of its grant, which is that of the last part.
-func New(info swanlock.Info, parts []swanlock.DistributedLock) *Lock {
+// returns, but for the time of its grant, which is that of the last part. targets
+// is what it locks, if that is not the one that info names.
+func New(info swanlock.Info, parts []swanlock.DistributedLock, targets ...string) *Lock {
+	if len(targets) == 0 {
+		targets = []string{info.Target}
+	}
 	for _, p := range parts {
 		if at := p.Info().AcquiredAt; at.After(info.AcquiredAt) {
 			info.AcquiredAt = at
 		}
 	}
-	return &Lock{info: info, parts: parts, done: make(chan struct{})}
+	return &Lock{info: info, targets: targets, parts: parts, done: make(chan struct{})}
 }
 
 // Parts returns the locks that it is made of.
 func (l *Lock) Parts() []swanlock.DistributedLock { return slices.Clone(l.parts) }
+
+// Targets returns the targets that it locks: swanlock.Held goes by them.
+func (l *Lock) Targets() []string { return slices.Clone(l.targets) }
 
 // Info returns what was locked, and how.
 func (l *Lock) Info() swanlock.Info { return l.info }
@@ -65,8 +73,10 @@ func (l *Lock) errLocked() error {
 }
 
 func (l *Lock) endLocked(err error) {
+	if l.err == nil {
+		close(l.done)
+	}
 	l.err = err
-	close(l.done)
 }
 
 // named returns err with the name of the part that it is about.
@@ -80,14 +90,20 @@ func (l *Lock) Done() <-chan struct{} {
 	defer l.mu.Unlock()
 	if l.errLocked() == nil && !l.watched {
 		l.watched = true
-		go l.watch()
+		for parts := range slices.Chunk(l.parts, maxWatched) {
+			go l.watch(parts)
+		}
 	}
 	return l.done
 }
 
-func (l *Lock) watch() {
+// maxWatched is how many parts one goroutine waits for. With one channel more,
+// reflect.Select takes 65,536 at most.
+const maxWatched = 1 << 15
+
+func (l *Lock) watch(parts []swanlock.DistributedLock) {
 	ends := []reflect.SelectCase{{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(l.done)}}
-	for _, p := range l.parts {
+	for _, p := range parts {
 		ends = append(ends, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(p.Done())})
 	}
 	reflect.Select(ends)
@@ -95,8 +111,10 @@ func (l *Lock) watch() {
 }
 
 // Deadline returns the first deadline of the parts.
-func (l *Lock) Deadline() (first time.Time, ok bool) {
-	for _, p := range l.parts {
+func (l *Lock) Deadline() (first time.Time, ok bool) { return deadline(l.parts) }
+
+func deadline(locks []swanlock.DistributedLock) (first time.Time, ok bool) {
+	for _, p := range locks {
 		if d, has := p.Deadline(); has && (!ok || d.Before(first)) {
 			first, ok = d, true
 		}
@@ -141,12 +159,13 @@ func (l *Lock) Release(ctx context.Context) error {
 		return err
 	}
 	switch {
-	case l.err == nil && errors.Is(err, swanlock.ErrLost):
+	case errors.Is(over, swanlock.ErrLost):
+		return over
+	case errors.Is(err, swanlock.ErrLost):
+		// The release of another part may have been noted before.
 		l.endLocked(err)
 	case l.err == nil:
 		l.endLocked(swanlock.ErrReleased)
-	case over != nil && !errors.Is(over, swanlock.ErrReleased):
-		return over
 	}
 	return err
 }
@@ -171,52 +190,30 @@ func GiveBack(ctx context.Context, locks []swanlock.DistributedLock) {
 	_ = Release(ctx, locks)
 }
 
-// ErrLostMeanwhile says that a part was lost while another was waited for. Nothing
-// is held, and the caller may begin anew.
-var ErrLostMeanwhile = fmt.Errorf("%w: a part of the lock was lost while another was waited for", swanlock.ErrNotAcquired)
+// ErrLostMeanwhile says that a part was lost while another was acquired. Nothing is
+// held, and the caller may begin anew.
+var ErrLostMeanwhile = fmt.Errorf("%w: a part of the lock was lost while another was acquired", swanlock.ErrNotAcquired)
 
 // Renew is called once, when l has been put together of locks that were acquired
-// with o, one after the other: it refreshes them if they have a TTL, so that all
-// TTLs begin now, and what is known to be lost is found. If it fails, nothing is
-// held.
-func (l *Lock) Renew(ctx context.Context, o swanlock.Options) error {
+// with o, one after the other: it finds what is known to be lost. If one was waited
+// for, it also refreshes them if they have a TTL, so that all TTLs begin now. If it
+// fails, nothing is held.
+func (l *Lock) Renew(ctx context.Context, o swanlock.Options, waited bool) error {
 	err := l.Err()
-	if err == nil && o.TTL > 0 && len(l.parts) > 1 {
+	if err == nil && waited && o.TTL > 0 && len(l.parts) > 1 {
 		err = l.Refresh(ctx)
 	}
 	if err == nil {
 		return nil
 	}
 	GiveBack(ctx, l.parts)
-	if errors.Is(err, swanlock.ErrLost) {
+	switch {
+	case errors.Is(err, swanlock.ErrLost):
 		return ErrLostMeanwhile
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, err)
 	}
-	return fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, err)
-}
-
-// Keep refreshes locks that were acquired with o, until the function that it
-// returns is called. It is for one who has some of what is wanted, and waits for
-// the rest. A lock that is lost all the same is found by the next Refresh.
-func Keep(locks []swanlock.DistributedLock, o swanlock.Options) (stop func()) {
-	if o.TTL == 0 || o.AutoRefresh || len(locks) == 0 {
-		return func() {}
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		tick := time.NewTicker(max(o.TTL/3, time.Millisecond))
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				Each(len(locks), func(i int) { locks[i].Refresh(ctx) })
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return func() { cancel(); <-stopped }
+	return err
 }
 
 // together is how many calls are made at the same time: a Pool's batch holds as
