@@ -76,6 +76,17 @@ func (s *Semaphore) Acquire(ctx context.Context, target string, opts ...swanlock
 	if err != nil {
 		return nil, err
 	}
+	for {
+		held, err := s.standInLine(ctx, target, o, opts)
+		if !errors.Is(err, several.ErrLostMeanwhile) {
+			return held, err
+		}
+	}
+}
+
+// standInLine acquires places in its turn. Its error matches
+// several.ErrLostMeanwhile if one was lost while the place in line was given up.
+func (s *Semaphore) standInLine(ctx context.Context, target string, o swanlock.Options, opts []swanlock.Option) (swanlock.DistributedLock, error) {
 	line := []swanlock.Option{swanlock.WithOwner(o.Owner)}
 	if o.TTL > 0 {
 		line = append(line, swanlock.WithTTL(max(o.TTL, time.Second)), swanlock.WithAutoRefresh())
