@@ -146,7 +146,8 @@ func refuses(err error) bool {
 // Prune deletes the rows of locks whose last lease ended more than unused ago, and
 // returns how many. A row costs about 100 bytes; a program whose targets are
 // always the same needs no Prune. A fence goes on rising after its row was deleted
-// as long as the server's clock is not set back.
+// as long as the server's clock is not set back, and unused is longer than an
+// acquire may stall in the server: say an hour.
 func (l *Locker) Prune(ctx context.Context, unused time.Duration) (int64, error) {
 	if unused < 0 {
 		return 0, fmt.Errorf("leaselock: prune: %v is negative", unused)
