@@ -32,13 +32,14 @@ type entry struct {
 	o           swanlock.Options
 	sharesLease bool
 
-	lease         *serverLease
-	revision      int64     // of its creation; 0: not known to be there
-	told          chan bool // what localLine says of before
-	before        string    // the key that e has to wait for
-	beforeCreated int64     // the revision of its creation
+	lease         *serverLease // nil: nothing was sent
+	revision      int64        // of its creation; 0: not known to be there
+	told          chan bool    // what localLine says of before
+	before        string       // the key that e has to wait for
+	beforeCreated int64        // the revision of its creation
 	granted       bool
 	given         sync.Once // its lease, back
+	deleted       bool      // and so its name may be that of another lock's key
 
 	mu      sync.Mutex
 	lost    error // why the key is gone
@@ -165,8 +166,8 @@ func (e *entry) Refresh(ctx context.Context) error {
 
 // Release deletes the key.
 func (e *entry) Release(ctx context.Context) (held bool, err error) {
-	if e.lease == nil {
-		return false, nil // Nothing was sent.
+	if e.lease == nil || e.deleted {
+		return false, nil
 	}
 	// After a writer the next one is alone; after a reader it may have to wait for
 	// others.
@@ -185,6 +186,7 @@ func (e *entry) Release(ctx context.Context) (held bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	e.deleted = !uncertain
 	return resp.Deleted > 0, nil
 }
 
