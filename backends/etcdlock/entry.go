@@ -72,6 +72,8 @@ func (e *entry) fence() uint64 {
 // create puts the key in line with send, under a lease.
 func (e *entry) create(ctx context.Context, send func(context.Context) error) error {
 	for {
+		// What an earlier round has set is of another key.
+		e.lease, e.revision, e.granted = nil, 0, false
 		e.key = e.l.line.take(e.prefix)
 		if err := e.l.leases.take(ctx, e); err != nil {
 			e.l.line.remove(e.key, false)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/testserver"
@@ -225,4 +227,40 @@ func TestReleasedTwice(t *testing.T) {
 	w.MustWait("while another holds the lock")
 	testserver.Release(t, next)
 	testserver.Release(t, w.MustGet())
+}
+
+// TestNoNewLease takes a lock when etcd knows no more of the shared lease, and grants no
+// other. What is freed after that is nobody's key: not that of a lock which has the name
+// by then.
+func TestNoNewLease(t *testing.T) {
+	t.Parallel()
+	etcd := startEtcd(t)
+	observer := connect(t, etcd.Addr)
+	var refuse atomic.Bool
+	var deletes atomic.Int32
+	l := newLocker(t, intercepted(t, etcd.Addr, func(method string, _ any, call func() error) error {
+		switch {
+		case !refuse.Load():
+		case method == pb.Lease_LeaseGrant_FullMethodName:
+			return status.Error(codes.ResourceExhausted, "a test")
+		case method == pb.KV_DeleteRange_FullMethodName:
+			deletes.Add(1)
+		}
+		return call()
+	}))
+	testserver.Release(t, try(t, l))
+	leases, err := observer.Leases(t.Context())
+	if err != nil || len(leases.Leases) != 1 {
+		t.Fatalf("got the leases %v, %v, want one", leases, err)
+	}
+	if _, err := observer.Revoke(t.Context(), leases.Leases[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	refuse.Store(true)
+	if _, err := l.TryAcquire(t.Context(), target); status.Code(err) != codes.ResourceExhausted {
+		t.Fatalf("TryAcquire without a lease: got %v, want ResourceExhausted", err)
+	}
+	if n := deletes.Load(); n != 0 {
+		t.Errorf("a TryAcquire that created no key deleted %d", n)
+	}
 }
