@@ -45,6 +45,7 @@ type entry struct {
 	lost    error // why the key is gone
 	waiting bool
 	lose    func(cause error)
+	over    <-chan struct{} // closed when the lock is over
 	extend  func(start time.Time) (held bool)
 }
 
@@ -207,7 +208,7 @@ func (e *entry) held(lock *lease.Lock) {
 	if e.lost != nil {
 		lose(e.lost)
 	}
-	e.lose, e.waiting = lose, false
+	e.lose, e.waiting, e.over = lose, false, lock.Done()
 	extend := lock.Extender()
 	extend(e.lease.start()) // It may have begun before the lock was asked for.
 	if e.sharesLease {
@@ -241,9 +242,23 @@ func (e *entry) gone(cause error) {
 }
 
 // renewed says that the lease was renewed by a request that was sent after start, and
-// that the key is there. It reports whether the key is still needed.
-func (e *entry) renewed(start time.Time) (needed bool) {
+// that the key is there.
+func (e *entry) renewed(start time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.extend == nil || e.extend(start)
+	if e.extend != nil {
+		e.extend(start)
+	}
+}
+
+// isOver reports whether e was a lock that has ended.
+func (e *entry) isOver() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	select {
+	case <-e.over:
+		return true
+	default:
+		return false
+	}
 }

@@ -4,10 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/testserver"
@@ -202,4 +206,33 @@ func TestNew(t *testing.T) {
 			t.Errorf("WithSessionTTL(%v): got %v, want none: %t", ttl, err, ok)
 		}
 	}
+}
+
+// TestUnproven renews a lease while nothing proves that the key is there. Its holder must
+// not count on the lock for longer than the lease lasts since the last proof, and others
+// have it after that, although the holder does not release it.
+func TestUnproven(t *testing.T) {
+	t.Parallel()
+	const ttl = 3 * time.Second
+	etcd := startEtcd(t)
+	var refuse atomic.Bool
+	l := newLocker(t, intercepted(t, etcd.Addr, func(method string, _ any, call func() error) error {
+		if method == pb.Lease_LeaseTimeToLive_FullMethodName && refuse.Load() {
+			return status.Error(codes.PermissionDenied, "a test")
+		}
+		return call()
+	}), WithSessionTTL(ttl))
+	held := try(t, l)
+	time.Sleep(ttl) // It is renewed, and proven.
+	if err := held.Err(); err != nil {
+		t.Fatal(err)
+	}
+	refuse.Store(true)
+	start := time.Now()
+	testserver.Told(t, held, swanlock.ErrExpired)
+	if took := time.Since(start); took > 2*ttl {
+		t.Errorf("the holder was told after %v, want %v", took, ttl)
+	}
+	testserver.Release(t, acquire(t, newLocker(t, connect(t, etcd.Addr))).MustGet())
+	_ = held.Release(t.Context())
 }
