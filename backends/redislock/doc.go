@@ -16,6 +16,8 @@
 //   - do not evict keys (maxmemory-policy noeviction), and do not lose keys to
 //     FLUSHALL together with SCRIPT FLUSH, or before the first acquire of a new
 //     version of this package;
+//   - have replicas only with a repl-backlog-ttl, an hour by default, that is not
+//     shorter than the longest TTL;
 //   - are served by clients with the same WithMaxTTL.
 //
 // A server that has restarted, or has taken over from another as a replica does,
@@ -26,6 +28,9 @@
 // nobody notices if one restarts at a time. While votes are missing, TryAcquire
 // fails with ErrQuarantined and Acquire waits. Locks that the server still knows
 // are refreshed and released as ever.
+//
+// The scripts look for that before each vote: they compare the run_id and the
+// master_replid2 of INFO with those in swanlock:born, which they saw last.
 //
 // # What it does not promise
 //
