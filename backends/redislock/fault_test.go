@@ -159,6 +159,33 @@ func TestReleaseOvertakes(t *testing.T) {
 	}
 }
 
+// A releasing context releases a lock when it is asked for its error.
+type releasing struct {
+	context.Context
+	t    *testing.T
+	held swanlock.DistributedLock
+}
+
+func (c releasing) Err() error {
+	testserver.Release(c.t, c.held)
+	return nil
+}
+
+// A Refresh that has begun before the release, and goes on after it, does not heal the
+// servers that have lost the lock.
+func TestRefreshAfterRelease(t *testing.T) {
+	servers, addrs := several(t, 3)
+	l := lockerOn(t, addrs)
+	for range 20 {
+		held := testserver.Try(t, l, target, swanlock.WithTTL(l.maxTTL))
+		eventually(t, "all servers hold the lock", func() bool { return holders(t, servers) == 3 })
+		if err := held.Refresh(releasing{context.Background(), t, held}); !errors.Is(err, swanlock.ErrReleased) {
+			t.Errorf("Refresh: got %v, want ErrReleased", err)
+		}
+		eventually(t, "the lock is free", func() bool { return holders(t, servers) == 0 })
+	}
+}
+
 // One of five that hangs costs nobody anything, whatever the client's timeouts
 // are: here it has none, so that a call that waits for that server waits for ever. Nor
 // do calls pile up in front of it.
