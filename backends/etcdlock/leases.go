@@ -288,6 +288,9 @@ func (s *serverLease) tick() {
 		err = s.prove(ctx)
 	}
 	ended := errors.Is(err, rpctypes.ErrLeaseNotFound)
+	s.mu.Lock()
+	s.bad = s.bad || ended // Nothing renews it any more.
+	s.mu.Unlock()
 	for _, k := range s.all() {
 		// A lock that is held sees by itself that its lease is over.
 		if ended || s.left() <= 0 && k.e.isWaiting() {

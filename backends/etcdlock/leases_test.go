@@ -236,3 +236,29 @@ func TestUnproven(t *testing.T) {
 	testserver.Release(t, acquire(t, newLocker(t, connect(t, etcd.Addr))).MustGet())
 	_ = held.Release(t.Context())
 }
+
+// TestLeaseIsUnknown: a member says once that it does not know a lease that others share.
+// The locks that it has are lost, and the next one has a lease that is kept alive.
+func TestLeaseIsUnknown(t *testing.T) {
+	t.Parallel()
+	const ttl = 3 * time.Second
+	etcd := startEtcd(t)
+	var deny atomic.Bool
+	l := newLocker(t, intercepted(t, etcd.Addr, func(_ string, reply any, call func() error) error {
+		err := call()
+		if r, ok := reply.(*pb.LeaseTimeToLiveResponse); ok && deny.CompareAndSwap(true, false) {
+			r.TTL, r.Keys = -1, nil
+		}
+		return err
+	}), WithSessionTTL(ttl))
+	lost, err := l.TryAcquire(t.Context(), "another")
+	if err != nil {
+		t.Fatal(err)
+	}
+	deny.Store(true)
+	testserver.Told(t, lost, swanlock.ErrLost)
+	held := try(t, l)
+	time.Sleep(2 * ttl)
+	testserver.Release(t, held)
+	_ = lost.Release(t.Context())
+}
