@@ -164,8 +164,8 @@ func TestWholeSeconds(t *testing.T) {
 		}
 		testserver.Release(t, held)
 	}
-	if _, err := l.TryAcquire(t.Context(), target, swanlock.WithTTL(maxTTL+1)); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
-		t.Errorf("a TTL that etcd refuses: got %v, want an error that is not ErrNotAcquired", err)
+	if _, err := l.TryAcquire(t.Context(), target, swanlock.WithTTL(maxTTL+1)); !errors.Is(err, errors.ErrUnsupported) || errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Errorf("a TTL that etcd refuses: got %v, want ErrUnsupported", err)
 	}
 }
 
