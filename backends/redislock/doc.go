@@ -18,7 +18,8 @@
 //     version of this package;
 //   - have replicas only with a repl-backlog-ttl, an hour by default, that is not
 //     shorter than the longest TTL;
-//   - are served by clients with the same WithMaxTTL.
+//   - are served by clients with the same WithMaxTTL, which wait for 5 ms or longer
+//     before they repeat a command (MinRetryBackoff; the default is longer).
 //
 // A server that has restarted, or has taken over from another as a replica does,
 // may have forgotten locks. It gives no vote until each of these has ended: for

@@ -3,7 +3,6 @@ package redislock
 import (
 	"context"
 	"errors"
-	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -279,54 +278,6 @@ func TestHungAlone(t *testing.T) {
 	}
 	resume()
 	eventually(t, "what was sent is undone", func() bool { return holders(t, servers) == 0 })
-}
-
-// A lostAnswer is a connection that is cut when the answer to what is sent next
-// has come, before it is read.
-type lostAnswer struct {
-	net.Conn
-	lose *atomic.Bool
-}
-
-func (c lostAnswer) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if err == nil && c.lose.CompareAndSwap(true, false) {
-		c.Close()
-		return 0, net.ErrClosed
-	}
-	return n, err
-}
-
-// The client repeats a command whose answer was lost. The server meets the token
-// that it has let in itself.
-func TestRepeatedCommand(t *testing.T) {
-	_, addrs := several(t, 1)
-	var lose atomic.Bool
-	client := redis.NewClient(&redis.Options{Addr: addrs[0], Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
-		return lostAnswer{conn, &lose}, err
-	}})
-	defer client.Close()
-	l, err := New([]redis.Scripter{client})
-	if err != nil {
-		t.Fatal(err)
-	}
-	testserver.Release(t, testserver.Try(t, l, target))
-	lose.Store(true)
-	first := testserver.Try(t, l, target, swanlock.WithFence())
-	if lose.Load() {
-		t.Fatal("no answer was lost")
-	}
-	testserver.Release(t, first)
-	second := testserver.Try(t, l, target, swanlock.WithFence())
-	if second.Info().Fence <= first.Info().Fence {
-		t.Errorf("fence: got %d after %d", second.Info().Fence, first.Info().Fence)
-	}
-	lose.Store(true)
-	if err := second.Refresh(t.Context()); err != nil {
-		t.Errorf("Refresh whose first answer was lost: %v", err)
-	}
-	testserver.Release(t, second)
 }
 
 // The network falls silent between a holder and most servers: it knows at its
