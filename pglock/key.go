@@ -1,6 +1,7 @@
 package pglock
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/swanlake-io/swanlock"
@@ -26,7 +27,7 @@ type request struct {
 func check(target string, opts []swanlock.Option) (request, error) {
 	o, err := swanlock.NewOptions(target, opts...)
 	if err == nil && o.TTL > maxTTL {
-		err = fmt.Errorf("pglock: acquire %s: the TTL %v is more than PostgreSQL keeps (%v)", quote(target), o.TTL, maxTTL)
+		err = fmt.Errorf("pglock: acquire %s: the TTL %v is more than PostgreSQL keeps (%v): %w", quote(target), o.TTL, maxTTL, errors.ErrUnsupported)
 	}
 	return request{Options: o, target: target, key: KeyOf(target)}, err
 }

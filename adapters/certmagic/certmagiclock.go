@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -98,8 +99,9 @@ func (l *Locks) Unlock(ctx context.Context, name string) error {
 // RenewLockLease proves that the lock of name is held, for d and for longer,
 // until Unlock, since it is refreshed in the background. A lock that was lost
 // is taken again if it is free: certmagic looks for a certificate of another
-// host before each attempt, and has no other way to go on. Otherwise the error
-// matches swanlock.ErrLost, and certmagic calls again before its next attempt.
+// host before each attempt, and has no other way to go on. Otherwise, or if Unlock
+// comes meanwhile, the error matches swanlock.ErrLost, and certmagic calls again
+// before its next attempt.
 func (l *Locks) RenewLockLease(ctx context.Context, name string, d time.Duration) error {
 	k, held, err := l.oldest(name, false)
 	if err != nil {
@@ -113,10 +115,18 @@ func (l *Locks) RenewLockLease(ctx context.Context, name string, d time.Duration
 	if err != nil {
 		return errors.Join(lost, err)
 	}
+	if !l.replace(name, k, again) {
+		return errors.Join(lost, again.Release(ctx))
+	}
+	return nil
+}
+
+// replace puts again in place of k's lock, and reports whether k is still locked.
+func (l *Locks) replace(name string, k *one, again swanlock.DistributedLock) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	k.held = again
-	return nil
+	return slices.Contains(l.held[name], k)
 }
 
 // oldest returns the lock of name, and forgets it if take is true. There is

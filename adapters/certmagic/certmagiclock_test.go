@@ -244,6 +244,35 @@ func TestLocks(t *testing.T) {
 	try(t.Context(), true, nil)
 }
 
+// A slowLocker calls before when a lock is tried.
+type slowLocker struct {
+	swanlock.Locker
+	before func()
+}
+
+func (l slowLocker) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	l.before()
+	return l.Locker.TryAcquire(ctx, target, opts...)
+}
+
+// TestUnlockWhileRenewing unlocks a name just when its lost lock is taken again. Nobody
+// would unlock that one.
+func TestUnlockWhileRenewing(t *testing.T) {
+	locks := memlock.New()
+	var l *certmagiclock.Locks
+	l = certmagiclock.New(slowLocker{locks, func() { must(t, l.Unlock(t.Context(), "n")) }}, "p/")
+	must(t, l.Lock(t.Context(), "n"))
+	locks.Lose("p/n", nil)
+	if err := l.RenewLockLease(t.Context(), "n", time.Hour); !errors.Is(err, swanlock.ErrLost) {
+		t.Errorf("RenewLockLease: got %v, want ErrLost", err)
+	}
+	held, err := locks.TryAcquire(t.Context(), "p/n")
+	if err != nil {
+		t.Fatalf("the lock is held after Unlock: %v", err)
+	}
+	must(t, held.Release(t.Context()))
+}
+
 // TestClean: certmagic's other locks go the same way.
 func TestClean(t *testing.T) {
 	locks := memlock.New()

@@ -32,18 +32,20 @@ type entry struct {
 	o           swanlock.Options
 	sharesLease bool
 
-	lease         *serverLease
-	revision      int64     // of its creation; 0: not known to be there
-	told          chan bool // what localLine says of before
-	before        string    // the key that e has to wait for
-	beforeCreated int64     // the revision of its creation
+	lease         *serverLease // nil: nothing was sent
+	revision      int64        // of its creation; 0: not known to be there
+	told          chan bool    // what localLine says of before
+	before        string       // the key that e has to wait for
+	beforeCreated int64        // the revision of its creation
 	granted       bool
 	given         sync.Once // its lease, back
+	deleted       bool      // and so its name may be that of another lock's key
 
 	mu      sync.Mutex
 	lost    error // why the key is gone
 	waiting bool
 	lose    func(cause error)
+	over    <-chan struct{} // closed when the lock is over
 	extend  func(start time.Time) (held bool)
 }
 
@@ -71,6 +73,8 @@ func (e *entry) fence() uint64 {
 // create puts the key in line with send, under a lease.
 func (e *entry) create(ctx context.Context, send func(context.Context) error) error {
 	for {
+		// What an earlier round has set is of another key.
+		e.lease, e.revision, e.granted = nil, 0, false
 		e.key = e.l.line.take(e.prefix)
 		if err := e.l.leases.take(ctx, e); err != nil {
 			e.l.line.remove(e.key, false)
@@ -165,8 +169,8 @@ func (e *entry) Refresh(ctx context.Context) error {
 
 // Release deletes the key.
 func (e *entry) Release(ctx context.Context) (held bool, err error) {
-	if e.lease == nil {
-		return false, nil // Nothing was sent.
+	if e.lease == nil || e.deleted {
+		return false, nil
 	}
 	// After a writer the next one is alone; after a reader it may have to wait for
 	// others.
@@ -185,6 +189,7 @@ func (e *entry) Release(ctx context.Context) (held bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	e.deleted = !uncertain
 	return resp.Deleted > 0, nil
 }
 
@@ -203,7 +208,7 @@ func (e *entry) held(lock *lease.Lock) {
 	if e.lost != nil {
 		lose(e.lost)
 	}
-	e.lose, e.waiting = lose, false
+	e.lose, e.waiting, e.over = lose, false, lock.Done()
 	extend := lock.Extender()
 	extend(e.lease.start()) // It may have begun before the lock was asked for.
 	if e.sharesLease {
@@ -237,9 +242,23 @@ func (e *entry) gone(cause error) {
 }
 
 // renewed says that the lease was renewed by a request that was sent after start, and
-// that the key is there. It reports whether the key is still needed.
-func (e *entry) renewed(start time.Time) (needed bool) {
+// that the key is there.
+func (e *entry) renewed(start time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.extend == nil || e.extend(start)
+	if e.extend != nil {
+		e.extend(start)
+	}
+}
+
+// isOver reports whether e was a lock that has ended.
+func (e *entry) isOver() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	select {
+	case <-e.over:
+		return true
+	default:
+		return false
+	}
 }

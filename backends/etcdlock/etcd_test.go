@@ -10,6 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/testserver"
@@ -36,12 +37,27 @@ func startEtcd(t testing.TB) *testserver.Node { return testserver.EtcdCluster(t,
 // connect returns a client, which is closed when t ends.
 func connect(t testing.TB, addrs ...string) *clientv3.Client {
 	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: addrs, Logger: zap.NewNop(), DialTimeout: testserver.Patience})
+	return connectWith(t, addrs)
+}
+
+func connectWith(t testing.TB, addrs []string, opts ...grpc.DialOption) *clientv3.Client {
+	t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: addrs, Logger: zap.NewNop(), DialTimeout: testserver.Patience, DialOptions: opts})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
 	return c
+}
+
+// intercepted returns a client on which f stands between each request and its reply:
+// call sends the request, and fills in the reply.
+func intercepted(t testing.TB, addr string, f func(method string, reply any, call func() error) error) *clientv3.Client {
+	t.Helper()
+	return connectWith(t, []string{addr}, grpc.WithChainUnaryInterceptor(
+		func(ctx context.Context, method string, req, reply any, c *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			return f(method, reply, func() error { return next(ctx, method, req, reply, c, opts...) })
+		}))
 }
 
 func newLocker(t testing.TB, c *clientv3.Client, opts ...Option) *Locker {

@@ -5,8 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/testserver"
@@ -185,4 +191,76 @@ func TestServerRestarts(t *testing.T) {
 		t.Errorf("a waiter whose server has lost its place: got %v, want ErrLost", err)
 	}
 	testserver.Release(t, try(t, l))
+}
+
+// TestReleasedTwice has a lock released when its Refresh is answered too late, and again
+// by its holder. By then another lock of the Locker has its key's name: that stays held,
+// for other processes and for the waiters of this one.
+func TestReleasedTwice(t *testing.T) {
+	t.Parallel()
+	const ttl = time.Second
+	var late atomic.Bool
+	etcd := startEtcd(t)
+	l := newLocker(t, intercepted(t, etcd.Addr, func(method string, _ any, call func() error) error {
+		err := call()
+		if method == pb.KV_Range_FullMethodName && late.CompareAndSwap(true, false) {
+			time.Sleep(ttl + 200*time.Millisecond)
+		}
+		return err
+	}))
+	held := try(t, l, swanlock.WithTTL(ttl))
+	late.Store(true)
+	if err := held.Refresh(t.Context()); !errors.Is(err, swanlock.ErrExpired) {
+		t.Fatalf("Refresh that was answered too late: got %v, want ErrExpired", err)
+	}
+	next := try(t, l)
+	w := acquire(t, l)
+	inLine(t, l, 2)
+	line := keys(t, l.client, target)
+	if err := held.Release(t.Context()); !errors.Is(err, swanlock.ErrExpired) {
+		t.Errorf("Release: got %v, want ErrExpired", err)
+	}
+	if got := keys(t, l.client, target); !slices.Equal(got, line) {
+		t.Errorf("after the Release of a lock that was over: got the keys %q, want %q", got, line)
+	}
+	time.Sleep(5 * watchLocal)
+	w.MustWait("while another holds the lock")
+	testserver.Release(t, next)
+	testserver.Release(t, w.MustGet())
+}
+
+// TestNoNewLease takes a lock when etcd knows no more of the shared lease, and grants no
+// other. What is freed after that is nobody's key: not that of a lock which has the name
+// by then.
+func TestNoNewLease(t *testing.T) {
+	t.Parallel()
+	etcd := startEtcd(t)
+	observer := connect(t, etcd.Addr)
+	var refuse atomic.Bool
+	var deletes atomic.Int32
+	l := newLocker(t, intercepted(t, etcd.Addr, func(method string, _ any, call func() error) error {
+		switch {
+		case !refuse.Load():
+		case method == pb.Lease_LeaseGrant_FullMethodName:
+			return status.Error(codes.ResourceExhausted, "a test")
+		case method == pb.KV_DeleteRange_FullMethodName:
+			deletes.Add(1)
+		}
+		return call()
+	}))
+	testserver.Release(t, try(t, l))
+	leases, err := observer.Leases(t.Context())
+	if err != nil || len(leases.Leases) != 1 {
+		t.Fatalf("got the leases %v, %v, want one", leases, err)
+	}
+	if _, err := observer.Revoke(t.Context(), leases.Leases[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	refuse.Store(true)
+	if _, err := l.TryAcquire(t.Context(), target); status.Code(err) != codes.ResourceExhausted {
+		t.Fatalf("TryAcquire without a lease: got %v, want ResourceExhausted", err)
+	}
+	if n := deletes.Load(); n != 0 {
+		t.Errorf("a TryAcquire that created no key deleted %d", n)
+	}
 }

@@ -272,7 +272,6 @@ func (s *serverLease) tick() {
 	}
 	timer := s.timer
 	began := time.Now()
-	start := s.term.Start
 	ctx, cancel := context.WithTimeout(context.Background(), s.ttl/3)
 	s.stop = cancel
 	s.mu.Unlock()
@@ -280,7 +279,7 @@ func (s *serverLease) tick() {
 
 	// A holder that lives on after its lock was lost must not keep it from others.
 	for _, k := range s.all() {
-		if !k.e.renewed(start) {
+		if k.e.isOver() {
 			s.unkeep(k.e)
 		}
 	}
@@ -289,6 +288,9 @@ func (s *serverLease) tick() {
 		err = s.prove(ctx)
 	}
 	ended := errors.Is(err, rpctypes.ErrLeaseNotFound)
+	s.mu.Lock()
+	s.bad = s.bad || ended // Nothing renews it any more.
+	s.mu.Unlock()
 	for _, k := range s.all() {
 		// A lock that is held sees by itself that its lease is over.
 		if ended || s.left() <= 0 && k.e.isWaiting() {

@@ -4,10 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/testserver"
@@ -160,8 +164,8 @@ func TestWholeSeconds(t *testing.T) {
 		}
 		testserver.Release(t, held)
 	}
-	if _, err := l.TryAcquire(t.Context(), target, swanlock.WithTTL(maxTTL+1)); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
-		t.Errorf("a TTL that etcd refuses: got %v, want an error that is not ErrNotAcquired", err)
+	if _, err := l.TryAcquire(t.Context(), target, swanlock.WithTTL(maxTTL+1)); !errors.Is(err, errors.ErrUnsupported) || errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Errorf("a TTL that etcd refuses: got %v, want ErrUnsupported", err)
 	}
 }
 
@@ -202,4 +206,59 @@ func TestNew(t *testing.T) {
 			t.Errorf("WithSessionTTL(%v): got %v, want none: %t", ttl, err, ok)
 		}
 	}
+}
+
+// TestUnproven renews a lease while nothing proves that the key is there. Its holder must
+// not count on the lock for longer than the lease lasts since the last proof, and others
+// have it after that, although the holder does not release it.
+func TestUnproven(t *testing.T) {
+	t.Parallel()
+	const ttl = 3 * time.Second
+	etcd := startEtcd(t)
+	var refuse atomic.Bool
+	l := newLocker(t, intercepted(t, etcd.Addr, func(method string, _ any, call func() error) error {
+		if method == pb.Lease_LeaseTimeToLive_FullMethodName && refuse.Load() {
+			return status.Error(codes.PermissionDenied, "a test")
+		}
+		return call()
+	}), WithSessionTTL(ttl))
+	held := try(t, l)
+	time.Sleep(ttl) // It is renewed, and proven.
+	if err := held.Err(); err != nil {
+		t.Fatal(err)
+	}
+	refuse.Store(true)
+	start := time.Now()
+	testserver.Told(t, held, swanlock.ErrExpired)
+	if took := time.Since(start); took > 2*ttl {
+		t.Errorf("the holder was told after %v, want %v", took, ttl)
+	}
+	testserver.Release(t, acquire(t, newLocker(t, connect(t, etcd.Addr))).MustGet())
+	_ = held.Release(t.Context())
+}
+
+// TestLeaseIsUnknown: a member says once that it does not know a lease that others share.
+// The locks that it has are lost, and the next one has a lease that is kept alive.
+func TestLeaseIsUnknown(t *testing.T) {
+	t.Parallel()
+	const ttl = 3 * time.Second
+	etcd := startEtcd(t)
+	var deny atomic.Bool
+	l := newLocker(t, intercepted(t, etcd.Addr, func(_ string, reply any, call func() error) error {
+		err := call()
+		if r, ok := reply.(*pb.LeaseTimeToLiveResponse); ok && deny.CompareAndSwap(true, false) {
+			r.TTL, r.Keys = -1, nil
+		}
+		return err
+	}), WithSessionTTL(ttl))
+	lost, err := l.TryAcquire(t.Context(), "another")
+	if err != nil {
+		t.Fatal(err)
+	}
+	deny.Store(true)
+	testserver.Told(t, lost, swanlock.ErrLost)
+	held := try(t, l)
+	time.Sleep(2 * ttl)
+	testserver.Release(t, held)
+	_ = lost.Release(t.Context())
 }

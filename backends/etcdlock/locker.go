@@ -123,7 +123,7 @@ func (l *Locker) request(target string, opts []swanlock.Option) (lease.Request, 
 		return lease.Request{}, err
 	}
 	if o.TTL > maxTTL {
-		return lease.Request{}, fmt.Errorf("etcdlock: the TTL %v is over etcd's maximum of %v", o.TTL, maxTTL)
+		return lease.Request{}, fmt.Errorf("etcdlock: the TTL %v is over etcd's maximum of %v: %w", o.TTL, maxTTL, errors.ErrUnsupported)
 	}
 	e := l.newEntry(target, o)
 	return lease.Request{Package: "etcdlock", Target: target, Options: o, Lease: cmp.Or(o.TTL, l.session),

@@ -12,6 +12,11 @@ if holder ~= value then
   if tombstone then
     return {'released'}
   end
+  -- Before the first acquire of all no lock was taken here.
+  local unable = not holder and look(ARGV[1] == 'whole')
+  if unable then
+    return unable
+  end
   local head, token = first(line), string.match(value, '^%S+')
   if holder or quarantine or head and head ~= token then
     if presence ~= '0' then

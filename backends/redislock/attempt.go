@@ -67,9 +67,10 @@ func (a *attempt) ask(ctx context.Context, s script, args func(sent) []any, coun
 			continue
 		}
 		own := append([]any{"cached", a.l.quarantine, a.value}, args(a.note(i, s.votes))...)
+		start := time.Now()
 		server.queue.send(call{detached, s, keys, own, func(value any, err error) {
 			server.end(err)
-			if s.votes && answered(err) {
+			if s.votes && answered(err) && time.Since(start) < unrepeated {
 				a.arrived(i)
 			}
 			answers <- answer{value, err}
@@ -102,6 +103,10 @@ func (a *attempt) ask(ctx context.Context, s script, args func(sent) []any, coun
 // straggling is for how long the rest of the servers is waited for when a majority
 // has answered, and not alike: one that hangs may have the deciding vote.
 const straggling = 100 * time.Millisecond
+
+// unrepeated is for how long a call was certainly sent once. The client waits for longer
+// before it repeats one; then the answer may be to either, and the other arrive later.
+const unrepeated = 5 * time.Millisecond
 
 // note returns what was sent to a server before, and notes what is sent now.
 func (a *attempt) note(server int, votes bool) sent {

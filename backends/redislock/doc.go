@@ -16,7 +16,10 @@
 //   - do not evict keys (maxmemory-policy noeviction), and do not lose keys to
 //     FLUSHALL together with SCRIPT FLUSH, or before the first acquire of a new
 //     version of this package;
-//   - are served by clients with the same WithMaxTTL.
+//   - have replicas only with a repl-backlog-ttl, an hour by default, that is not
+//     shorter than the longest TTL;
+//   - are served by clients with the same WithMaxTTL, which wait for 5 ms or longer
+//     before they repeat a command (MinRetryBackoff; the default is longer).
 //
 // A server that has restarted, or has taken over from another as a replica does,
 // may have forgotten locks. It gives no vote until each of these has ended: for
@@ -26,6 +29,9 @@
 // nobody notices if one restarts at a time. While votes are missing, TryAcquire
 // fails with ErrQuarantined and Acquire waits. Locks that the server still knows
 // are refreshed and released as ever.
+//
+// The scripts look for that before each vote: they compare the run_id and the
+// master_replid2 of INFO with those in swanlock:born, which they saw last.
 //
 // # What it does not promise
 //

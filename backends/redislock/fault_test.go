@@ -3,7 +3,6 @@ package redislock
 import (
 	"context"
 	"errors"
-	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -159,6 +158,33 @@ func TestReleaseOvertakes(t *testing.T) {
 	}
 }
 
+// A releasing context releases a lock when it is asked for its error.
+type releasing struct {
+	context.Context
+	t    *testing.T
+	held swanlock.DistributedLock
+}
+
+func (c releasing) Err() error {
+	testserver.Release(c.t, c.held)
+	return nil
+}
+
+// A Refresh that has begun before the release, and goes on after it, does not heal the
+// servers that have lost the lock.
+func TestRefreshAfterRelease(t *testing.T) {
+	servers, addrs := several(t, 3)
+	l := lockerOn(t, addrs)
+	for range 20 {
+		held := testserver.Try(t, l, target, swanlock.WithTTL(l.maxTTL))
+		eventually(t, "all servers hold the lock", func() bool { return holders(t, servers) == 3 })
+		if err := held.Refresh(releasing{context.Background(), t, held}); !errors.Is(err, swanlock.ErrReleased) {
+			t.Errorf("Refresh: got %v, want ErrReleased", err)
+		}
+		eventually(t, "the lock is free", func() bool { return holders(t, servers) == 0 })
+	}
+}
+
 // One of five that hangs costs nobody anything, whatever the client's timeouts
 // are: here it has none, so that a call that waits for that server waits for ever. Nor
 // do calls pile up in front of it.
@@ -252,54 +278,6 @@ func TestHungAlone(t *testing.T) {
 	}
 	resume()
 	eventually(t, "what was sent is undone", func() bool { return holders(t, servers) == 0 })
-}
-
-// A lostAnswer is a connection that is cut when the answer to what is sent next
-// has come, before it is read.
-type lostAnswer struct {
-	net.Conn
-	lose *atomic.Bool
-}
-
-func (c lostAnswer) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if err == nil && c.lose.CompareAndSwap(true, false) {
-		c.Close()
-		return 0, net.ErrClosed
-	}
-	return n, err
-}
-
-// The client repeats a command whose answer was lost. The server meets the token
-// that it has let in itself.
-func TestRepeatedCommand(t *testing.T) {
-	_, addrs := several(t, 1)
-	var lose atomic.Bool
-	client := redis.NewClient(&redis.Options{Addr: addrs[0], Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
-		return lostAnswer{conn, &lose}, err
-	}})
-	defer client.Close()
-	l, err := New([]redis.Scripter{client})
-	if err != nil {
-		t.Fatal(err)
-	}
-	testserver.Release(t, testserver.Try(t, l, target))
-	lose.Store(true)
-	first := testserver.Try(t, l, target, swanlock.WithFence())
-	if lose.Load() {
-		t.Fatal("no answer was lost")
-	}
-	testserver.Release(t, first)
-	second := testserver.Try(t, l, target, swanlock.WithFence())
-	if second.Info().Fence <= first.Info().Fence {
-		t.Errorf("fence: got %d after %d", second.Info().Fence, first.Info().Fence)
-	}
-	lose.Store(true)
-	if err := second.Refresh(t.Context()); err != nil {
-		t.Errorf("Refresh whose first answer was lost: %v", err)
-	}
-	testserver.Release(t, second)
 }
 
 // The network falls silent between a holder and most servers: it knows at its

@@ -1,8 +1,7 @@
 -- Prepended to the scripts, all of which may give a vote. In each:
 -- KEYS: 1 the lock, 2 its tombstone for this token, 3 its fence, 4 its line,
 --       and, unless WithoutQuarantine: 5 born, 6 quarantine
--- ARGV: 1 "cached" if the server had the script in its cache, else "whole", or
---       "first" if it may be the first that the server was ever sent,
+-- ARGV: 1 "cached" if the server had the script in its cache, else "whole",
 --       2 the quarantine (ms), 3 the lock's value: its token, a space, the owner;
 --       then the script's own
 
@@ -10,25 +9,36 @@ local value = ARGV[3]
 local holder, tombstone, born, quarantine = unpack(KEYS[5] and
   redis.call('MGET', KEYS[1], KEYS[2], KEYS[5], KEYS[6]) or redis.call('MGET', KEYS[1], KEYS[2]))
 
--- A server that has restarted, or has taken over from another, has no scripts:
--- they are neither persisted nor replicated. Then this text is sent whole, which
--- puts it into the cache, and in that same step it is looked which run of the
--- server knew the locks. Where born is missing, they may have been flushed.
-if KEYS[5] and (ARGV[1] ~= 'cached' or not born) then
-  redis.call('DEL', KEYS[5]) -- An error below leaves the server unknown.
-  local info = redis.pcall('INFO', 'server')
-  local major = type(info) == 'string' and tonumber(string.match(info, 'redis_version:(%d+)'))
-  local run = major and string.match(info, 'run_id:(%w+)')
-  local up = run and tonumber(string.match(info, 'uptime_in_seconds:(%d+)'))
-  if not up or major < 7 then
+-- look begins the quarantine if the server may have forgotten locks: it has
+-- restarted, and so is another run than born names, or has taken over from another
+-- server, and so has that one's replication id as its second; or born is missing, as
+-- after FLUSHALL. It is called before each vote, since nothing that an earlier call
+-- found out is certain: that may have been in another database, or have failed
+-- halfway. unused says that a server which has run for long enough, and has no born,
+-- never had locks. look returns an error if the server cannot be asked.
+local function look(unused)
+  if not KEYS[5] then
+    return nil
+  end
+  local info = redis.pcall('INFO', 'server', 'replication')
+  info = type(info) == 'string' and info or ''
+  local major, run = string.match(info, 'redis_version:(%d+)'), string.match(info, 'run_id:(%w+)')
+  local up, second = string.match(info, 'uptime_in_seconds:(%d+)'), string.match(info, 'master_replid2:(%w+)')
+  if not (major and run and up and second) or tonumber(major) < 7 then
     return redis.error_reply('NOQUARANTINE it takes Redis 7 or later, and INFO in scripts')
   end
-  local unused = ARGV[1] == 'first' and not born and up * 1000 >= tonumber(ARGV[2])
-  if born ~= run and not unused then
+  -- It is all zeros if there is none, and so again when there was no replica for an
+  -- hour.
+  second = string.match(second, '[^0]') and second or ''
+  local knownRun, knownSecond = string.match(born or '', '^(%w*):?(%w*)$')
+  if knownRun == run and (second == '' or second == knownSecond) then
+    return nil
+  end
+  if not (unused and not born and second == '' and tonumber(up) * 1000 >= tonumber(ARGV[2])) then
     redis.call('SET', KEYS[6], run, 'PX', ARGV[2])
     quarantine = run
   end
-  redis.call('SET', KEYS[5], run)
+  redis.call('SET', KEYS[5], run .. ':' .. second)
 end
 
 -- fenced stores a fence of at least f, and more above the one that is stored, and

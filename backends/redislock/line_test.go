@@ -135,6 +135,7 @@ func TestKeyOf(t *testing.T) {
 	for _, tt := range []struct{ target, want string }{
 		{"a", "swanlock:{a}"}, {"/a/b", "swanlock:{a/b}"}, {"a//b/./c/", "swanlock:{a/b/c}"}, {"./a", "swanlock:{./a}"},
 		{"/./a", "swanlock:{a}"}, {"../a", "swanlock:{../a}"}, {"}x", "swanlock:{%7Dx}"}, {"%7Dx", "swanlock:{%257Dx}"}, {".", "swanlock:{.}"},
+		{"/", "swanlock:{/}"}, {"//", "swanlock:{/}"}, {"/.", "swanlock:{/}"},
 	} {
 		if got := keyOf(tt.target); got != tt.want {
 			t.Errorf("keyOf(%q): got %q, want %q", tt.target, got, tt.want)

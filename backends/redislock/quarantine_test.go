@@ -2,6 +2,7 @@ package redislock
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,6 +66,9 @@ func TestRestartWithData(t *testing.T) {
 	if err := held.Refresh(t.Context()); err != nil {
 		t.Errorf("Refresh after the restart: %v", err)
 	}
+	if dial(t, s.Addr).Exists(t.Context(), quarantineKey).Val() == 0 {
+		t.Error("the quarantine does not begin with a Refresh")
+	}
 	_, err := other.TryAcquire(t.Context(), target)
 	if !errors.Is(err, swanlock.ErrNotAcquired) {
 		t.Errorf("a rival's try after the restart: got %v, want ErrNotAcquired", err)
@@ -78,30 +82,174 @@ func TestRestartWithData(t *testing.T) {
 	testserver.Release(t, next)
 }
 
-// A replica that takes over may lack the last grants. What it has of the old
-// server names another run.
-func TestFailover(t *testing.T) {
-	old, replica := known(t, testserver.Redis(t)), testserver.Redis(t)
+// The first call after a restart is not one that finds out about it: it is for another
+// database, or WithoutQuarantine, or fails. The next one does.
+func TestRestartIsFoundLater(t *testing.T) {
 	ttl := WithMaxTTL(3 * time.Second)
-	to := dial(t, replica.Addr)
-	if err := to.Do(t.Context(), "replicaof", "127.0.0.1", testserver.Port(t, old.Addr)).Err(); err != nil {
-		t.Fatal(err)
+	for name, first := range map[string]func(t *testing.T, admin *redis.Client){
+		"another database": func(t *testing.T, admin *redis.Client) {
+			quarantined(t, "a try in another database", lockerOn(t, []string{admin.Options().Addr}, ttl), target)
+		},
+		"WithoutQuarantine": func(t *testing.T, admin *redis.Client) {
+			l := lockerIn(t, admin.Options().Addr, 1, WithoutQuarantine("a test"))
+			testserver.Release(t, testserver.Try(t, l, "other"))
+		},
+		"NOREPLICAS": func(t *testing.T, admin *redis.Client) {
+			l := lockerIn(t, admin.Options().Addr, 1, ttl)
+			admin.ConfigSet(t.Context(), "min-replicas-to-write", "1")
+			if _, err := l.TryAcquire(t.Context(), target); !redis.HasErrorPrefix(err, "NOREPLICAS") {
+				t.Errorf("a try without replicas: got %v, want NOREPLICAS", err)
+			}
+			admin.ConfigSet(t.Context(), "min-replicas-to-write", "0")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := testserver.Redis(t, "--dbfilename", "dump.rdb")
+			known(t, s)
+			admin := dial(t, s.Addr)
+			if err := admin.Copy(t.Context(), bornKey, bornKey, 1, false).Err(); err != nil {
+				t.Fatal(err)
+			}
+			l := lockerIn(t, s.Addr, 1, ttl)
+			testserver.Release(t, testserver.Try(t, l, target))
+			if err := admin.Save(t.Context()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			lent(t, l) // The server forgets it.
+			s.Restart()
+			first(t, admin)
+			quarantined(t, "a try after the restart", lockerIn(t, s.Addr, 1, ttl), target)
+		})
 	}
-	eventually(t, "the replica is in step", func() bool {
-		return to.Get(t.Context(), bornKey).Err() == nil
-	})
-	testserver.Release(t, testserver.Try(t, lockerOn(t, []string{old.Addr}, ttl), target))
-	old.Kill()
-	if err := to.Do(t.Context(), "replicaof", "no", "one").Err(); err != nil {
-		t.Fatal(err)
-	}
-	l := lockerOn(t, []string{replica.Addr}, ttl)
-	quarantined(t, "a try after the failover", l, target)
-	held, err := l.Acquire(t.Context(), target)
+}
+
+// lockerIn returns a locker on one of the databases of a server.
+func lockerIn(t *testing.T, addr string, db int, opts ...Option) *Locker {
+	t.Helper()
+	client := redis.NewClient(&redis.Options{Addr: addr, DB: db, MaxRetries: -1})
+	t.Cleanup(func() { client.Close() })
+	l, err := New([]redis.Scripter{client}, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	testserver.Release(t, held)
+	return l
+}
+
+// lent takes the target for a holder that counts on it until the test ends.
+func lent(t *testing.T, l *Locker) {
+	t.Helper()
+	held := testserver.Try(t, l, target, swanlock.WithTTL(l.maxTTL))
+	t.Cleanup(func() { _ = held.Release(t.Context()) })
+}
+
+// follow makes a server the replica of another, or a master if addr is empty.
+func follow(t *testing.T, replica *redis.Client, addr string) {
+	t.Helper()
+	args := []any{"replicaof", "no", "one"}
+	if addr != "" {
+		args = []any{"replicaof", "127.0.0.1", testserver.Port(t, addr)}
+	}
+	if err := replica.Do(t.Context(), args...).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// inStep waits until what the replica has of the master names that one's run.
+func inStep(t *testing.T, replica, master *redis.Client) {
+	t.Helper()
+	eventually(t, "the replica is in step", func() bool {
+		born := master.Get(t.Context(), bornKey).Val()
+		return born != "" && replica.Get(t.Context(), bornKey).Val() == born
+	})
+}
+
+// A replica that takes over may lack the last grants. What it has of the old
+// server names another run, whether or not it was asked for locks while it was a
+// replica.
+func TestFailover(t *testing.T) {
+	ttl := WithMaxTTL(3 * time.Second)
+	for name, asked := range map[string]bool{"asked before": true, "not asked before": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			old, replica := known(t, testserver.Redis(t)), testserver.Redis(t)
+			proxy := testserver.NewProxy(t, old.Addr)
+			to := dial(t, replica.Addr)
+			follow(t, to, proxy.Addr)
+			inStep(t, to, dial(t, old.Addr))
+			l := lockerOn(t, []string{replica.Addr}, ttl)
+			if asked {
+				if _, err := l.TryAcquire(t.Context(), target); !redis.HasErrorPrefix(err, "READONLY") {
+					t.Errorf("a try on the replica: got %v, want READONLY", err)
+				}
+			}
+			proxy.Cut()
+			lent(t, lockerOn(t, []string{old.Addr}, ttl))
+			old.Kill()
+			follow(t, to, "")
+			quarantined(t, "a try after the failover", l, target)
+			held, err := l.Acquire(t.Context(), target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			testserver.Release(t, held)
+		})
+	}
+}
+
+// A server that was the master before is that again. It was a replica meanwhile, or
+// was never in step, and so has no other data than its own.
+func TestFailback(t *testing.T) {
+	ttl := WithMaxTTL(2 * time.Second)
+	for name, synced := range map[string]bool{"synced": true, "not synced": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, b := known(t, testserver.Redis(t)), testserver.Redis(t)
+			toA, toB := dial(t, a.Addr), dial(t, b.Addr)
+			follow(t, toB, a.Addr)
+			testserver.Release(t, testserver.Try(t, lockerOn(t, []string{a.Addr}, ttl), target))
+			inStep(t, toB, toA)
+			follow(t, toB, "")
+			proxy := testserver.NewProxy(t, b.Addr)
+			if !synced {
+				proxy.Cut()
+			}
+			follow(t, toA, proxy.Addr)
+			onB := lockerOn(t, []string{b.Addr}, ttl)
+			held, err := onB.Acquire(t.Context(), target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			testserver.Release(t, held)
+			if synced {
+				inStep(t, toA, toB)
+				proxy.Cut()
+			}
+			lent(t, onB)
+			b.Kill()
+			follow(t, toA, "")
+			quarantined(t, "a try after the failback", lockerOn(t, []string{a.Addr}, ttl), target)
+		})
+	}
+}
+
+// The first lock of all is not replicated. The replica that takes over has run for
+// long enough, and knows of no lock, but it is not unused.
+func TestFailoverAtFirstUse(t *testing.T) {
+	ttl := WithMaxTTL(2 * time.Second)
+	old, replica := testserver.Redis(t), testserver.Redis(t)
+	proxy := testserver.NewProxy(t, old.Addr)
+	to := dial(t, replica.Addr)
+	follow(t, to, proxy.Addr)
+	eventually(t, "the replica is in step", func() bool {
+		return strings.Contains(to.Info(t.Context(), "replication").Val(), "master_link_status:up")
+	})
+	time.Sleep(5 * time.Second)
+	proxy.Cut()
+	lent(t, lockerOn(t, []string{old.Addr}, ttl))
+	old.Kill()
+	follow(t, to, "")
+	quarantined(t, "a try after the failover", lockerOn(t, []string{replica.Addr}, ttl), target)
 }
 
 // FLUSHALL forgets the locks. SCRIPT FLUSH forgets nothing that matters.

@@ -169,6 +169,9 @@ func keyOf(target string) string {
 			parts = append(parts, part)
 		}
 	}
+	if len(parts) == 0 {
+		parts = []string{"/"} // A cluster takes empty braces for part of a name.
+	}
 	return "swanlock:{" + escape.Replace(strings.Join(parts, "/")) + "}"
 }
 

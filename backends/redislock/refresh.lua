@@ -3,8 +3,17 @@
 -- server that has lost the lock, or never had it, shall hold it from now on: it is
 -- one of several.
 
-if holder ~= value and (holder or quarantine or tombstone or ARGV[6] == '0') then
-  return 0
+-- Also where the lock is kept: so the quarantine of a server that has restarted begins
+-- now, and not when somebody wants the next lock.
+local unable = look(false)
+if holder ~= value then
+  if holder or tombstone or ARGV[6] == '0' then
+    return 0
+  elseif unable then
+    return unable
+  elseif quarantine then
+    return 0
+  end
 end
 redis.call('SET', KEYS[1], value, 'PX', ARGV[4])
 if ARGV[5] ~= '0' then

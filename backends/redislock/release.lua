@@ -28,7 +28,8 @@ if head then
   -- This server's own listeners are counted. Others may hear too, on a replica or
   -- another node of a cluster, but later.
   local listeners = question and redis.pcall('PUBSUB', 'NUMSUB', channel)[2] or 0
-  if held and not quarantine and listeners > 0 and redis.call('PTTL', line .. ':' .. head) > tonumber(ARGV[6]) then
+  if held and listeners > 0 and redis.call('PTTL', line .. ':' .. head) > tonumber(ARGV[6])
+    and not look(false) and not quarantine then
     leave(line, head)
     redis.call('PUBLISH', channel, table.concat({head, question, grant(next, lease, fence)}, ' '))
   else

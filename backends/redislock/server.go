@@ -32,20 +32,19 @@ var releaseLua string
 
 // The scripts.
 var (
-	acquireScript = newScript(true, "first", guardLua+lineLua+acquireLua)
-	refreshScript = newScript(true, "whole", guardLua+refreshLua)
-	releaseScript = newScript(false, "whole", guardLua+lineLua+releaseLua)
+	acquireScript = newScript(true, guardLua+lineLua+acquireLua)
+	refreshScript = newScript(true, guardLua+refreshLua)
+	releaseScript = newScript(false, guardLua+lineLua+releaseLua)
 )
 
 type script struct {
 	*redis.Script
 	text  string
-	votes bool   // it may give its token a vote
-	whole string // its first argument when it is sent whole; it is "cached" otherwise
+	votes bool // it may give its token a vote
 }
 
-func newScript(votes bool, whole, text string) script {
-	return script{redis.NewScript(text), text, votes, whole}
+func newScript(votes bool, text string) script {
+	return script{redis.NewScript(text), text, votes}
 }
 
 // A server is one of those that vote.
@@ -117,8 +116,8 @@ func (s *server) answer(c call, sent *redis.Cmd) (any, error) {
 		return sent.Val(), nil
 	}
 	if redis.HasErrorPrefix(sent.Err(), "NOSCRIPT") {
-		// It is never loaded otherwise: guard.lua relies on it.
-		c.args[0] = c.script.whole
+		// It is never loaded otherwise: acquire.lua relies on it.
+		c.args[0] = "whole"
 		sent = s.client.Eval(c.ctx, c.script.text, c.keys, c.args...)
 	}
 	answer, err := sent.Result()

@@ -241,6 +241,9 @@ func (h *hold) refresh(ctx context.Context) error {
 	case <-h.life.Done():
 		return h.over()
 	}
+	if err := h.over(); err != nil { // It was released before the turn was taken.
+		return err
+	}
 	call, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(h.life, cancel)() // Release does not wait for a refresh.
