@@ -121,7 +121,7 @@ func TestQueryTimeout(t *testing.T) {
 	on := open(t, "pq", srv.URL(), nil)
 	free := lockRow(t, on, t.Name())
 	answer := tries(t, on, open(t, "pgx", b.URL(), nil), t.Name(), "Lock") // database/sql sends lib/pq's once more.
-	time.Sleep(3 * time.Second) // PgBouncer looks now and then.
+	time.Sleep(3 * time.Second)                                            // PgBouncer looks now and then.
 	must(t, free())
 	wantNothingHeld(t, on, t.Name(), <-answer)
 }
