@@ -6,7 +6,9 @@ import (
 )
 
 // A Key is what a target is locked by: two targets are one if their keys are
-// equal, for every Locker. On PostgreSQL it is the advisory lock's own number.
+// equal, for every Locker but those of redislock, which lock by the path itself,
+// and tell apart different paths that KeyOf gives one key. On PostgreSQL it is the
+// advisory lock's own number.
 type Key int64
 
 // KeyOf returns the key of a target. It is the hash that SwanLake's own servers

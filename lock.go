@@ -98,8 +98,9 @@ type DistributedLock interface {
 }
 
 // A Locker takes locks. All its methods may be called by several goroutines
-// at once. Two targets are one if KeyOf says so, however they are spelled; each
-// lock's Info has the spelling that its own caller used.
+// at once. Two targets are one if KeyOf says so, however they are spelled; only
+// redislock tells apart different paths that have one key. Each lock's Info has
+// the spelling that its own caller used.
 //
 // Both methods refuse bad input (an empty target, a NUL byte, a negative TTL)
 // before anything is sent, and an option that they cannot honour with an error

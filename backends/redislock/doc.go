@@ -70,6 +70,10 @@
 //
 // # Keys
 //
+// Spellings of one path are one target, as with swanlock.KeyOf. Different paths to
+// which KeyOf gives one key, such as a/bcdefg/h and abcde/f/gh, are two targets here,
+// unlike with other lockers: the keys in Redis have the path itself.
+//
 // A target's keys begin with swanlock:{target}: the lock, whose value is a token
 // and the owner (redis-cli get 'swanlock:{jobs/nightly}'), its line, and its last
 // fence, which is kept for a day. swanlock:born and swanlock:quarantine are the

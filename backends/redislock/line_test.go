@@ -143,6 +143,14 @@ func TestKeyOf(t *testing.T) {
 	}
 }
 
+// TestPathsOfOneKey: other lockers take these for one target.
+func TestPathsOfOneKey(t *testing.T) {
+	const a, b = "a/bcdefg/h", "abcde/f/gh"
+	if swanlock.KeyOf(a) != swanlock.KeyOf(b) || keyOf(a) == keyOf(b) {
+		t.Errorf("%q and %q: got the keys %q and %q, want two of one swanlock.KeyOf", a, b, keyOf(a), keyOf(b))
+	}
+}
+
 // FuzzKeyOf: targets that are one have one key. (That KeyOf has one for some that
 // differ besides is a property of its hash.)
 func FuzzKeyOf(f *testing.F) {
