@@ -172,9 +172,7 @@ func (t *ticket) advance(ctx context.Context, tn turn, h *hold, wait time.Durati
 	case onStandby:
 		return advanced{}, ErrStandby
 	case heldElsewhere:
-		if t.number > 0 {
-			t.ahead.Store(0)
-		}
+		t.ahead.Store(0)
 		return advanced{}, nil
 	case goneAhead:
 		err := t.lookAhead(ctx, tn)
