@@ -152,10 +152,10 @@ func (l *Locker) try(ctx context.Context, target string, o swanlock.Options) (*l
 		held, err := lease.Try(ctx, l.request(a, target, o), func(ctx context.Context) (uint64, error) {
 			return a.acquire(ctx, "0", "")
 		})
-		if !errors.Is(err, errSplit) || ctx.Err() != nil || time.Since(begun) > patience {
+		if !errors.Is(err, errSplit) || time.Since(begun) > patience {
 			return held, err
 		}
-		lease.Pause(ctx, lease.Backoff(n))
+		lease.Pause(ctx, lease.Backoff(n)) // If ctx ends, the next Try says so.
 	}
 }
 
