@@ -137,11 +137,15 @@ func (l *Locker) try(ctx context.Context, r lease.Request) (*lease.Lock, error) 
 	})
 }
 
-// refuses reports whether err is the server's, and would be so again.
+// refuses reports whether err is the server's, or that of a *sql.DB which is closed,
+// and would be so again.
 func refuses(err error) bool {
 	state := sqlstate.Of(err)
-	return state != "" && state != queryCanceled && !outage.Is(err)
+	return state != "" && state != queryCanceled && !outage.Is(err) || err != nil && err.Error() == dbClosed
 }
+
+// dbClosed is the text of an error that database/sql does not export.
+const dbClosed = "sql: database is closed"
 
 // Prune deletes the rows of locks whose last lease ended more than unused ago, and
 // returns how many. A row costs about 100 bytes; a program whose targets are
@@ -223,7 +227,7 @@ func (b *row) Release(ctx context.Context) (held bool, err error) {
 	n, err := send(ctx, func(ctx context.Context) (int64, error) {
 		return b.queries.ReleaseLease(ctx, db.ReleaseLeaseParams{Key: b.key, Token: b.token})
 	}, nil)
-	return n > 0, err
+	return n > 0, lasting(err)
 }
 
 // withdraw frees what an acquire may have taken whose answer did not come, or may
@@ -234,6 +238,11 @@ func (b *row) withdraw(ctx context.Context) error {
 			return b.queries.WithdrawLease(ctx, db.WithdrawLeaseParams{Key: b.key, Target: b.target, Owner: b.owner, Token: b.token})
 		}, nil)
 	})
+	return lasting(err)
+}
+
+// lasting returns err as one after which lease.Free does not try again, if it is such.
+func lasting(err error) error {
 	if refuses(err) {
 		return lease.Refused(err)
 	}

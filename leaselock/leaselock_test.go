@@ -186,3 +186,20 @@ func TestPrune(t *testing.T) {
 	}
 	must(t, again.Release(bg))
 }
+
+// TestClosedDB: nobody waits for a *sql.DB that is closed.
+func TestClosedDB(t *testing.T) {
+	t.Parallel()
+	db := open(t, "pq", server(t).URL(), nil)
+	held := mustTry(t, newLocker(t, db), t.Name())
+	must(t, db.Close())
+	for what, f := range map[string]func() error{
+		"Release":    func() error { return held.Release(bg) },
+		"TryAcquire": func() error { _, err := newLocker(t, db).TryAcquire(bg, t.Name()); return err },
+	} {
+		began := time.Now()
+		if err := f(); err == nil || time.Since(began) > 2*time.Second {
+			t.Errorf("%s after %v: %v", what, time.Since(began), err)
+		}
+	}
+}

@@ -23,7 +23,7 @@ func (c calledCtx) Err() error {
 // that it is held and the call of the Backend, which would take it again.
 func TestRefreshAfterRelease(t *testing.T) {
 	for range 50 { // The turn and the end of the lock are there at once.
-		s, r := newServer(t)
+		s, r := newServer(t, swanlock.WithTTL(ttl))
 		held := mustTry(t, s, r)
 		s.refresh = func(context.Context) error {
 			t.Error("the Backend is asked to refresh a lock that was released")
