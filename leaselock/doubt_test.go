@@ -12,7 +12,6 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/swanlake-io/swanlock"
-	"github.com/swanlake-io/swanlock/internal/pgserver"
 )
 
 // The tests of this file take the answer from an acquire that the server grants, or
@@ -84,16 +83,8 @@ func TestCutBehindARow(t *testing.T) {
 func TestCutInItsCommit(t *testing.T) {
 	t.Parallel()
 	srv := ownServer(t)
-	standby, err := srv.Standby(bg)
-	must(t, err)
-	t.Cleanup(func() { standby.Stop() })
 	on := open(t, "pq", srv.URL(), nil)
-	_, err = on.Exec("ALTER SYSTEM SET synchronous_standby_names = '*'")
-	must(t, err)
-	one[bool](t, on, "SELECT pg_reload_conf()")
-	eventually(t, "replication is synchronous", func() bool {
-		return one[int](t, on, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == 1
-	})
+	standby := synchronous(t, srv, on)
 	for _, d := range drivers {
 		target, net := t.Name()+d, new(network)
 		db := open(t, d, srv.URL(), net)
@@ -112,16 +103,11 @@ func TestCutInItsCommit(t *testing.T) {
 func TestQueryTimeout(t *testing.T) {
 	t.Parallel()
 	srv := ownServer(t)
-	b, err := srv.PgBouncer(bg, "transaction", "query_timeout = 1")
-	if errors.Is(err, pgserver.ErrNoPgBouncer) {
-		t.Skip(err)
-	}
-	must(t, err)
-	t.Cleanup(func() { b.Stop() })
+	pooled := pgbouncer(t, srv, "query_timeout = 1")
 	on := open(t, "pq", srv.URL(), nil)
 	free := lockRow(t, on, t.Name())
-	answer := tries(t, on, open(t, "pgx", b.URL(), nil), t.Name(), "Lock") // database/sql sends lib/pq's once more.
-	time.Sleep(3 * time.Second)                                            // PgBouncer looks now and then.
+	answer := tries(t, on, open(t, "pgx", pooled, nil), t.Name(), "Lock") // database/sql sends lib/pq's once more.
+	time.Sleep(3 * time.Second)                                           // PgBouncer looks now and then.
 	must(t, free())
 	wantNothingHeld(t, on, t.Name(), <-answer)
 }

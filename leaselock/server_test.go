@@ -22,7 +22,20 @@ import (
 func TestPgBouncer(t *testing.T) {
 	t.Parallel()
 	server := server(t)
-	b, err := server.PgBouncer(bg, "transaction", "default_pool_size = 3")
+	pooled := pgbouncer(t, server, "default_pool_size = 3")
+	for _, driver := range append(drivers, "pgx-simple") {
+		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+			conforms(t, open(t, driver, pooled, nil), open(t, "pq", server.URL(), nil))
+		})
+	}
+}
+
+// pgbouncer starts a PgBouncer in transaction mode with a setting, and returns its
+// address. Without the program the test is skipped.
+func pgbouncer(t *testing.T, srv *pgserver.Server, setting string) (address string) {
+	t.Helper()
+	b, err := srv.PgBouncer(bg, "transaction", setting)
 	if errors.Is(err, pgserver.ErrNoPgBouncer) {
 		t.Skip(err)
 	}
@@ -32,12 +45,7 @@ func TestPgBouncer(t *testing.T) {
 			t.Logf("PgBouncer said:\n%s", log)
 		}
 	})
-	for _, driver := range append(drivers, "pgx-simple") {
-		t.Run(driver, func(t *testing.T) {
-			t.Parallel()
-			conforms(t, open(t, driver, b.URL(), nil), open(t, "pq", server.URL(), nil))
-		})
-	}
+	return b.URL()
 }
 
 // ownServer starts a server that the test may break.
@@ -57,6 +65,21 @@ func signal(t *testing.T, srv *pgserver.Server, sig os.Signal) {
 	must(t, p.Signal(sig))
 }
 
+// synchronous starts a standby of srv, for which each commit waits from now on.
+func synchronous(t *testing.T, srv *pgserver.Server, on *sql.DB) *pgserver.Server {
+	t.Helper()
+	standby, err := srv.Standby(bg)
+	must(t, err)
+	t.Cleanup(func() { standby.Stop() })
+	_, err = on.Exec("ALTER SYSTEM SET synchronous_standby_names = '*'")
+	must(t, err)
+	one[bool](t, on, "SELECT pg_reload_conf()")
+	eventually(t, "replication is synchronous", func() bool {
+		return one[int](t, on, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == 1
+	})
+	return standby
+}
+
 // TestFailover: with synchronous replication a lock is held on the standby as
 // well. When that takes over, its holder has it still, nobody else gets it, and
 // the fence of the next is higher. Two servers take long to start on a busy disk,
@@ -64,17 +87,10 @@ func signal(t *testing.T, srv *pgserver.Server, sig os.Signal) {
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	primary := ownServer(t)
-	standby, err := primary.Standby(bg)
-	must(t, err)
-	t.Cleanup(func() { standby.Stop() })
-	old, promoted := open(t, "pq", primary.URL(), nil), open(t, "pq", standby.URL(), nil)
-	_, err = old.Exec("ALTER SYSTEM SET synchronous_standby_names = '*'")
-	must(t, err)
-	one[bool](t, old, "SELECT pg_reload_conf()")
-	eventually(t, "replication is synchronous", func() bool {
-		return one[int](t, old, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == 1
-	})
-	_, err = newLocker(t, promoted).TryAcquire(bg, "other")
+	old := open(t, "pq", primary.URL(), nil)
+	standby := synchronous(t, primary, old)
+	promoted := open(t, "pq", standby.URL(), nil)
+	_, err := newLocker(t, promoted).TryAcquire(bg, "other")
 	if err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
 		t.Errorf("on the standby: got %v, want an error that is not ErrNotAcquired", err)
 	}

@@ -73,14 +73,20 @@ func takeTicket(ctx context.Context, tn turn, key Key, c *lineHint, next taken, 
 	if t.number <= 0 {
 		return nil, nil
 	}
+	t.enter(lowest)
+	return t, nil
+}
+
+// enter enters t, which has its number, into the ledger. No number below lowest is
+// live; 0: no ticket was ahead when this one was taken.
+func (t *ticket) enter(lowest int32) {
 	if lowest > 0 {
-		t.ahead.Store(t.number - 1) // Some ticket was ahead when this one was taken.
+		t.ahead.Store(t.number - 1)
 	} else {
 		lowest = t.number
 	}
 	t.lowest.Store(lowest)
-	tn.led.place(t)
-	return t, nil
+	t.led.place(t)
 }
 
 // A taken is a number in a line that was taken already; its zero is none.
@@ -110,8 +116,7 @@ func (t *ticket) numbered(key Key, pid, number int32) {
 		return
 	}
 	t.pid, t.number = pid, number
-	t.ahead.Store(number - 1) // Some ticket was ahead when this one was taken.
-	t.led.place(t)
+	t.enter(t.lowest.Load())
 	t.hint.joined(key, t, true)
 }
 

@@ -27,7 +27,7 @@ func (me *waiter) takePlace() (*PostgresLock, error) {
 	if err := me.s.opened(me.ctx); err != nil {
 		return nil, err
 	}
-	if last, _ := me.p.hint.numbers(me.r.key); me.own && last > 0 {
+	if me.own {
 		l, _, err := me.step(false)
 		switch {
 		case l != nil:

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/lease"
 	"github.com/swanlake-io/swanlock/internal/quoted"
 	"github.com/swanlake-io/swanlock/internal/several"
 )
@@ -94,7 +95,7 @@ func (s *Semaphore) standInLine(ctx context.Context, target string, o swanlock.O
 	first, err := s.l.Acquire(ctx, target+"/line", line...)
 	for errors.Is(err, swanlock.ErrAlreadyHeld) {
 		// Another call on this session is the first in line.
-		if pause(ctx); ctx.Err() != nil {
+		if !lease.Pause(ctx, ownPause) {
 			err = fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, context.Cause(ctx))
 			break
 		}
@@ -229,7 +230,7 @@ func (s *Semaphore) wait(ctx context.Context, target string, n int, opts []swanl
 		case errors.Is(a.err, swanlock.ErrAlreadyHeld) && int(own.Add(1)) < s.places:
 			left++
 			go func() {
-				pause(wctx)
+				lease.Pause(wctx, ownPause)
 				own.Add(-1)
 				ask(a.place)
 			}()
@@ -239,13 +240,6 @@ func (s *Semaphore) wait(ctx context.Context, target string, n int, opts []swanl
 		}
 	}
 	return parts, nil
-}
-
-func pause(ctx context.Context) {
-	select {
-	case <-time.After(ownPause):
-	case <-ctx.Done():
-	}
 }
 
 func lock(ctx context.Context, target string, o swanlock.Options, parts []swanlock.DistributedLock, waited bool) (swanlock.DistributedLock, error) {

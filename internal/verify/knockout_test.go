@@ -82,7 +82,7 @@ var knockouts = []knockout{
 		"WHEN pg_catalog.pg_logical_emit_message(true, 'swanlock', ''::varchar) IS NOT NULL\nTHEN pg_catalog.int8pl(",
 		"ELSE pg_catalog.int8pl("}},
 		"restart", []string{"fence"}, 20},
-	{"a waiter believes that no ticket is ahead", []edit{{"pglock", "takeTicket",
+	{"a waiter believes that no ticket is ahead", []edit{{"pglock", "ticket.enter",
 		"t.ahead.Store(t.number - 1)",
 		"t.ahead.Store(0)"}},
 		"cancel", []string{"line"}, 20},
