@@ -129,7 +129,7 @@ func TestAuditHistory(t *testing.T) {
 		FROM (SELECT n, now() - n * interval '1 hour' AS at FROM generate_series(1, 2500) n) s`)
 	dead := heldHere(t, dsn, "dead", "gone")
 	execSQL(t, dsn, fmt.Sprintf("SELECT pg_terminate_backend(%d)", dead.BackendPID()))
-	heldHere(t, dsn, "now", "me")
+	held := heldHere(t, dsn, "now", "me")
 	eventually(t, "an orphan", func() bool {
 		return strings.Contains(swanlockSays(t, dsn, 0, "audit", "--target", "dead"), "orphaned, noticed ")
 	})
@@ -139,6 +139,7 @@ func TestAuditHistory(t *testing.T) {
 		t.Errorf("it has %d lines, want 101", lines)
 	}
 	hasAll(t, "audit", p.stdout.String(), "ACQUIRED", "killed by ann", "held", "orphaned", `me, "myself"`)
+	time.Sleep(time.Until(held.Info().AcquiredAt.Add(1100 * time.Millisecond))) // for --at 1s, which is a second ago
 	for _, tt := range []struct {
 		args  string
 		lines int
