@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -131,6 +132,72 @@ func TestWaitersOutliveRestart(t *testing.T) {
 	}
 	_ = held.Release(t.Context())
 	testserver.Release(t, got)
+}
+
+// A waiter waits also while the server takes no connection more, or writes nothing, for
+// want of a replica.
+func TestWaitsForServer(t *testing.T) {
+	for _, setting := range [][3]string{{"maxclients", "1", "100"}, {"min-replicas-to-write", "1", "0"}} {
+		t.Run(setting[0], func(t *testing.T) {
+			servers, addrs := several(t, 1)
+			admin := dial(t, servers[0].Addr)
+			set := func(value string) {
+				t.Helper()
+				if err := admin.ConfigSet(t.Context(), setting[0], value).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l := lockerOn(t, addrs)
+			set(setting[1])
+			w := testserver.Acquire(t, l, target)
+			time.Sleep(200 * time.Millisecond)
+			w.MustWait("while the server cannot be used")
+			set(setting[2])
+			testserver.Release(t, w.MustGet())
+		})
+	}
+}
+
+// A slowHook keeps back the answers to the next calls.
+type slowHook struct {
+	hold  // for the other methods
+	calls atomic.Int32
+	d     time.Duration
+}
+
+func (h *slowHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if h.calls.Add(-1) >= 0 {
+			time.Sleep(h.d)
+		}
+		return err
+	}
+}
+
+// A waiter whose grant comes when its lease is over waits on.
+func TestGrantedTooLate(t *testing.T) {
+	servers, addrs := several(t, 1)
+	client := dial(t, addrs[0])
+	h := &slowHook{d: 250 * time.Millisecond}
+	client.AddHook(h)
+	l, err := New([]redis.Scripter{client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	testserver.Release(t, testserver.Try(t, l, target))
+	h.calls.Store(2) // those of the acquire, and of the release of what came too late
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	held, err := l.Acquire(ctx, target, swanlock.WithTTL(200*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.calls.Load() >= 0 {
+		t.Error("no answer was late")
+	}
+	testserver.Release(t, held)
+	eventually(t, "nothing is left behind", func() bool { return holders(t, servers) == 0 })
 }
 
 func TestKeyOf(t *testing.T) {

@@ -122,10 +122,11 @@ func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Op
 	if err != nil {
 		return nil, err
 	}
+	acquire := l.try
 	if len(l.servers) == 1 {
-		return lease.AsLock(l.wait(ctx, target, o))
+		acquire = l.wait // It returns swanlock.ErrNotAcquired, while ctx lives, if the lock came too late.
 	}
-	return lease.AsLock(lease.Poll(ctx, "redislock", target, passes, func() (*lease.Lock, error) { return l.try(ctx, target, o) }))
+	return lease.AsLock(lease.Poll(ctx, "redislock", target, passes, func() (*lease.Lock, error) { return acquire(ctx, target, o) }))
 }
 
 func (l *Locker) options(target string, opts []swanlock.Option) (swanlock.Options, error) {

@@ -162,9 +162,9 @@ func answered(err error) bool {
 }
 
 // passes reports whether err may be gone when the call is repeated: the server
-// cannot be reached, starts, or is told to take over.
+// cannot be reached, starts, is full, is told to take over, or misses its replicas.
 func passes(err error) bool {
-	for _, prefix := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"} {
+	for _, prefix := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "ERR max number of clients"} {
 		if redis.HasErrorPrefix(err, prefix) {
 			return true
 		}
