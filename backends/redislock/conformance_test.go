@@ -9,8 +9,10 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{1, 3, 5} {
 		t.Run(fmt.Sprintf("N=%d", n), func(t *testing.T) {
+			t.Parallel()
 			_, addrs := several(t, n)
 			opts := []locktest.Option{
 				locktest.WithoutShared("a vote has one holder"),

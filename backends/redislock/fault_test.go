@@ -43,6 +43,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 // Votes that nobody has a quorum of are not held elsewhere: here two that died
 // in the midst have left one each. The lock can be had when one of them is gone.
 func TestSplitVotes(t *testing.T) {
+	t.Parallel()
 	servers, addrs := several(t, 3)
 	l := lockerOn(t, addrs)
 	leave := func(server int, value string, d time.Duration) {
@@ -249,6 +250,7 @@ func TestHungServerDecides(t *testing.T) {
 // client waits for it without end. What was sent is undone when the server goes
 // on.
 func TestHungAlone(t *testing.T) {
+	t.Parallel()
 	servers, addrs := several(t, 1)
 	client := redis.NewClient(&redis.Options{Addr: addrs[0], ReadTimeout: -1, MaxRetries: -1})
 	l, err := New([]redis.Scripter{client})
@@ -283,6 +285,7 @@ func TestHungAlone(t *testing.T) {
 // The network falls silent between a holder and most servers: it knows at its
 // deadline, and nobody has the lock before.
 func TestCut(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{1, 3} {
 		servers, addrs := several(t, n)
 		via := append([]string(nil), addrs...)
@@ -319,6 +322,7 @@ func TestCut(t *testing.T) {
 
 // A majority is enough: two of five are killed.
 func TestKilledMinority(t *testing.T) {
+	t.Parallel()
 	servers, addrs := several(t, 5)
 	l, other := lockerOn(t, addrs), lockerOn(t, addrs)
 	held := testserver.Try(t, l, target)

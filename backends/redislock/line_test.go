@@ -72,6 +72,7 @@ func TestNotWoken(t *testing.T) {
 // The first in line is cut off, and the second waits behind it until its place is
 // no longer kept. It gets a new one, at the end.
 func TestDeadWaiter(t *testing.T) {
+	t.Parallel()
 	servers, addrs := several(t, 1)
 	p := testserver.NewProxy(t, addrs[0])
 	holder, cut, other := lockerOn(t, addrs), lockerOn(t, []string{p.Addr}), lockerOn(t, addrs)
@@ -92,6 +93,7 @@ func TestDeadWaiter(t *testing.T) {
 
 // A waiter whose context ends leaves the line, and wakes the next.
 func TestLeaves(t *testing.T) {
+	t.Parallel()
 	servers, addrs := several(t, 1)
 	one, two := lockerOn(t, addrs), lockerOn(t, addrs)
 	held := testserver.Try(t, one, target)
@@ -120,6 +122,7 @@ func TestLeaves(t *testing.T) {
 
 // Waiters wait on while the server restarts.
 func TestWaitersOutliveRestart(t *testing.T) {
+	t.Parallel()
 	servers, addrs := several(t, 1)
 	ttl := WithMaxTTL(time.Second)
 	one, two := lockerOn(t, addrs, ttl), lockerOn(t, addrs, ttl)
@@ -137,8 +140,10 @@ func TestWaitersOutliveRestart(t *testing.T) {
 // A waiter waits also while the server takes no connection more, or writes nothing, for
 // want of a replica.
 func TestWaitsForServer(t *testing.T) {
+	t.Parallel()
 	for _, setting := range [][3]string{{"maxclients", "1", "100"}, {"min-replicas-to-write", "1", "0"}} {
 		t.Run(setting[0], func(t *testing.T) {
+			t.Parallel()
 			servers, addrs := several(t, 1)
 			admin := dial(t, servers[0].Addr)
 			set := func(value string) {
@@ -177,6 +182,7 @@ func (h *slowHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 
 // A waiter whose grant comes when its lease is over waits on.
 func TestGrantedTooLate(t *testing.T) {
+	t.Parallel()
 	servers, addrs := several(t, 1)
 	client := dial(t, addrs[0])
 	h := &slowHook{d: 250 * time.Millisecond}

@@ -2,6 +2,7 @@ package redislock
 
 import (
 	"context"
+	"flag"
 	"os"
 	"os/exec"
 	"testing"
@@ -14,6 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	flag.Set("test.parallel", "8") // most tests wait for a TTL; the command line may say otherwise
 	end := func() {}
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		testserver.SkipExamples()

@@ -32,11 +32,13 @@ func scripts(t *testing.T, s *testserver.Node) (n int) {
 // A release gives the lock to the next waiter, which does not ask again; a short
 // lease, of which that would take too much, it asks for.
 func TestPassedOn(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		ttl  time.Duration
 		want int // scripts a hand-over: to wait, to release, and perhaps to ask once more
 	}{{passable, 2}, {passable - time.Millisecond, 3}} {
 		t.Run(fmt.Sprint(tt.ttl), func(t *testing.T) {
+			t.Parallel()
 			servers, addrs := several(t, 1)
 			lockers := []*Locker{lockerOn(t, addrs), lockerOn(t, addrs)}
 			ttl := swanlock.WithTTL(tt.ttl)
@@ -138,6 +140,7 @@ func cluster(t *testing.T) *redis.ClusterClient {
 // The waiters of a cluster hear of what is published on any of its nodes. They are
 // told of a grant by the lock's own node alone, or else are woken.
 func TestPassedOnInCluster(t *testing.T) {
+	t.Parallel()
 	client := cluster(t)
 	newLocker := func() *Locker {
 		l, err := New([]redis.Scripter{client}, WithoutQuarantine("a test"))
@@ -168,7 +171,9 @@ func TestPassedOnInCluster(t *testing.T) {
 // A waiter that cannot be told is not given the lock, nor is any while the server
 // does not know what it has forgotten.
 func TestNotPassedOn(t *testing.T) {
+	t.Parallel()
 	t.Run("deaf", func(t *testing.T) {
+		t.Parallel()
 		_, addrs := several(t, 1)
 		l := lockerOn(t, addrs)
 		held := testserver.Try(t, l, target)
@@ -186,6 +191,7 @@ func TestNotPassedOn(t *testing.T) {
 		a.Release(t.Context())
 	})
 	t.Run("quarantine", func(t *testing.T) {
+		t.Parallel()
 		s := known(t, testserver.Redis(t, "--appendonly", "yes", "--appendfsync", "always"))
 		const ttl = passable
 		l := lockerOn(t, []string{s.Addr}, WithMaxTTL(ttl))

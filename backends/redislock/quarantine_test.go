@@ -24,6 +24,7 @@ func quarantined(t *testing.T, when string, l *Locker, target string) {
 // Three of five that restart without data have forgotten the lock. Nobody gets it
 // before its holder knows.
 func TestRestartWithoutData(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{1, 5} {
 		servers, addrs := several(t, n)
 		ttl := WithMaxTTL(3 * time.Second)
@@ -57,6 +58,7 @@ func TestRestartWithoutData(t *testing.T) {
 // A server that restarts with its data still knows the lock, and has the holder
 // refresh it. It gives no vote to anybody else: it does not know what it lost.
 func TestRestartWithData(t *testing.T) {
+	t.Parallel()
 	s := known(t, testserver.Redis(t, "--appendonly", "yes", "--appendfsync", "always"))
 	addrs := []string{s.Addr}
 	ttl := WithMaxTTL(3 * time.Second)
@@ -85,6 +87,7 @@ func TestRestartWithData(t *testing.T) {
 // The first call after a restart is not one that finds out about it: it is for another
 // database, or WithoutQuarantine, or fails. The next one does.
 func TestRestartIsFoundLater(t *testing.T) {
+	t.Parallel()
 	ttl := WithMaxTTL(3 * time.Second)
 	for name, first := range map[string]func(t *testing.T, admin *redis.Client){
 		"another database": func(t *testing.T, admin *redis.Client) {
@@ -168,6 +171,7 @@ func inStep(t *testing.T, replica, master *redis.Client) {
 // server names another run, whether or not it was asked for locks while it was a
 // replica.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	ttl := WithMaxTTL(3 * time.Second)
 	for name, asked := range map[string]bool{"asked before": true, "not asked before": false} {
 		t.Run(name, func(t *testing.T) {
@@ -200,6 +204,7 @@ func TestFailover(t *testing.T) {
 // A server that was the master before is that again. It was a replica meanwhile, or
 // was never in step, and so has no other data than its own.
 func TestFailback(t *testing.T) {
+	t.Parallel()
 	ttl := WithMaxTTL(2 * time.Second)
 	for name, synced := range map[string]bool{"synced": true, "not synced": false} {
 		t.Run(name, func(t *testing.T) {
@@ -236,6 +241,7 @@ func TestFailback(t *testing.T) {
 // The first lock of all is not replicated. The replica that takes over has run for
 // long enough, and knows of no lock, but it is not unused.
 func TestFailoverAtFirstUse(t *testing.T) {
+	t.Parallel()
 	ttl := WithMaxTTL(2 * time.Second)
 	old, replica := testserver.Redis(t), testserver.Redis(t)
 	proxy := testserver.NewProxy(t, old.Addr)
@@ -254,6 +260,7 @@ func TestFailoverAtFirstUse(t *testing.T) {
 
 // FLUSHALL forgets the locks. SCRIPT FLUSH forgets nothing that matters.
 func TestFlush(t *testing.T) {
+	t.Parallel()
 	_, addrs := several(t, 1)
 	ttl := WithMaxTTL(time.Second)
 	l, other := lockerOn(t, addrs, ttl), lockerOn(t, addrs, ttl)
@@ -277,6 +284,7 @@ func TestFlush(t *testing.T) {
 // FLUSHALL is found out although a release, or a refresh, is the first of its kind that
 // the server is sent, and so comes before the next acquire.
 func TestFlushBeforeOthers(t *testing.T) {
+	t.Parallel()
 	for name, first := range map[string]func(swanlock.DistributedLock) error{
 		"release": func(held swanlock.DistributedLock) error { return held.Release(t.Context()) },
 		"refresh": func(held swanlock.DistributedLock) error { return held.Refresh(t.Context()) },
@@ -303,6 +311,7 @@ func TestFlushBeforeOthers(t *testing.T) {
 // A server that is used for the first time votes at once only if it has run for
 // longer than any lock lasts.
 func TestFirstUse(t *testing.T) {
+	t.Parallel()
 	s := testserver.Redis(t)
 	quarantined(t, "a try on a server that has just started", lockerOn(t, []string{s.Addr}, WithMaxTTL(time.Minute)), target)
 	s = testserver.Redis(t)
@@ -346,6 +355,7 @@ func TestWithoutInfo(t *testing.T) {
 // refreshed outlives that, since a server that has lost it is given it again, once
 // it votes.
 func TestHealing(t *testing.T) {
+	t.Parallel()
 	servers, addrs := several(t, 3)
 	ttl := WithMaxTTL(time.Second)
 	l, other := lockerOn(t, addrs, ttl), lockerOn(t, addrs, ttl)
