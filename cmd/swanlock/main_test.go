@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -31,6 +32,7 @@ func TestMain(m *testing.M) {
 	if name, value, _ := strings.Cut(beSwanlock, "="); os.Getenv(name) == value {
 		main()
 	}
+	flag.Set("test.parallel", "6") // most tests wait for processes; the command line may say otherwise
 	goleak.VerifyTestMain(pgserver.Around(m))
 }
 
