@@ -15,13 +15,14 @@ help: ## what there is
 demo: ## the main job on real processes and a PostgreSQL of its own (20 s)
 	@$(GO) run ./cmd/swanlock demo
 
-# Both parts run at the same time, since most tests wait; their servers are copies of one cluster. make verify vets.
+# Both parts run at the same time, since most tests wait; their servers are copies of one cluster. pglock's take longest, and
+# so begin first. make verify vets.
 test: ## every test, unit and integration, with the race detector
 	@template=$$(mktemp -d) && trap 'rm -rf "$$template"' EXIT && \
 		SWANLOCK_PG_TEMPLATE=$$template $(MAKE) --no-print-directory -j2 test-root test-modules
 
 test-root:
-	$(GO) test -race -shuffle=on -vet=off -timeout 30m ./...
+	$(GO) test -race -shuffle=on -vet=off -timeout 30m ./pglock ./...
 
 test-modules:
 	@set -e; for module in $(MODULES); do (cd $$module && $(GO) test -race -shuffle=on -vet=off ./...); done
