@@ -32,7 +32,7 @@ type place struct {
 // find returns the place of e, or an error that says what is there instead.
 func (e edit) find() (place, error) {
 	var places []place
-	var elsewhere []string // what has the code, and another name
+	others := make(map[string]ast.Node) // what has another name
 	named := false
 	err := filepath.WalkDir(filepath.Join(root, e.folder), func(file string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || filepath.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go") {
@@ -44,13 +44,11 @@ func (e edit) find() (place, error) {
 			return err
 		}
 		for name, n := range declared(f) {
-			found, err := e.in(n)
 			if name != e.name {
-				if len(found) > 0 {
-					elsewhere = append(elsewhere, name)
-				}
+				others[name] = n
 				continue
 			}
+			found, err := e.in(n)
 			if named = true; err != nil {
 				return err
 			}
@@ -60,16 +58,23 @@ func (e edit) find() (place, error) {
 		}
 		return nil
 	})
-	slices.Sort(elsewhere)
-	switch {
-	case err != nil:
+	if err != nil {
 		return place{}, err
-	case !named:
-		return place{}, fmt.Errorf("%s has no %s; the code %q is in %v", e.folder, e.name, e.old, elsewhere)
-	case len(places) != 1:
-		return place{}, fmt.Errorf("%s in %s has the code %d times, not once: %q; it is also in %v", e.name, e.folder, len(places), e.old, elsewhere)
 	}
-	return places[0], nil
+	if len(places) == 1 {
+		return places[0], nil
+	}
+	var elsewhere []string // what has the code, and another name
+	for name, n := range others {
+		if found, _ := e.in(n); len(found) > 0 {
+			elsewhere = append(elsewhere, name)
+		}
+	}
+	slices.Sort(elsewhere)
+	if !named {
+		return place{}, fmt.Errorf("%s has no %s; the code %q is in %v", e.folder, e.name, e.old, elsewhere)
+	}
+	return place{}, fmt.Errorf("%s in %s has the code %d times, not once: %q; it is also in %v", e.name, e.folder, len(places), e.old, elsewhere)
 }
 
 // declared returns the functions and the string constants of a file by their
