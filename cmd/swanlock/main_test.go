@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -31,6 +32,9 @@ func TestMain(m *testing.M) {
 	}
 	if name, value, _ := strings.Cut(beSwanlock, "="); os.Getenv(name) == value {
 		main()
+	}
+	if signal.Ignored(syscall.SIGHUP) { // by nohup; and so by the processes, unless it is caught here
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	}
 	flag.Set("test.parallel", "6") // most tests wait for processes; the command line may say otherwise
 	goleak.VerifyTestMain(pgserver.Around(m))
