@@ -62,7 +62,7 @@ func TestPretendedLocks(t *testing.T) {
 // refused.
 func TestNoAdvisoryLocks(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		schema := "no_locks_" + driver
+		schema := evilSchema("no_locks", driver)
 		db := evilDB(t, driver, schema, "CREATE FUNCTION "+schema+`.pg_try_advisory_lock(k bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 			BEGIN RAISE EXCEPTION 'ADVISORY LOCKS are not yet implemented' USING ERRCODE = '0A000'; END $$`)
 		_, err := pglock.NewSession(connOf(t, db), pglock.WithLogger(nil)).TryAcquire(bg, newTarget(t))

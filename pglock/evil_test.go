@@ -9,6 +9,11 @@ import (
 	"testing"
 )
 
+// evilSchema returns the name of a schema for evilDB.
+func evilSchema(name, driver string) string {
+	return name + "_" + strings.ReplaceAll(driver, "-", "_")
+}
+
 // evilDB is a *sql.DB on which functions of PostgreSQL's are replaced by those
 // that functions creates in the schema, so that they can fail. Our statements
 // name the schema of each function, so the statements are changed when they are

@@ -152,7 +152,7 @@ func TestPoolPassesNobody(t *testing.T) {
 // told, and the waiter gets the lock from another session.
 func TestPoolDiesWhilePassing(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		o, target, schema := observe(t), newTarget(t), "passing_"+driver
+		o, target, schema := observe(t), newTarget(t), evilSchema("passing", driver)
 		db := evilDB(t, driver, schema, fmt.Sprintf(`CREATE FUNCTION %s.pg_advisory_unlock(k bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 			BEGIN
 				IF k = %d AND nextval('%[1]s.calls') = 1 THEN PERFORM pg_sleep(60); END IF;
@@ -191,7 +191,7 @@ func TestPoolPassingFails(t *testing.T) {
 	const raise = "RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014';"
 	for _, moment := range []string{"before", "after", "later"} {
 		passingFails := func(t *testing.T, driver string) {
-			o, target, schema := observe(t), newTarget(t), "pass_fails_"+moment+"_"+driver
+			o, target, schema := observe(t), newTarget(t), evilSchema("pass_fails_"+moment, driver)
 			lock := fmt.Sprintf("k = %d", int64(pglock.KeyOf(target)))
 			function := map[string]string{
 				"before": fmt.Sprintf(fails, schema, "k bigint", lock, raise, "k"),

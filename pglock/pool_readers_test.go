@@ -1,7 +1,6 @@
 package pglock_test
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -18,7 +17,7 @@ func TestPoolReadersAreOneLock(t *testing.T) {
 		for _, moment := range []string{"before", "after"} {
 			oneLock := func(t *testing.T, driver string) {
 				o := observe(t)
-				schema := fmt.Sprintf("readers_%s_%s_%s", function, moment, driver)
+				schema := evilSchema("readers_"+function+"_"+moment, driver)
 				first, then := "RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014';", "PERFORM pg_catalog."+function+"(k);"
 				if moment == "after" {
 					first, then = then, first

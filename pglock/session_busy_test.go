@@ -3,7 +3,6 @@ package pglock_test
 import (
 	"context"
 	"errors"
-	"strings"
 	"testing"
 	"time"
 
@@ -123,7 +122,7 @@ func TestFirstCallBehindALongStatement(t *testing.T) {
 // loss of a lock that it has freed itself.
 func TestReleaseIsCancelled(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		schema := "release_" + strings.ReplaceAll(driver, "-", "_")
+		schema := evilSchema("release", driver)
 		db := evilDB(t, driver, schema, `CREATE FUNCTION `+schema+`.pg_advisory_unlock(k bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 			BEGIN
 				IF nextval('`+schema+`.calls') % 2 = 1 THEN
