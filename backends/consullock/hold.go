@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,7 +50,7 @@ func (h *hold) open(ctx context.Context) error {
 	}
 	id, _, err := h.client.Session().CreateNoChecks(&api.SessionEntry{
 		// The name is for those who look at Consul.
-		Name: "swanlock " + h.owner,
+		Name: "swanlock " + short(h.owner),
 		TTL:  h.ttl.String(),
 		// By default the lock would be free when the agent's own health check fails,
 		// long before its TTL. 0 says 15 s; a holder of ours counts its lease from before
@@ -66,8 +67,9 @@ func (h *hold) open(ctx context.Context) error {
 
 // lock has the session lock the key.
 func (h *hold) lock(ctx context.Context) (fence uint64, err error) {
-	// Text, by the contract, so this cannot fail.
-	value, _ := json.Marshal(struct{ Target, Owner string }{h.target, h.owner})
+	// It is for those who look at Consul, which takes half a megabyte at most. It is
+	// text, by the contract, so this cannot fail.
+	value, _ := json.Marshal(struct{ Target, Owner string }{short(h.target), short(h.owner)})
 	ok, resp, _, err := h.client.Txn().Txn(api.TxnOps{
 		{KV: &api.KVTxnOp{Verb: api.KVLock, Key: h.key, Value: value, Session: h.session}},
 	}, (&api.QueryOptions{}).WithContext(ctx))
@@ -81,8 +83,12 @@ func (h *hold) lock(ctx context.Context) (fence uint64, err error) {
 		}
 		index = pair.ModifyIndex
 	case !ok:
-		h.refused = true
-		return 0, fmt.Errorf("%w: %s", swanlock.ErrNotAcquired, said(resp))
+		err := refused(resp, swanlock.ErrNotAcquired, "lock is already held", "due to lock delay")
+		if h.refused = errors.Is(err, swanlock.ErrNotAcquired); !h.refused {
+			h.end(ctx)
+			err = lease.Refused(err)
+		}
+		return 0, err
 	default:
 		index = resp.Results[0].KV.ModifyIndex
 	}
@@ -93,19 +99,38 @@ func (h *hold) lock(ctx context.Context) (fence uint64, err error) {
 	return fence, nil
 }
 
-func said(resp *api.TxnResponse) string {
-	var texts []string
+// short returns the beginning of a text that may be long.
+func short(text string) string {
+	const most = 1000
+	return strings.ToValidUTF8(text[:min(len(text), most)], "")
+}
+
+// A refusal is why Consul did not carry out a transaction.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+// refused returns why resp is not what was asked for. It matches meaning if one of
+// texts is in the reason. Consul answers in the same way if, say, the token may not
+// use the key, which says nothing about the lock.
+func refused(resp *api.TxnResponse, meaning error, texts ...string) error {
+	var reasons []string
 	for _, e := range resp.Errors {
-		texts = append(texts, e.What)
+		reasons = append(reasons, e.What)
 	}
-	return strings.Join(texts, "; ")
+	reason := refusal(strings.Join(reasons, "; "))
+	if slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(string(reason), text) }) {
+		return fmt.Errorf("%w: %w", meaning, reason)
+	}
+	return reason
 }
 
 // freed waits until no session has the key. It looks at once, since the refusal may
 // have been because of a lock delay, whose end changes nothing that a blocking query
 // would tell of.
 func (h *hold) freed(ctx context.Context) error {
-	for index := uint64(0); ; {
+	index := uint64(0)
+	for n := 0; ; n++ {
 		pair, last, err := h.changed(ctx, index)
 		if err != nil || pair == nil || pair.Session == "" {
 			return err
@@ -114,6 +139,10 @@ func (h *hold) freed(ctx context.Context) error {
 			last = 0 // Consul has lost its data.
 		}
 		index = last
+		// A proxy may answer at once, and the key may change all the time.
+		if !lease.Pause(ctx, lease.Backoff(n)) {
+			return context.Cause(ctx)
+		}
 	}
 }
 
@@ -145,10 +174,13 @@ func (h *hold) Refresh(ctx context.Context) error {
 	ok, resp, _, err := h.client.Txn().Txn(api.TxnOps{h.check()},
 		(&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
 	if err == nil && !ok {
-		err = fmt.Errorf("%w: %s", swanlock.ErrLost, said(resp))
+		err = refused(resp, swanlock.ErrLost, notOurs...)
 	}
 	return errors.Join(err, <-renewed)
 }
+
+// notOurs are the answers to check when the session does not have the key.
+var notOurs = []string{"failed to check session", "failed session check"}
 
 func (h *hold) check() *api.TxnOp {
 	return &api.TxnOp{KV: &api.KVTxnOp{Verb: api.KVCheckSession, Key: h.key, Session: h.session}}
@@ -160,7 +192,7 @@ func (h *hold) Release(ctx context.Context) (held bool, err error) {
 	if h.session == "" {
 		return false, nil
 	}
-	held, _, _, err = h.client.Txn().Txn(api.TxnOps{h.check(), {KV: &api.KVTxnOp{Verb: api.KVDelete, Key: h.key}}},
+	held, resp, _, err := h.client.Txn().Txn(api.TxnOps{h.check(), {KV: &api.KVTxnOp{Verb: api.KVDelete, Key: h.key}}},
 		(&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
 		return false, err
@@ -168,7 +200,13 @@ func (h *hold) Release(ctx context.Context) (held bool, err error) {
 	if _, err := h.client.Session().Destroy(h.session, (&api.WriteOptions{}).WithContext(ctx)); err != nil && !held {
 		return false, err
 	}
-	return held, nil
+	if held {
+		return true, nil
+	}
+	if err := refused(resp, swanlock.ErrLost, notOurs...); !errors.Is(err, swanlock.ErrLost) {
+		return false, lease.Refused(err) // The end of the session has freed the lock.
+	}
+	return false, nil
 }
 
 // end ends the session of a lock that was refused.
@@ -182,9 +220,14 @@ func (h *hold) end(ctx context.Context) {
 
 // passes reports whether err is of an outage, which may be over soon.
 func passes(err error) bool {
+	var reason refusal
 	var answer api.StatusError
-	if errors.As(err, &answer) {
-		return answer.Code >= http.StatusInternalServerError && !errors.Is(err, errors.ErrUnsupported)
+	switch {
+	case errors.As(err, &reason):
+		return strings.Contains(string(reason), "invalid session") // The next one is new.
+	case errors.As(err, &answer):
+		// 429: the agent has too many connections of this host, or requests.
+		return (answer.Code >= http.StatusInternalServerError || answer.Code == http.StatusTooManyRequests) && !errors.Is(err, errors.ErrUnsupported)
 	}
 	return true
 }

@@ -34,8 +34,8 @@ func ConsulPath() (program string, err error) {
 }
 
 // Consul starts a Consul of one node, which keeps its data, and refuses sessions with
-// a TTL under minTTL.
-func Consul(t testing.TB, minTTL string) *Node {
+// a TTL under minTTL. config is more of its configuration, in HCL.
+func Consul(t testing.TB, minTTL string, config ...string) *Node {
 	t.Helper()
 	program, err := ConsulPath()
 	if err != nil {
@@ -44,12 +44,16 @@ func Consul(t testing.TB, minTTL string) *Node {
 	addr := FreeAddr(t)
 	n := &Node{Addr: addr, Ready: func() error { return makesSession("http://" + addr) }}
 	port := func() string { return Port(t, FreeAddr(t)) }
-	n.Server = Start(t, n.Ready, program,
+	args := []string{
 		"agent", "-server", "-bootstrap-expect=1", "-data-dir=data", "-node=node", "-bind=127.0.0.1", "-client=127.0.0.1",
-		"-log-level=error", "-http-port="+Port(t, addr), "-server-port="+port(), "-serf-lan-port="+port(),
+		"-log-level=error", "-http-port=" + Port(t, addr), "-server-port=" + port(), "-serf-lan-port=" + port(),
 		"-serf-wan-port=-1", "-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1",
 		// As with -dev, elections take no longer than they must.
-		"-hcl", fmt.Sprintf(`session_ttl_min = %q, connect { enabled = false }, performance { raft_multiplier = 1 }`, minTTL))
+		"-hcl", fmt.Sprintf(`session_ttl_min = %q, connect { enabled = false }, performance { raft_multiplier = 1 }`, minTTL)}
+	for _, hcl := range config {
+		args = append(args, "-hcl", hcl)
+	}
+	n.Server = Start(t, n.Ready, program, args...)
 	return n
 }
 
