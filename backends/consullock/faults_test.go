@@ -214,7 +214,7 @@ func TestSession(t *testing.T) {
 		t.Errorf("Refresh after a write to the key: %v", err)
 	}
 	start := time.Now()
-	destroy(t, c, target)
+	destroyOf(t, c, target)
 	if err := lost.Refresh(t.Context()); !errors.Is(err, swanlock.ErrLost) {
 		t.Errorf("Refresh when the session has ended: got %v, want ErrLost", err)
 	}
@@ -261,7 +261,7 @@ func TestLockDelayOfAnother(t *testing.T) {
 	w := acquire(t, newLocker(t, consul.Addr))
 	time.Sleep(time.Second)
 	start := time.Now()
-	destroy(t, c, target)
+	destroyOf(t, c, target)
 	testserver.Release(t, w.MustGet())
 	if took := time.Since(start); took < 2*time.Second || took > 25*time.Second {
 		t.Errorf("the lock was granted %v after the end of its session, want it after the lock delay of 2 s", took)

@@ -48,7 +48,32 @@ func (h *hold) open(ctx context.Context) error {
 		}
 		h.session = "" // It has ended.
 	}
-	id, _, err := h.client.Session().CreateNoChecks(&api.SessionEntry{
+	// A session that nobody knows of lives for twice the TTL. So the caller leaves when
+	// ctx ends, and the request goes on for a while.
+	id, err := lease.Leave(ctx, func() (id string, err error) {
+		const late = 5 * time.Second
+		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		defer cancel()
+		defer context.AfterFunc(ctx, func() { time.AfterFunc(late, cancel) })()
+		return h.create(own)
+	}, func(id string, err error) {
+		if err == nil {
+			destroy(ctx, h.client, id)
+		}
+	})
+	switch {
+	case err == nil:
+		h.session = id
+		return nil
+	case strings.Contains(err.Error(), "Invalid Session TTL"):
+		return fmt.Errorf("%w: a TTL of %v: %w", errors.ErrUnsupported, h.ttl, err)
+	}
+	return fmt.Errorf("make a session: %w", err)
+}
+
+// create makes a session.
+func (h *hold) create(ctx context.Context) (id string, err error) {
+	id, _, err = h.client.Session().CreateNoChecks(&api.SessionEntry{
 		// The name is for those who look at Consul.
 		Name: "swanlock " + short(h.owner),
 		TTL:  h.ttl.String(),
@@ -58,11 +83,7 @@ func (h *hold) open(ctx context.Context) error {
 		LockDelay: time.Millisecond,
 		Behavior:  api.SessionBehaviorDelete,
 	}, (&api.WriteOptions{}).WithContext(ctx))
-	if err != nil && strings.Contains(err.Error(), "Invalid Session TTL") {
-		return fmt.Errorf("%w: a TTL of %v: %w", errors.ErrUnsupported, h.ttl, err)
-	}
-	h.session = id
-	return err
+	return id, err
 }
 
 // lock has the session lock the key.
@@ -212,10 +233,15 @@ func (h *hold) Release(ctx context.Context) (held bool, err error) {
 // end ends the session of a lock that was refused.
 func (h *hold) end(ctx context.Context) {
 	if h.session != "" {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		_, _ = h.client.Session().Destroy(h.session, (&api.WriteOptions{}).WithContext(ctx))
+		destroy(ctx, h.client, h.session)
 	}
+}
+
+// destroy ends a session, also if ctx has ended.
+func destroy(ctx context.Context, client *api.Client, id string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	_, _ = client.Session().Destroy(id, (&api.WriteOptions{}).WithContext(ctx))
 }
 
 // passes reports whether err is of an outage, which may be over soon.

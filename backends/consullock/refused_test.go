@@ -3,6 +3,7 @@ package consullock
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -187,5 +188,37 @@ func TestQueriesThatDoNotBlock(t *testing.T) {
 		if n := asked.Load(); n > 200 {
 			t.Errorf("index %q: asked %d times in a second", index, n)
 		}
+	}
+}
+
+// TestNoSessionIsLeft gives up a try when its session was made, and the answer is on its
+// way. The session would live for twice the TTL, which may be hours.
+func TestNoSessionIsLeft(t *testing.T) {
+	t.Parallel()
+	consul := testserver.Consul(t, "1s")
+	proxy := testserver.NewProxy(t, consul.Addr)
+	l, c := newLocker(t, proxy.Addr), client(t, consul.Addr)
+	sessions := func(want int) error {
+		got, _, err := c.Session().List(nil)
+		if err == nil && len(got) != want {
+			err = fmt.Errorf("there are %d, want %d", len(got), want)
+		}
+		return err
+	}
+	for what, call := range calls(l) {
+		proxy.CutAnswers()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		returned := make(chan error)
+		go func() {
+			_, err := call(ctx, target, swanlock.WithTTL(time.Hour))
+			returned <- err
+		}()
+		testserver.Eventually(t, "a session is made", func() error { return sessions(1) })
+		if err := <-returned; !errors.Is(err, swanlock.ErrNotAcquired) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: got %v, want ErrNotAcquired and DeadlineExceeded", what, err)
+		}
+		proxy.Heal()
+		testserver.Eventually(t, "it is ended", func() error { return sessions(0) })
 	}
 }
