@@ -65,8 +65,11 @@ func ConsulCluster(t testing.TB, n int, minTTL string, config ...string) []*Node
 		own := []string{"agent", fmt.Sprintf("-node=node%d", i), "-http-port=" + Port(t, node.Addr), "-server-port=" + Port(t, FreeAddr(t)), "-serf-lan-port=" + Port(t, gossip[i])}
 		if n > 1 {
 			started = node.listens // It is ready when the others run too.
-			for _, addr := range gossip {
-				own = append(own, "-retry-join="+addr)
+			own = append(own, "-retry-interval=1s")
+			for j, addr := range gossip {
+				if j != i { // It would meet itself, and not try again.
+					own = append(own, "-retry-join="+addr)
+				}
 			}
 		}
 		node.Server = Start(t, started, program, append(own, args...)...)
