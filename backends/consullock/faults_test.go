@@ -303,3 +303,25 @@ func TestNew(t *testing.T) {
 		}
 	}
 }
+
+// TestNodeLeaves takes the agent's node out of the catalog, as a client agent does that
+// is stopped by SIGTERM. Its sessions end before the holders know.
+func TestNodeLeaves(t *testing.T) {
+	t.Parallel()
+	consul := testserver.Consul(t, "1s")
+	c := client(t, consul.Addr)
+	lost := try(t, newLocker(t, consul.Addr), swanlock.WithTTL(time.Hour))
+	session, _, err := c.Session().Info(held(t, c).Session, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Catalog().Deregister(&api.CatalogDeregistration{Node: session.Node}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := lost.Refresh(t.Context()); !errors.Is(err, swanlock.ErrLost) {
+		t.Errorf("Refresh when the node has left: got %v, want ErrLost", err)
+	}
+	if pair, _, err := c.KV().Get(keyOf(target), nil); err != nil || pair != nil {
+		t.Errorf("the key when the node has left: got %v, %v, want none", pair, err)
+	}
+}
