@@ -62,6 +62,8 @@ func (h *hold) open(ctx context.Context) error {
 		}
 	})
 	switch {
+	case err == nil && id == "":
+		err = errOther
 	case err == nil:
 		h.session = id
 		return nil
@@ -96,14 +98,9 @@ func (h *hold) lock(ctx context.Context) (fence uint64, err error) {
 	}, (&api.QueryOptions{}).WithContext(ctx))
 	var index uint64
 	switch {
-	case err != nil:
-		// It may have been carried out all the same.
-		pair, _, verr := h.client.KV().Get(h.key, (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
-		if verr != nil || pair == nil || pair.Session != h.session {
-			return 0, err
-		}
-		index = pair.ModifyIndex
-	case !ok:
+	case err == nil && ok && len(resp.Results) == 1 && resp.Results[0] != nil && resp.Results[0].KV != nil:
+		index = resp.Results[0].KV.ModifyIndex
+	case err == nil && !ok && len(resp.Errors) > 0:
 		err := refused(resp, swanlock.ErrNotAcquired, "lock is already held", "due to lock delay")
 		if h.refused = errors.Is(err, swanlock.ErrNotAcquired); !h.refused {
 			h.end(ctx)
@@ -111,7 +108,15 @@ func (h *hold) lock(ctx context.Context) (fence uint64, err error) {
 		}
 		return 0, err
 	default:
-		index = resp.Results[0].KV.ModifyIndex
+		if err == nil {
+			err = errOther
+		}
+		// It may have been carried out all the same.
+		pair, _, verr := h.client.KV().Get(h.key, (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
+		if verr != nil || pair == nil || pair.Session != h.session {
+			return 0, err
+		}
+		index = pair.ModifyIndex
 	}
 	if h.fenced {
 		// LockIndex begins anew when the key is deleted; this is Raft's own index.
@@ -119,6 +124,12 @@ func (h *hold) lock(ctx context.Context) (fence uint64, err error) {
 	}
 	return fence, nil
 }
+
+var (
+	errEnded = errors.New("its session in Consul has ended")
+	// errOther is of a proxy, say, that has no way to Consul.
+	errOther = errors.New("the answer is none of Consul's")
+)
 
 // short returns the beginning of a text that may be long.
 func short(text string) string {
@@ -137,7 +148,12 @@ func (r refusal) Error() string { return string(r) }
 func refused(resp *api.TxnResponse, meaning error, texts ...string) error {
 	var reasons []string
 	for _, e := range resp.Errors {
-		reasons = append(reasons, e.What)
+		if e != nil {
+			reasons = append(reasons, e.What)
+		}
+	}
+	if len(reasons) == 0 {
+		return errOther
 	}
 	reason := refusal(strings.Join(reasons, "; "))
 	if slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(string(reason), text) }) {
@@ -188,7 +204,7 @@ func (h *hold) Refresh(ctx context.Context) error {
 	go func() {
 		entry, _, err := h.client.Session().Renew(h.session, (&api.WriteOptions{}).WithContext(ctx))
 		if err == nil && entry == nil {
-			err = fmt.Errorf("%w: its session in Consul has ended", swanlock.ErrLost)
+			err = errEnded
 		}
 		renewed <- err
 	}()
@@ -197,7 +213,12 @@ func (h *hold) Refresh(ctx context.Context) error {
 	if err == nil && !ok {
 		err = refused(resp, swanlock.ErrLost, notOurs...)
 	}
-	return errors.Join(err, <-renewed)
+	rerr := <-renewed
+	if err == nil && rerr == errEnded {
+		return fmt.Errorf("%w: %w", swanlock.ErrLost, rerr)
+	}
+	// Anybody answers 404, so by itself that does not say that the session has ended.
+	return errors.Join(err, rerr)
 }
 
 // notOurs are the answers to check when the session does not have the key.
