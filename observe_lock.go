@@ -103,6 +103,9 @@ func (l *observedLock) observe(ctx context.Context, op Op, f func(context.Contex
 	}
 	e.Err = f(c.ctx)
 	switch over := l.DistributedLock.Err(); {
+	case e.Err == nil && op == OpRelease && errors.Is(over, ErrLost): // not the first call
+		e.Outcome = OutcomeOK
+		fate.lose(over)
 	case e.Err == nil:
 		e.Outcome = OutcomeOK
 		e.Ended = op == OpRelease && fate.end()

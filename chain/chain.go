@@ -86,19 +86,17 @@ func (c *chain) acquire(ctx context.Context, target string, opts []swanlock.Opti
 	case o.Fence:
 		return nil, fmt.Errorf("chain: %s: WithFence: %w: each of its lockers counts for itself", quoted.Text(target), errors.ErrUnsupported)
 	}
-	var parts []swanlock.DistributedLock
 	keeper := several.NewKeeper(o)
+	defer keeper.End(ctx)
 	for i, l := range c.lockers {
-		keeper.Keep(parts)
+		keeper.Keep()
 		p, err := acquire(l, ctx, target, opts...)
 		if err != nil {
-			keeper.Stop()
-			several.GiveBack(ctx, parts)
 			return nil, fmt.Errorf("chain: locker %d: %w", i+1, err)
 		}
-		parts = append(parts, p)
+		keeper.Add(p)
 	}
-	keeper.Stop()
+	parts := keeper.Take()
 	info := parts[0].Info()
 	info.Fence = 0 // Some lockers give each grant a fence.
 	held := several.New(info, parts)

@@ -220,3 +220,24 @@ func TestBadInput(t *testing.T) {
 	must(t, err)
 	must(t, held.Release(bg))
 }
+
+// panics is a Locker with a bug.
+type panics struct{ swanlock.Locker }
+
+func (panics) Acquire(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) {
+	panic("a bug")
+}
+
+// TestPanic: when a locker panics, what the others have granted is free again.
+func TestPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		func() {
+			defer func() { _ = recover() }()
+			_, _ = chain.New(space, panics{}).Acquire(bg, "t", swanlock.WithTTL(time.Second))
+		}()
+		held, err := space.Session().TryAcquire(bg, "t")
+		must(t, err)
+		must(t, held.Release(bg))
+	})
+}

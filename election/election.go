@@ -191,14 +191,16 @@ func (e *Election) term(ctx context.Context, lead func(context.Context) error) (
 	defer func() {
 		// What lead may have left running must not go on beside the next leader.
 		cancel()
+		defer func() { // also if a callback panics
+			switch rerr := held.Release(ctx); {
+			case !errors.Is(rerr, swanlock.ErrLost):
+				kept = rerr
+			case lost == nil:
+				e.onError(rerr)
+			}
+		}()
 		e.onStop()
 		e.now("", false)
-		switch rerr := held.Release(ctx); {
-		case !errors.Is(rerr, swanlock.ErrLost):
-			kept = rerr
-		case lost == nil:
-			e.onError(rerr)
-		}
 	}()
 	e.onStart(held)
 	e.now(held.Info().Owner, true)

@@ -16,6 +16,9 @@ import (
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
+// maxBody bounds what is read of a request, also of one without the token.
+const maxBody = 16 << 10
+
 // assetTag is the same as long as the files are.
 var assetTag = func() string {
 	sum := sha256.New()
@@ -39,6 +42,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	head.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
 	head.Set("Cache-Control", "no-store")
 
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	if why := h.misdirected(r); why != "" {
 		refuse(w, r, http.StatusMisdirectedRequest, why)
 		return

@@ -107,7 +107,6 @@ func (h *handler) askForToken(w http.ResponseWriter, r *http.Request, status int
 }
 
 func (h *handler) login(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, 16<<10)
 	switch {
 	case h.keys == nil:
 		refuse(w, r, http.StatusNotFound, "there is no token, so nobody needs to sign in")

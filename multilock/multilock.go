@@ -132,34 +132,34 @@ func (s *set) try(ctx context.Context, targets []string) (held []swanlock.Distri
 
 func (s *set) acquire(ctx context.Context) (swanlock.DistributedLock, error) {
 	keeper := several.NewKeeper(s.options)
-	held, waited, err := s.all(ctx, keeper)
-	keeper.Stop()
+	defer keeper.End(ctx)
+	waited, err := s.all(ctx, keeper)
 	if err != nil {
-		several.GiveBack(ctx, held)
 		return nil, err
 	}
-	return s.lock(ctx, held, waited)
+	return s.lock(ctx, keeper.Take(), waited)
 }
 
-// all takes all targets, and has keeper keep those that it has while it waits. It
-// returns what is held also if it fails.
-func (s *set) all(ctx context.Context, keeper *several.Keeper) (held []swanlock.DistributedLock, waited bool, err error) {
-	for len(held) < len(s.targets) {
-		more, err := s.try(ctx, s.targets[len(held):])
-		held = append(held, more...)
+// all takes all targets, and gives them to keeper, which keeps those that it has
+// while another is waited for.
+func (s *set) all(ctx context.Context, keeper *several.Keeper) (waited bool, err error) {
+	for keeper.Len() < len(s.targets) {
+		more, err := s.try(ctx, s.targets[keeper.Len():])
+		keeper.Add(more...)
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, swanlock.ErrNotAcquired) || errors.Is(err, swanlock.ErrAlreadyHeld) || ctx.Err() != nil {
-			return held, waited, err
+			return waited, err
 		}
-		target := s.targets[len(held)]
-		keeper.Keep(held)
+		target := s.targets[keeper.Len()]
+		keeper.Keep()
 		next, err := s.l.Acquire(ctx, target, s.opts...)
 		if err != nil {
-			return held, waited, fmt.Errorf("multilock: %s: %w", quoted.Text(target), err)
+			return waited, fmt.Errorf("multilock: %s: %w", quoted.Text(target), err)
 		}
-		held, waited = append(held, next), true
+		keeper.Add(next)
+		waited = true
 	}
-	return held, waited, nil
+	return waited, nil
 }

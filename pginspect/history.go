@@ -121,7 +121,7 @@ func (c Cursor) place() (micros, id int64, err error) {
 	before, after, ok := strings.Cut(string(c), ".")
 	micros, err1 := strconv.ParseInt(before, 10, 64)
 	id, err2 := strconv.ParseInt(after, 10, 64)
-	if !ok || err1 != nil || err2 != nil {
+	if !ok || err1 != nil || err2 != nil || micros < -endOfTime || micros > endOfTime {
 		return 0, 0, fmt.Errorf("pginspect: cursor %.40q: %w", string(c), ErrCursor)
 	}
 	return micros, id, nil

@@ -73,7 +73,7 @@ func TestHistoryPages(t *testing.T) {
 		page, err = pginspect.History(bg, on, pginspect.Query{Owner: "me", Until: time.Now()})
 		must(t, err)
 		want(t, "records until now", len(page.Records), 25)
-		for _, bad := range []pginspect.Cursor{"x", "1", "1.x", "1.99999999999999999999"} {
+		for _, bad := range []pginspect.Cursor{"x", "1", "1.x", "1.99999999999999999999", "9223372036854775807.1", "-9223372036854775808.1"} {
 			if _, err := pginspect.History(bg, on, pginspect.Query{After: bad}); !errors.Is(err, pginspect.ErrCursor) {
 				t.Errorf("cursor %q: %v", bad, err)
 			}

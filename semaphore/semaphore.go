@@ -53,16 +53,15 @@ func (s *Semaphore) TryAcquire(ctx context.Context, target string, opts ...swanl
 		return nil, err
 	}
 	keeper := several.NewKeeper(o)
-	parts, refused, err := s.try(ctx, target, keeper, opts)
-	keeper.Stop()
-	if err == nil && len(parts) < s.weight {
-		err = fmt.Errorf("semaphore: %s: %d of its %d places were free: %w", quoted.Text(target), len(parts), s.places, refused)
+	defer keeper.End(ctx)
+	refused, err := s.try(ctx, target, keeper, opts)
+	if err == nil && keeper.Len() < s.weight {
+		err = fmt.Errorf("semaphore: %s: %d of its %d places were free: %w", quoted.Text(target), keeper.Len(), s.places, refused)
 	}
 	if err != nil {
-		several.GiveBack(ctx, parts)
 		return nil, err
 	}
-	return lock(ctx, target, o, parts, false)
+	return lock(ctx, target, o, keeper.Take(), false)
 }
 
 // Acquire waits for a place until ctx ends. Those that wait are served in the
@@ -104,10 +103,14 @@ func (s *Semaphore) standInLine(ctx context.Context, target string, o swanlock.O
 	if err != nil {
 		return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), err)
 	}
+	place := several.NewKeeper(o)
+	place.Add(first)
+	defer place.End(ctx)
 	held, err := s.acquire(ctx, target, o, opts)
 	for errors.Is(err, several.ErrLostMeanwhile) {
 		held, err = s.acquire(ctx, target, o, opts)
 	}
+	place.Take()
 	left := first.Release(context.WithoutCancel(ctx))
 	switch {
 	case left != nil && first.Err() == nil: // If it was lost, others may have overtaken.
@@ -125,20 +128,20 @@ func (s *Semaphore) standInLine(ctx context.Context, target string, o swanlock.O
 // acquire takes places for the first in line.
 func (s *Semaphore) acquire(ctx context.Context, target string, o swanlock.Options, opts []swanlock.Option) (swanlock.DistributedLock, error) {
 	keeper := several.NewKeeper(o)
-	parts, _, err := s.try(ctx, target, keeper, opts)
+	defer keeper.End(ctx)
+	_, err := s.try(ctx, target, keeper, opts)
 	waited := false
-	for err == nil && len(parts) < s.weight {
-		keeper.Keep(parts)
+	for err == nil && keeper.Len() < s.weight {
+		keeper.Keep()
 		var more []swanlock.DistributedLock
-		more, err = s.wait(ctx, target, s.weight-len(parts), opts)
-		parts, waited = append(parts, more...), true
+		more, err = s.wait(ctx, target, s.weight-keeper.Len(), opts)
+		keeper.Add(more...)
+		waited = true
 	}
-	keeper.Stop()
 	if err != nil {
-		several.GiveBack(ctx, parts)
 		return nil, err
 	}
-	return lock(ctx, target, o, parts, waited)
+	return lock(ctx, target, o, keeper.Take(), waited)
 }
 
 func (s *Semaphore) check(target string, opts []swanlock.Option) (o swanlock.Options, err error) {
@@ -162,26 +165,26 @@ func (s *Semaphore) check(target string, opts []swanlock.Option) (o swanlock.Opt
 
 func (s *Semaphore) place(target string, i int) string { return fmt.Sprintf("%s/place-%d", target, i) }
 
-// try takes places that are free, as many as are wanted at most, and has keeper keep
-// them. refused is why another was not taken: it matches swanlock.ErrAlreadyHeld
+// try takes places that are free, as many as are wanted at most, and gives them to
+// keeper. refused is why another was not taken: it matches swanlock.ErrAlreadyHeld
 // only if all the others are this session's.
-func (s *Semaphore) try(ctx context.Context, target string, keeper *several.Keeper, opts []swanlock.Option) (parts []swanlock.DistributedLock, refused, err error) {
+func (s *Semaphore) try(ctx context.Context, target string, keeper *several.Keeper, opts []swanlock.Option) (refused, err error) {
 	for _, i := range rand.Perm(s.places) {
-		if len(parts) == s.weight {
+		if keeper.Len() == s.weight {
 			break
 		}
-		keeper.Keep(parts)
+		keeper.Keep()
 		p, err := s.l.TryAcquire(ctx, s.place(target, i), opts...)
 		switch {
 		case err == nil:
-			parts = append(parts, p)
+			keeper.Add(p)
 		case !errors.Is(err, swanlock.ErrNotAcquired) || ctx.Err() != nil:
-			return parts, nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), err)
+			return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), err)
 		case refused == nil || errors.Is(refused, swanlock.ErrAlreadyHeld):
 			refused = err
 		}
 	}
-	return parts, refused, nil
+	return refused, nil
 }
 
 // ownPause is how long to pause before a session asks again for what it holds

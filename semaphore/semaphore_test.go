@@ -351,3 +351,39 @@ func TestLineStays(t *testing.T) {
 	must(t, err)
 	must(t, all.Release(bg))
 }
+
+// panics is a Locker with a bug: it panics at the second try.
+type panics struct {
+	swanlock.Locker
+	tries *int
+}
+
+func (p panics) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	if *p.tries++; *p.tries == 2 {
+		panic("a bug")
+	}
+	return p.Locker.TryAcquire(ctx, target, opts...)
+}
+
+// TestPanic: when a locker panics, its places are free again, and so is the line.
+func TestPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		for _, acquire := range []func(*semaphore.Semaphore, context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error){
+			(*semaphore.Semaphore).TryAcquire, (*semaphore.Semaphore).Acquire,
+		} {
+			func() {
+				defer func() { _ = recover() }()
+				_, _ = acquire(semaphore.New(panics{space, new(int)}, 2).Weighted(2), t.Context(), "t", swanlock.WithTTL(time.Second))
+			}()
+			for _, target := range []string{"t/line", "t/place-0", "t/place-1"} {
+				held, err := space.Session().TryAcquire(t.Context(), target)
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				_ = held.Release(t.Context())
+			}
+		}
+	})
+}

@@ -49,7 +49,8 @@ type one struct{ held swanlock.DistributedLock }
 // swanlock.WithAutoRefresh: certmagic asks for leases of up to six hours.
 func New(locks swanlock.Locker, prefix string, opts ...swanlock.Option) *Locks {
 	opts = append(opts[:len(opts):len(opts)], func(o *swanlock.Options) { o.AutoRefresh = o.TTL > 0 })
-	return &Locks{locks: locks, prefix: prefix, opts: opts, held: make(map[string][]*one)}
+	// Observe makes of nil a Locker whose acquires say so.
+	return &Locks{locks: swanlock.Observe(locks), prefix: prefix, opts: opts, held: make(map[string][]*one)}
 }
 
 // Lock waits for the lock of name until ctx ends. Its errors are those of
@@ -111,6 +112,9 @@ func (l *Locks) RenewLockLease(ctx context.Context, name string, d time.Duration
 	if !errors.Is(lost, swanlock.ErrLost) {
 		return lost
 	}
+	// Some locks keep a part of what they were until they are released, as those of
+	// package chain do.
+	_ = held.Release(ctx)
 	again, err := l.locks.TryAcquire(ctx, l.prefix+name, l.opts...)
 	if err != nil {
 		return errors.Join(lost, err)

@@ -23,6 +23,7 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	certmagiclock "github.com/swanlake-io/swanlock/adapters/certmagic"
+	"github.com/swanlake-io/swanlock/chain"
 	"github.com/swanlake-io/swanlock/internal/pgserver"
 	"github.com/swanlake-io/swanlock/memlock"
 	"github.com/swanlake-io/swanlock/pglock"
@@ -286,4 +287,32 @@ func TestClean(t *testing.T) {
 	}
 	must(t, held.Release(t.Context()))
 	must(t, certmagic.CleanStorage(t.Context(), storage, certmagic.CleanStorageOptions{Logger: zap.NewNop()}))
+}
+
+// TestRenewReleases: a lock that is made of several keeps the others when it has lost
+// one, until it is released. So it must be released before it can be taken again.
+func TestRenewReleases(t *testing.T) {
+	first, second := memlock.New(), memlock.New()
+	l := certmagiclock.New(chain.New(first, second), "p/")
+	must(t, l.Lock(t.Context(), "n"))
+	first.Lose("p/n", nil)
+	if err := l.RenewLockLease(t.Context(), "n", time.Hour); err != nil {
+		t.Errorf("RenewLockLease of a lost lock that is free: %v", err)
+	}
+	must(t, l.Unlock(t.Context(), "n"))
+	if held, err := l.TryLock(t.Context(), "n"); !held || err != nil {
+		t.Errorf("TryLock after Unlock: got %t, %v", held, err)
+	}
+}
+
+// TestNil: a locker that is nil is an error of each call, not a panic in certmagic's
+// goroutines.
+func TestNil(t *testing.T) {
+	l := certmagiclock.New(nil, "p/")
+	if err := l.Lock(t.Context(), "n"); err == nil {
+		t.Error("Lock: got nil, want an error")
+	}
+	if ok, err := l.TryLock(t.Context(), "n"); ok || err == nil {
+		t.Errorf("TryLock: got %t, %v, want an error", ok, err)
+	}
 }

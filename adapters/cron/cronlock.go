@@ -57,9 +57,12 @@ type once struct {
 // both, one after the other: swanlock.WithMinHold prevents that. To cron such a
 // run lasts as long as its lock is kept.
 func OneHost(locks swanlock.Locker, target string, opts ...Option) cron.JobWrapper {
-	o := &once{locks: locks, target: target, ctx: context.Background(), log: cron.DefaultLogger}
+	// Observe makes of nil a Locker whose acquires say so.
+	o := &once{locks: swanlock.Observe(locks), target: target, ctx: context.Background(), log: cron.DefaultLogger}
 	for _, opt := range opts {
-		opt(o)
+		if opt != nil {
+			opt(o)
+		}
 	}
 	return func(j cron.Job) cron.Job { return cron.FuncJob(func() { o.run(j) }) }
 }

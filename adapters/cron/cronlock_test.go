@@ -196,3 +196,11 @@ func TestEnds(t *testing.T) {
 		t.Error("a Job alone has a context that ends")
 	}
 }
+
+// TestNil: a locker that is nil skips the run and says so. A panic would end the
+// program, since cron recovers from none by itself.
+func TestNil(t *testing.T) {
+	log := new(log)
+	cronlock.OneHost(nil, "job", nil, cronlock.WithLogger(log))(cronlock.Job(func(context.Context) { t.Error("the job was run") })).Run()
+	log.want(t, "error skip swanlock: the locker is nil")
+}

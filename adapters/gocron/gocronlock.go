@@ -44,9 +44,12 @@ type Locker struct {
 
 // NewLocker returns a Locker on locks.
 func NewLocker(locks swanlock.Locker, opts ...Option) *Locker {
-	l := &Locker{locks: locks, log: slog.Default()}
+	// Observe makes of nil a Locker whose acquires say so.
+	l := &Locker{locks: swanlock.Observe(locks), log: slog.Default()}
 	for _, opt := range opts {
-		opt(l)
+		if opt != nil {
+			opt(l)
+		}
 	}
 	return l
 }

@@ -270,3 +270,11 @@ func TestElectorJobs(t *testing.T) {
 		}
 	})
 }
+
+// TestNil: a locker that is nil is an error of each run. A panic would end the program.
+func TestNil(t *testing.T) {
+	l := gocronlock.NewLocker(nil, nil, gocronlock.WithLogger(slog.New(slog.DiscardHandler)))
+	if _, err := l.Lock(t.Context(), "job"); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Errorf("Lock: got %v, want an error that is not ErrNotAcquired", err)
+	}
+}

@@ -38,7 +38,8 @@ type Locker struct {
 // swanlock.WithAutoRefresh beside it, since nothing else refreshes the lock
 // while a migration runs.
 func New(locks swanlock.Locker, target string, opts ...swanlock.Option) *Locker {
-	return &Locker{locks: locks, target: target, opts: opts, held: make(map[*sql.DB][]swanlock.DistributedLock)}
+	// Observe makes of nil a Locker whose acquires say so.
+	return &Locker{locks: swanlock.Observe(locks), target: target, opts: opts, held: make(map[*sql.DB][]swanlock.DistributedLock)}
 }
 
 // Lock waits for the lock until ctx ends: give Up a deadline. Its errors are

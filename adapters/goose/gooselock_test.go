@@ -159,3 +159,10 @@ func TestUnlock(t *testing.T) {
 		}
 	})
 }
+
+// TestNil: a locker that is nil is an error of each call.
+func TestNil(t *testing.T) {
+	if err := gooselock.New(nil, "m").Lock(t.Context(), nil); err == nil {
+		t.Error("Lock: got nil, want an error")
+	}
+}

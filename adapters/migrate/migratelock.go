@@ -59,9 +59,12 @@ type Driver struct {
 
 // Wrap returns driver with the lock of target.
 func Wrap(driver database.Driver, locks swanlock.Locker, target string, opts ...Option) *Driver {
-	d := &Driver{Driver: driver, locks: locks, target: target, timeout: DefaultTimeout}
+	// Observe makes of nil a Locker whose acquires say so.
+	d := &Driver{Driver: driver, locks: swanlock.Observe(locks), target: target, timeout: DefaultTimeout}
 	for _, opt := range opts {
-		opt(d)
+		if opt != nil {
+			opt(d)
+		}
 	}
 	d.closed, d.end = context.WithCancel(context.Background())
 	return d
@@ -97,17 +100,32 @@ func (d *Driver) Lock() error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed.Err() != nil {
+	if d.closed.Err() != nil || d.held != nil { // d.held is of another call, and lost.
 		return errors.Join(database.ErrLocked, held.Release(ctx))
 	}
 	d.held = held
 	return nil
 }
 
-// Unlock frees the lock. An error that matches swanlock.ErrLost says that what
-// was migrated last may have run beside another host; migrate had no way to be
-// told sooner. The lock is free even then. Without a lock, the error is
-// database.ErrNotLocked.
+// SetVersion notes that a migration begins, if dirty is true, or that it is done. When
+// the lock was lost none begins, and the error matches swanlock.ErrLost.
+func (d *Driver) SetVersion(version int, dirty bool) error {
+	d.mu.Lock()
+	held := d.held
+	d.mu.Unlock()
+	if dirty && held != nil {
+		if err := held.Err(); err != nil {
+			return err
+		}
+	}
+	return d.Driver.SetVersion(version, dirty)
+}
+
+// Unlock frees the lock. An error that matches swanlock.ErrLost says that the
+// migration that ran at the loss may have run beside another host; migrate had no
+// way to be told sooner. The lock is free even then, but a migrate.Migrate that got
+// an error of Unlock takes itself for locked from then on: make a new one. Without a
+// lock, the error is database.ErrNotLocked.
 func (d *Driver) Unlock() error {
 	d.mu.Lock()
 	held := d.held

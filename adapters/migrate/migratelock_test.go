@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -258,6 +259,85 @@ func TestErrors(t *testing.T) {
 		}
 		if err := migratelock.Wrap(newStub(t), locks, "\x00").Lock(); err == nil || errors.Is(err, database.ErrLocked) {
 			t.Errorf("got %v, want the locker's error", err)
+		}
+	})
+}
+
+// TestNil: a locker that is nil is an error of each call. A panic would end the
+// program, since migrate locks in a goroutine of its own.
+func TestNil(t *testing.T) {
+	if err := migratelock.Wrap(newStub(t), nil, "m", nil).Lock(); err == nil || errors.Is(err, database.ErrLocked) {
+		t.Errorf("Lock: got %v, want an error that is not ErrLocked", err)
+	}
+}
+
+// A losing driver loses the lock while its first migration runs.
+type losing struct {
+	database.Driver
+	locks *memlock.Locker
+	begun []int
+}
+
+func (l *losing) SetVersion(version int, dirty bool) error {
+	if dirty {
+		l.begun = append(l.begun, version)
+	}
+	return l.Driver.SetVersion(version, dirty)
+}
+
+func (l *losing) Run(migration io.Reader) error {
+	l.locks.Lose("m", nil)
+	return l.Driver.Run(migration)
+}
+
+// TestLossEndsUp: no migration begins without the lock, and what has run is noted.
+func TestLossEndsUp(t *testing.T) {
+	locks := memlock.New()
+	d := &losing{Driver: newStub(t), locks: locks}
+	wrapped := migratelock.Wrap(d, locks, "m")
+	if err := newMigrate(t, wrapped).Up(); !errors.Is(err, swanlock.ErrLost) {
+		t.Errorf("Up: got %v, want ErrLost", err)
+	}
+	if len(d.begun) != 1 {
+		t.Errorf("got the migrations %v, want the one that ran as the lock was lost", d.begun)
+	}
+	if version, dirty, err := d.Version(); version != 1 || dirty || err != nil {
+		t.Errorf("Version: got %d, %t, %v, want 1, which is done", version, dirty, err)
+	}
+	must(t, newMigrate(t, migratelock.Wrap(d.Driver, locks, "m")).Up())
+}
+
+// Sessions lock each time as another session, as a Pool does.
+type sessions struct{ *memlock.Locker }
+
+func (s sessions) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	return s.Session().Acquire(ctx, target, opts...)
+}
+
+// TestTwoWait: two calls wait, and the lock of the first is lost. The second must not
+// put its lock in place of that one, which the first would unlock.
+func TestTwoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		locks := memlock.New()
+		other, err := locks.TryAcquire(t.Context(), "m")
+		must(t, err)
+		d := migratelock.Wrap(newStub(t), sessions{locks}, "m")
+		first, second := make(chan error, 1), make(chan error, 1)
+		go func() { first <- d.Lock() }()
+		synctest.Wait()
+		go func() { second <- d.Lock() }()
+		synctest.Wait()
+		must(t, other.Release(t.Context()))
+		must(t, <-first)
+		locks.Lose("m", nil)
+		if err := <-second; !errors.Is(err, database.ErrLocked) {
+			t.Errorf("the second Lock: got %v, want ErrLocked", err)
+		}
+		if err := d.Unlock(); !errors.Is(err, swanlock.ErrLost) {
+			t.Errorf("Unlock of the first: got %v, want ErrLost", err)
+		}
+		if !isFree(t, locks) {
+			t.Error("the lock is held after Unlock")
 		}
 	})
 }

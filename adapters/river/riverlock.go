@@ -51,9 +51,12 @@ type Middleware struct {
 // without one. key may look at job.EncodedArgs, such as for the customer that
 // the job is for.
 func OneAtATime(locks swanlock.Locker, key func(job *rivertype.JobRow) string, opts ...Option) *Middleware {
-	m := &Middleware{locks: locks, key: key, snooze: time.Second}
+	// Observe makes of nil a Locker whose acquires say so.
+	m := &Middleware{locks: swanlock.Observe(locks), key: key, snooze: time.Second}
 	for _, opt := range opts {
-		opt(m)
+		if opt != nil {
+			opt(m)
+		}
 	}
 	return m
 }

@@ -276,3 +276,11 @@ func TestErrors(t *testing.T) {
 		})
 	}
 }
+
+// TestNil: a locker that is nil is an error of each job.
+func TestNil(t *testing.T) {
+	m := riverlock.OneAtATime(nil, func(*rivertype.JobRow) string { return "job" }, nil)
+	if err := m.Work(t.Context(), &rivertype.JobRow{}, func(context.Context) error { t.Error("the job was worked"); return nil }); err == nil {
+		t.Error("Work: got nil, want an error")
+	}
+}

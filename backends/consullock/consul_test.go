@@ -60,12 +60,12 @@ func TestConformance(t *testing.T) {
 		locktest.KeptAlive("its session has a TTL"),
 		locktest.FreesLate(2, "Consul ends a session after twice its TTL"),
 		locktest.Lose(func(t *testing.T, held swanlock.DistributedLock) {
-			destroy(t, observer, held.Info().Target)
+			destroyOf(t, observer, held.Info().Target)
 		}))
 }
 
-// destroy ends the session that has target.
-func destroy(t testing.TB, c *api.Client, target string) {
+// destroyOf ends the session that has target.
+func destroyOf(t testing.TB, c *api.Client, target string) {
 	t.Helper()
 	pair, _, err := c.KV().Get(keyOf(target), nil)
 	if err != nil || pair == nil {

@@ -19,6 +19,12 @@
 //     https://developer.hashicorp.com/consul/docs/dynamic-app-config/sessions
 //   - There are no readers, and no order: callers of one Locker wait in the order in
 //     which they came, but several Lockers race for a lock that became free.
+//   - Consul ends the sessions of a node that leaves, and their locks are free before
+//     the holders know: each is told by its next refresh. A client agent leaves when it
+//     is stopped by SIGTERM, unless its leave_on_terminate is false: set that, or give
+//     the client the address of a server. The same goes for somebody that ends a session
+//     or deletes a key.
+//     https://developer.hashicorp.com/consul/docs/agent/config/config-files#leave_on_terminate
 //   - A cluster that has lost its data knows of no lock, and its fences begin anew.
 //   - Locks in Consul are advisory: a write by somebody that does not ask for the lock
 //     is let through, and leaves the lock as it is.

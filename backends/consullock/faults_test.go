@@ -214,7 +214,7 @@ func TestSession(t *testing.T) {
 		t.Errorf("Refresh after a write to the key: %v", err)
 	}
 	start := time.Now()
-	destroy(t, c, target)
+	destroyOf(t, c, target)
 	if err := lost.Refresh(t.Context()); !errors.Is(err, swanlock.ErrLost) {
 		t.Errorf("Refresh when the session has ended: got %v, want ErrLost", err)
 	}
@@ -261,7 +261,7 @@ func TestLockDelayOfAnother(t *testing.T) {
 	w := acquire(t, newLocker(t, consul.Addr))
 	time.Sleep(time.Second)
 	start := time.Now()
-	destroy(t, c, target)
+	destroyOf(t, c, target)
 	testserver.Release(t, w.MustGet())
 	if took := time.Since(start); took < 2*time.Second || took > 25*time.Second {
 		t.Errorf("the lock was granted %v after the end of its session, want it after the lock delay of 2 s", took)
@@ -301,5 +301,27 @@ func TestNew(t *testing.T) {
 		if _, err := New(c, nil, WithSessionTTL(ttl)); (err == nil) != ok {
 			t.Errorf("WithSessionTTL(%v): got %v, want none: %t", ttl, err, ok)
 		}
+	}
+}
+
+// TestNodeLeaves takes the agent's node out of the catalog, as a client agent does that
+// is stopped by SIGTERM. Its sessions end before the holders know.
+func TestNodeLeaves(t *testing.T) {
+	t.Parallel()
+	consul := testserver.Consul(t, "1s")
+	c := client(t, consul.Addr)
+	lost := try(t, newLocker(t, consul.Addr), swanlock.WithTTL(time.Hour))
+	session, _, err := c.Session().Info(held(t, c).Session, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Catalog().Deregister(&api.CatalogDeregistration{Node: session.Node}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := lost.Refresh(t.Context()); !errors.Is(err, swanlock.ErrLost) {
+		t.Errorf("Refresh when the node has left: got %v, want ErrLost", err)
+	}
+	if pair, _, err := c.KV().Get(keyOf(target), nil); err != nil || pair != nil {
+		t.Errorf("the key when the node has left: got %v, %v, want none", pair, err)
 	}
 }

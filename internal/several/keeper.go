@@ -8,9 +8,9 @@ import (
 	"github.com/swanlake-io/swanlock"
 )
 
-// A Keeper refreshes the locks that an acquire has while it takes the rest. One
-// Keeper is for the whole acquire, since each of many waits may be short. A lock
-// that is lost all the same is found by Renew.
+// A Keeper has the locks of an acquire that takes several, and refreshes them while it
+// takes the rest. One Keeper is for the whole acquire, since each of many waits may be
+// short. A lock that is lost all the same is found by Renew.
 type Keeper struct {
 	options swanlock.Options
 	stop    func() // nil: it has not begun
@@ -19,17 +19,29 @@ type Keeper struct {
 	locks []swanlock.DistributedLock
 }
 
-// NewKeeper returns a Keeper of locks that are acquired with o. It keeps none yet.
+// NewKeeper returns a Keeper of locks that are acquired with o. It has none yet. End
+// is to be deferred.
 func NewKeeper(o swanlock.Options) *Keeper { return &Keeper{options: o} }
 
-// Keep has k refresh locks, until the next call or Stop.
-func (k *Keeper) Keep(locks []swanlock.DistributedLock) {
-	if k.options.TTL == 0 || k.options.AutoRefresh || len(locks) == 0 {
+// Add gives locks to k.
+func (k *Keeper) Add(locks ...swanlock.DistributedLock) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.locks = append(k.locks, locks...)
+}
+
+// Len returns how many locks k has.
+func (k *Keeper) Len() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.locks)
+}
+
+// Keep has k refresh its locks, until Take or End.
+func (k *Keeper) Keep() {
+	if k.options.TTL == 0 || k.options.AutoRefresh || k.Len() == 0 {
 		return
 	}
-	k.mu.Lock()
-	k.locks = locks
-	k.mu.Unlock()
 	if k.stop != nil {
 		return
 	}
@@ -66,9 +78,18 @@ func (k *Keeper) refresh(ctx context.Context) {
 	Each(len(locks), func(i int) { _ = locks[i].Refresh(ctx) })
 }
 
-// Stop ends the refreshes. It returns when none is under way.
-func (k *Keeper) Stop() {
+// Take returns the locks, which are the caller's from now on. No refresh is under way.
+func (k *Keeper) Take() []swanlock.DistributedLock {
 	if k.stop != nil {
 		k.stop()
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	locks := k.locks
+	k.locks = nil
+	return locks
 }
+
+// End frees the locks that nobody has taken: the acquire has failed, or a locker has
+// panicked.
+func (k *Keeper) End(ctx context.Context) { GiveBack(ctx, k.Take()) }

@@ -9,8 +9,10 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/after"
 )
 
 // A Lock is one lock that is made of others, its parts. It is a
@@ -21,12 +23,19 @@ type Lock struct {
 	info    swanlock.Info
 	targets []string
 	parts   []swanlock.DistributedLock
+	*fate
+}
 
+// A fate is what becomes of a Lock. Goroutines refer to it, and not to the Lock nor to
+// its parts, so that the garbage collector can find a Lock that was dropped: its parts
+// are released then, if their lockers do that.
+type fate struct {
 	mu       sync.Mutex
 	err      error // why it is over; nil while it is held
 	released bool
 	watched  bool // a goroutine waits for the end of a part
 	done     chan struct{}
+	after    after.Funcs
 }
 
 // New returns the lock of parts, which are held; info is what its own Info
@@ -41,7 +50,7 @@ func New(info swanlock.Info, parts []swanlock.DistributedLock, targets ...string
 			info.AcquiredAt = at
 		}
 	}
-	return &Lock{info: info, targets: targets, parts: parts, done: make(chan struct{})}
+	return &Lock{info, targets, parts, &fate{done: make(chan struct{})}}
 }
 
 // Parts returns the locks that it is made of.
@@ -72,11 +81,12 @@ func (l *Lock) errLocked() error {
 	return l.err
 }
 
-func (l *Lock) endLocked(err error) {
-	if l.err == nil {
-		close(l.done)
+func (f *fate) endLocked(err error) {
+	if f.err == nil {
+		close(f.done)
+		f.after.Call(err)
 	}
-	l.err = err
+	f.err = err
 }
 
 // named returns err with the name of the part that it is about.
@@ -88,26 +98,64 @@ func named(p swanlock.DistributedLock, err error) error {
 func (l *Lock) Done() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.errLocked() == nil && !l.watched {
-		l.watched = true
-		for parts := range slices.Chunk(l.parts, maxWatched) {
-			go l.watch(parts)
-		}
+	if l.errLocked() == nil {
+		l.watchLocked()
 	}
 	return l.done
+}
+
+// AfterDone calls f, in a goroutine of its own, when Done is closed, with what Err
+// returns then. stop prevents that, and reports whether it did. swanlock.Observe uses
+// it.
+func (l *Lock) AfterDone(f func(err error)) (stop func() bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.errLocked(); err != nil {
+		go f(err)
+		return func() bool { return false }
+	}
+	l.watchLocked()
+	remove, fate := l.after.Add(f), l.fate
+	return func() bool {
+		fate.mu.Lock()
+		defer fate.mu.Unlock()
+		return remove()
+	}
 }
 
 // maxWatched is how many parts one goroutine waits for. With one channel more,
 // reflect.Select takes 65,536 at most.
 const maxWatched = 1 << 15
 
-func (l *Lock) watch(parts []swanlock.DistributedLock) {
-	ends := []reflect.SelectCase{{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(l.done)}}
-	for _, p := range parts {
-		ends = append(ends, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(p.Done())})
+// watchLocked has goroutines wait for the end of a part.
+func (l *Lock) watchLocked() {
+	if l.watched {
+		return
 	}
+	l.watched = true
+	for parts := range slices.Chunk(l.parts, maxWatched) {
+		ends := []reflect.SelectCase{{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(l.done)}}
+		for _, p := range parts {
+			ends = append(ends, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(p.Done())})
+		}
+		go l.fate.watch(weak.Make(l), ends)
+	}
+}
+
+var errDropped = fmt.Errorf("%w: dropped without Release", swanlock.ErrLost)
+
+// watch waits for one of ends, and has of, which f is of, look at its parts.
+func (f *fate) watch(of weak.Pointer[Lock], ends []reflect.SelectCase) {
 	reflect.Select(ends)
-	l.Err()
+	if l := of.Value(); l != nil {
+		l.Err()
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil {
+		f.endLocked(errDropped)
+	}
 }
 
 // Deadline returns the first deadline of the parts.

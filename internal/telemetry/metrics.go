@@ -105,18 +105,20 @@ func (m *Metrics) group(target string) string {
 	if m.config.Group == nil {
 		return ""
 	}
-	group := m.config.Group(target)
+	// A target that was refused because it is no text is counted as well, and
+	// systems take no label that is none.
+	group := strings.ToValidUTF8(m.config.Group(target), "\ufffd")
 	m.mu.RLock()
-	known, full := m.groups[group], len(m.groups) >= maxGroups
+	known := m.groups[group]
 	m.mu.RUnlock()
 	if known {
 		return group
 	}
-	if full {
-		group = OtherGroup
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if !m.groups[group] && len(m.groups) >= maxGroups {
+		group = OtherGroup
+	}
 	if !m.groups[group] {
 		m.groups[group] = true
 		m.begin(group)

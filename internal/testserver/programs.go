@@ -34,23 +34,50 @@ func ConsulPath() (program string, err error) {
 }
 
 // Consul starts a Consul of one node, which keeps its data, and refuses sessions with
-// a TTL under minTTL.
-func Consul(t testing.TB, minTTL string) *Node {
+// a TTL under minTTL. config is more of its configuration, in HCL.
+func Consul(t testing.TB, minTTL string, config ...string) *Node {
+	t.Helper()
+	return ConsulCluster(t, 1, minTTL, config...)[0]
+}
+
+// ConsulCluster is Consul with n nodes.
+func ConsulCluster(t testing.TB, n int, minTTL string, config ...string) []*Node {
 	t.Helper()
 	program, err := ConsulPath()
 	if err != nil {
 		Missing(t, "Consul", "make consul builds it, in ten minutes or so")
 	}
-	addr := FreeAddr(t)
-	n := &Node{Addr: addr, Ready: func() error { return makesSession("http://" + addr) }}
-	port := func() string { return Port(t, FreeAddr(t)) }
-	n.Server = Start(t, n.Ready, program,
-		"agent", "-server", "-bootstrap-expect=1", "-data-dir=data", "-node=node", "-bind=127.0.0.1", "-client=127.0.0.1",
-		"-log-level=error", "-http-port="+Port(t, addr), "-server-port="+port(), "-serf-lan-port="+port(),
-		"-serf-wan-port=-1", "-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1",
-		// As with -dev, elections take no longer than they must.
-		"-hcl", fmt.Sprintf(`session_ttl_min = %q, connect { enabled = false }, performance { raft_multiplier = 1 }`, minTTL))
-	return n
+	args := []string{"-server", fmt.Sprintf("-bootstrap-expect=%d", n), "-data-dir=data", "-bind=127.0.0.1", "-client=127.0.0.1",
+		"-log-level=error", "-serf-wan-port=-1", "-dns-port=-1", "-grpc-port=-1", "-grpc-tls-port=-1"}
+	// As with -dev, elections take no longer than they must.
+	for _, hcl := range append(config, fmt.Sprintf(`session_ttl_min = %q, connect { enabled = false }, performance { raft_multiplier = 1 }`, minTTL)) {
+		args = append(args, "-hcl", hcl)
+	}
+	var nodes []*Node
+	var gossip []string
+	for range n {
+		addr := FreeAddr(t)
+		nodes = append(nodes, &Node{Addr: addr, Ready: func() error { return makesSession("http://" + addr) }})
+		gossip = append(gossip, FreeAddr(t))
+	}
+	for i, node := range nodes {
+		started := node.Ready
+		own := []string{"agent", fmt.Sprintf("-node=node%d", i), "-http-port=" + Port(t, node.Addr), "-server-port=" + Port(t, FreeAddr(t)), "-serf-lan-port=" + Port(t, gossip[i])}
+		if n > 1 {
+			started = node.listens // It is ready when the others run too.
+			own = append(own, "-retry-interval=1s")
+			for j, addr := range gossip {
+				if j != i { // It would meet itself, and not try again.
+					own = append(own, "-retry-join="+addr)
+				}
+			}
+		}
+		node.Server = Start(t, started, program, append(own, args...)...)
+	}
+	for _, node := range nodes {
+		Eventually(t, "Consul makes sessions", node.Ready)
+	}
+	return nodes
 }
 
 // makesSession returns nil once a Consul has a leader, which has registered its node.

@@ -9,6 +9,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -185,15 +186,20 @@ func stopped(pid int) bool {
 	return true
 }
 
-// FreeAddr returns an address of this machine that nobody listens on.
+// FreeAddr returns an address of this machine that nobody listens on. Its port is none
+// of those that systems give to whoever asks for any, since a connection of somebody's
+// could have it before the server does, or while that is restarted.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("there is no free port")
+	return ""
 }
 
 // Port returns the port of addr.

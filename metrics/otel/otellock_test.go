@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -181,6 +182,22 @@ func TestFewAllocations(t *testing.T) {
 		e := swanlock.Event{Op: swanlock.OpAcquire, Target: "t", Outcome: swanlock.OutcomeAcquired, Took: time.Millisecond}
 		if got := testing.AllocsPerRun(100, func() { metrics.End(metrics.Begin(ctx, e.Op, e.Target), e) }); got > 0 {
 			t.Errorf("%s: got %v allocations, want none", name, got)
+		}
+	}
+}
+
+// TestTextOfSpans: exporters drop all spans that they send together with one whose
+// attribute is not text.
+func TestTextOfSpans(t *testing.T) {
+	_, l, spans, _ := traced()
+	if _, err := l.TryAcquire(t.Context(), "a\xff"); err == nil {
+		t.Fatal("TryAcquire: got nil, want an error")
+	}
+	for _, s := range spans.Ended() {
+		for key, value := range attributesOf(s.Attributes()) {
+			if !utf8.ValidString(value) {
+				t.Errorf("%s: the attribute %s is %q", s.Name(), key, value)
+			}
 		}
 	}
 }

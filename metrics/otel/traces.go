@@ -3,6 +3,7 @@ package otellock
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -33,7 +34,7 @@ type calledKey struct{}
 
 func (t tracer) Begin(ctx context.Context, op swanlock.Op, target string) context.Context {
 	outside := trace.SpanFromContext(ctx)
-	ctx, span := t.Start(ctx, "swanlock "+op.String(), trace.WithAttributes(attribute.String("swanlock.target", target)))
+	ctx, span := t.Start(ctx, "swanlock "+op.String(), trace.WithAttributes(targetOf(target)))
 	return context.WithValue(ctx, calledKey{}, called{op, span, outside})
 }
 
@@ -57,16 +58,22 @@ func (t tracer) End(ctx context.Context, e swanlock.Event) {
 func (t tracer) loss(c called, e swanlock.Event) {
 	about := append(attributes(e), attribute.String("exception.message", e.Err.Error()))
 	if c.outside != nil && c.outside.IsRecording() {
-		c.outside.AddEvent("swanlock loss", trace.WithAttributes(append(about, attribute.String("swanlock.target", e.Target))...))
+		c.outside.AddEvent("swanlock loss", trace.WithAttributes(append(about, targetOf(e.Target))...))
 		return
 	}
-	opts := []trace.SpanStartOption{trace.WithNewRoot(), trace.WithAttributes(append(about, attribute.String("swanlock.target", e.Target))...)}
+	opts := []trace.SpanStartOption{trace.WithNewRoot(), trace.WithAttributes(append(about, targetOf(e.Target))...)}
 	if c.span != nil {
 		opts = append(opts, trace.WithLinks(trace.Link{SpanContext: c.span.SpanContext()}))
 	}
 	_, span := t.Start(context.Background(), "swanlock loss", opts...)
 	span.SetStatus(codes.Error, e.Err.Error())
 	span.End()
+}
+
+// targetOf is of a target that may be no text: exporters drop all that they send
+// together with such an attribute.
+func targetOf(target string) attribute.KeyValue {
+	return attribute.String("swanlock.target", strings.ToValidUTF8(target, "\ufffd"))
 }
 
 func attributes(e swanlock.Event) []attribute.KeyValue {
