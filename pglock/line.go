@@ -238,6 +238,7 @@ func complete(ctx context.Context, tn turn, h *hold) error {
 		}
 		return nil
 	}
+	h.bare = true
 	e, err := tn.led.enter(tn.sql(), h.request)
 	if err == nil {
 		err = grant(ctx, tn, h, e.lease)
@@ -251,6 +252,9 @@ func complete(ctx context.Context, tn turn, h *hold) error {
 		return err
 	}
 	h.info.AcquiredAt = granted
+	if !h.bare { // The lock that the line granted went with a statement that was repeated.
+		return nil
+	}
 	row, err := unlock(tn, h, change{}, false, false)
 	if err == nil && (row.Pid != h.pid || !row.Released) {
 		err = ErrPooler

@@ -42,6 +42,7 @@ type hold struct {
 	audit     int64  // the id of the audit's row; 0: none
 	schema    string // the schema of the audit's table
 	staleRows bool   // the grant found audit rows that dead holders left open
+	bare      bool   // the line has granted it, and complete takes it once more
 
 	// Guarded by led.mu.
 	done     chan struct{} // nil until Done is called
