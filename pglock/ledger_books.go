@@ -199,6 +199,19 @@ func (b *books) place(t *ticket) {
 	b.mu.Unlock()
 }
 
+// forsake notes that t, if it still has its place, is to be dropped.
+func (b *books) forsake(t *ticket) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.forsakeLocked(t)
+}
+
+func (b *books) forsakeLocked(t *ticket) {
+	if _, ok := b.tickets[t]; ok && !slices.Contains(b.abandoned, t) {
+		b.abandoned = append(b.abandoned, t)
+	}
+}
+
 // displaceLocked strikes out the place in line of t.
 func (b *books) displaceLocked(t *ticket) {
 	delete(b.tickets, t)

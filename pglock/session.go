@@ -65,7 +65,7 @@ func (s *Session) TryAcquire(ctx context.Context, target string, opts ...swanloc
 //
 // If the connection is closed meanwhile, Acquire fails. The place then stays on
 // the session until its lease ends, or until this package next uses that
-// session.
+// session. The same goes for a caller that leaves while Rows are open there.
 func (s *Session) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	return locked(s.a.acquire(ctx, target, opts, true))
 }
