@@ -139,14 +139,12 @@ func (b *books) hasFrom(a *access) bool {
 }
 
 // takenThrough returns the locks and the tickets that were taken through a, for
-// a caller that frees them. The Release of these locks then has nothing left to
-// do.
+// a caller that frees them.
 func (b *books) takenThrough(a *access) (holds []*hold, tickets []*ticket) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, h := range b.locks {
 		if h.a == a {
-			h.released = true
 			holds = append(holds, h)
 		}
 	}
