@@ -244,11 +244,7 @@ func complete(ctx context.Context, tn turn, h *hold) error {
 		err = grant(ctx, tn, h, e.lease)
 	}
 	if err != nil {
-		if tn.led.alive() == nil {
-			if still := unlockIfHeld(tn, h.key, h.Shared); still != nil {
-				tn.destroy(still)
-			}
-		}
+		unlockBare(tn, h)
 		return err
 	}
 	h.info.AcquiredAt = granted
@@ -263,6 +259,16 @@ func complete(ctx context.Context, tn turn, h *hold) error {
 		tn.destroy(err)
 	}
 	return err
+}
+
+// unlockBare gives back the bare lock that the line granted.
+func unlockBare(tn turn, h *hold) {
+	if tn.led.alive() != nil {
+		return
+	}
+	if still := unlockIfHeld(tn, h.key, h.Shared); still != nil {
+		tn.destroy(still)
+	}
 }
 
 // elsewhere reports whether a try failed because another session has the lock.
