@@ -205,6 +205,7 @@ func (l *PostgresLock) Refresh(ctx context.Context) error {
 // connection was closed first: if it went back to the pool, the session keeps
 // the lock until it ends or until this package next comes to it.
 func (l *PostgresLock) Release(ctx context.Context) error {
+	ctx.Err() // A nil context panics here, where the lock is as it was.
 	l.dropped.Stop()
 	return l.h.release(ctx)
 }

@@ -87,11 +87,11 @@ func locked(l *PostgresLock, err error) (swanlock.DistributedLock, error) {
 // ErrBusy the locks have ended and are not unlocked yet: close the connection's
 // Rows, and call it again.
 func (s *Session) Close(ctx context.Context) error {
-	a := s.a
+	a, long := s.a, cleanupGrace(ctx)
 	if a.closed.Swap(true) {
 		return nil
 	}
-	led, err := a.ledger(ctx, cleanupGrace(ctx))
+	led, err := a.ledger(ctx, long)
 	if err != nil {
 		return fmt.Errorf("pglock: close: %w", err)
 	}
