@@ -100,12 +100,13 @@ func (l txLock) acquire(ctx context.Context, target string, opts []swanlock.Opti
 	return swanlock.Info{Target: target, Owner: l.r.Owner, AcquiredAt: began, Fence: uint64(answer), Shared: l.r.Shared}, nil
 }
 
-// bounded returns a context for a statement that ends later than ctx: a driver that
-// cancels one may end the session, and with it the transaction.
-func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+// bounded returns a context for a statement that ends later than ctx, by as much as
+// the statement may wait, and tidying: a driver that cancels one may end the session,
+// and with it the transaction.
+func bounded(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
 	bound, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
-		timer := time.NewTimer(tidying)
+		timer := time.NewTimer(wait + tidying)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
@@ -117,7 +118,7 @@ func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 func (l txLock) try(ctx context.Context) (int64, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := bounded(ctx, 0)
 	defer cancel()
 	return l.q.TryAcquireTx(ctx, db.TryAcquireTxParams{Fence: l.r.Fence, Shared: l.r.Shared, Key: int64(l.r.key)})
 }
@@ -127,7 +128,7 @@ func (l txLock) wait(ctx context.Context) (int64, error) {
 	if err != nil || answer != heldElsewhere {
 		return answer, err
 	}
-	bound, cancel := bounded(ctx)
+	bound, cancel := bounded(ctx, maxServerWait)
 	defer cancel()
 	deadlock, err := l.q.DeadlockTimeout(bound)
 	if err != nil {
