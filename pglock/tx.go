@@ -138,28 +138,30 @@ func (l txLock) wait(ctx context.Context) (int64, error) {
 		if ctx.Err() != nil {
 			return 0, notAcquired(ctx)
 		}
-		answer, err := l.waitOnce(bound, before(ctx, most))
-		if sqlState(err) != lockNotAvailable {
+		answer, timedOut, err := l.waitOnce(bound, before(ctx, most))
+		if !timedOut {
 			return answer, err
 		}
 	}
 }
 
-// waitOnce waits for slice at most. Whatever its error, the transaction is as it
-// was before, unless it has failed.
-func (l txLock) waitOnce(ctx context.Context, slice time.Duration) (int64, error) {
+// waitOnce waits for slice at most. timedOut says that the server ended the wait,
+// perhaps because of the role's statement_timeout. Whatever the error, the
+// transaction is as it was before, unless it has failed.
+func (l txLock) waitOnce(ctx context.Context, slice time.Duration) (answer int64, timedOut bool, err error) {
 	const savepoint = "SAVEPOINT swanlock_wait"
 	if _, err := l.tx.ExecContext(ctx, savepoint); err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	answer, err := l.q.AcquireTx(ctx, db.AcquireTxParams{Slice: strconv.FormatInt(milliseconds(slice), 10),
+	answer, err = l.q.AcquireTx(ctx, db.AcquireTxParams{Slice: strconv.FormatInt(milliseconds(slice), 10),
 		Shared: l.r.Shared, Key: int64(l.r.key), Fence: l.r.Fence})
 	end := "RELEASE " + savepoint
 	if err != nil { // A rollback also frees the lock, should it have been granted all the same.
 		end = "ROLLBACK TO " + savepoint + "; RELEASE " + savepoint
 	}
 	if _, failed := l.tx.ExecContext(ctx, end); failed != nil {
-		return 0, errors.Join(err, failed)
+		return 0, false, errors.Join(err, failed)
 	}
-	return answer, err
+	state := sqlState(err)
+	return answer, state == lockNotAvailable || state == queryCanceled, err
 }

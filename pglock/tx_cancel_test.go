@@ -29,3 +29,20 @@ func TestTxOutlivesItsLongestWait(t *testing.T) {
 		must(t, tx.Commit())
 	})
 }
+
+// TestTxWaitsThroughStatementTimeouts: the waits of a role with a short
+// statement_timeout end sooner, and go on.
+func TestTxWaitsThroughStatementTimeouts(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		target := newTarget(t)
+		other, _ := newSession(t, driver)
+		held := acquired(t, other, target)
+		tx, err := dial(t, driver, "statement_timeout=200").BeginTx(bg, nil)
+		must(t, err)
+		defer tx.Rollback()
+		time.AfterFunc(time.Second, func() { held.Release(bg) })
+		_, err = pglock.AcquireTx(shortly(t), tx, target)
+		must(t, err)
+		must(t, tx.Commit())
+	})
+}
