@@ -1,6 +1,9 @@
 package pglock_test
 
 import (
+	"context"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,6 +55,34 @@ func TestPoolClosesWhileTheLineGrants(t *testing.T) {
 				}
 				must(t, <-closed)
 				o.wantSoonFree(target)
+			})
+		}
+	})
+}
+
+// TestPoolClosesWhileItOpens: a caller that waits for the pool's first session learns
+// that the pool was closed, and not that its own context was cancelled.
+func TestPoolClosesWhileItOpens(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		for _, how := range []string{"TryAcquire", "Acquire"} {
+			t.Run(how, func(t *testing.T) {
+				network := newProxy(t)
+				network.SwallowNext(100)
+				pool, err := pglock.NewPool(openURL(t, driver, network.url))
+				must(t, err)
+				acquire := map[string]func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error){
+					"TryAcquire": pool.TryAcquire, "Acquire": pool.Acquire}[how]
+				tried := make(chan error, 1)
+				go func() {
+					_, err := acquire(bg, newTarget(t))
+					tried <- err
+				}()
+				eventually(t, "it connects", func() bool { return network.Swallowed.Load() > 0 })
+				pool.Close(shortly(t))
+				err = <-tried
+				if err == nil || errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "the pool is closed") {
+					t.Errorf("got %v, want that the pool is closed", err)
+				}
 			})
 		}
 	})
