@@ -326,30 +326,33 @@ func (h *hold) autoRefresh() {
 	defer cancel()
 	err := h.refresh(ctx, true)
 	h.led.mu.Lock()
-	defer h.led.mu.Unlock()
-	if err != nil && !errors.Is(err, swanlock.ErrReleased) {
-		h.log.Warn("pglock: background refresh failed", "target", quote(h.info.Target), "err", err)
-	}
 	if h.err == nil {
 		h.auto.Reset(every)
+	}
+	h.led.mu.Unlock()
+	if err != nil && !errors.Is(err, swanlock.ErrReleased) {
+		h.log.Warn("pglock: background refresh failed", "target", quote(h.info.Target), "err", err)
 	}
 }
 
 // drop ends a lock whose handle the garbage collector has found unreachable.
 func drop(h *hold) {
 	h.led.mu.Lock()
-	defer h.led.mu.Unlock()
-	if h.err != nil {
+	over := h.err != nil
+	if !over {
+		h.endLocked(lost(errDropped))
+	}
+	background := !over && (h.auto != nil || h.led.owner != nil) // The session may be used in the background.
+	if !background {
 		h.letGoLocked()
-		return
 	}
-	h.log.Warn("pglock: a lock was dropped without Release", "target", quote(h.info.Target), "owner", h.info.Owner)
-	h.endLocked(lost(errDropped))
-	if h.auto != nil || h.led.owner != nil { // The session may be used in the background.
+	h.led.mu.Unlock()
+	if background {
 		go h.release(context.Background())
-		return
 	}
-	h.letGoLocked()
+	if !over {
+		h.log.Warn("pglock: a lock was dropped without Release", "target", quote(h.info.Target), "owner", h.info.Owner)
+	}
 }
 
 // begin returns the handle of a lock that was granted. It starts the background

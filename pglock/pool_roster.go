@@ -85,7 +85,8 @@ func (r *roster) shareLocked(lease time.Duration) (best *poolSession) {
 	}
 	if best != nil && !r.warnedScarce {
 		r.warnedScarce = true
-		r.log.Warn("pglock: too few connections for a session for each range of TTLs: locks share the shortest lease of their session: raise SetMaxOpenConns, or WithMaxSessions",
+		go r.log.Warn( // in a goroutine, since a handler may look at the pool
+			"pglock: too few connections for a session for each range of TTLs: locks share the shortest lease of their session: raise SetMaxOpenConns, or WithMaxSessions",
 			"sessions", len(r.sessions), "limit", r.guest.limit())
 	}
 	return best
