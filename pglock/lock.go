@@ -319,10 +319,15 @@ func (h *hold) release(ctx context.Context) error {
 	return nil
 }
 
-// autoRefresh refreshes every third of the TTL, so that one may fail.
+// autoRefresh refreshes every third of the TTL, so that one may fail. It waits for a
+// connection that is in use for as long as the lock lasts.
 func (h *hold) autoRefresh() {
 	every := h.info.TTL / 3
-	ctx, cancel := context.WithTimeout(context.Background(), every)
+	h.led.mu.Lock()
+	now := time.Now()
+	left := min(h.lease.left(now), h.led.lease.left(now))
+	h.led.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), left)
 	defer cancel()
 	err := h.refresh(ctx, true)
 	h.led.mu.Lock()

@@ -55,7 +55,7 @@ func TestLogCallsBack(t *testing.T) {
 			log := newCallback("background refresh failed")
 			s, conn := newSession(t, driver, pglock.WithLogger(slog.New(log)))
 			held := acquired(t, s, newTarget(t), swanlock.WithTTL(time.Second), swanlock.WithAutoRefresh())
-			log.called(t, func() { held.Err(); held.Deadline() }, func() { run(t, conn, "SELECT pg_sleep(0.9)") })
+			log.called(t, func() { held.Err(); held.Deadline() }, func() { run(t, conn, "SELECT pg_sleep(1.5)") })
 			held.Release(bg)
 		})
 		t.Run("drop", func(t *testing.T) {
