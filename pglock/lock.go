@@ -93,12 +93,19 @@ func (h *hold) handle() *PostgresLock {
 	return l
 }
 
-// autoRefreshEvery starts the background refresh, the first of which is due in
-// d.
-func (h *hold) autoRefreshEvery(d time.Duration) {
+// beginAutoRefresh starts the background refresh.
+func (h *hold) beginAutoRefresh() {
 	h.led.mu.Lock()
-	h.auto = time.AfterFunc(d, h.autoRefresh)
+	h.auto = time.AfterFunc(h.refreshInLocked(), h.autoRefresh)
 	h.led.mu.Unlock()
+}
+
+// refreshInLocked returns in how much time the next background refresh is due. That
+// is a third of the TTL after the last proof was asked for: its answer may have
+// taken long.
+func (h *hold) refreshInLocked() time.Duration {
+	every := h.info.TTL / 3
+	return max(every-time.Since(h.lease.start), every/10)
 }
 
 // tooLate returns the error for a lock that was granted too late to be used,
@@ -322,7 +329,6 @@ func (h *hold) release(ctx context.Context) error {
 // autoRefresh refreshes every third of the TTL, so that one may fail. It waits for a
 // connection that is in use for as long as the lock lasts.
 func (h *hold) autoRefresh() {
-	every := h.info.TTL / 3
 	h.led.mu.Lock()
 	now := time.Now()
 	left := min(h.lease.left(now), h.led.lease.left(now))
@@ -331,8 +337,12 @@ func (h *hold) autoRefresh() {
 	defer cancel()
 	err := h.refresh(ctx, true)
 	h.led.mu.Lock()
-	if h.err == nil {
-		h.auto.Reset(every)
+	switch {
+	case h.err != nil:
+	case err != nil:
+		h.auto.Reset(h.info.TTL / 3)
+	default:
+		h.auto.Reset(h.refreshInLocked())
 	}
 	h.led.mu.Unlock()
 	if err != nil && !errors.Is(err, swanlock.ErrReleased) {
@@ -364,7 +374,7 @@ func drop(h *hold) {
 // refresh if the caller has asked for that.
 func (h *hold) begin() *PostgresLock {
 	if h.AutoRefresh {
-		h.autoRefreshEvery(h.TTL / 3)
+		h.beginAutoRefresh()
 	}
 	return h.handle()
 }
