@@ -186,11 +186,13 @@ func undo(tn turn, h *hold, err error) error {
 	case state == "":
 	default:
 		undone := unlockIfHeld(tn, h.key, h.Shared)
-		if undone == nil {
+		if undone == nil && !h.bare {
 			return err
 		}
-		// A role that may not unlock may still ask.
-		if row, unknown := probe(tn, h); unknown == nil && !row.Held {
+		// A role that may not unlock may still ask. What was unlocked of a bare lock
+		// was the bare lock itself, if the statement failed before it took another.
+		if row, unknown := probe(tn, h); unknown == nil && (undone == nil || !row.Held) {
+			h.bare = row.Held
 			return err
 		}
 		if sqlState(undone) == inFailedTransaction {

@@ -139,14 +139,12 @@ func (b *books) hasFrom(a *access) bool {
 }
 
 // takenThrough returns the locks and the tickets that were taken through a, for
-// a caller that frees them. The Release of these locks then has nothing left to
-// do.
+// a caller that frees them.
 func (b *books) takenThrough(a *access) (holds []*hold, tickets []*ticket) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, h := range b.locks {
 		if h.a == a {
-			h.released = true
 			holds = append(holds, h)
 		}
 	}
@@ -197,6 +195,19 @@ func (b *books) place(t *ticket) {
 	b.mu.Lock()
 	b.tickets[t] = struct{}{}
 	b.mu.Unlock()
+}
+
+// forsake notes that t, if it still has its place, is to be dropped.
+func (b *books) forsake(t *ticket) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.forsakeLocked(t)
+}
+
+func (b *books) forsakeLocked(t *ticket) {
+	if _, ok := b.tickets[t]; ok && !slices.Contains(b.abandoned, t) {
+		b.abandoned = append(b.abandoned, t)
+	}
 }
 
 // displaceLocked strikes out the place in line of t.

@@ -3,7 +3,6 @@ package pglock
 import (
 	"database/sql"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/swanlake-io/swanlock/db"
@@ -70,8 +69,8 @@ func (led *ledger) abandonLocked(conn *sql.Conn, others bool, cause error) {
 		}
 	}
 	for t := range led.tickets {
-		if (t.a.conn.SQL() != conn) == others && !slices.Contains(led.abandoned, t) {
-			led.abandoned = append(led.abandoned, t)
+		if (t.a.conn.SQL() != conn) == others {
+			led.forsakeLocked(t)
 		}
 	}
 }

@@ -238,19 +238,19 @@ func complete(ctx context.Context, tn turn, h *hold) error {
 		}
 		return nil
 	}
+	h.bare = true
 	e, err := tn.led.enter(tn.sql(), h.request)
 	if err == nil {
 		err = grant(ctx, tn, h, e.lease)
 	}
 	if err != nil {
-		if tn.led.alive() == nil {
-			if still := unlockIfHeld(tn, h.key, h.Shared); still != nil {
-				tn.destroy(still)
-			}
-		}
+		unlockBare(tn, h)
 		return err
 	}
 	h.info.AcquiredAt = granted
+	if !h.bare { // The lock that the line granted went with a statement that was repeated.
+		return nil
+	}
 	row, err := unlock(tn, h, change{}, false, false)
 	if err == nil && (row.Pid != h.pid || !row.Released) {
 		err = ErrPooler
@@ -259,6 +259,16 @@ func complete(ctx context.Context, tn turn, h *hold) error {
 		tn.destroy(err)
 	}
 	return err
+}
+
+// unlockBare gives back the bare lock that the line granted.
+func unlockBare(tn turn, h *hold) {
+	if tn.led.alive() != nil {
+		return
+	}
+	if still := unlockIfHeld(tn, h.key, h.Shared); still != nil {
+		tn.destroy(still)
+	}
 }
 
 // elsewhere reports whether a try failed because another session has the lock.

@@ -176,7 +176,8 @@ func (t *ticket) drop(tn turn) error {
 		err = ErrPooler
 	}
 	if errors.Is(err, ErrBusy) {
-		return err // The ticket stays in the ledger, to be settled later.
+		t.led.forsake(t)
+		return err
 	}
 	if err != nil {
 		tn.destroy(err)

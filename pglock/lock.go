@@ -42,6 +42,7 @@ type hold struct {
 	audit     int64  // the id of the audit's row; 0: none
 	schema    string // the schema of the audit's table
 	staleRows bool   // the grant found audit rows that dead holders left open
+	bare      bool   // the line has granted it, and complete takes it once more
 
 	// Guarded by led.mu.
 	done     chan struct{} // nil until Done is called
@@ -92,12 +93,19 @@ func (h *hold) handle() *PostgresLock {
 	return l
 }
 
-// autoRefreshEvery starts the background refresh, the first of which is due in
-// d.
-func (h *hold) autoRefreshEvery(d time.Duration) {
+// beginAutoRefresh starts the background refresh.
+func (h *hold) beginAutoRefresh() {
 	h.led.mu.Lock()
-	h.auto = time.AfterFunc(d, h.autoRefresh)
+	h.auto = time.AfterFunc(h.refreshInLocked(), h.autoRefresh)
 	h.led.mu.Unlock()
+}
+
+// refreshInLocked returns in how much time the next background refresh is due. That
+// is a third of the TTL after the last proof was asked for: its answer may have
+// taken long.
+func (h *hold) refreshInLocked() time.Duration {
+	every := h.info.TTL / 3
+	return max(every-time.Since(h.lease.start), every/10)
 }
 
 // tooLate returns the error for a lock that was granted too late to be used,
@@ -204,6 +212,7 @@ func (l *PostgresLock) Refresh(ctx context.Context) error {
 // connection was closed first: if it went back to the pool, the session keeps
 // the lock until it ends or until this package next comes to it.
 func (l *PostgresLock) Release(ctx context.Context) error {
+	ctx.Err() // A nil context panics here, where the lock is as it was.
 	l.dropped.Stop()
 	return l.h.release(ctx)
 }
@@ -317,44 +326,55 @@ func (h *hold) release(ctx context.Context) error {
 	return nil
 }
 
-// autoRefresh refreshes every third of the TTL, so that one may fail.
+// autoRefresh refreshes every third of the TTL, so that one may fail. It waits for a
+// connection that is in use for as long as the lock lasts.
 func (h *hold) autoRefresh() {
-	every := h.info.TTL / 3
-	ctx, cancel := context.WithTimeout(context.Background(), every)
+	h.led.mu.Lock()
+	now := time.Now()
+	left := min(h.lease.left(now), h.led.lease.left(now))
+	h.led.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), left)
 	defer cancel()
 	err := h.refresh(ctx, true)
 	h.led.mu.Lock()
-	defer h.led.mu.Unlock()
+	switch {
+	case h.err != nil:
+	case err != nil:
+		h.auto.Reset(h.info.TTL / 3)
+	default:
+		h.auto.Reset(h.refreshInLocked())
+	}
+	h.led.mu.Unlock()
 	if err != nil && !errors.Is(err, swanlock.ErrReleased) {
 		h.log.Warn("pglock: background refresh failed", "target", quote(h.info.Target), "err", err)
-	}
-	if h.err == nil {
-		h.auto.Reset(every)
 	}
 }
 
 // drop ends a lock whose handle the garbage collector has found unreachable.
 func drop(h *hold) {
 	h.led.mu.Lock()
-	defer h.led.mu.Unlock()
-	if h.err != nil {
+	over := h.err != nil
+	if !over {
+		h.endLocked(lost(errDropped))
+	}
+	background := !over && (h.auto != nil || h.led.owner != nil) // The session may be used in the background.
+	if !background {
 		h.letGoLocked()
-		return
 	}
-	h.log.Warn("pglock: a lock was dropped without Release", "target", quote(h.info.Target), "owner", h.info.Owner)
-	h.endLocked(lost(errDropped))
-	if h.auto != nil || h.led.owner != nil { // The session may be used in the background.
+	h.led.mu.Unlock()
+	if background {
 		go h.release(context.Background())
-		return
 	}
-	h.letGoLocked()
+	if !over {
+		h.log.Warn("pglock: a lock was dropped without Release", "target", quote(h.info.Target), "owner", h.info.Owner)
+	}
 }
 
 // begin returns the handle of a lock that was granted. It starts the background
 // refresh if the caller has asked for that.
 func (h *hold) begin() *PostgresLock {
 	if h.AutoRefresh {
-		h.autoRefreshEvery(h.TTL / 3)
+		h.beginAutoRefresh()
 	}
 	return h.handle()
 }

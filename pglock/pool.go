@@ -134,6 +134,9 @@ func (p *Pool) waitThrough(ctx context.Context, r request) (*PostgresLock, error
 // joins the line at once, without a try, if this pool knows that there is a
 // line.
 func (p *Pool) tryThenWait(ctx context.Context, r request, s *spell) (*PostgresLock, error) {
+	if ctx.Err() != nil {
+		return nil, notAcquired(ctx)
+	}
 	tryFirst := !p.keys.hasWaiters(r.key) && !p.hint.at(r.key)
 	if tryFirst {
 		newcomer := r

@@ -29,6 +29,9 @@ func (s *poolSession) open() {
 		}
 	}
 	if s.failed != nil {
+		if s.p.life.Err() != nil { // Close has cut the attempt short.
+			s.failed = errPoolClosed
+		}
 		s.p.sessions.forget(s, false)
 	}
 }

@@ -109,12 +109,16 @@ func (r *registry) claimLocked(h *hold, s *poolSession) {
 	}
 }
 
-// claimOn is claim for a lock that is asked for on s and nowhere else, also while
-// others wait for it.
-func (r *registry) claimOn(h *hold, s *poolSession) {
+// claimOn is claim for a lock that is asked for, or was granted, on s and nowhere
+// else, also while others wait for it.
+func (r *registry) claimOn(h *hold, s *poolSession) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closed { // Close would not wait for its release.
+		return errPoolClosed
+	}
 	r.claimLocked(h, s)
+	return nil
 }
 
 // claimants returns how many callers have claimed key.

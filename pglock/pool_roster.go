@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/swanlake-io/swanlock/pglock/internal/oneconn"
 )
 
 // A roster has the sessions of a pool, and chooses the one on which a lock is
@@ -57,10 +59,13 @@ func (r *roster) chooseLocked(lease time.Duration) (*poolSession, error) {
 	if best == nil {
 		best = r.shareLocked(lease)
 	}
-	if best == nil {
-		return nil, fmt.Errorf("%w (%d, on %d sessions)", ErrPoolFull, r.locks, len(r.sessions))
+	switch {
+	case best != nil:
+		return best, nil
+	case slices.ContainsFunc(r.sessions, (*poolSession).silent):
+		return nil, oneconn.ErrSilent
 	}
-	return best, nil
+	return nil, fmt.Errorf("%w (%d, on %d sessions)", ErrPoolFull, r.locks, len(r.sessions))
 }
 
 // shareLocked returns the session with the fewest locks, if one has room, for a
@@ -80,7 +85,8 @@ func (r *roster) shareLocked(lease time.Duration) (best *poolSession) {
 	}
 	if best != nil && !r.warnedScarce {
 		r.warnedScarce = true
-		r.log.Warn("pglock: too few connections for a session for each range of TTLs: locks share the shortest lease of their session: raise SetMaxOpenConns, or WithMaxSessions",
+		go r.log.Warn( // in a goroutine, since a handler may look at the pool
+			"pglock: too few connections for a session for each range of TTLs: locks share the shortest lease of their session: raise SetMaxOpenConns, or WithMaxSessions",
 			"sessions", len(r.sessions), "limit", r.guest.limit())
 	}
 	return best
@@ -89,7 +95,13 @@ func (r *roster) shareLocked(lease time.Duration) (best *poolSession) {
 // openLocked adds a session to the pool and begins to open it. It returns nil if
 // the pool may have no more.
 func (r *roster) openLocked(lease time.Duration) *poolSession {
-	if n := len(r.sessions); n > 0 && (n >= r.guest.limit() || !r.guest.spare(0)) {
+	n := len(r.sessions)
+	for _, s := range r.sessions {
+		if s.isLost() { // It is about to be forgotten.
+			n--
+		}
+	}
+	if n > 0 && (n >= r.guest.limit() || !r.guest.spare(0)) {
 		return nil
 	}
 	s := r.newSession(lease)

@@ -73,6 +73,19 @@ func (s *poolSession) fitsLocked(lease time.Duration) bool {
 // unanswered.
 func (s *poolSession) silent() bool { return s.isOpen() && s.led.silence.stalled.Load() }
 
+// isLost reports whether the session is gone, though it may still be in the roster.
+func (s *poolSession) isLost() bool {
+	if !s.isOpen() {
+		return false
+	}
+	select {
+	case <-s.led.gone:
+		return true
+	default:
+		return false
+	}
+}
+
 // opened waits until the session is open, or returns why it could not be
 // opened.
 func (s *poolSession) opened(ctx context.Context) error {

@@ -260,7 +260,10 @@ func (me *waiter) advance(b batcher, t *ticket, h *hold, wait time.Duration) (ad
 	if err != nil || !adv.granted {
 		return adv, err
 	}
-	me.p.keys.claimOn(h, b.s)
+	if err := me.p.keys.claimOn(h, b.s); err != nil {
+		unlockBare(b.turn, h)
+		return advanced{}, err
+	}
 	if err := complete(me.ctx, b.turn, h); err != nil {
 		me.p.keys.unclaim(h)
 		return advanced{waited: adv.waited}, err
@@ -271,7 +274,9 @@ func (me *waiter) advance(b batcher, t *ticket, h *hold, wait time.Duration) (ad
 // joinReaders takes the lock on a session that has it for other readers.
 func (me *waiter) joinReaders(b batcher, h *hold) (advanced, error) {
 	o := &op{kind: acquiring, ctx: me.ctx, h: h, below: me.t.number}
-	me.p.keys.claimOn(h, b.s)
+	if err := me.p.keys.claimOn(h, b.s); err != nil {
+		return advanced{}, err
+	}
 	b.acquire(o)
 	if o.err != nil {
 		me.p.keys.unclaim(h)

@@ -65,7 +65,7 @@ func (s *Session) TryAcquire(ctx context.Context, target string, opts ...swanloc
 //
 // If the connection is closed meanwhile, Acquire fails. The place then stays on
 // the session until its lease ends, or until this package next uses that
-// session.
+// session. The same goes for a caller that leaves while Rows are open there.
 func (s *Session) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	return locked(s.a.acquire(ctx, target, opts, true))
 }
@@ -87,11 +87,11 @@ func locked(l *PostgresLock, err error) (swanlock.DistributedLock, error) {
 // ErrBusy the locks have ended and are not unlocked yet: close the connection's
 // Rows, and call it again.
 func (s *Session) Close(ctx context.Context) error {
-	a := s.a
+	a, long := s.a, cleanupGrace(ctx)
 	if a.closed.Swap(true) {
 		return nil
 	}
-	led, err := a.ledger(ctx, cleanupGrace(ctx))
+	led, err := a.ledger(ctx, long)
 	if err != nil {
 		return fmt.Errorf("pglock: close: %w", err)
 	}

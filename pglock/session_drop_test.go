@@ -87,9 +87,7 @@ func TestLockDropped(t *testing.T) {
 					other := acquired(t, s, newTarget(t))
 					collected(t, dropLock(t, s, target))
 					for _, want := range []string{"level=WARN", target, "dropped"} {
-						if !strings.Contains(log.String(), want) {
-							t.Errorf("the log lacks %q: %s", want, log)
-						}
+						eventually(t, "the log has "+want, func() bool { return strings.Contains(log.String(), want) })
 					}
 					o.wantHeld(target, pid)
 					next(t, s, conn, other)

@@ -2,6 +2,7 @@ package pglock
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"sync"
 	"time"
@@ -56,6 +57,9 @@ func prove(ctx context.Context, tn turn) error {
 		return nil
 	}
 	if err := tn.outside(ctx); err != nil {
+		if errors.Is(err, sql.ErrConnDone) {
+			tn.led.abandon(tn.sql(), errClosed)
+		}
 		return err
 	}
 	sent := time.Now()

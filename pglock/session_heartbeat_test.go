@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -108,5 +109,27 @@ func TestBackgroundInTransaction(t *testing.T) {
 		}
 		must(t, tx.Commit())
 		must(t, held.Release(bg))
+	})
+}
+
+// TestSessionHeartbeatOfAClosedConnection: a connection that is closed before Release
+// is found out by the heartbeat, which ends with it. The next user of the session
+// unlocks what was left there.
+func TestSessionHeartbeatOfAClosedConnection(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		log := &logBook{}
+		db, target := openDB(t, driver), newTarget(t)
+		conn := connOf(t, db)
+		s := pglock.NewSession(conn, pglock.WithHeartbeat(20*time.Millisecond), pglock.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
+		held := acquired(t, s, target)
+		must(t, conn.Close())
+		wantIs(t, ended(t, held), swanlock.ErrLost, sql.ErrConnDone)
+		warned := log.count("heartbeat")
+		time.Sleep(200 * time.Millisecond)
+		if now := log.count("heartbeat"); now > warned+1 {
+			t.Errorf("the heartbeat goes on: %d warnings, then %d", warned, now)
+		}
+		again := acquired(t, pglock.NewSession(connOf(t, db)), target)
+		must(t, again.Release(bg))
 	})
 }

@@ -61,7 +61,7 @@ func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bo
 		return step{t: t}, err
 	}
 	h := newHold(r).on(tn, a)
-	var s step // It belongs to the goroutine, which may outlive this call.
+	s := step{t: t} // It belongs to the goroutine, which may outlive this call.
 	err = tn.run(ctx, waitGrace, func(ctx context.Context, tn turn) error {
 		if _, err := tn.ready(r); err != nil {
 			return err
@@ -70,7 +70,7 @@ func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bo
 			return err
 		}
 		tn.led.settings.readIn = 0
-		if t == nil {
+		if s.t == nil {
 			p, err := leasePlace(tn, r)
 			if err != nil {
 				return err
@@ -81,8 +81,6 @@ func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bo
 			}
 			a.hint.joined(r.key, placed, tried)
 			s.t = placed
-		} else {
-			s.t = t
 		}
 		var wait time.Duration
 		if !looks {
@@ -114,9 +112,6 @@ func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bo
 	})
 	if errors.Is(err, errLeft) {
 		return step{}, err // The ticket is dropped in the background.
-	}
-	if s.t == nil {
-		s.t = t
 	}
 	return s, err
 }

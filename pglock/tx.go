@@ -100,12 +100,13 @@ func (l txLock) acquire(ctx context.Context, target string, opts []swanlock.Opti
 	return swanlock.Info{Target: target, Owner: l.r.Owner, AcquiredAt: began, Fence: uint64(answer), Shared: l.r.Shared}, nil
 }
 
-// bounded returns a context for a statement that ends later than ctx: a driver that
-// cancels one may end the session, and with it the transaction.
-func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+// bounded returns a context for a statement that ends later than ctx, by as much as
+// the statement may wait, and tidying: a driver that cancels one may end the session,
+// and with it the transaction.
+func bounded(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
 	bound, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
-		timer := time.NewTimer(tidying)
+		timer := time.NewTimer(wait + tidying)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
@@ -117,7 +118,7 @@ func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 func (l txLock) try(ctx context.Context) (int64, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := bounded(ctx, 0)
 	defer cancel()
 	return l.q.TryAcquireTx(ctx, db.TryAcquireTxParams{Fence: l.r.Fence, Shared: l.r.Shared, Key: int64(l.r.key)})
 }
@@ -127,7 +128,7 @@ func (l txLock) wait(ctx context.Context) (int64, error) {
 	if err != nil || answer != heldElsewhere {
 		return answer, err
 	}
-	bound, cancel := bounded(ctx)
+	bound, cancel := bounded(ctx, maxServerWait)
 	defer cancel()
 	deadlock, err := l.q.DeadlockTimeout(bound)
 	if err != nil {
@@ -137,28 +138,30 @@ func (l txLock) wait(ctx context.Context) (int64, error) {
 		if ctx.Err() != nil {
 			return 0, notAcquired(ctx)
 		}
-		answer, err := l.waitOnce(bound, before(ctx, most))
-		if sqlState(err) != lockNotAvailable {
+		answer, timedOut, err := l.waitOnce(bound, before(ctx, most))
+		if !timedOut {
 			return answer, err
 		}
 	}
 }
 
-// waitOnce waits for slice at most. Whatever its error, the transaction is as it
-// was before, unless it has failed.
-func (l txLock) waitOnce(ctx context.Context, slice time.Duration) (int64, error) {
+// waitOnce waits for slice at most. timedOut says that the server ended the wait,
+// perhaps because of the role's statement_timeout. Whatever the error, the
+// transaction is as it was before, unless it has failed.
+func (l txLock) waitOnce(ctx context.Context, slice time.Duration) (answer int64, timedOut bool, err error) {
 	const savepoint = "SAVEPOINT swanlock_wait"
 	if _, err := l.tx.ExecContext(ctx, savepoint); err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	answer, err := l.q.AcquireTx(ctx, db.AcquireTxParams{Slice: strconv.FormatInt(milliseconds(slice), 10),
+	answer, err = l.q.AcquireTx(ctx, db.AcquireTxParams{Slice: strconv.FormatInt(milliseconds(slice), 10),
 		Shared: l.r.Shared, Key: int64(l.r.key), Fence: l.r.Fence})
 	end := "RELEASE " + savepoint
 	if err != nil { // A rollback also frees the lock, should it have been granted all the same.
 		end = "ROLLBACK TO " + savepoint + "; RELEASE " + savepoint
 	}
 	if _, failed := l.tx.ExecContext(ctx, end); failed != nil {
-		return 0, errors.Join(err, failed)
+		return 0, false, errors.Join(err, failed)
 	}
-	return answer, err
+	state := sqlState(err)
+	return answer, state == lockNotAvailable || state == queryCanceled, err
 }

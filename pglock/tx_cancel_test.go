@@ -1,0 +1,48 @@
+package pglock_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/pglock"
+)
+
+// TestTxOutlivesItsLongestWait: where deadlock_timeout is long, so are the waits. A
+// context that is cancelled as one has begun does not cost the transaction.
+func TestTxOutlivesItsLongestWait(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		target := newTarget(t)
+		other, _ := newSession(t, driver)
+		held := acquired(t, other, target)
+		tx, err := dial(t, driver, "deadlock_timeout=10000").BeginTx(bg, nil)
+		must(t, err)
+		defer tx.Rollback()
+		ctx, cancel := context.WithCancel(bg)
+		time.AfterFunc(300*time.Millisecond, cancel)
+		_, err = pglock.AcquireTx(ctx, tx, target)
+		wantIs(t, err, swanlock.ErrNotAcquired, context.Canceled)
+		must(t, held.Release(bg))
+		_, err = pglock.TryAcquireTx(bg, tx, target)
+		must(t, err)
+		must(t, tx.Commit())
+	})
+}
+
+// TestTxWaitsThroughStatementTimeouts: the waits of a role with a short
+// statement_timeout end sooner, and go on.
+func TestTxWaitsThroughStatementTimeouts(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		target := newTarget(t)
+		other, _ := newSession(t, driver)
+		held := acquired(t, other, target)
+		tx, err := dial(t, driver, "statement_timeout=200").BeginTx(bg, nil)
+		must(t, err)
+		defer tx.Rollback()
+		time.AfterFunc(time.Second, func() { held.Release(bg) })
+		_, err = pglock.AcquireTx(shortly(t), tx, target)
+		must(t, err)
+		must(t, tx.Commit())
+	})
+}
