@@ -100,9 +100,10 @@ func (b batcher) joining(ops []*op) *join {
 		if hint == 0 {
 			continue
 		}
-		own := b.led.numbers(lineHash(j.key))
+		hash := lineHash(j.key)
+		own := b.led.numbers(hash)
 		for _, o := range ops {
-			if o.ticket != nil { // It is given up before.
+			if o.ticket != nil && o.ticket.hash == hash { // It is given up before.
 				own = slices.DeleteFunc(own, func(n int32) bool { return n == o.ticket.number })
 			}
 		}
