@@ -18,10 +18,10 @@ func TestWaiterLeavesWhileItAsks(t *testing.T) {
 		other, _ := newSession(t, driver)
 		s, conn := newSession(t, driver, pglock.WithPolling())
 		space := pglock.TicketSpace(target)
-		o := observe(t)
+		o, pid := observe(t), pidOf(t, conn)
 		tickets := func() int {
 			return one[int](t, o.db, `SELECT count(*) FROM pg_locks k WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.mode = 'ExclusiveLock'
-				AND ((k.classid::bigint << 32) | k.objid::bigint) & -262144 = $1::bigint AND k.pid = $2`, space, pidOf(t, conn))
+				AND ((k.classid::bigint << 32) | k.objid::bigint) & -262144 = $1::bigint AND k.pid = $2`, space, pid)
 		}
 		for n := 0; ; n++ {
 			if n == 20 {
@@ -37,7 +37,14 @@ func TestWaiterLeavesWhileItAsks(t *testing.T) {
 				}
 				waited <- err
 			}()
-			eventually(t, "it has its place", func() bool { return tickets() == 1 })
+			eventually(t, "it has its place", func() bool {
+				select {
+				case err := <-waited:
+					t.Fatalf("it does not wait: %v", err)
+				default:
+				}
+				return tickets() == 1
+			})
 			time.Sleep(time.Second) // By now it looks seldom.
 			must(t, held.Release(bg))
 			own, err := s.TryAcquire(bg, target)
