@@ -191,3 +191,29 @@ func TestPoolJoinIsLeft(t *testing.T) {
 		})
 	})
 }
+
+// TestPoolJoinFails: when the server ends the statement while it takes the ticket, what
+// that has taken of the line is given back, and the caller joins it again.
+func TestPoolJoinFails(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		schema := evilSchema("join_fails", driver)
+		j := newJoiner(t, driver, evilDB(t, driver, schema, `CREATE FUNCTION `+schema+`.pg_try_advisory_lock(h integer, n integer) RETURNS boolean LANGUAGE plpgsql AS $$
+			BEGIN
+				IF current_query() LIKE '%AS restored%' THEN -- the statement that waits
+					PERFORM nextval('`+schema+`.calls');
+					RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014';
+				END IF;
+				RETURN pg_catalog.pg_try_advisory_lock(h, n);
+			END $$`))
+		j.until(t, func() bool {
+			w := j.waits(t, shortly(t))
+			lock := w.served(t)
+			if n := one[int](t, j.o.db, "SELECT count(*) FROM pg_locks WHERE objsubid = 2 AND (classid::bigint << 32 | objid::bigint) & -262144 = $1", pglock.TicketSpace(j.target)); n != 0 {
+				t.Errorf("nobody waits, and %d locks of the line are left", n)
+			}
+			must(t, lock.Release(bg))
+			j.o.wantSoonFree(j.target)
+			return one[bool](t, j.o.db, "SELECT is_called FROM "+schema+".calls")
+		})
+	})
+}
