@@ -4,10 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/db"
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
@@ -215,5 +217,38 @@ func TestPoolJoinFails(t *testing.T) {
 			j.o.wantSoonFree(j.target)
 			return one[bool](t, j.o.db, "SELECT is_called FROM "+schema+".calls")
 		})
+	})
+}
+
+// TestPoolJoinIsNotFound: when the wait of the statement that took the ticket has ended,
+// and nobody can tell which ticket that is, its session is ended.
+func TestPoolJoinIsNotFound(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		own := db.OneLine(db.OwnTicket)
+		for name, other := range map[string]string{
+			"the server fails":        strings.Replace(own, "pg_catalog.pg_backend_pid()::integer AS pid", "1/0 AS pid", 1),
+			"another backend answers": strings.Replace(own, "pg_catalog.pg_backend_pid()::integer AS pid", "1 AS pid", 1),
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				j := newJoiner(t, driver, changedDB(t, driver, server(t).URL(), own, other))
+				j.until(t, func() bool {
+					w := j.waits(t, shortly(t))
+					if !w.inOne {
+						must(t, w.served(t).Release(bg))
+						return false
+					}
+					if out := <-w.got; out.err == nil || errors.Is(out.err, swanlock.ErrNotAcquired) {
+						t.Errorf("got %v, want what is wrong", out.err)
+					}
+					j.o.wantTickets(j.target, 1)
+					must(t, w.held.Release(bg))
+					must(t, (<-w.next).get(t).Release(bg))
+					j.o.wantTickets(j.target, 0)
+					j.o.wantSoonFree(j.target)
+					return true
+				})
+			})
+		}
 	})
 }
