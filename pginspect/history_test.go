@@ -310,7 +310,6 @@ func TestPrune(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		on := connect(t, driver, newDatabase(t))
 		must(t, migrate(on))
-		day := 24 * time.Hour
 		for range 95 {
 			addRow(t, on, "old", "o", 100*day, time.Hour)
 		}
