@@ -91,6 +91,12 @@ func TestMigrateInTheFirstSchema(t *testing.T) {
 			if want := "An app.lock_audit.succeeded_at public.lock_audit.succeeded_at"; columns != want {
 				t.Errorf("there is %s, want %s", columns, want)
 			}
+			for _, schema := range []string{"public", "An app"} {
+				var indexes int
+				if err := openDB(t, dsn).QueryRow("SELECT count(*) FROM pg_indexes WHERE schemaname = $1 AND tablename = 'lock_audit'", schema).Scan(&indexes); err != nil || indexes != 5 {
+					t.Errorf("%s.lock_audit has %d indexes, %v; want 5", schema, indexes, err)
+				}
+			}
 			migrateSays(t, dsn, "down", "removed")
 			if got := tables(t, dsn); !strings.HasPrefix(got, "lock_audit lock_fences") {
 				t.Errorf("in public there is %s", got)
