@@ -137,7 +137,9 @@ func (p *picture) since() {
 		in := sessionLine{int32(w.PID), w.line}
 		if key, ok := keys[in]; ok {
 			w.Key, w.Kind = key, Keyed
-			w.Target = p.names[key]
+			if w.Here {
+				w.Target = p.names[key]
+			}
 		}
 		for _, t := range []int64{waits[in], shown[int32(w.PID)]} {
 			if t != 0 && (w.WaitingSince.IsZero() || at(t).Before(w.WaitingSince)) {
