@@ -93,7 +93,7 @@ func expires(e *env) error {
 	case took < e.ttl/2:
 		e.Errorf("the lock expired after %v, its TTL is %v", took, e.ttl)
 	case took > e.ttl*3/2:
-		late = fmt.Errorf("Done of a lock that was not refreshed was closed after %v, its TTL is %v", took, e.ttl)
+		late = fmt.Errorf("a lock that was not refreshed: Done was closed after %v, its TTL is %v", took, e.ttl)
 	}
 	e.is("Err after the TTL", held.Err(), swanlock.ErrExpired, swanlock.ErrLost)
 	e.isNot("Err after the TTL", held.Err(), swanlock.ErrReleased)
@@ -172,7 +172,7 @@ func waitsLongerThanItsTTL(e *env) error {
 		err = fmt.Errorf("its deadline is %v from now, %t", time.Until(deadline), ok)
 	}
 	if rerr := e.release(next); err == nil && rerr != nil {
-		err = fmt.Errorf("Release: %w", rerr)
+		err = fmt.Errorf("its Release: %w", rerr)
 	}
 	if err != nil {
 		return fmt.Errorf("granted after a wait of one and a half times its TTL of %v: %w", e.ttl, err)
