@@ -270,22 +270,26 @@ func (q *Queries) InspectBackend(ctx context.Context, arg InspectBackendParams) 
 }
 
 const InspectLive = `-- name: InspectLive :many
-SELECT 0::integer AS pid, 0::bigint AS key, (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.clock_timestamp()))::bigint AS at
+SELECT 0::integer AS pid, 0::bigint AS key, 0::bigint AS started, (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.clock_timestamp()))::bigint AS at
 UNION ALL
-SELECT k.pid::integer, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint)::bigint, 0::bigint
+SELECT k.pid::integer, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint)::bigint,
+    COALESCE(1000000 OPERATOR(pg_catalog.*) extract(epoch FROM b.backend_start), 0)::bigint, 0::bigint
 FROM pg_catalog.pg_locks k
+    LEFT JOIN pg_catalog.pg_stat_activity b ON b.pid OPERATOR(pg_catalog.=) k.pid
 WHERE (k.locktype, k.objsubid, k.database) OPERATOR(pg_catalog.=) ('advisory', 1,
     (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())) AND k.granted
 `
 
 type InspectLiveRow struct {
-	Pid int32
-	Key int64
-	At  int64
+	Pid     int32
+	Key     int64
+	Started int64
+	At      int64
 }
 
-// Lists the 64-bit advisory locks that sessions hold in this database now.
-// There is one row at least, with the time before the look, and key and pid 0.
+// Lists the 64-bit advisory locks that sessions hold in this database now, and when
+// each session began (0: this role may not see it). There is one row at least, with
+// the time before the look, and key and pid 0.
 func (q *Queries) InspectLive(ctx context.Context) ([]InspectLiveRow, error) {
 	rows, err := q.db.QueryContext(ctx, InspectLive)
 	if err != nil {
@@ -295,7 +299,12 @@ func (q *Queries) InspectLive(ctx context.Context) ([]InspectLiveRow, error) {
 	var items []InspectLiveRow
 	for rows.Next() {
 		var i InspectLiveRow
-		if err := rows.Scan(&i.Pid, &i.Key, &i.At); err != nil {
+		if err := rows.Scan(
+			&i.Pid,
+			&i.Key,
+			&i.Started,
+			&i.At,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -36,6 +36,7 @@ func (c *claim) open(now time.Time) error {
 		return err
 	}
 	c.life = f
+	allow(f.Name())
 	if err := c.sign(now); err != nil {
 		return err
 	}

@@ -53,5 +53,8 @@
 // others without flock are refused with errors.ErrUnsupported, as are TTLs beyond
 // WithStaleAfter.
 //
+// Processes of several users lock together in a folder that all of them may write
+// to, unless it is sticky, as /tmp is.
+//
 // Each lock that is held, and each waiter, has one file open.
 package filelock

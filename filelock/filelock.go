@@ -32,8 +32,9 @@ type Locker struct {
 type Option func(*Locker)
 
 // WithDir makes any name a target, whose lock file is in dir. It is made when it
-// is needed. Without WithDir a target is an absolute path, and the lock file of
-// /a/b is /a/b.lock, in a folder that exists.
+// is needed; a relative one is that of where the process is when New is called.
+// Without WithDir a target is an absolute path, and the lock file of /a/b is
+// /a/b.lock, in a folder that exists.
 func WithDir(dir string) Option { return func(l *Locker) { l.dir = dir } }
 
 // WithStaleAfter says what SwanLake's processes have as the TTL of their locks; the
@@ -54,6 +55,11 @@ func New(opts ...Option) *Locker {
 	for _, opt := range opts {
 		if opt != nil {
 			opt(l)
+		}
+	}
+	if l.dir != "" {
+		if dir, err := filepath.Abs(l.dir); err == nil {
+			l.dir = dir
 		}
 	}
 	return l
@@ -173,9 +179,48 @@ func (l *Locker) makeState(p place) error {
 		}
 	}
 	for _, dir := range []string{p.state(""), alive} {
-		if err := os.Mkdir(dir, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := mkdir(dir); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// mkdir makes a folder of ours, unless it is there.
+func mkdir(dir string) error {
+	err := os.Mkdir(dir, 0o777)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err == nil {
+		allow(dir)
+	}
+	return err
+}
+
+// allow lets those that may write to a folder write to what was just made in it,
+// which the umask may have forbidden: the processes of several users lock
+// together. In a sticky folder nobody takes over what is another user's.
+func allow(path string) {
+	folder, err := os.Stat(filepath.Dir(path))
+	if err != nil || folder.Mode()&fs.ModeSticky != 0 {
+		return
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		return
+	}
+	var rights fs.FileMode
+	if folder.Mode()&0o020 != 0 {
+		rights |= 0o070
+	}
+	if folder.Mode()&0o002 != 0 {
+		rights |= 0o007
+	}
+	if !st.IsDir() {
+		rights &= 0o666
+	}
+	if has := st.Mode().Perm(); has|rights != has {
+		_ = os.Chmod(path, has|rights) // some file systems have no such rights
+	}
 }

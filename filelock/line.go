@@ -103,7 +103,12 @@ func (p place) locked(ctx context.Context, f func(*line) error) (err error) {
 // openLocked opens one of our own files, which it makes if need be, and waits
 // for its flock, which others have for some microseconds.
 func openLocked(ctx context.Context, path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		if f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o666); err == nil {
+			allow(path)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

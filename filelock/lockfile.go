@@ -137,6 +137,9 @@ func (l *line) isLockFile(id string) (bool, error) {
 			return os.SameFile(one, other), nil
 		}
 	}
+	if errors.Is(err, errNoLockFile) {
+		return false, nil
+	}
 	return false, ignoreMissing(err)
 }
 
@@ -147,8 +150,19 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// read opens the file, so that NFS asks the server, and returns what it is.
+// errNoLockFile is the error of what has the name of a lock file and is somebody's
+// folder, say, which would be moved away as stale.
+var errNoLockFile = errors.New("it is no lock file, and in the way of one")
+
+// read opens the file, so that NFS asks the server, and returns what it is. It
+// opens neither a pipe, which would last until somebody writes to it, nor a link.
 func read(path string) (content string, st fs.FileInfo, err error) {
+	if st, err = os.Lstat(path); err != nil {
+		return "", nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return "", nil, fmt.Errorf("%s: %w", path, errNoLockFile)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return "", nil, err

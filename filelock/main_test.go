@@ -48,9 +48,16 @@ type process struct {
 
 func start(t *testing.T, kind string, args ...string) *process {
 	t.Helper()
+	return startWith(t, kind, func(*exec.Cmd) {}, args...)
+}
+
+// startWith is start, with a change of how the process is started.
+func startWith(t *testing.T, kind string, change func(*exec.Cmd), args ...string) *process {
+	t.Helper()
 	p := &process{Cmd: exec.Command(os.Args[0], args...), t: t, answers: make(chan string, 100)}
 	p.Env = append(os.Environ(), actor+"="+kind, "GORACE=atexit_sleep_ms=0")
 	p.Stderr = os.Stderr
+	change(p.Cmd)
 	var err error
 	if p.in, err = p.StdinPipe(); err != nil {
 		t.Fatal(err)

@@ -51,8 +51,10 @@ func Probe(ctx context.Context, dir string) (r Report, err error) {
 }
 
 func probe(ctx context.Context, dir string, r *Report) error {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return err
+	for _, d := range []string{filepath.Dir(dir), dir} {
+		if err := mkdir(d); err != nil {
+			return err
+		}
 	}
 	defer os.Remove(dir) // if nobody else is there
 	me := filepath.Join(dir, rand.Text())
@@ -62,6 +64,7 @@ func probe(ctx context.Context, dir string, r *Report) error {
 	}
 	defer f.Close()
 	defer os.Remove(me)
+	allow(me)
 	if ok, err := tryFlock(f, false); err != nil || !ok {
 		return errors.Join(err, errors.New("flock does not work"))
 	}

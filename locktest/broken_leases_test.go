@@ -12,7 +12,7 @@ import (
 // Lockers on a server that lends each lock for a time of its own.
 var (
 	keptAlive = sessions(lent(func(ttl time.Duration) time.Duration { return ttl }), KeptAlive("no lock without a lease"))
-	late      = sessions(lent(func(ttl time.Duration) time.Duration { return 2 * ttl }),
+	late      = pools(lent(func(ttl time.Duration) time.Duration { return 2 * ttl }),
 		KeptAlive("no lock without a lease"), ShortTTL(10*time.Second), FreesLate(2, "twice the TTL"))
 )
 

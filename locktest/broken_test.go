@@ -21,7 +21,7 @@ type brokenLocker struct {
 	panics bool
 }
 
-var brokenLockers = slices.Concat(brokenLocks, brokenKeys, brokenWaits, brokenOptions, brokenDeadlines, brokenMany, brokenPlaces, brokenLeases)
+var brokenLockers = slices.Concat(brokenLocks, brokenKeys, brokenWaits, brokenOptions, brokenDeadlines, brokenMany, brokenPlaces, brokenLeases, brokenReaders)
 
 // A backend makes, for each case anew, the lockers that it runs against.
 type backend struct {

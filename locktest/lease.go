@@ -23,6 +23,24 @@ var leaseCases = []testCase{
 		run:   lateHolder,
 	},
 	{
+		name:  "OwnSuccessor",
+		why:   "a program that overran its TTL takes the lock again on the same locker, and one of its goroutines still has the old one: it must neither be kept out by what it has lost, nor free what it holds",
+		needs: []feature{ttl},
+		run:   ownSuccessor,
+	},
+	{
+		name:  "WaitsLongerThanItsTTL",
+		why:   "a lock whose TTL began with the wait is over when it is granted, and another takes it while the caller begins to work",
+		needs: []feature{ttl},
+		run:   func(e *env) { e.steady(func() error { return waitsLongerThanItsTTL(e) }) },
+	},
+	{
+		name:  "ReadersExpire",
+		why:   "a reader that hangs keeps all writers out, unless its TTL ends, whatever the other readers do; and theirs must not end with it",
+		needs: []feature{ttl, shared},
+		run:   func(e *env) { e.steady(func() error { return readersExpire(e) }) },
+	},
+	{
 		name:  "RefreshKeeps",
 		why:   "a holder that refreshes in time must keep the lock for as long as it does",
 		needs: []feature{ttl},
@@ -70,8 +88,12 @@ func expires(e *env) error {
 	if err := closedWithin(held.Done(), e.ttl+patience, "Done of a lock that was not refreshed was not closed"); err != nil {
 		e.Fatalf("TTL %v: %v", e.ttl, err)
 	}
-	if took := time.Since(start); took < e.ttl/2 {
+	var late error
+	switch took := time.Since(start); {
+	case took < e.ttl/2:
 		e.Errorf("the lock expired after %v, its TTL is %v", took, e.ttl)
+	case took > e.ttl*3/2:
+		late = fmt.Errorf("a lock that was not refreshed: Done was closed after %v, its TTL is %v", took, e.ttl)
 	}
 	e.is("Err after the TTL", held.Err(), swanlock.ErrExpired, swanlock.ErrLost)
 	e.isNot("Err after the TTL", held.Err(), swanlock.ErrReleased)
@@ -91,7 +113,7 @@ func expires(e *env) error {
 	}
 	e.holds("acquired after a TTL ran out", successor, c)
 	e.mustRelease(successor)
-	return doneThen
+	return errors.Join(doneThen, late)
 }
 
 func lateHolder(e *env) {
@@ -114,6 +136,85 @@ func lateHolder(e *env) {
 	}
 	e.mustRelease(next)
 	e.free("after all", c, target)
+}
+
+func ownSuccessor(e *env) {
+	a, b, target := e.locker(), e.locker(), e.target()
+	late := e.mustTry(a, target, swanlock.WithTTL(e.ttl))
+	e.mustClose(late.Done(), "Done of a lock that was not refreshed was not closed")
+	again, err := e.result(e.start(e.ctx, a, target))
+	if err != nil { // The TTL has ended the whole session.
+		e.isNot("Acquire of what the same locker has lost", err, swanlock.ErrNotAcquired)
+		e.mustRelease(e.mustAcquire(b, target))
+		return
+	}
+	e.is("Refresh of what the same locker holds anew", late.Refresh(e.ctx), swanlock.ErrExpired)
+	e.holds("after the old lock's Refresh", again, b)
+	e.is("Release of what the same locker holds anew", late.Release(e.ctx), swanlock.ErrExpired)
+	e.holds("after the old lock's Release", again, b)
+	e.mustRelease(again)
+	e.free("after all", b, target)
+}
+
+func waitsLongerThanItsTTL(e *env) error {
+	a, b, c, target := e.locker(), e.locker(), e.locker(), e.target()
+	held := e.mustTry(a, target)
+	wait := e.start(e.ctx, b, target, swanlock.WithTTL(e.ttl))
+	time.Sleep(e.ttl * 3 / 2)
+	if !wait.waits() {
+		_, err := e.result(wait)
+		e.Fatalf("TTL %v: Acquire returned with %v while another holds the target, want it to wait", e.ttl, err)
+	}
+	e.mustRelease(held)
+	next := e.mustGet(wait)
+	err := e.stillHeld(next, c)
+	if deadline, ok := next.Deadline(); err == nil && (!ok || !deadline.After(time.Now())) {
+		err = fmt.Errorf("its deadline is %v from now, %t", time.Until(deadline), ok)
+	}
+	if rerr := e.release(next); err == nil && rerr != nil {
+		err = fmt.Errorf("its Release: %w", rerr)
+	}
+	if err != nil {
+		return fmt.Errorf("granted after a wait of one and a half times its TTL of %v: %w", e.ttl, err)
+	}
+	e.free("after all", c, target)
+	return nil
+}
+
+// readersExpire refreshes one of two readers until the other has expired. A writer
+// waits for both.
+func readersExpire(e *env) error {
+	a, b, c, target := e.locker(), e.locker(), e.locker(), e.target()
+	kept := e.mustTry(a, target, swanlock.WithShared(), swanlock.WithTTL(e.ttl))
+	forgotten := e.mustTry(b, target, swanlock.WithShared(), swanlock.WithTTL(e.ttl))
+	next := e.start(e.ctx, c, target)
+	for start := time.Now(); forgotten.Err() == nil || time.Since(start) < 3*e.ttl/2; time.Sleep(e.ttl / 4) {
+		if err := e.refresh(kept); err != nil {
+			return fmt.Errorf("a reader with TTL %v, refreshed beside one that is not: %w", e.ttl, err)
+		}
+		if time.Since(start) > e.ttl+patience {
+			e.Fatalf("a reader with TTL %v had not expired %v after its acquiring, while another was refreshed", e.ttl, time.Since(start))
+		}
+	}
+	e.is("Err of the reader that was not refreshed", forgotten.Err(), swanlock.ErrExpired)
+	e.is("Release of the reader that was not refreshed", forgotten.Release(e.ctx), swanlock.ErrExpired)
+	waits := next.waits()
+	if err := kept.Err(); err != nil {
+		return fmt.Errorf("a reader with TTL %v, refreshed beside one that was not: %w", e.ttl, err)
+	}
+	if !waits {
+		e.Fatalf("a writer's Acquire returned while a reader holds the target: %v", next.err)
+	}
+	if err := e.release(kept); err != nil {
+		return fmt.Errorf("a reader with TTL %v, refreshed beside one that was not: Release: %w", e.ttl, err)
+	}
+	e.mustRelease(e.mustGet(next))
+	last := e.mustTry(a, target, swanlock.WithShared(), swanlock.WithTTL(e.ttl))
+	writer := e.mustAcquire(e.locker(), target)
+	e.is("Err of the only reader, when a writer holds the target", last.Err(), swanlock.ErrExpired)
+	e.holds("after a reader's TTL", writer, c)
+	e.mustRelease(writer)
+	return nil
 }
 
 func refreshKeeps(e *env) error {

@@ -135,10 +135,11 @@ func TestSoundLockers(t *testing.T) {
 		}
 		for _, c := range cases {
 			if reason := cfg.skips(c); reason != "" {
-				for _, f := range c.needs {
-					if cfg.without[f] != "" && !strings.HasSuffix(reason, cfg.without[f]) {
-						t.Errorf("%s is skipped with %q, want the reason %q", c.name, reason, cfg.without[f])
-					}
+				given := slices.ContainsFunc(c.needs, func(f feature) bool {
+					return cfg.without[f] != "" && strings.HasSuffix(reason, cfg.without[f])
+				})
+				if slices.ContainsFunc(c.needs, func(f feature) bool { return cfg.without[f] != "" }) && !given {
+					t.Errorf("%s is skipped with %q, want a reason that was given", c.name, reason)
 				}
 				continue
 			}

@@ -20,6 +20,7 @@ var lossCases = []testCase{
 			e.mustClose(held.Done(), "Done was not closed after the loss and Refresh")
 			e.is("Err after the loss and Refresh", held.Err(), swanlock.ErrLost)
 			e.isNot("Err after the loss and Refresh", held.Err(), swanlock.ErrReleased)
+			e.is("Refresh with a context that has ended, after the loss", held.Refresh(e.ended()), swanlock.ErrLost)
 			e.is("Release after the loss and Refresh", held.Release(e.ctx), swanlock.ErrLost)
 			e.holds("after its predecessor's Refresh and Release", next, c)
 			e.mustRelease(next)

@@ -56,6 +56,7 @@ var releaseCases = []testCase{
 			err := held.Refresh(e.ctx)
 			e.is("Refresh after Release", err, swanlock.ErrReleased)
 			e.isNot("Refresh after Release", err, swanlock.ErrLost)
+			e.is("Refresh with a context that has ended, after Release", held.Refresh(e.ended()), swanlock.ErrReleased)
 			e.is("Err after Release and Refresh", held.Err(), swanlock.ErrReleased)
 			e.free("after Release and Refresh", a, target)
 			if got := held.Info(); got != before {

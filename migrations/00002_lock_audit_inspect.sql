@@ -25,13 +25,34 @@ END
 $$;
 -- +goose StatementEnd
 
--- The history by time, a page at a time, and what is old enough to be pruned. An
--- index that an interrupted build has left is built anew.
-DROP INDEX CONCURRENTLY IF EXISTS lock_audit_time;
+-- An index that an interrupted build has left is built anew. It is dropped in this
+-- schema alone: a later one of the search_path may have an audit of its own.
+-- +goose StatementBegin
+DO $$
+DECLARE
+    before varchar := pg_catalog.current_setting('lock_timeout');
+BEGIN
+    PERFORM pg_catalog.set_config('lock_timeout', '50ms', true);
+    FOR attempt IN 1..600 LOOP
+        BEGIN
+            EXECUTE pg_catalog.format('DROP INDEX IF EXISTS %1$I.lock_audit_time, %1$I.lock_audit_span', pg_catalog.current_schema());
+            PERFORM pg_catalog.set_config('lock_timeout', before, true);
+            RETURN;
+        EXCEPTION WHEN lock_not_available THEN
+            IF attempt = 600 THEN
+                RAISE;
+            END IF;
+        END;
+        PERFORM pg_catalog.pg_sleep(0.05);
+    END LOOP;
+END
+$$;
+-- +goose StatementEnd
+
+-- The history by time, a page at a time, and what is old enough to be pruned.
 CREATE INDEX CONCURRENTLY lock_audit_time ON lock_audit (acquired_at, id);
 
 -- Who held what at a moment. Open rows are not in it, so an acquire does not pay.
-DROP INDEX CONCURRENTLY IF EXISTS lock_audit_span;
 CREATE INDEX CONCURRENTLY lock_audit_span ON lock_audit USING gist (pg_catalog.tstzrange(acquired_at, released_at)) WHERE released_at IS NOT NULL;
 
 -- +goose Down

@@ -11,6 +11,12 @@ import (
 // sameStart is by how much two notes of one session's start may differ.
 const sameStart = time.Millisecond
 
+// sameSession reports whether two notes of when a process began may be of one
+// session. What the server has said is zero if this role may not see it.
+func sameSession(said, noted time.Time) bool {
+	return said.IsZero() || said.Sub(noted).Abs() <= sameStart
+}
+
 func sessionOf(r db.InspectLocksRow) Session {
 	return Session{PID: int(r.Pid), Started: at(r.Started), Role: r.Role, Application: r.Application, Client: r.Client, State: r.State}
 }
@@ -28,7 +34,7 @@ func (p *picture) lock(r db.InspectLocksRow) Lock {
 		l.Kind, l.Target = Named, name
 	}
 	a := p.audit[holding{r.Pid, r.Key}]
-	if a.ID == 0 || r.Started != 0 && at(r.Started).Sub(at(a.Started)).Abs() > sameStart {
+	if a.ID == 0 || !sameSession(at(r.Started), at(a.Started)) {
 		return l // the row is of an earlier session with that process id
 	}
 	l.Kind, l.Target, l.Owner, l.AuditID, l.Fence = Audited, a.Target, a.Owner, a.ID, uint64(a.Fence)
@@ -131,7 +137,9 @@ func (p *picture) since() {
 		in := sessionLine{int32(w.PID), w.line}
 		if key, ok := keys[in]; ok {
 			w.Key, w.Kind = key, Keyed
-			w.Target = p.names[key]
+			if w.Here {
+				w.Target = p.names[key]
+			}
 		}
 		for _, t := range []int64{waits[in], shown[int32(w.PID)]} {
 			if t != 0 && (w.WaitingSince.IsZero() || at(t).Before(w.WaitingSince)) {

@@ -50,6 +50,8 @@ type Record struct {
 	EndedBy     string        `json:"ended_by,omitempty"`    // who killed it, if it was Kill
 	NoticedAt   time.Time     `json:"noticed_at,omitzero"`   // when it was found Orphaned, by the server's clock
 	SucceededAt time.Time     `json:"succeeded_at,omitzero"` // when its work was done, if Succeed noted it
+
+	started time.Time // of its session
 }
 
 // HeldFor returns how long the lock was held: until now, if it is Held, and for
@@ -143,10 +145,10 @@ func History(ctx context.Context, on DB, q Query) (Page, error) {
 	most := min(q.Limit, maxLimit)
 	p := db.HistoryParams{Until: endOfTime, ID: math.MinInt64, Target: like(q.Target), Owner: like(q.Owner), Most: int64(most) + 1}
 	if !q.Since.IsZero() {
-		p.Since = q.Since.UnixMicro()
+		p.Since = upward(q.Since)
 	}
 	if !q.Until.IsZero() {
-		p.Until = q.Until.UnixMicro()
+		p.Until = upward(q.Until)
 	}
 	if q.After != "" {
 		until, id, err := q.After.place()
@@ -171,6 +173,10 @@ func History(ctx context.Context, on DB, q Query) (Page, error) {
 	}
 	return page, nil
 }
+
+// upward is t in microseconds, which the server counts, as a bound: a row is before
+// t if, and only if, it is before that.
+func upward(t time.Time) int64 { return t.Add(time.Microsecond - 1).UnixMicro() }
 
 // checkText keeps out what PostgreSQL's text cannot hold.
 func checkText(what, s string) error {
@@ -234,9 +240,13 @@ func recordOf(r db.HistoryRow) Record {
 	if r.Released == 0 {
 		state = Orphaned // until its lock is seen
 	}
+	endedBy := r.EndedBy
+	if state == Ended && r.EndReason != "killed" {
+		endedBy = "" // Kill was cut short, and the lock ended otherwise
+	}
 	return Record{ID: r.ID, Target: r.Target, Key: r.Key, Owner: r.Owner, Shared: r.Shared, Fence: uint64(r.Fence),
 		TTL: time.Duration(r.TtlMs) * time.Millisecond, PID: int(r.Pid), Client: r.Client, State: state,
-		AcquiredAt: at(r.Acquired), RefreshedAt: at(r.Refreshed), EndedAt: at(r.Released), End: r.EndReason, EndedBy: r.EndedBy, SucceededAt: at(r.Succeeded)}
+		AcquiredAt: at(r.Acquired), RefreshedAt: at(r.Refreshed), EndedAt: at(r.Released), End: r.EndReason, EndedBy: endedBy, SucceededAt: at(r.Succeeded), started: at(r.Started)}
 }
 
 // settled reads records, and finds out which of the open ones are held. The
@@ -268,10 +278,10 @@ func (t table) settled(ctx context.Context, read func() ([]Record, error)) (reco
 // that are orphaned. If several of one session and key are open, the newest is
 // the one that is held.
 func markHeld(records []Record, live []db.InspectLiveRow, isNew func(id int64) bool) map[int64]bool {
-	held, newest := map[holding]bool{}, map[holding]int64{}
+	held, newest := map[holding]time.Time{}, map[holding]int64{}
 	var looked time.Time
 	for _, l := range live {
-		held[holding{l.Pid, l.Key}] = true
+		held[holding{l.Pid, l.Key}] = at(l.Started)
 		if l.At != 0 {
 			looked = at(l.At)
 		}
@@ -284,9 +294,10 @@ func markHeld(records []Record, live []db.InspectLiveRow, isNew func(id int64) b
 	for i := range records {
 		r := &records[i]
 		h := holding{int32(r.PID), r.Key}
+		began, isHeld := held[h]
 		switch {
 		case r.State == Ended:
-		case held[h] && newest[h] == r.ID, r.AcquiredAt.After(looked), isNew(r.ID):
+		case isHeld && newest[h] == r.ID && sameSession(began, r.started), r.AcquiredAt.After(looked), isNew(r.ID):
 			r.State = Held
 		default:
 			r.State, r.NoticedAt = Orphaned, looked

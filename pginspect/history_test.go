@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/pginspect"
@@ -289,13 +290,13 @@ func TestSchema(t *testing.T) {
 // FuzzGlob: a pattern matches the same names here as on the server, where it is
 // one of LIKE.
 func FuzzGlob(f *testing.F) {
-	for _, seed := range [][2]string{{"*", "x"}, {"a*b?c", "aXXbYc"}, {`a\*`, "a*"}, {`a\\`, `a\`}, {"100%", "100%"}, {"a_", "ab"}, {`\`, `\`}, {`\a`, `\a`}, {"**a*", "ba"}, {"ü?", "üé"}, {"", "x"}} {
+	for _, seed := range [][2]string{{"*", "x"}, {"a*b?c", "aXXbYc"}, {`a\*`, "a*"}, {`a\\`, `a\`}, {"100%", "100%"}, {"a_", "ab"}, {`\`, `\`}, {`\a`, `\a`}, {"**a*", "ba"}, {"ü?", "üé"}, {"", "x"}, {"\xe3\xa3", "\xa2"}} {
 		f.Add(seed[0], seed[1])
 	}
 	on := connect(f, "postgres", "")
 	f.Fuzz(func(t *testing.T, pattern, name string) {
 		like, got := pginspect.Globbed(pattern, name)
-		if strings.ContainsRune(pattern+name, 0) || strings.ToValidUTF8(pattern+name, "") != pattern+name {
+		if strings.ContainsRune(pattern+name, 0) || !utf8.ValidString(pattern) || !utf8.ValidString(name) {
 			return
 		}
 		if want := one[bool](t, on, "SELECT $1::text LIKE $2::text", name, like); pattern != "" && got != want {
@@ -310,7 +311,6 @@ func TestPrune(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		on := connect(t, driver, newDatabase(t))
 		must(t, migrate(on))
-		day := 24 * time.Hour
 		for range 95 {
 			addRow(t, on, "old", "o", 100*day, time.Hour)
 		}

@@ -41,8 +41,9 @@ const killPatience = 10 * time.Second
 // it; a lock that its holder released just before keeps "released". It returns
 // when the locks are free.
 //
-// It needs no audit, and without the right to write it writes nothing. on must
-// not be in a transaction, in which the holder would have to wait.
+// It needs no audit, and without the right to write it, or where transactions are
+// read-only, it writes nothing. on must not be in a transaction, in which the
+// holder would have to wait.
 func Kill(ctx context.Context, on DB, s Session, by string) (Killed, error) {
 	if err := checkText("name of who ends the session", by); err != nil {
 		return Killed{}, err
@@ -59,6 +60,9 @@ func Kill(ctx context.Context, on DB, s Session, by string) (Killed, error) {
 	if t.EndedBy && t.MaySelect && t.MayWrite {
 		if ids, err = t.q.KillRows(ctx, db.KillRowsParams{Pid: int32(s.PID), Started: started}); err == nil && len(ids) > 0 {
 			err = t.q.KillMark(ctx, db.KillMarkParams{By: by, Ids: array(ids)})
+		}
+		if sqlstate.Of(err) == "25006" { // read_only_sql_transaction
+			ids, err = nil, nil
 		}
 		if err != nil {
 			return Killed{}, explain("write who ends the session", err)

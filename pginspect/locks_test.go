@@ -273,3 +273,36 @@ func TestLittleSeen(t *testing.T) {
 }
 
 var _ pginspect.DB = (*sql.Tx)(nil)
+
+// TestWaiterOfAnotherDatabase: the audit of the database that is asked does not name
+// what a session waits for in another one.
+func TestWaiterOfAnotherDatabase(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		on, other, target := connect(t, driver, ""), connect(t, driver, newDatabase(t)), newTarget(t)
+		acquire(t, on, target, audited)
+		_, held := acquire(t, other, target, nil)
+		pid, _ := wait(t, other, target)
+		seen := 0
+		for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			locks, waiters, err := pginspect.Look(bg, on)
+			must(t, err)
+			for _, l := range locks {
+				if l.PID == held.(*pglock.PostgresLock).BackendPID() {
+					waiters = append(waiters, l.Waiters...)
+				}
+			}
+			for _, w := range waiters {
+				if w.PID != pid {
+					continue
+				}
+				seen++
+				if w.Here || w.Target != "" || w.Matches(target) {
+					t.Fatalf("a waiter of another database is %+v", w)
+				}
+			}
+		}
+		if seen == 0 {
+			t.Error("the waiter was not seen")
+		}
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock/db"
+	"github.com/swanlake-io/swanlock/internal/sqlstate"
 )
 
 // A PruneQuery says what Prune deletes, and how fast.
@@ -42,7 +43,7 @@ func Prune(ctx context.Context, on DB, q PruneQuery) (done Pruned, err error) {
 	if err != nil {
 		return done, err
 	}
-	p := db.PruneBatchParams{Before: q.Before.UnixMicro(), After: math.MinInt32, ID: math.MinInt64, Most: defaultBatch}
+	p := db.PruneBatchParams{Before: upward(q.Before), After: math.MinInt32, ID: math.MinInt64, Most: defaultBatch}
 	if q.Batch > 0 {
 		p.Most = int64(q.Batch)
 	}
@@ -52,6 +53,12 @@ func Prune(ctx context.Context, on DB, q PruneQuery) (done Pruned, err error) {
 	for {
 		began := time.Now()
 		row, err := t.q.PruneBatch(ctx, p)
+		if sqlstate.Of(err) == "40001" { // Another Prune has deleted these rows.
+			if err := pause(ctx, time.Since(began)); err != nil {
+				return done, explain("delete old rows", err)
+			}
+			continue
+		}
 		if err != nil {
 			return done, explain("delete old rows", err)
 		}

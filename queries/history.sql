@@ -14,6 +14,7 @@ SELECT
     (a.mode OPERATOR(pg_catalog.=) 'shared')::boolean AS shared,
     COALESCE(a.fence, 0)::bigint AS fence,
     a.backend_pid::integer AS pid,
+    (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.backend_start))::bigint AS started,
     COALESCE(pg_catalog.host(a.client_addr), '')::varchar AS client,
     (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.acquired_at))::bigint AS acquired,
     (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.refreshed_at))::bigint AS refreshed,
@@ -40,6 +41,7 @@ SELECT
     (a.mode OPERATOR(pg_catalog.=) 'shared')::boolean AS shared,
     COALESCE(a.fence, 0)::bigint AS fence,
     a.backend_pid::integer AS pid,
+    (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.backend_start))::bigint AS started,
     COALESCE(pg_catalog.host(a.client_addr), '')::varchar AS client,
     (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.acquired_at))::bigint AS acquired,
     (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.refreshed_at))::bigint AS refreshed,
@@ -65,13 +67,13 @@ LIMIT @most::bigint;
 -- since a plan that combined them with the order by id would read the whole index
 -- of that.
 WITH h AS MATERIALIZED (
-    SELECT e.id, e.target, e.key, e.owner, e.ttl_ms, e.mode, e.fence, e.backend_pid, e.client_addr, e.acquired_at, e.refreshed_at, e.released_at, e.end_reason, e.ended_by, e.succeeded_at
+    SELECT e.id, e.target, e.key, e.owner, e.ttl_ms, e.mode, e.fence, e.backend_pid, e.backend_start, e.client_addr, e.acquired_at, e.refreshed_at, e.released_at, e.end_reason, e.ended_by, e.succeeded_at
     FROM public.lock_audit e
     WHERE (e.released_at OPERATOR(pg_catalog.-) e.acquired_at) OPERATOR(pg_catalog.>) interval '10 seconds'
         AND pg_catalog.tstzrange(e.acquired_at, e.released_at) OPERATOR(pg_catalog.@>)
             (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) (@at::bigint OPERATOR(pg_catalog.*) interval '1 microsecond'))
     UNION ALL
-    SELECT s.id, s.target, s.key, s.owner, s.ttl_ms, s.mode, s.fence, s.backend_pid, s.client_addr, s.acquired_at, s.refreshed_at, s.released_at, s.end_reason, s.ended_by, s.succeeded_at
+    SELECT s.id, s.target, s.key, s.owner, s.ttl_ms, s.mode, s.fence, s.backend_pid, s.backend_start, s.client_addr, s.acquired_at, s.refreshed_at, s.released_at, s.end_reason, s.ended_by, s.succeeded_at
     FROM public.lock_audit s
     WHERE s.acquired_at OPERATOR(pg_catalog.<=) (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) (@at OPERATOR(pg_catalog.*) interval '1 microsecond'))
         AND s.acquired_at OPERATOR(pg_catalog.>=) (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+)
@@ -79,7 +81,7 @@ WITH h AS MATERIALIZED (
         AND s.released_at OPERATOR(pg_catalog.>) (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) (@at OPERATOR(pg_catalog.*) interval '1 microsecond'))
         AND (s.released_at OPERATOR(pg_catalog.-) s.acquired_at) OPERATOR(pg_catalog.<=) interval '10 seconds'
     UNION ALL
-    SELECT o.id, o.target, o.key, o.owner, o.ttl_ms, o.mode, o.fence, o.backend_pid, o.client_addr, o.acquired_at, o.refreshed_at, o.released_at, o.end_reason, o.ended_by, o.succeeded_at
+    SELECT o.id, o.target, o.key, o.owner, o.ttl_ms, o.mode, o.fence, o.backend_pid, o.backend_start, o.client_addr, o.acquired_at, o.refreshed_at, o.released_at, o.end_reason, o.ended_by, o.succeeded_at
     FROM public.lock_audit o
     WHERE o.released_at IS NULL
         AND o.acquired_at OPERATOR(pg_catalog.<=) (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) (@at OPERATOR(pg_catalog.*) interval '1 microsecond'))
@@ -93,6 +95,7 @@ SELECT
     (a.mode OPERATOR(pg_catalog.=) 'shared')::boolean AS shared,
     COALESCE(a.fence, 0)::bigint AS fence,
     a.backend_pid::integer AS pid,
+    (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.backend_start))::bigint AS started,
     COALESCE(pg_catalog.host(a.client_addr), '')::varchar AS client,
     (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.acquired_at))::bigint AS acquired,
     (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM a.refreshed_at))::bigint AS refreshed,
@@ -115,9 +118,10 @@ WHERE a.acquired_at OPERATOR(pg_catalog.<) (pg_catalog.to_timestamp(0) OPERATOR(
 -- on, and deletes those whose hold ended before it. Of the rows that nobody
 -- closed it deletes those that were last proven before it and whose lock is no
 -- longer held. The rows of locks that are held are not touched, so no acquire,
--- refresh or release waits for this.
+-- refresh or release waits for this; nor does this wait for a transaction that is
+-- closing a row. A row that was closed since the look at it stays.
 WITH batch AS MATERIALIZED (
-    SELECT a.id, a.acquired_at, a.refreshed_at, a.released_at, a.key, a.backend_pid
+    SELECT a.id, a.acquired_at, a.refreshed_at, a.released_at, a.key, a.backend_pid, a.xmax AS changer
     FROM public.lock_audit a
     WHERE a.acquired_at OPERATOR(pg_catalog.<) (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) (@before::bigint OPERATOR(pg_catalog.*) interval '1 microsecond'))
         AND (a.acquired_at, a.id) OPERATOR(pg_catalog.>)
@@ -136,7 +140,12 @@ WITH batch AS MATERIALIZED (
                     WHERE (k.locktype, k.objsubid, k.pid, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint))
                         OPERATOR(pg_catalog.=) ('advisory', 1, b.backend_pid, b.key) AND k.granted
                 )
+                AND NOT EXISTS (
+                    SELECT FROM pg_catalog.pg_locks k
+                    WHERE k.transactionid OPERATOR(pg_catalog.=) b.changer AND k.granted
+                )
     ))
+        AND (released_at IS NULL OR released_at OPERATOR(pg_catalog.<) (pg_catalog.to_timestamp(0) OPERATOR(pg_catalog.+) (@before OPERATOR(pg_catalog.*) interval '1 microsecond')))
     RETURNING id
 )
 SELECT
@@ -179,9 +188,10 @@ UPDATE public.lock_audit a SET
 WHERE a.id OPERATOR(pg_catalog.=) ANY (CAST(@ids::varchar AS bigint[]));
 
 -- name: KillUnmark :exec
--- Takes back what KillMark wrote: the session could not be ended.
+-- Takes back what KillMark wrote: the session could not be ended. A row that says
+-- killed may be of another who ended it.
 UPDATE public.lock_audit SET ended_by = NULL
-WHERE id OPERATOR(pg_catalog.=) ANY (CAST(@ids::varchar AS bigint[])) AND released_at IS NULL;
+WHERE id OPERATOR(pg_catalog.=) ANY (CAST(@ids::varchar AS bigint[])) AND (end_reason OPERATOR(pg_catalog.=) 'killed') IS NOT TRUE;
 
 -- name: LastSuccess :one
 -- How long ago, in microseconds by the server's clock, the work under a key's lock

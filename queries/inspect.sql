@@ -105,12 +105,15 @@ FROM (
     ) n ON true;
 
 -- name: InspectLive :many
--- Lists the 64-bit advisory locks that sessions hold in this database now.
--- There is one row at least, with the time before the look, and key and pid 0.
-SELECT 0::integer AS pid, 0::bigint AS key, (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.clock_timestamp()))::bigint AS at
+-- Lists the 64-bit advisory locks that sessions hold in this database now, and when
+-- each session began (0: this role may not see it). There is one row at least, with
+-- the time before the look, and key and pid 0.
+SELECT 0::integer AS pid, 0::bigint AS key, 0::bigint AS started, (1000000 OPERATOR(pg_catalog.*) extract(epoch FROM pg_catalog.clock_timestamp()))::bigint AS at
 UNION ALL
-SELECT k.pid::integer, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint)::bigint, 0::bigint
+SELECT k.pid::integer, pg_catalog.int8or(pg_catalog.int8shl(k.classid::bigint, 32), k.objid::bigint)::bigint,
+    COALESCE(1000000 OPERATOR(pg_catalog.*) extract(epoch FROM b.backend_start), 0)::bigint, 0::bigint
 FROM pg_catalog.pg_locks k
+    LEFT JOIN pg_catalog.pg_stat_activity b ON b.pid OPERATOR(pg_catalog.=) k.pid
 WHERE (k.locktype, k.objsubid, k.database) OPERATOR(pg_catalog.=) ('advisory', 1,
     (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())) AND k.granted;
 

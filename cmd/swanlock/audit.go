@@ -72,6 +72,9 @@ func parseAudit(args []string, now time.Time) (q auditQuery, err error) {
 	wrong := func(format string, args ...any) (auditQuery, error) {
 		return q, failf(exitUsage, "audit: "+format+" (see swanlock audit --help)", args...)
 	}
+	if err := checkTexts("audit", q.Target, q.Owner); err != nil {
+		return q, err
+	}
 	for _, t := range []struct {
 		name, text string
 		to         *time.Time

@@ -58,49 +58,74 @@ func cmdKill(ctx context.Context, s streams, args []string) error {
 	if what == "" || *by == "" {
 		return failf(exitUsage, "kill: an empty target or name (see swanlock kill --help)")
 	}
+	if err := checkTexts("kill", what, *by); err != nil {
+		return err
+	}
+	o := killOptions{what, pid, *by, *yes}
 	return onServer(ctx, "kill", func(ctx context.Context, on *sql.DB) error {
 		locks, waiters, err := pginspect.Look(ctx, on)
 		if err != nil {
 			return err
 		}
-		victims := sessionsOf(locks, waiters, what, pid)
+		victims := o.sessions(locks, waiters)
 		if len(victims) == 0 && pid != 0 {
 			return failf(exitFailed, "kill: no session %d has an advisory lock or waits for one (if that is a target: --target)", pid)
 		}
 		if len(victims) == 0 {
 			return failf(exitFailed, "kill: nobody holds %s in this database (swanlock ls shows what is held)", quote(what))
 		}
+		left := 0
 		for _, v := range victims {
-			if err := killOne(ctx, s, on, v, locks, waiters, *yes, *by); err != nil {
+			switch err := o.kill(ctx, s, on, v, locks, waiters); {
+			case errors.Is(err, pginspect.ErrNoSession) && len(victims) > 1:
+				left++
+				if err := print(s.out, fmt.Sprintf("session %d has ended by itself, or has no such lock any more\n", v.PID)); err != nil {
+					return err
+				}
+			case errors.Is(err, pginspect.ErrNoSession):
+				return failf(exitFailed, "kill: session %d has ended by itself, or has no such lock any more", v.PID)
+			case err != nil:
 				return err
 			}
+		}
+		if left == len(victims) {
+			return failf(exitFailed, "kill: nobody holds %s any more", quote(what))
 		}
 		return nil
 	})
 }
 
-// sessionsOf are those with that process id, or that hold the target.
-func sessionsOf(locks []pginspect.Lock, waiters []pginspect.Waiter, target string, pid int) (found []pginspect.Session) {
+// killOptions is what the arguments of kill say.
+type killOptions struct {
+	target string
+	pid    int // instead of the target, if it is not 0
+	by     string
+	yes    bool
+}
+
+// sessions are those with that process id, or that hold the target.
+func (o killOptions) sessions(locks []pginspect.Lock, waiters []pginspect.Waiter) (found []pginspect.Session) {
 	add := func(s pginspect.Session) {
 		if !slices.Contains(found, s) {
 			found = append(found, s)
 		}
 	}
 	for _, l := range locks {
-		if pid != 0 && l.PID == pid || pid == 0 && l.Here && l.Matches(pginspect.Literal(target)) {
+		if o.pid != 0 && l.PID == o.pid || o.pid == 0 && l.Here && l.Matches(pginspect.Literal(o.target)) {
 			add(l.Session)
 		}
 	}
 	for _, w := range waiters {
-		if pid != 0 && w.PID == pid {
+		if o.pid != 0 && w.PID == o.pid {
 			add(w.Session)
 		}
 	}
 	return found
 }
 
-// killOne shows what a session has, asks, and ends it.
-func killOne(ctx context.Context, s streams, on *sql.DB, v pginspect.Session, locks []pginspect.Lock, waiters []pginspect.Waiter, yes bool, by string) error {
+// kill shows what a session has, asks, and ends it, unless it is none of those that
+// were meant any more: an answer takes its time, and a session can be a pool's.
+func (o killOptions) kill(ctx context.Context, s streams, on *sql.DB, v pginspect.Session, locks []pginspect.Lock, waiters []pginspect.Waiter) error {
 	var its []pginspect.Lock
 	for _, l := range locks {
 		if l.Session == v {
@@ -122,7 +147,7 @@ func killOne(ctx context.Context, s streams, on *sql.DB, v pginspect.Session, lo
 	if err := print(s.out, lockTable(its, alone, c).text(width, c)); err != nil {
 		return err
 	}
-	if !yes {
+	if !o.yes {
 		ok, err := ask(ctx, s, fmt.Sprintf("End session %d, with %s and %s in line?", v.PID, plural(len(its), "lock"), plural(waits, "place")))
 		if err != nil {
 			return err
@@ -131,16 +156,20 @@ func killOne(ctx context.Context, s streams, on *sql.DB, v pginspect.Session, lo
 			return failf(exitFailed, "kill: session %d was left alone", v.PID)
 		}
 	}
-	killed, err := pginspect.Kill(ctx, on, v, by)
-	if errors.Is(err, pginspect.ErrNoSession) {
-		return failf(exitFailed, "kill: session %d has ended by itself, or has no lock any more", v.PID)
+	locks, waiters, err := pginspect.Look(ctx, on)
+	if err != nil {
+		return err
 	}
+	if !slices.ContainsFunc(o.sessions(locks, waiters), func(now pginspect.Session) bool { return now.PID == v.PID && now.Started.Equal(v.Started) }) {
+		return pginspect.ErrNoSession
+	}
+	killed, err := pginspect.Kill(ctx, on, v, o.by)
 	if err != nil {
 		return err
 	}
 	text := fmt.Sprintf("ended session %d", v.PID)
 	if killed.Rows > 0 {
-		text += fmt.Sprintf("; the audit says killed by %s in %s", cell(by), plural(killed.Rows, "row"))
+		text += fmt.Sprintf("; the audit says killed by %s in %s", cell(o.by), plural(killed.Rows, "row"))
 	}
 	return print(s.out, text+"\n")
 }

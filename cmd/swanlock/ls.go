@@ -54,6 +54,9 @@ func cmdLs(ctx context.Context, s streams, args []string) error {
 	if *interval < 100*time.Millisecond {
 		return failf(exitUsage, "ls: --interval %v is under 100ms, which the server would feel (see swanlock ls --help)", *interval)
 	}
+	if err := checkTexts("ls", *target); err != nil {
+		return err
+	}
 	return onServer(ctx, "ls", func(ctx context.Context, on *sql.DB) error {
 		l := lister{target: *target, asJSON: *asJSON}
 		if !*watch {
@@ -63,7 +66,7 @@ func cmdLs(ctx context.Context, s streams, args []string) error {
 			}
 			return print(s.out, text)
 		}
-		return l.watch(ctx, on, s.out, *interval)
+		return l.watch(ctx, on, s, *interval)
 	})
 }
 
@@ -113,7 +116,8 @@ func (l *lister) json(locks []pginspect.Lock, waiters []pginspect.Waiter) (strin
 
 // watch shows the list again and again: in a terminal in its place, on a screen
 // of its own, and elsewhere one list after the other.
-func (l *lister) watch(ctx context.Context, on *sql.DB, out io.Writer, interval time.Duration) (err error) {
+func (l *lister) watch(ctx context.Context, on *sql.DB, s streams, interval time.Duration) (err error) {
+	out := s.out
 	_, _, terminal := screenOf(out)
 	terminal = terminal && !l.asJSON
 	if terminal {
@@ -134,13 +138,15 @@ func (l *lister) watch(ctx context.Context, on *sql.DB, out io.Writer, interval 
 			return nil // Ctrl-C is how to end it
 		case err != nil && !seen:
 			return err
-		case err != nil:
+		case err != nil && terminal:
 			text = "swanlock: " + strings.TrimPrefix(oneLine(err.Error()), "pginspect: ") + "; trying again\n"
+		case err != nil:
+			complain(s.err, fmt.Errorf("ls: %w; trying again", err))
 		}
 		seen = true
 		if terminal {
 			text = "\x1b[H" + strings.ReplaceAll(time.Now().Format(time.TimeOnly)+"  Ctrl-C ends\n"+text, "\n", "\x1b[K\n") + "\x1b[J"
-		} else if !l.asJSON {
+		} else if !l.asJSON && err == nil {
 			text += "\n"
 		}
 		if err := print(out, text); err != nil {

@@ -74,18 +74,24 @@ func audit(ctx context.Context, conn *sql.Conn) (columns string, err error) {
 
 const noColumns = "no columns"
 
+// inSchema is the table of a name in the first schema of the search_path, where
+// migrations make theirs; NULL if there is none. One in a later schema is another's.
+func inSchema(table string) string {
+	return "pg_catalog.to_regclass(pg_catalog.quote_ident(pg_catalog.current_schema()) OPERATOR(pg_catalog.||) '." + table + "')"
+}
+
 func auditOnce(ctx context.Context, conn *sql.Conn) (columns string, err error) {
 	err = conn.QueryRowContext(ctx, `
 SELECT coalesce(pg_catalog.string_agg(pg_catalog.concat(a.attname, ' ', pg_catalog.format_type(a.atttypid, a.atttypmod),
     CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END, CASE WHEN a.attidentity OPERATOR(pg_catalog.=) '' THEN '' ELSE ' IDENTITY' END),
     ', ' ORDER BY a.attname) OPERATOR(pg_catalog.||) CASE WHEN (SELECT pg_catalog.count(*) FROM pg_catalog.pg_index i
         JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid
-        WHERE i.indrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('lock_audit') AND i.indisvalid
+        WHERE i.indrelid OPERATOR(pg_catalog.=) `+inSchema("lock_audit")+` AND i.indisvalid
             AND (c.relname OPERATOR(pg_catalog.=) 'lock_audit_time' OR c.relname OPERATOR(pg_catalog.=) 'lock_audit_span')) OPERATOR(pg_catalog.=) 2
         THEN ' INDEXED' ELSE '' END,
-    CASE WHEN pg_catalog.to_regclass('lock_audit') IS NULL THEN '' ELSE '`+noColumns+`' END)
+    CASE WHEN `+inSchema("lock_audit")+` IS NULL THEN '' ELSE '`+noColumns+`' END)
 FROM pg_catalog.pg_attribute AS a
-WHERE a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('lock_audit') AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
+WHERE a.attrelid OPERATOR(pg_catalog.=) `+inSchema("lock_audit")+` AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
     AND a.attname OPERATOR(pg_catalog.<>) 'succeeded_at'`,
 		pgx.QueryExecModeSimpleProtocol).Scan(&columns)
 	return columns, err
@@ -95,17 +101,21 @@ WHERE a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('lock_audit') AND
 // not, or if this role may not read that.
 func appliedAt(ctx context.Context, conn *sql.Conn, version int64) (at time.Time, err error) {
 	var readable bool
-	err = conn.QueryRowContext(ctx, "SELECT coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass($1), 'SELECT'), false)",
-		pgx.QueryExecModeSimpleProtocol, migrations.Table).Scan(&readable)
+	err = conn.QueryRowContext(ctx, "SELECT coalesce(pg_catalog.has_table_privilege("+inSchema(migrations.Table)+", 'SELECT'), false)",
+		pgx.QueryExecModeSimpleProtocol).Scan(&readable)
 	if err != nil || !readable {
 		return at, err
 	}
-	err = conn.QueryRowContext(ctx, "SELECT tstamp FROM "+migrations.Table+" WHERE version_id OPERATOR(pg_catalog.=) $1 AND is_applied ORDER BY id DESC LIMIT 1",
-		pgx.QueryExecModeSimpleProtocol, version).Scan(&at)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = nil
+	var seconds int64 // a time's text is as the server's DateStyle says
+	err = conn.QueryRowContext(ctx, "SELECT extract(epoch FROM tstamp)::bigint FROM "+migrations.Table+" WHERE version_id OPERATOR(pg_catalog.=) $1 AND is_applied ORDER BY id DESC LIMIT 1",
+		pgx.QueryExecModeSimpleProtocol, version).Scan(&seconds)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return at, nil
+	case err != nil:
+		return at, err
 	}
-	return at, err
+	return time.Unix(seconds, 0), nil
 }
 
 // An adopter notes under the lock which migrations lock_audit shows, if it was
@@ -161,7 +171,7 @@ func (a *adopter) adopt(ctx context.Context, conn *sql.Conn) error {
 	}
 	defer tx.Rollback()
 	var exists bool
-	if err := tx.QueryRowContext(ctx, "SELECT pg_catalog.to_regclass($1) IS NOT NULL", migrations.Table).Scan(&exists); err != nil {
+	if err := tx.QueryRowContext(ctx, "SELECT "+inSchema(migrations.Table)+" IS NOT NULL").Scan(&exists); err != nil {
 		return err
 	}
 	var versions []int64

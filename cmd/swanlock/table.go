@@ -160,7 +160,8 @@ func (t *table) fit(width int, show []bool, wide []int) {
 // escaped.
 func cell(s string) string {
 	if s = strings.ToValidUTF8(s, "\ufffd"); strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
-		s = strings.Trim(strconv.Quote(s), `"`)
+		s = strconv.Quote(s)
+		s = s[1 : len(s)-1]
 	}
 	return s
 }

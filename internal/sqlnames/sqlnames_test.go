@@ -34,7 +34,7 @@ func TestStatements(t *testing.T) {
 		}
 		for _, query := range statements(t, file) {
 			looked++
-			if strings.HasPrefix(query, "SELECT tstamp FROM ") {
+			if strings.HasPrefix(query, "SELECT extract(epoch FROM tstamp)::bigint FROM ") {
 				continue // goose finds its table by the search_path, so this must, too
 			}
 			for _, problem := range sqlnames.Check(query) {

@@ -19,7 +19,7 @@ func FuzzDSN(f *testing.F) {
 		{"postgresql://%2Ftmp/", "?host=/x&ssl=true"}, {"", "=x"}, {"password=x ", "=x"}, {"port=", " host=x"},
 		{"user=a\\ b password=\\'", "\xff\x00"}, {"postgres://u:%", "@h"}, {"postgres://postgresql://", "\f"},
 		{"channel_binding=require search_path=", " TimeZone=UTC keepalives=1"},
-		{"sslcrl=", " sslpassword=x"}, {"sslmode=", ""}, {"sslrootcert=system password=", ""},
+		{"sslcrl=", " sslpassword=x"}, {"sslmode=", ""}, {"sslrootcert=system password=", ""}, {"seArCh_pAth=", " TimeZone="},
 	} {
 		f.Add(seed[0], seed[1])
 	}
@@ -56,8 +56,8 @@ func FuzzDSN(f *testing.F) {
 				want.Host = got.Host
 			}
 			for name, value := range maps.Clone(want.RuntimeParams) {
-				// These are left out or written anew.
-				if _, ok := findExtra(name); ok || name == "client_encoding" {
+				// These are left out or written anew. An empty one counts as unset.
+				if _, ok := findExtra(name); ok || name == "client_encoding" || value == "" {
 					delete(want.RuntimeParams, name)
 				} else if lower := strings.ToLower(name); lower != name {
 					delete(want.RuntimeParams, name)
