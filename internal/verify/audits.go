@@ -66,7 +66,7 @@ func checkAudit(hist *History) Result {
 			continue
 		}
 		outside := func(at int64, s Span) bool { return at < s.Call+least || at > s.Return+most }
-		if h.Outcome == OK && outside(row.Acquired, h.Acquire) {
+		if row.Acquired < h.Acquire.Call+least || h.Outcome == OK && outside(row.Acquired, h.Acquire) {
 			r.find(target, h.Acquire.Return, "the audit's row %d was acquired at another time than the hold: %v", row.ID, h)
 		}
 		if h.Kept() && calm && outside(row.Released, h.Release) {

@@ -69,39 +69,44 @@ var plantedEdges = []plant{
 		row := s.row(h)
 		row.Reason, row.Released = "killed", 120*ms+1000*sec
 	}},
-	{"audit's intervals overlap by a millisecond", KindAudit, func(s *story) {
+	{"the audit's intervals overlap by a millisecond", KindAudit, func(s *story) {
 		a, b := s.hold(mutex, 100, 200), s.hold(mutex, 300, 400)
 		s.row(a)
 		s.Audit[0].Released = s.row(b).Acquired + ms
 		a.Released = Failed
 	}},
-	{"an audit row of a refused try is open", KindAudit, func(s *story) {
+	{"the audit's row of a try that was refused is open", KindAudit, func(s *story) {
 		h := s.hold(mutex, 100, 200)
 		h.Outcome = Refused
 		row := s.row(h)
 		h.Release = Span{}
 		row.Released, row.Reason = 0, ""
 	}},
-	{"held by nobody: in the last look", KindNobody, func(s *story) {
+	{"a lock that is nobody's is there in the last look", KindNobody, func(s *story) {
 		h := s.hold(mutex, 100, 200)
 		s.seen(h, 900_000)
 	}},
-	{"a pool was told it holds lock", KindNobody, func(s *story) {
+	{"a pool is told that it holds the lock", KindNobody, func(s *story) {
 		h := s.hold(mutex, 100, 0)
 		h.Outcome, h.Release, h.Single = Already, Span{}, false
 	}},
-	{"waits in vain at the end", KindNobody, func(s *story) {
+	{"nobody gets a lock that is free, at the end", KindNobody, func(s *story) {
 		s.End = past(300) * ms
 		s.hold(mutex, 100, 200)
 		s.inVain(150, past(300))
 	}},
-	{"the audit's TTL", KindAudit, func(s *story) {
+	{"the audit has a row of an acquire that failed, from before it", KindAudit, func(s *story) {
+		h := s.hold(mutex, 100, 200)
+		s.row(h).Acquired -= 10 * ms
+		h.Outcome, h.Release = Failed, Span{}
+	}},
+	{"the audit has another TTL", KindAudit, func(s *story) {
 		s.row(s.hold(mutex, 100, 200)).TTL++
 	}},
-	{"the audit's pid", KindAudit, func(s *story) {
+	{"the audit has another process", KindAudit, func(s *story) {
 		s.row(s.hold(mutex, 100, 200)).BackendPid++
 	}},
-	{"the audit's mode", KindAudit, func(s *story) {
+	{"the audit has another mode", KindAudit, func(s *story) {
 		s.row(s.hold(mutex, 100, 200)).Shared = true
 	}},
 	{"the audit's row says lost of a lock that was released", KindAudit, func(s *story) {
@@ -110,10 +115,10 @@ var plantedEdges = []plant{
 	{"the audit's row says nothing of a lock that was released", KindAudit, func(s *story) {
 		s.row(s.hold(mutex, 100, 200)).Reason = ""
 	}},
-	{"hold ended too early", KindAudit, func(s *story) {
+	{"the audit's hold ended before its release", KindAudit, func(s *story) {
 		s.row(s.hold(mutex, 100, 200)).Released -= 5 * ms
 	}},
-	{"two rows of a pool's hold, both released", KindAudit, func(s *story) {
+	{"a hold of a pool has two rows, both released", KindAudit, func(s *story) {
 		h := s.hold(mutex, 200, 300)
 		h.Single = false
 		s.earlier(*s.row(h), "released")
