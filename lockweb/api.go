@@ -89,6 +89,9 @@ func (h *handler) held(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusBadRequest, plain(err))
 		return
 	}
+	if at.Nanosecond()%1e6 == 0 { // The page shows, and links to, the millisecond in which a hold began.
+		at = at.Add(time.Millisecond - time.Microsecond)
+	}
 	records, err := within(r.Context(), func(ctx context.Context) ([]pginspect.Record, error) {
 		return pginspect.HeldAt(ctx, h.look.db, at)
 	})

@@ -95,6 +95,44 @@ func TestStreamWithoutAudit(t *testing.T) {
 	})
 }
 
+// TestHeldFromItsBeginning: the moment at which a hold began, as the page shows it,
+// leads to that hold, and the one at which it ended does not.
+func TestHeldFromItsBeginning(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		on, target := connect(t, driver, ""), newTarget(t)
+		s := serve(t, on)
+		type records struct {
+			Records []struct {
+				ID              string
+				Acquired, Ended int64
+			}
+		}
+		get := func(path string, query url.Values) (got records) {
+			_, text := s.get(path + "?" + query.Encode())
+			must(t, json.Unmarshal([]byte(text), &got))
+			return got
+		}
+		for range 5 { // One may just begin with a millisecond.
+			held := acquire(t, on, target)
+			time.Sleep(5 * time.Millisecond)
+			must(t, held.Release(bg))
+		}
+		all := get("/api/history", url.Values{"target": {target}})
+		want(t, "records", len(all.Records), 5)
+		for _, r := range all.Records {
+			for at, held := range map[int64]bool{r.Acquired: true, r.Ended: false} {
+				got := false
+				for _, o := range get("/api/held", url.Values{"at": {fmt.Sprint(at)}}).Records {
+					got = got || o.ID == r.ID
+				}
+				if got != held {
+					t.Errorf("the hold from %d to %d is held at %d: %v", r.Acquired, r.Ended, at, got)
+				}
+			}
+		}
+	})
+}
+
 // TestHistory: the records of a target are those that meet the time, also when
 // they began before it; a pattern's characters are but characters.
 func TestHistory(t *testing.T) {
@@ -126,7 +164,7 @@ func TestHistory(t *testing.T) {
 		}
 		want(t, "records", strings.Join(records("/api/history", url.Values{"target": {target}, "from": {from.Format(time.RFC3339Nano)}}), ", "), "holds held, spans ended")
 		want(t, "all records", strings.Join(records("/api/history", url.Values{"target": {target}}), ", "), "holds held, spans ended, before ended")
-		want(t, "held then", strings.Join(records("/api/held", url.Values{"at": {fmt.Sprint(from.UnixMilli())}}), ", "), "spans ended")
+		want(t, "held then", strings.Join(records("/api/held", url.Values{"at": {fmt.Sprint(from.Add(-5 * time.Millisecond).UnixMilli())}}), ", "), "spans ended")
 		for _, bad := range []string{"/api/history?from=yesterday", "/api/held?at=x", "/api/history?target=%00", "/api/history?target=%ff", "/api/history?after=x"} {
 			if answer, text := s.get(bad); answer.StatusCode != 400 || !strings.Contains(text, `{"error":"`) {
 				t.Errorf("%s: %d, %s", bad, answer.StatusCode, text)

@@ -131,6 +131,25 @@ func TestRoundTripsFresh(t *testing.T) {
 	})
 }
 
+// TestPoolTripsOnTheOnlyConnection: a Pool that gives back the only connection after
+// each lock begins a session for each, which costs what docs/limits.md says.
+func TestPoolTripsOnTheOnlyConnection(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		proxy := newProxy(t)
+		db := openURL(t, driver, proxy.url)
+		db.SetMaxOpenConns(1)
+		p, target := newPool(t, db), newTarget(t)
+		pair := func() {
+			must(t, acquired(t, p, target).Release(bg))
+			one[int](t, db, "SELECT 1") // once the connection is back
+		}
+		pair()
+		if got := proxy.trips(t, pair); got < 10 || got > 20 {
+			t.Errorf("a pair took %d round trips, want about 15", got)
+		}
+	})
+}
+
 // TestRoundTripsOfFunctions: the package's functions prepare nothing, so a call takes
 // what a query with arguments takes: one round trip with pgx, which keeps its
 // statements, and with lib/pq two, or one with binary_parameters.

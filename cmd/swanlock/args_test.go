@@ -134,9 +134,6 @@ func TestHelp(t *testing.T) {
 		if !regexp.MustCompile(`(?m)^  ` + c.name + ` `).MatchString(all) {
 			t.Errorf("--help does not list %s", c.name)
 		}
-		if c.help == "" {
-			continue
-		}
 		for _, args := range [][]string{{c.name, "--help"}, {c.name, "-h"}, {"help", c.name}} {
 			code, out, err := runHere(args...)
 			if code != 0 || out != c.help || err != "" {
@@ -145,6 +142,9 @@ func TestHelp(t *testing.T) {
 		}
 		if !strings.HasPrefix(c.help, "Usage: swanlock "+c.name) {
 			t.Errorf("help of %s begins with %.40q", c.name, c.help)
+		}
+		if !regexp.MustCompile(`(?m)^  (.* )?(<\()?swanlock ` + c.name + `\b`).MatchString(c.help) {
+			t.Errorf("help of %s has no example", c.name)
 		}
 		for line := range strings.Lines(c.help) {
 			if len(line) > 90 || strings.TrimRight(line, " \n") != strings.TrimRight(line, "\n") {

@@ -86,6 +86,9 @@ func parseAudit(args []string, now time.Time) (q auditQuery, err error) {
 			return wrong("--%s %w", t.name, err)
 		}
 	}
+	if at != "" && q.at.Nanosecond()%1e6 == 0 { // The table shows the millisecond in which a hold began.
+		q.at = q.at.Add(time.Millisecond - time.Microsecond)
+	}
 	switch {
 	case at != "" && (since != "" || until != ""):
 		return wrong("--at is one moment, --since and --until are many: give one of them")

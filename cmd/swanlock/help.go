@@ -192,6 +192,22 @@ file, that only one of them holds a lock at a time; that the lock of a killed
 process is free at once and that of a stopped one within its TTL; that fences
 rise; and what the audit says. Takes about 20 seconds. Every claim is checked from
 outside, in the file or by another session. Exits with 0 only if all of them held.
+
+  swanlock demo
+`
+
+const versionHelp = `Usage: swanlock version
+
+Prints the version of this program.
+
+  swanlock version
+`
+
+const helpHelp = `Usage: swanlock help [COMMAND]
+
+Tells what a command does, as its --help does, or lists the commands.
+
+  swanlock help run
 `
 
 const verifyHelp = `Usage: swanlock verify --embedded|--dsn DSN [flags]

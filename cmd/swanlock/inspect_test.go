@@ -175,6 +175,24 @@ func TestAuditHistory(t *testing.T) {
 	hasAll(t, "audit", swanlockSays(t, dsn, 0, "audit", "--at", "1s"), "now")
 }
 
+// TestAuditAtItsBeginning: the time that the audit shows for the beginning of a hold,
+// given to --at, with its day or without, shows that hold.
+func TestAuditAtItsBeginning(t *testing.T) {
+	t.Parallel()
+	dsn := newAudited(t)
+	for n := range 5 { // One may just begin with a millisecond.
+		target := fmt.Sprintf("held-%d", n)
+		heldHere(t, dsn, target, "me")
+		lines := strings.Split(swanlockSays(t, dsn, 0, "audit", "--target", target), "\n")
+		day, clock, _ := strings.Cut(lines[1][:len("2006-01-02 15:04:05.000")], " ")
+		for _, at := range []string{day + " " + clock, clock} {
+			if got := swanlockSays(t, dsn, 0, "audit", "--at", at, "--target", target); !strings.Contains(got, target) {
+				t.Errorf("--at %q, when it began, says %q", at, got)
+			}
+		}
+	}
+}
+
 func TestKill(t *testing.T) {
 	t.Parallel()
 	dsn := newAudited(t)

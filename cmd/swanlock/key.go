@@ -11,7 +11,11 @@ import (
 const keyHelp = `Usage: swanlock key TARGET
 
 Prints the 64-bit advisory key of TARGET, in decimal: the number that every
-swanlock and SwanLake process locks for this target. To see the holder:
+swanlock and SwanLake process locks for this target.
+
+  swanlock key /lake/q.db
+
+To see the holder:
 
   SELECT pid, mode FROM pg_locks
   WHERE locktype = 'advisory' AND objsubid = 1 AND granted

@@ -80,8 +80,8 @@ func commands() []command {
 		{"demo", demoHelp, cmdDemo},
 		{"verify", verifyHelp, cmdVerify},
 		{"completion", completionHelp, cmdCompletion},
-		{"version", "", cmdVersion},
-		{"help", "", cmdHelp},
+		{"version", versionHelp, cmdVersion},
+		{"help", helpHelp, cmdHelp},
 		{demoHolderName, "", cmdDemoHolder},
 		{verifyWorkerName, "", cmdVerifyWorker},
 		{supervisorName, "", cmdSupervise},
@@ -138,6 +138,10 @@ func dispatch(ctx context.Context, s streams, args []string) error {
 }
 
 func cmdHelp(_ context.Context, s streams, args []string) error {
+	args, err := parse(newFlags("help"), args, 0, -1)
+	if err != nil {
+		return err
+	}
 	if len(args) == 0 {
 		return print(s.out, mainHelp)
 	}

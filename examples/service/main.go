@@ -109,19 +109,23 @@ func once(ctx context.Context, locks swanlock.Locker, job string, do func(ctx co
 }
 
 // every calls f at each multiple of d by the clock, until ctx ends. Errors are
-// logged, and it goes on.
+// logged, and it goes on, after a second at least.
 func every(ctx context.Context, d time.Duration, f func() error) {
-	for {
+	for failed := false; ; {
 		var wait time.Duration
+		if failed {
+			wait = time.Second
+		}
 		if d > 0 {
-			wait = time.Until(time.Now().Truncate(d).Add(d))
+			wait = max(wait, time.Until(time.Now().Truncate(d).Add(d)))
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
 		}
-		if err := f(); err != nil && ctx.Err() == nil {
+		err := f()
+		if failed = err != nil; failed && ctx.Err() == nil {
 			log.Print(err)
 		}
 	}

@@ -57,7 +57,7 @@ func checkAudit(hist *History) Result {
 			r.find(target, h.Acquire.Return, "the audit's row %d has the fence %d: %v", row.ID, row.Fence, h)
 		case h.Outcome == OK && h.Pid != 0 && row.BackendPid != h.Pid:
 			r.find(target, h.Acquire.Return, "the audit's row %d has the process %d, not %d: %v", row.ID, row.BackendPid, h.Pid, h)
-		case h.Kept() && calm && row.Reason != "released" && row.Reason != "expired":
+		case h.Kept() && calm && row.Reason != "released" && (row.Reason != "expired" || h.TTL == 0):
 			r.find(target, h.Release.Return, "the audit's row %d says %q of a lock that was released: %v", row.ID, row.Reason, h)
 		case row.Released == 0:
 			r.find(target, hist.End, "the audit's row %d is open, although its lock was taken again: %v", row.ID, h)
@@ -66,11 +66,15 @@ func checkAudit(hist *History) Result {
 			continue
 		}
 		outside := func(at int64, s Span) bool { return at < s.Call+least || at > s.Return+most }
-		if h.Outcome == OK && outside(row.Acquired, h.Acquire) {
+		if row.Acquired < h.Acquire.Call+least || h.Outcome == OK && outside(row.Acquired, h.Acquire) {
 			r.find(target, h.Acquire.Return, "the audit's row %d was acquired at another time than the hold: %v", row.ID, h)
 		}
 		if h.Kept() && calm && outside(row.Released, h.Release) {
 			r.find(target, h.Release.Return, "the audit's row %d was released at another time than the hold: %v", row.ID, h)
+		}
+		// A reader's row ends at its last proof, and so does one that was lost.
+		if !target.Shared && !h.Kept() && (row.Reason == "killed" || row.Reason == "expired") && row.Released < hist.certain(h)+least {
+			r.find(target, h.Acquire.Return, "the audit's row %d ended while the lock was held: %v", row.ID, h)
 		}
 	}
 	for owner, found := range rows {
@@ -85,7 +89,7 @@ func checkAudit(hist *History) Result {
 // from a server that had to wait or stood still. Such a lock was given back,
 // and the next row is of the same waiter.
 func again(row, next AuditRow) bool {
-	return row.Reason == "expired" && row.Released != 0 && row.Released <= next.Acquired
+	return row.Reason == "expired" && row.TTL > 0 && row.Released != 0 && row.Released <= next.Acquired
 }
 
 // overlaps compares the intervals of each target, in the order of their

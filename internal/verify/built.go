@@ -72,7 +72,7 @@ func (b builder) place(ctx context.Context, ttl time.Duration) error {
 }
 
 // lead leads for a while. The election does not say whether the server confirmed
-// the release, so the history has none.
+// the release, so in the history that has failed.
 func (b builder) lead(ctx context.Context, ttl time.Duration) (err error) {
 	h, id := b.builtHold(leaderTarget, ttl), b.next()
 	if err := b.journal.put(event{What: evAcquire, Hold: id, Call: now(), New: h}); err != nil {
@@ -89,10 +89,16 @@ func (b builder) lead(ctx context.Context, ttl time.Duration) (err error) {
 		if err = b.journal.put(e); err == nil {
 			err = b.work(ctx, id, h, lock)
 		}
+		if err == nil {
+			err = b.journal.put(event{What: evRelease, Hold: id, Call: now()})
+		}
 		return election.ErrResign
 	}, election.WithLockOptions(swanlock.WithOwner(id), swanlock.WithTTL(ttl)))
 	if !led {
 		return b.journal.put(event{What: evGranted, Hold: id, At: now(), Outcome: Refused})
+	}
+	if err == nil {
+		err = b.journal.put(event{What: evReleased, Hold: id, At: now(), Outcome: Failed})
 	}
 	return err
 }

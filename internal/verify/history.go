@@ -38,6 +38,8 @@ type Target struct {
 	Key    int64
 	Shared bool // readers lock it too
 	Places int  // how many may hold it by a semaphore, or 1 lead; 0: it is a lock
+
+	Parts []int64 // the keys of the locks that a semaphore is made of
 }
 
 // Kind is the model that a target's locks are checked against.

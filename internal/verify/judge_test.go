@@ -138,12 +138,12 @@ var planted = []plant{
 		a := s.hold(mutex, 100, 200)
 		b := lost(s.hold(mutex, 10, 0), 12) // unfenced by its look, but it had written
 		s.write(b, 20, Write{ID: "b", Outcome: OK})
-		a.Fence, b.Fence = 0, 0
+		unfenced(a, b)
 		s.write(a, 150, Write{ID: "a", Fence: 1, Outcome: Refused})
 	}},
 	{"somebody writes between a claim and its write, under the same fence", KindRegister, func(s *story) {
 		a, b := s.hold(mutex, 100, 200), lost(s.hold(mutex, 50, 0), 52)
-		a.Fence, b.Fence = 0, 0 // so that the lock itself is in order
+		unfenced(a, b) // so that the lock itself is in order
 		s.write(a, 110, Write{ID: "c", Claim: true, Fence: 5, Outcome: OK})
 		s.write(b, 120, Write{ID: "b", Fence: 5, Outcome: OK})
 		s.write(a, 130, Write{ID: "a", Fence: 5, Outcome: OK, Met: "b"})
@@ -258,7 +258,7 @@ func judged(tell func(*story)) (kinds []string, all []Finding) {
 // TestPlanted: each violation is found, and found to be what it is.
 func TestPlanted(t *testing.T) {
 	seen := make(map[string]bool)
-	for _, p := range slices.Concat(planted, plantedStalls) {
+	for _, p := range slices.Concat(planted, plantedStalls, plantedEdges) {
 		got, all := judged(p.tell)
 		if want := []string{p.want}; !slices.Equal(got, want) {
 			t.Errorf("%s: got the kinds %q, want %q: %+v", p.name, got, want, all)
@@ -388,7 +388,7 @@ var sound = []sane{
 
 // TestSound: no false alarm.
 func TestSound(t *testing.T) {
-	for _, p := range slices.Concat(sound, soundStalls) {
+	for _, p := range slices.Concat(sound, soundStalls, soundEdges) {
 		if got, all := judged(p.tell); len(got) > 0 {
 			t.Errorf("%s: got %+v, want nothing", p.name, all)
 		}

@@ -57,6 +57,7 @@ func checkLine(hist *History) Result {
 				waiters = append(waiters, h)
 			}
 		}
+		hist.starved(&r, i, waiters)
 		for n, first := range waiters {
 			for _, second := range waiters[n+1:] {
 				if second.Acquire.Call >= first.Acquire.Return {
@@ -74,6 +75,28 @@ func checkLine(hist *History) Result {
 		}
 	}
 	return r
+}
+
+// starved checks those that waited for a target in vain: nobody that came later was
+// served while they waited. One that has given up may be told so late.
+func (hist *History) starved(r *Result, target int, served []*Hold) {
+	for _, first := range hist.Holds {
+		if first.Target != target || !first.Wait || first.Outcome != Refused || hist.disturbed(first) {
+			continue
+		}
+		for _, second := range served {
+			if second.Acquire.Call <= first.Acquire.Call || second.Acquire.Call >= first.Acquire.Return || first.Shared && second.Shared ||
+				hist.calm(first.Proc, Span{first.Acquire.Call, second.Acquire.Call}) < hist.gapAfter(first) ||
+				hist.calm(second.Proc, second.Acquire) < lineTry {
+				continue
+			}
+			if r.Checked++; hist.calm(first.Proc, Span{second.Acquire.Return, first.Acquire.Return}) < oneWait {
+				continue
+			}
+			r.find(hist.Targets[target], second.Acquire.Return, "%v waited in vain, and had waited for %s when %v came, which was served",
+				first, seconds(second.Acquire.Call, first.Acquire.Call), second)
+		}
+	}
 }
 
 // disturbed reports whether a fault was done to h's process, its session or the

@@ -118,6 +118,11 @@ func checkLocks(hist *History) []Result {
 		ops := hist.lockOps(i)
 		kind := results[target.Kind()]
 		kind.Checked += len(ops)
+		for _, h := range hist.holds(i) {
+			if h.Fence < 0 || h.Fenced && !h.Shared && h.Fence == 0 {
+				results[KindFence].find(target, h.Acquire.Return, "it was granted without the fence that was asked for: %v", h)
+			}
+		}
 		judge := func(r *Result, fences bool) bool {
 			found := len(r.Findings)
 			for _, p := range pieces(hist, i, ops, pieceSize) {

@@ -15,7 +15,7 @@ import (
 // A claim says that a session may have a lock from one time to another.
 type claim struct {
 	from, until int64
-	pid         int // 0: any
+	pid, but    int // the backend that it is of, and one that it is not of; 0: any, none
 }
 
 type claimant struct {
@@ -31,8 +31,9 @@ func checkNobody(hist *History) Result {
 		claims[at] = append(claims[at], hist.claim(h))
 		if h.Outcome == OK && !h.Single {
 			// A pool may wait on another session than the one that it holds on.
-			late := h.Acquire.Return + int64(margin) + int64(h.TTL)
-			claims[at] = append(claims[at], claim{from: h.Acquire.Call, until: hist.healed(&Hold{Label: h.Label, TTL: h.TTL, Audited: h.Audited}, late)})
+			c := claim{from: h.Acquire.Call, until: h.Acquire.Return + int64(margin) + int64(h.TTL), but: h.Pid}
+			c.until = hist.healed(&Hold{Label: h.Label, TTL: h.TTL, Audited: h.Audited}, c.until)
+			claims[at] = append(claims[at], c)
 		}
 	}
 	for at, all := range claims {
@@ -44,7 +45,7 @@ func checkNobody(hist *History) Result {
 		r.Checked++
 		at := claimant{s.Label, s.Target}
 		if told[at] || slices.ContainsFunc(claims[at], func(c claim) bool {
-			return c.from <= s.Return && s.Call <= c.until && (c.pid == 0 || c.pid == s.Pid)
+			return c.from <= s.Return && s.Call <= c.until && (c.pid == 0 || c.pid == s.Pid) && (c.but == 0 || c.but != s.Pid)
 		}) {
 			continue
 		}
@@ -150,11 +151,11 @@ func stopped(r *Result, hist *History) {
 }
 
 // already checks that no session that holds nothing was told that it holds the
-// lock itself.
+// lock itself, and no pool, of which each caller is another holder.
 func already(r *Result, hist *History) {
 	for _, h := range hist.Holds {
-		if h.Outcome == Already && h.Single {
-			r.find(hist.Targets[h.Target], h.Acquire.Return, "a session that held nothing was told that it holds the lock: %v: %s", h, h.Err)
+		if h.Outcome == Already {
+			r.find(hist.Targets[h.Target], h.Acquire.Return, "a session or a pool that held nothing was told that it holds the lock: %v: %s", h, h.Err)
 		}
 	}
 }

@@ -73,10 +73,12 @@ func (o *observer) stalled(s Span) {
 
 // look takes one look.
 func (o *observer) look(ctx context.Context) error {
-	keys := make([]int64, len(o.targets))
+	var keys []int64
 	byKey := make(map[int64]int)
 	for i, t := range o.targets {
-		keys[i], byKey[t.Key] = t.Key, i
+		for _, key := range append([]int64{t.Key}, t.Parts...) {
+			keys, byKey[key] = append(keys, key), i
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

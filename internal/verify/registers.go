@@ -66,7 +66,7 @@ func (hist *History) settled(target int) (ops []porcupine.Operation) {
 				continue
 			case w.Outcome != OK:
 				end := cmp.Or(w.Return, hist.look().killed[h.Proc], hist.End)
-				w.Outcome, w.Met, w.Return = OK, met, end+int64(margin)
+				w.Outcome, w.Met, w.Return = OK, met, hist.healed(h, end+int64(margin))
 			}
 			ops = append(ops, porcupine.Operation{ClientId: h.Client, Input: w, Call: w.Call, Return: w.Return})
 		}
@@ -97,20 +97,40 @@ func checkRegister(hist *History) Result {
 			}
 		}
 		for _, h := range hist.holds(i) {
+			logged(&r, hist, target, h)
 			guarded(&r, hist, target, h)
 		}
 	}
 	return r
 }
 
+// logged checks that the register's log has what a holder was told.
+func logged(r *Result, hist *History, target Target, h *Hold) {
+	for _, w := range h.Writes {
+		met, ok := hist.Log[w.ID]
+		switch {
+		case w.Outcome == OK && !ok && !hist.restarting(w.Span):
+			r.find(target, w.Return, "what the register took is not in its log: %v; it was %v", h, w)
+		case w.Outcome == OK && ok && met != w.Met:
+			r.find(target, w.Return, "by the register's log it met %q: %v; it was %v", met, h, w)
+		case w.Outcome == Refused && ok:
+			r.find(target, w.Return, "what the register refused is in its log: %v; it was %v", h, w)
+		}
+	}
+}
+
 // guarded checks that the lock kept others from the register: nobody wrote
 // between a holder's claim and its write, and nobody had raised the fence above
-// that of a holder that held the lock for certain.
+// that of a holder that held the lock for certain. Of a write whose outcome its
+// holder did not live to know, or was not told, the log says it.
 func guarded(r *Result, hist *History, target Target, h *Hold) {
 	claimed := ""
 	certain := hist.certain(h)
 	for i, w := range h.Writes {
 		r.Checked++
+		if met, ok := hist.Log[w.ID]; ok && (w.Outcome == Pending || w.Outcome == Failed) {
+			w.Outcome, w.Met, w.Return = OK, met, cmp.Or(w.Return, w.Call)
+		}
 		switch {
 		case w.Outcome == Refused && w.Return < certain:
 			r.find(target, w.Return, "a holder was fenced off: %v; it was %v", h, w)

@@ -179,6 +179,12 @@ func targets(name string) (all []Target) {
 	for _, t := range []Target{{Name: "crash"}, {Name: "semaphore", Places: 2}, {Name: "leader", Places: 1}, {Name: "hot-0"}, {Name: "hot-1"}} {
 		t.Name = fmt.Sprintf("swanlock-verify/%s/%s", name, t.Name)
 		t.Key = int64(pglock.KeyOf(t.Name))
+		if t.Places > 1 {
+			t.Parts = append(t.Parts, int64(pglock.KeyOf(t.Name+"/line")))
+			for i := range t.Places {
+				t.Parts = append(t.Parts, int64(pglock.KeyOf(fmt.Sprintf("%s/place-%d", t.Name, i))))
+			}
+		}
 		all = append(all, t)
 	}
 	return all
