@@ -3,6 +3,8 @@ package pglock
 import (
 	"database/sql"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -58,6 +60,7 @@ func ledgerOf(conn *sql.Conn) (*ledger, error) {
 
 func newLedger() *ledger {
 	led := &ledger{turns: oneconn.NewTurns(), who: identity{token: newToken()}, gone: make(chan struct{}), books: newBooks()}
+	led.settings.base = rand.Int64N(math.MaxInt64 / 2)
 	led.silence.end()
 	register(led)
 	return led
@@ -178,7 +181,7 @@ func (led *ledger) own(o owner, ttl time.Duration, sent time.Time) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	led.owner, led.lease = o, lease{ttl, sent}
-	led.settings = settings{gen: led.settings.gen, owned: o != nil}
+	led.settings = settings{base: led.settings.base, gen: led.settings.gen, owned: o != nil}
 	if ttl > 0 && len(led.locks) > 0 {
 		led.alarm.set(led.lease.left(time.Now()), led.expire)
 	}

@@ -2,7 +2,6 @@ package pglock
 
 import (
 	"context"
-	"strconv"
 	"time"
 
 	"github.com/swanlake-io/swanlock/db"
@@ -112,7 +111,7 @@ func putAgain(tn turn) error {
 	if !s.known {
 		return learn(tn)
 	}
-	row, err := setTimeouts(tn, s.target(s.home), false, strconv.FormatInt(s.gen+1, 10))
+	row, err := setTimeouts(tn, s.target(s.home), false, s.nextWitness())
 	if err != nil {
 		return err
 	}
