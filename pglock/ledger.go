@@ -161,9 +161,19 @@ func (led *ledger) recount(sent time.Time) {
 // countLocked is recount for the holder of the turn, which has put in a lock or
 // struck one out.
 func (led *ledger) countLocked() {
-	if led.owner == nil && led.dead == nil {
-		led.settings.locks = led.shortestLocked(nil)
-		led.lease.ttl = led.settings.counted(len(led.locks) > 0)
+	if led.owner != nil || led.dead != nil {
+		return
+	}
+	was := led.lease.ttl
+	led.settings.locks = led.shortestLocked(nil)
+	led.lease.ttl = led.settings.counted(len(led.locks) > 0)
+	if led.lease.ttl == 0 || was > 0 && was <= led.lease.ttl {
+		return
+	}
+	for _, h := range led.locks { // The next background refresh of some would be too late.
+		if h.auto != nil && h.err == nil {
+			h.auto.Reset(h.refreshInLocked())
+		}
 	}
 }
 
