@@ -1,6 +1,7 @@
 package pglock_test
 
 import (
+	"errors"
 	"sync"
 	"testing"
 
@@ -102,5 +103,22 @@ func TestPoolAuditRowThatATriggerDrops(t *testing.T) {
 		if n := one[int](t, o.db, "SELECT count(*) FROM lock_audit WHERE end_reason IS DISTINCT FROM 'released'"); n != 0 {
 			t.Errorf("%d rows are not closed as released", n)
 		}
+	})
+}
+
+// TestAuditOfASessionThatEnded: what ends a session is no fault of the audit's.
+func TestAuditOfASessionThatEnded(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o := observe(t)
+		s, conn := newSession(t, driver, pglock.WithAudit())
+		held := acquired(t, s, newTarget(t))
+		run(t, conn, "SET idle_in_transaction_session_timeout = 100")
+		run(t, conn, "BEGIN")
+		eventually(t, "the server has ended the session", func() bool { return !o.alive(held.BackendPID()) })
+		_, err := s.TryAcquire(bg, newTarget(t))
+		if err == nil || errors.Is(err, pglock.ErrAudit) {
+			t.Errorf("got %v", err)
+		}
+		wantIs(t, held.Err(), swanlock.ErrLost)
 	})
 }

@@ -83,6 +83,8 @@ const (
 	untranslatableCharacter    = "22P05"
 	readOnlyTransaction        = "25006"
 	inFailedTransaction        = "25P02"
+	idleInTransaction          = "25P03" // the server has ended the session, as with the next
+	transactionTooLong         = "25P04"
 	noPreparedStatement        = "26000"
 	noSchema                   = "3F000"
 	insufficientPrivilege      = "42501"
@@ -154,7 +156,7 @@ func lost(cause error) error { return fmt.Errorf("%w: %w", swanlock.ErrLost, cau
 // cutOff reports whether err says no more than that the connection has ended.
 func cutOff(err error) bool {
 	state := sqlState(err)
-	return state == "" || strings.HasPrefix(state, "57P") || strings.HasPrefix(state, "08")
+	return state == "" || strings.HasPrefix(state, "57P") || strings.HasPrefix(state, "08") || state == idleInTransaction || state == transactionTooLong
 }
 
 // notAcquired returns the error of an acquire whose context has ended.
