@@ -48,8 +48,9 @@ func WithShared() Option { return func(o *Options) { o.Shared = true } }
 // not received. https://www.postgresql.org/docs/current/warm-standby.html
 func WithFence() Option { return func(o *Options) { o.Fence = true } }
 
-// WithAutoRefresh refreshes the lock in the background, every third of its
-// TTL, until it is released or lost. It needs WithTTL.
+// WithAutoRefresh refreshes the lock in the background, every third of its TTL
+// or, if that is sooner, of what its session can be idle for, until it is
+// released or lost. It needs WithTTL.
 func WithAutoRefresh() Option { return func(o *Options) { o.AutoRefresh = true } }
 
 // NewOptions applies opts and checks them and target, so that every Locker

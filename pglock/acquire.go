@@ -159,6 +159,10 @@ func grant(ctx context.Context, tn turn, h *hold, lease string) error {
 	if lease != "" {
 		tn.warnLeaseless(row.saved)
 	}
+	if tn.audit && h.audit == 0 {
+		release(tn, h)
+		return explain(errUnwritten, true)
+	}
 	if h.staleRows {
 		if err := closeStaleRows(tn, h.schema, h.audit); err != nil {
 			release(tn, h)

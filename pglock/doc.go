@@ -37,7 +37,9 @@
 // takes back the settings that were changed in it, though not the locks.
 //
 // After an acquire that is rolled back, the lock has no lease on the server
-// until the next Refresh. After a release that is rolled back, the lease of the
+// until the next Refresh; what ends it then are the timeouts of the role or the
+// database, and it counts on these if they are shorter than its TTL. After a
+// release that is rolled back, the lease of the
 // released lock is there again. So the other locks of the session, even those
 // without a TTL, count on that lease until a statement of ours has shown that
 // the transaction is over, and has set the right lease: Refresh of one of them,
@@ -48,7 +50,8 @@
 //
 // What SET LOCAL has set is never taken for the caller's own settings. A lease
 // that is set under it ends with the transaction, and the session's lease
-// begins with the first Refresh after it.
+// begins with the first Refresh after it. It counts on the caller's timeouts
+// until then, but for those that SET LOCAL hides on a session that is new here.
 //
 // # The caller's connection
 //

@@ -62,6 +62,10 @@ var (
 	// might give the same fence again.
 	errUnflushed error = unflushed{}
 
+	// errUnwritten is the error of a grant whose row was dropped without an error.
+	// The statement succeeded, so the session lives.
+	errUnwritten error = unwritten{}
+
 	errPoolClosed  = errors.New("the pool is closed")
 	errSessionGone = errors.New("the pool's session is gone")
 
@@ -74,10 +78,13 @@ var (
 // The SQLSTATEs that this package distinguishes.
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 const (
+	noData                     = "02000"
 	notInEncoding              = "22021"
 	untranslatableCharacter    = "22P05"
 	readOnlyTransaction        = "25006"
 	inFailedTransaction        = "25P02"
+	idleInTransaction          = "25P03" // the server has ended the session, as with the next
+	transactionTooLong         = "25P04"
 	noPreparedStatement        = "26000"
 	noSchema                   = "3F000"
 	insufficientPrivilege      = "42501"
@@ -105,6 +112,11 @@ func (unflushed) Error() string {
 
 func (unflushed) SQLState() string { return queryCanceled }
 
+type unwritten struct{}
+
+func (unwritten) Error() string    { return "lock_audit took no row: has it a trigger that returns NULL?" }
+func (unwritten) SQLState() string { return noData }
+
 func sqlState(err error) string { return sqlstate.Of(err) }
 
 // explain adds to a driver's error what it means here.
@@ -128,12 +140,12 @@ func explain(err error, audited bool) error {
 		return fmt.Errorf("%w: other sessions made it fail again and again: %w", ErrAudit, err)
 	case audited && (state == lockNotAvailable || state == queryCanceled):
 		return fmt.Errorf("%w in time: somebody has locked the table, or a timeout of the role is too short: %w", ErrAudit, err)
-	case audited && (state == diskFull || len(state) == 5 && state[:2] == "23"):
-		return fmt.Errorf("%w: %w", ErrAudit, err)
 	case state == insufficientPrivilege:
 		return fmt.Errorf("%w: %w", ErrDenied, err)
 	case state == notSupported && !audited: // In an audited statement it may be about the table.
 		return fmt.Errorf("the server has no advisory locks: %w: %w", errors.ErrUnsupported, err)
+	case audited && !cutOff(err) && !strings.HasPrefix(state, "XX"): // by a constraint or a trigger of the table's, perhaps
+		return fmt.Errorf("%w: %w", ErrAudit, err)
 	}
 	return err
 }
@@ -144,7 +156,7 @@ func lost(cause error) error { return fmt.Errorf("%w: %w", swanlock.ErrLost, cau
 // cutOff reports whether err says no more than that the connection has ended.
 func cutOff(err error) bool {
 	state := sqlState(err)
-	return state == "" || strings.HasPrefix(state, "57P") || strings.HasPrefix(state, "08")
+	return state == "" || strings.HasPrefix(state, "57P") || strings.HasPrefix(state, "08") || state == idleInTransaction || state == transactionTooLong
 }
 
 // notAcquired returns the error of an acquire whose context has ended.

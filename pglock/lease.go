@@ -3,6 +3,7 @@ package pglock
 import (
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	term "github.com/swanlake-io/swanlock/internal/lease"
@@ -62,6 +63,26 @@ func (t timeouts) of(ttl time.Duration) timeouts {
 		return timeouts{"", ms}
 	}
 	return timeouts{ms, ms}
+}
+
+// shortest returns the timeout that ends the session first. It is 0 if there is none.
+func (t timeouts) shortest() time.Duration {
+	idle, other := shown(t.idle), shown(t.idleInTransaction)
+	if idle == 0 || other == 0 {
+		return max(idle, other)
+	}
+	return min(idle, other)
+}
+
+// shown returns the time that the server shows as setting, such as 20min. It is 0 if
+// setting is empty.
+func shown(setting string) time.Duration {
+	unit := time.Duration(1)
+	if days, ok := strings.CutSuffix(setting, "d"); ok {
+		setting, unit = days+"h", 24
+	}
+	d, _ := time.ParseDuration(strings.Replace(setting, "min", "m", 1))
+	return unit * d
 }
 
 // An alarm calls a function at the earliest of the times for which it was set. It

@@ -3,6 +3,8 @@ package pglock
 import (
 	"database/sql"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -58,6 +60,7 @@ func ledgerOf(conn *sql.Conn) (*ledger, error) {
 
 func newLedger() *ledger {
 	led := &ledger{turns: oneconn.NewTurns(), who: identity{token: newToken()}, gone: make(chan struct{}), books: newBooks()}
+	led.settings.base = rand.Int64N(math.MaxInt64 / 2)
 	led.silence.end()
 	register(led)
 	return led
@@ -158,9 +161,19 @@ func (led *ledger) recount(sent time.Time) {
 // countLocked is recount for the holder of the turn, which has put in a lock or
 // struck one out.
 func (led *ledger) countLocked() {
-	if led.owner == nil && led.dead == nil {
-		led.settings.locks = led.shortestLocked(nil)
-		led.lease.ttl = led.settings.counted(len(led.locks) > 0)
+	if led.owner != nil || led.dead != nil {
+		return
+	}
+	was := led.lease.ttl
+	led.settings.locks = led.shortestLocked(nil)
+	led.lease.ttl = led.settings.counted(len(led.locks) > 0)
+	if led.lease.ttl == 0 || was > 0 && was <= led.lease.ttl {
+		return
+	}
+	for _, h := range led.locks { // The next background refresh of some would be too late.
+		if h.auto != nil && h.err == nil {
+			h.auto.Reset(h.refreshInLocked())
+		}
 	}
 }
 
@@ -178,7 +191,7 @@ func (led *ledger) own(o owner, ttl time.Duration, sent time.Time) {
 	led.mu.Lock()
 	defer led.mu.Unlock()
 	led.owner, led.lease = o, lease{ttl, sent}
-	led.settings = settings{gen: led.settings.gen, owned: o != nil}
+	led.settings = settings{base: led.settings.base, gen: led.settings.gen, owned: o != nil}
 	if ttl > 0 && len(led.locks) > 0 {
 		led.alarm.set(led.lease.left(time.Now()), led.expire)
 	}

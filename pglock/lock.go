@@ -100,11 +100,21 @@ func (h *hold) beginAutoRefresh() {
 	h.led.mu.Unlock()
 }
 
+// everyLocked returns the interval of the background refresh: a third of the TTL, or
+// of the session's lease if that is shorter. A pool's heartbeat restarts its
+// sessions' leases.
+func (h *hold) everyLocked() time.Duration {
+	every := h.info.TTL
+	if led := h.led; led.owner == nil && led.lease.ttl > 0 {
+		every = min(every, led.lease.ttl)
+	}
+	return every / 3
+}
+
 // refreshInLocked returns in how much time the next background refresh is due. That
-// is a third of the TTL after the last proof was asked for: its answer may have
-// taken long.
+// is the interval after the last proof was asked for: its answer may have taken long.
 func (h *hold) refreshInLocked() time.Duration {
-	every := h.info.TTL / 3
+	every := h.everyLocked()
 	return max(every-time.Since(h.lease.start), every/10)
 }
 
@@ -340,7 +350,7 @@ func (h *hold) autoRefresh() {
 	switch {
 	case h.err != nil:
 	case err != nil:
-		h.auto.Reset(h.info.TTL / 3)
+		h.auto.Reset(h.everyLocked())
 	default:
 		h.auto.Reset(h.refreshInLocked())
 	}

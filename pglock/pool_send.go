@@ -63,7 +63,9 @@ func (b batch) sendTogether() {
 	}
 	var rows []auditRow
 	if err == nil && b.audit {
-		rows, err = rowsOf(row, b.acquires)
+		if rows, err = rowsOf(row, b.acquires); errors.Is(err, errUnwritten) {
+			b.closeRows(rows)
+		}
 	}
 	if err != nil {
 		b.untangle(err)
@@ -278,6 +280,13 @@ func (b batcher) closeReleased(h *hold) error {
 	return explain(err, true)
 }
 
+// closeRows closes the rows of a batch whose locks are given back.
+func (b batcher) closeRows(rows []auditRow) {
+	for _, r := range rows {
+		auditReleased(b.turn, &hold{audit: r.id, schema: b.led.schema}, longAgo, endReason(false))
+	}
+}
+
 // An auditRow is what the server says of a row that it has written.
 type auditRow struct {
 	id    int64
@@ -302,6 +311,9 @@ func rowsOf(row db.BatchAuditedRow, acquires []*op) (rows []auditRow, err error)
 			return nil, fmt.Errorf("the server answered %q for a row: %w", id, err)
 		}
 		rows = append(rows, auditRow{id: n})
+	}
+	if len(rows) < granted { // It is not known whose are missing.
+		return rows, errUnwritten
 	}
 	if len(rows) != granted || len(row.Dead) != granted {
 		return nil, fmt.Errorf("the server wrote %d of %d rows", len(rows), granted)

@@ -154,7 +154,7 @@ func release(tn turn, h *hold) error {
 			at := row.Xact
 			if !row.Released {
 				at = longAgo
-				row.Released = !strings.HasPrefix(sqlState(failed), "42")
+				row.Released = !refused(tn, h, failed)
 			}
 			if h.audit != 0 && inTheWay(failed) {
 				unaudited = explain(auditReleased(tn, h, at, endReason(expired)), true)
@@ -187,6 +187,19 @@ func release(tn turn, h *hold) error {
 		return unaudited
 	}
 	return nil
+}
+
+// refused reports whether the statement that was to release h was refused before it
+// ran, since it failed with err. Then it is refused, too, where it has nothing to do;
+// otherwise the error may be that of a trigger, which comes after the unlock.
+func refused(tn turn, h *hold, err error) bool {
+	if !strings.HasPrefix(sqlState(err), "42") {
+		return false
+	}
+	if h.audit != 0 {
+		_, err = unlock(tn, &hold{request: h.request, schema: h.schema}, change{}, true, false)
+	}
+	return strings.HasPrefix(sqlState(err), "42")
 }
 
 // leaveReaders ends the lock of a reader on a session that has it for others,

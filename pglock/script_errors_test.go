@@ -96,6 +96,7 @@ func TestScriptedAuditOfALoss(t *testing.T) {
 	lock = s.take("t") // whose row was not closed, so that there is nothing to correct
 	s.pg.ExpectRelease("t").Fails(mocks.SQLState("42P01"))
 	s.pg.ExpectRelease("t").Lost()
+	s.pg.ExpectRelease("t").Fails(mocks.SQLState("42P01")) // of nothing: it is refused without a row, too
 	s.is(lock.Release(ctxBG), swanlock.ErrLost)
 	s.destroyed(false)
 }

@@ -164,15 +164,21 @@ func (a *access) acquire(ctx context.Context, target string, opts []swanlock.Opt
 // take waits for the turn until ctx ends. It marks the session if that was not
 // done yet, so that the turn it returns is that of a session which is known.
 func (a *access) take(ctx context.Context) (turn, error) {
-	for {
+	for marks := false; ; {
 		tn, err := a.takeOnce(ctx)
 		switch {
-		case err != nil, tn.led.who.isKnown(), tn.closed.Load():
+		case err != nil, tn.closed.Load():
 			return tn, err
+		case tn.led.who.isKnown():
+			if !marks { // What an earlier call has read was perhaps in a transaction that is over.
+				tn.led.settings.readIn = 0
+			}
+			return tn, nil
 		case tn.led.current() != tn.led: // found out by another call, while this one waited
 			tn.give()
 			continue
 		}
+		marks = true
 		err = tn.run(ctx, grace, func(ctx context.Context, tn turn) error { return tn.mark(ctx) }, func(turn, error) {})
 		if err != nil {
 			return turn{}, unanswered(ctx, err)

@@ -29,7 +29,8 @@ type settings struct {
 	// statement is in another transaction, home is known.
 	readIn int64
 
-	gen   int64         // the witness of the last change that made the lease longer
+	base  int64         // random, since the session may have the witness of an earlier ledger
+	gen   int64         // how many changes have made the lease longer
 	xact  int64         // the transaction of that change
 	floor time.Duration // the shortest lease that a rollback may bring back; 0: none
 
@@ -47,8 +48,11 @@ func (s *settings) witness() string {
 	if s.gen == 0 {
 		return ""
 	}
-	return strconv.FormatInt(s.gen, 10)
+	return strconv.FormatInt(s.base+s.gen, 10)
 }
+
+// nextWitness returns the witness of a change that makes the lease longer.
+func (s *settings) nextWitness() string { return strconv.FormatInt(s.base+s.gen+1, 10) }
 
 // pending reports whether a rollback may bring back a shorter lease.
 func (s *settings) pending() bool { return s.floor > 0 }
@@ -154,7 +158,7 @@ func (s *settings) change(next time.Duration) (c change) {
 		c.timeouts = c.timeouts.of(next)
 	}
 	if was := s.want(); next != was {
-		c.from, c.gen = was, strconv.FormatInt(s.gen+1, 10)
+		c.from, c.gen = was, s.nextWitness()
 	}
 	return c
 }

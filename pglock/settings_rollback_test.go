@@ -353,3 +353,25 @@ func anyTransaction(t *testing.T, conn *sql.Conn, by acquirer, seed uint64) {
 	must(t, s.Close(bg))
 	wantSettings(t, conn, when(), own)
 }
+
+// TestSetLocalOfAFailedAcquire: what SET LOCAL had set when an acquire failed before it
+// asked for the lock is not taken for the caller's own settings by a later one.
+func TestSetLocalOfAFailedAcquire(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		conn := dial(t, driver, newDatabase(t))
+		audited, l := pglock.NewSession(conn, pglock.WithAudit()), pglock.NewSession(conn)
+		setOwn(t, conn)
+		run(t, conn, "BEGIN")
+		setLocal(t, conn)
+		_, err := audited.TryAcquire(bg, newTarget(t))
+		wantIs(t, err, pglock.ErrAudit) // There is no table.
+		run(t, conn, "COMMIT")
+		run(t, conn, "BEGIN")
+		setLocal(t, conn)
+		held := acquired(t, l, newTarget(t), swanlock.WithTTL(30*time.Second))
+		run(t, conn, "COMMIT")
+		must(t, held.Refresh(bg))
+		must(t, held.Release(bg))
+		wantSettings(t, conn, "after the release", own)
+	})
+}

@@ -2,7 +2,6 @@ package pglock
 
 import (
 	"context"
-	"strconv"
 	"time"
 
 	"github.com/swanlake-io/swanlock/db"
@@ -49,6 +48,9 @@ func sawWitness(tn turn, xact int64, witness string) (reverted bool) {
 	if witness != s.witness() {
 		return true
 	}
+	if s.temporary { // The lease has ended with its transaction, and no witness tells.
+		return false
+	}
 	s.floor = 0
 	tn.led.recount(time.Time{})
 	return false
@@ -72,15 +74,30 @@ func noteTry(tn turn, row tried, lease string) (todo func(turn) error) {
 			s.here = row.saved
 		}
 		s.temporary, s.local = true, row.xact
+		mayComeBack(tn, s.here, lease, row.xact)
+		mayComeBack(tn, s.home, lease, row.xact) // A SET LOCAL may hide it.
 		return learn
 	}
 	if lease != "" && row.answer >= 0 {
 		s.temporary = false
+		reverted = mayComeBack(tn, row.saved, lease, row.xact) || reverted
 	}
 	if reverted {
 		return putAgain
 	}
 	return func(turn) error { return nil }
+}
+
+// mayComeBack reports whether the end of the transaction xact may bring back before,
+// the caller's own settings, which end the session sooner than lease. Until a change
+// has a witness, the locks count on them.
+func mayComeBack(tn turn, before timeouts, lease string, xact int64) bool {
+	d := before.shortest()
+	if d == 0 || d >= shown(lease+"ms") || tn.isOutside() {
+		return false
+	}
+	lowerFloor(tn, d, xact)
+	return true
 }
 
 // setTimeouts sets those of t that are not empty, for the transaction alone if
@@ -97,6 +114,10 @@ func confirm(tn turn) error {
 	if !tn.led.settings.pending() || tn.led.alive() != nil {
 		return nil
 	}
+	if tn.led.settings.temporary {
+		learn(tn)
+		return tn.led.alive()
+	}
 	row, err := setTimeouts(tn, timeouts{}, false, "")
 	if err == nil && sawWitness(tn, row.Xact, row.Witness) {
 		putAgain(tn)
@@ -112,7 +133,7 @@ func putAgain(tn turn) error {
 	if !s.known {
 		return learn(tn)
 	}
-	row, err := setTimeouts(tn, s.target(s.home), false, strconv.FormatInt(s.gen+1, 10))
+	row, err := setTimeouts(tn, s.target(s.home), false, s.nextWitness())
 	if err != nil {
 		return err
 	}

@@ -198,6 +198,16 @@ func (tn turn) outside(ctx context.Context) error {
 	})
 }
 
+// isOutside reports whether it is certain that the connection's owner has no
+// transaction open. It sends nothing.
+func (tn turn) isOutside() (outside bool) {
+	tn.conn.Do(context.Background(), tn.led, func(context.Context) error {
+		outside = tn.conn.OutsideTransaction()
+		return nil
+	})
+	return outside
+}
+
 // unprepare forgets the prepared statements.
 func (tn turn) unprepare() error {
 	err := tn.conn.Do(context.Background(), tn.led, func(context.Context) error {
