@@ -342,3 +342,23 @@ func TestKilledMinority(t *testing.T) {
 		t.Errorf("a try with two of five: got %v, want an error that is not ErrNotAcquired", err)
 	}
 }
+
+// Fences rise although one holder's clock is an hour ahead, and although each
+// reaches another majority: the fence that it got must be known to all of those, not
+// to the one alone that had seen a higher one.
+func TestFencesOfMajorities(t *testing.T) {
+	_, addrs := several(t, 3)
+	var last uint64
+	for i, ahead := range []time.Duration{time.Hour, 0, 0, 0, 0, 0, 0} {
+		reached := append([]string(nil), addrs...)
+		reached[(2+i)%3] = "127.0.0.1:1"
+		l := lockerOn(t, reached)
+		l.clock.see(uint64(time.Now().Add(ahead).UnixMicro()))
+		held := testserver.Try(t, l, target, swanlock.WithFence())
+		if got := held.Info().Fence; got <= last {
+			t.Errorf("grant %d: got the fence %d after %d", i, got, last)
+		}
+		last = held.Info().Fence
+		testserver.Release(t, held)
+	}
+}
