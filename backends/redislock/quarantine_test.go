@@ -228,6 +228,7 @@ func TestFailback(t *testing.T) {
 			testserver.Release(t, held)
 			if synced {
 				inStep(t, toA, toB)
+				eventually(t, "the replica knows of the release", func() bool { return toA.Exists(t.Context(), keyOf(target)).Val() == 0 })
 				proxy.Cut()
 			}
 			lent(t, onB)
