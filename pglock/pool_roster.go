@@ -52,18 +52,21 @@ func (r *roster) chooseLocked(lease time.Duration) (*poolSession, error) {
 		}
 	}
 	if best == nil || best.lease < lease {
-		if s := r.openLocked(lease); s != nil {
+		if s := r.openLocked(lease, false); s != nil {
 			best = s
 		}
 	}
 	if best == nil {
 		best = r.shareLocked(lease)
 	}
-	switch {
-	case best != nil:
-		return best, nil
-	case slices.ContainsFunc(r.sessions, (*poolSession).silent):
+	if best == nil && slices.ContainsFunc(r.sessions, (*poolSession).silent) {
 		return nil, oneconn.ErrSilent
+	}
+	if best == nil {
+		best = r.openLocked(lease, true)
+	}
+	if best != nil {
+		return best, nil
 	}
 	return nil, fmt.Errorf("%w (%d, on %d sessions)", ErrPoolFull, r.locks, len(r.sessions))
 }
@@ -93,15 +96,16 @@ func (r *roster) shareLocked(lease time.Duration) (best *poolSession) {
 }
 
 // openLocked adds a session to the pool and begins to open it. It returns nil if
-// the pool may have no more.
-func (r *roster) openLocked(lease time.Duration) *poolSession {
+// the pool may have no more or, unless needed is set, if all connections are in use:
+// then opening it waits a while for one of them.
+func (r *roster) openLocked(lease time.Duration, needed bool) *poolSession {
 	n := len(r.sessions)
 	for _, s := range r.sessions {
 		if s.isLost() { // It is about to be forgotten.
 			n--
 		}
 	}
-	if n > 0 && (n >= r.guest.limit() || !r.guest.spare(0)) {
+	if n > 0 && (n >= r.guest.limit() || !needed && !r.guest.spare(0)) {
 		return nil
 	}
 	s := r.newSession(lease)
@@ -171,7 +175,7 @@ func (r *roster) toWaitOn(lease time.Duration, ticketed *poolSession) *poolSessi
 		if len(r.sessions) >= maxSessions/2 || !r.guest.spare(1) {
 			return nil
 		}
-		s = r.openLocked(lease)
+		s = r.openLocked(lease, false)
 	}
 	if s == nil || !s.isOpen() { // The waiter only looks meanwhile.
 		return nil

@@ -42,6 +42,22 @@ func TestPoolOnASmallDB(t *testing.T) {
 	})
 }
 
+// TestPoolNeedsAnotherSession: a pool whose sessions are full, and that may have more,
+// waits a moment for a connection, if all of them are in use.
+func TestPoolNeedsAnotherSession(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		db := openDB(t, driver)
+		p := newPool(t, db, pglock.WithMaxSessions(2))
+		locks := holdMany(t, p, newTarget(t), 450)
+		db.SetMaxOpenConns(2)
+		conn, err := db.Conn(bg)
+		must(t, err)
+		time.AfterFunc(200*time.Millisecond, func() { conn.Close() })
+		must(t, acquired(t, p, newTarget(t)).Release(bg))
+		releaseMany(t, locks)
+	})
+}
+
 // Contended locks are granted even with two connections in all, or one.
 func TestPoolContendsOnASmallDB(t *testing.T) {
 	t.Parallel()
