@@ -85,6 +85,11 @@ func shown(setting string) time.Duration {
 	return unit * d
 }
 
+// leftLocked returns how long the lock lasts, by its own lease and its session's.
+func (h *hold) leftLocked(now time.Time) time.Duration {
+	return min(h.lease.left(now), h.led.lease.left(now))
+}
+
 // An alarm calls a function at the earliest of the times for which it was set. It
 // is set lazily: what happens later may make it go off for nothing.
 type alarm struct {

@@ -112,7 +112,7 @@ func (led *ledger) add(h *hold, sent time.Time) error {
 	led.countLocked()
 	now := time.Now()
 	if h.lease.ttl > 0 || led.lease.ttl > 0 {
-		led.alarm.set(min(h.lease.left(now), led.lease.left(now)), led.expire)
+		led.alarm.set(h.leftLocked(now), led.expire)
 	}
 	h.expireLocked(now)
 	return h.err

@@ -87,7 +87,7 @@ func (led *ledger) expire() {
 	next := time.Duration(math.MaxInt64)
 	for _, h := range led.locks {
 		if h.expireLocked(now); h.err == nil {
-			next = min(next, h.lease.left(now), led.lease.left(now))
+			next = min(next, h.leftLocked(now))
 		}
 	}
 	if next < math.MaxInt64 {
@@ -134,7 +134,7 @@ func (led *ledger) Silent(since time.Duration) time.Duration {
 	now := time.Now()
 	var more time.Duration
 	for _, h := range led.locks {
-		switch left := min(h.lease.left(now), led.lease.left(now)); {
+		switch left := h.leftLocked(now); {
 		case h.err != nil:
 		case left < math.MaxInt64:
 			more = max(more, left)

@@ -249,7 +249,7 @@ func (h *hold) endLocked(err error) {
 
 // expireLocked ends the lock if its time is up.
 func (h *hold) expireLocked(now time.Time) {
-	if h.err == nil && (h.lease.left(now) <= 0 || h.led.lease.left(now) <= 0) {
+	if h.err == nil && h.leftLocked(now) <= 0 {
 		h.endLocked(swanlock.ErrExpired)
 	}
 }
@@ -340,8 +340,7 @@ func (h *hold) release(ctx context.Context) error {
 // connection that is in use for as long as the lock lasts.
 func (h *hold) autoRefresh() {
 	h.led.mu.Lock()
-	now := time.Now()
-	left := min(h.lease.left(now), h.led.lease.left(now))
+	left := h.leftLocked(time.Now())
 	h.led.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), left)
 	defer cancel()

@@ -187,7 +187,7 @@ func stopped(pid int) bool {
 }
 
 // FreeAddr returns an address of this machine that nobody listens on. Its port is none
-// of those that systems give to whoever asks for any, since a connection of somebody's
+// of those that systems give to programs that ask for any, since a connection of somebody's
 // could have it before the server does, or while that is restarted.
 func FreeAddr(t testing.TB) string {
 	t.Helper()

@@ -29,7 +29,7 @@ var knockouts = []knockout{
 		"_ = ttl"}},
 		"stop", []string{"held by nobody"}, 40},
 	{"the holder never sees its lease end", []edit{{"pglock", "hold.expireLocked",
-		"h.err == nil && (h.lease.left(now) <= 0 || h.led.lease.left(now) <= 0)",
+		"h.err == nil && h.leftLocked(now) <= 0",
 		"false"}},
 		"stop", []string{"mutex", "readers-writer"}, 10},
 	{"the holder counts its lease for longer than the server", []edit{{"internal/lease", "Term.Left",
