@@ -146,8 +146,9 @@ func slowPair(acquire acquirer) func(time.Duration) float64 {
 // oneRedis is a locker on one server that has never lost a lock: it was started for
 // this, so it needs no quarantine, whose cost is paid all the same.
 func oneRedis(client *redis.Client) swanlock.Locker {
-	id := must(client.InfoMap(context.Background(), "server").Result())["Server"]["run_id"]
-	check(client.Set(context.Background(), "swanlock:born", id, 0).Err())
+	info := must(client.InfoMap(context.Background(), "server", "replication").Result())
+	born := info["Server"]["run_id"] + ":" + info["Replication"]["master_replid2"]
+	check(client.Set(context.Background(), "swanlock:born", born, 0).Err())
 	return must(redislock.New([]redis.Scripter{client}))
 }
 

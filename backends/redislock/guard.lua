@@ -22,6 +22,13 @@ local function look(unused)
   end
   local info = redis.pcall('INFO', 'server', 'replication')
   info = type(info) == 'string' and info or ''
+  local knownRun, knownSecond = string.match(born or '', '^(%w+):(%w+)$')
+  -- Patterns that search cost more than the rest of a script. So this looks for the
+  -- text alone, which nearly always is there.
+  if knownRun and string.find(info, 'run_id:' .. knownRun .. '\r', 1, true)
+    and string.find(info, 'master_replid2:' .. knownSecond .. '\r', 1, true) then
+    return nil
+  end
   local major, run = string.match(info, 'redis_version:(%d+)'), string.match(info, 'run_id:(%w+)')
   local up, second = string.match(info, 'uptime_in_seconds:(%d+)'), string.match(info, 'master_replid2:(%w+)')
   if not (major and run and up and second) or tonumber(major) < 7 then
@@ -29,14 +36,12 @@ local function look(unused)
   end
   -- It is all zeros if there is none, and so again when there was no replica for an
   -- hour.
-  second = string.match(second, '[^0]') and second or ''
-  local knownRun, knownSecond = string.match(born or '', '^(%w*):?(%w*)$')
-  if knownRun == run and (second == '' or second == knownSecond) then
-    return nil
-  end
-  if not (unused and not born and second == '' and tonumber(up) * 1000 >= tonumber(ARGV[2])) then
-    redis.call('SET', KEYS[6], run, 'PX', ARGV[2])
-    quarantine = run
+  local alone = not string.match(second, '[^0]')
+  if knownRun ~= run or second ~= knownSecond and not alone then
+    if not (unused and not born and alone and tonumber(up) * 1000 >= tonumber(ARGV[2])) then
+      redis.call('SET', KEYS[6], run, 'PX', ARGV[2])
+      quarantine = run
+    end
   end
   redis.call('SET', KEYS[5], run .. ':' .. second)
 end

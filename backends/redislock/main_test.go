@@ -35,11 +35,12 @@ func TestMain(m *testing.M) {
 func known(t testing.TB, s *testserver.Node) *testserver.Node {
 	t.Helper()
 	client := dial(t, s.Addr)
-	info, err := client.InfoMap(context.Background(), "server").Result()
+	info, err := client.InfoMap(context.Background(), "server", "replication").Result()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := client.Set(context.Background(), bornKey, info["Server"]["run_id"], 0).Err(); err != nil {
+	born := info["Server"]["run_id"] + ":" + info["Replication"]["master_replid2"]
+	if err := client.Set(context.Background(), bornKey, born, 0).Err(); err != nil {
 		t.Fatal(err)
 	}
 	return s
