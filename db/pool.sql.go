@@ -487,12 +487,8 @@ SELECT
     o.idle_in_transaction,
     o.room,
     o.deadlock_ms,
-    o.isolation,
-    (
-        SELECT pg_catalog.count(pg_catalog.set_config(w.name, w.setting, false))
-        FROM (VALUES ('default_transaction_isolation', 'read committed'), ('lock_timeout', '1s'), ('client_encoding', 'UTF8'),
-            ('tcp_keepalives_idle', '15'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3')) w(name, setting)
-    )::bigint AS settings,
+    b.before,
+    b.settings,
     (CASE WHEN $1::varchar OPERATOR(pg_catalog.=) '' THEN '' ELSE pg_catalog.textcat(
         CASE WHEN o.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $1, false) ELSE '' END,
         pg_catalog.set_config('idle_in_transaction_session_timeout', $1, false))
@@ -500,17 +496,27 @@ SELECT
 FROM (
     SELECT
         pg_catalog.pg_backend_pid()::integer AS pid,
-        COALESCE((
-            SELECT g.setting::bigint FROM pg_catalog.pg_settings g WHERE g.name OPERATOR(pg_catalog.=) 'idle_session_timeout'
-        ), 0)::bigint AS idle_ms,
+        COALESCE((1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(
+            pg_catalog.current_setting('idle_session_timeout', true) AS interval))), 0)::bigint AS idle_ms,
         COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
         pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
-        pg_catalog.current_setting('default_transaction_isolation')::varchar AS isolation,
         pg_catalog.int8mul(pg_catalog.current_setting('max_locks_per_transaction')::bigint, pg_catalog.int8pl(
             pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('max_prepared_transactions')::bigint))::bigint AS room,
         (1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(pg_catalog.current_setting('deadlock_timeout') AS interval)))::bigint AS deadlock_ms
     OFFSET 0
-) o
+) o, (
+    SELECT pg_catalog.jsonb_object_agg(w.name, w.before)::varchar AS before, pg_catalog.count(pg_catalog.set_config(w.name, w.setting, false))::bigint AS settings
+    FROM (
+        SELECT v.name, v.setting, pg_catalog.current_setting(v.name) AS before
+        FROM (
+            SELECT
+                pg_catalog.unnest(ARRAY['default_transaction_isolation', 'lock_timeout', 'client_encoding',
+                    'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count'])::varchar AS name,
+                pg_catalog.unnest(ARRAY['read committed', '1s', 'UTF8', '15', '5', '3'])::varchar AS setting
+        ) v
+        OFFSET 0
+    ) w
+) b
 `
 
 type PoolOpenRow struct {
@@ -520,7 +526,7 @@ type PoolOpenRow struct {
 	IdleInTransaction string
 	Room              int64
 	DeadlockMs        int64
-	Isolation         string
+	Before            string
 	Settings          int64
 	Lease             string
 }
@@ -528,9 +534,9 @@ type PoolOpenRow struct {
 // Sets the session's lease and some other settings, and returns what must be
 // known before locks are taken on it. idle_ms is the lease that it had, perhaps
 // its role's. room is the number of locks for which the whole server has
-// memory. deadlock_ms is as in PrepareWait. The isolation is read committed,
-// under which other sessions cannot make the audit's rows fail. The encoding is
-// the UTF-8 that we send.
+// memory. deadlock_ms is as in PrepareWait. before has the other settings as they
+// were, for PoolShut. The isolation is read committed, under which other sessions
+// cannot make the audit's rows fail. The encoding is the UTF-8 that we send.
 func (q *Queries) PoolOpen(ctx context.Context, lease string) (PoolOpenRow, error) {
 	row := q.db.QueryRowContext(ctx, PoolOpen, lease)
 	var i PoolOpenRow
@@ -541,7 +547,7 @@ func (q *Queries) PoolOpen(ctx context.Context, lease string) (PoolOpenRow, erro
 		&i.IdleInTransaction,
 		&i.Room,
 		&i.DeadlockMs,
-		&i.Isolation,
+		&i.Before,
 		&i.Settings,
 		&i.Lease,
 	)
@@ -552,24 +558,22 @@ const PoolShut = `-- name: PoolShut :one
 SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
     (
-        SELECT pg_catalog.count(pg_catalog.set_config(g.name, g.reset_val, false))
-        FROM pg_catalog.pg_settings g
-        WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $1::integer AND pg_catalog.array_position(
-            ARRAY['lock_timeout', 'client_encoding', 'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count'], g.name) IS NOT NULL
+        SELECT pg_catalog.count(pg_catalog.set_config(b.name, b.setting, false))
+        FROM pg_catalog.jsonb_each_text(CAST($1::varchar AS pg_catalog.jsonb)) b(name, setting)
+        WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $2::integer
     )::bigint AS settings,
-    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) $1 THEN '' ELSE pg_catalog.textcat(pg_catalog.textcat(
-        CASE WHEN $2::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $2, false) ELSE '' END,
-        CASE WHEN $3::varchar OPERATOR(pg_catalog.<>) ''
-            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', $3, false) ELSE '' END),
-        pg_catalog.set_config('default_transaction_isolation', $4::varchar, false))
+    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) $2 THEN '' ELSE pg_catalog.textcat(
+        CASE WHEN $3::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', $3, false) ELSE '' END,
+        CASE WHEN $4::varchar OPERATOR(pg_catalog.<>) ''
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', $4, false) ELSE '' END)
     END)::varchar AS lease
 `
 
 type PoolShutParams struct {
+	Before            string
 	Pid               int32
 	Idle              string
 	IdleInTransaction string
-	Isolation         string
 }
 
 type PoolShutRow struct {
@@ -578,14 +582,13 @@ type PoolShutRow struct {
 	Lease    string
 }
 
-// Puts back what PoolOpen has set: the lease and the isolation to the values
-// given, and the other settings to those that the connection began with.
+// Puts back what PoolOpen has set.
 func (q *Queries) PoolShut(ctx context.Context, arg PoolShutParams) (PoolShutRow, error) {
 	row := q.db.QueryRowContext(ctx, PoolShut,
+		arg.Before,
 		arg.Pid,
 		arg.Idle,
 		arg.IdleInTransaction,
-		arg.Isolation,
 	)
 	var i PoolShutRow
 	err := row.Scan(&i.Pid, &i.Settings, &i.Lease)

@@ -50,7 +50,7 @@ func (q *Queries) AcquireTx(ctx context.Context, arg AcquireTxParams) (int64, er
 }
 
 const DeadlockTimeout = `-- name: DeadlockTimeout :one
-SELECT s.setting::bigint AS ms FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'deadlock_timeout'
+SELECT (1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(pg_catalog.current_setting('deadlock_timeout') AS interval)))::bigint AS ms
 `
 
 func (q *Queries) DeadlockTimeout(ctx context.Context) (int64, error) {

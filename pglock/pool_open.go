@@ -115,8 +115,7 @@ func (o *opening) begin(tn turn) error {
 	if err != nil {
 		return explain(err, false)
 	}
-	s.pid, s.savedSettings = row.Pid, timeouts{row.Idle, row.IdleInTransaction}
-	s.isolation = row.Isolation
+	s.pid, s.savedSettings, s.before = row.Pid, timeouts{row.Idle, row.IdleInTransaction}, row.Before
 	s.p.sessions.measured(row.Room)
 	tn.led.deadlock = time.Duration(row.DeadlockMs) * time.Millisecond
 	kept := wanted

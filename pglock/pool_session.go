@@ -30,7 +30,7 @@ type poolSession struct {
 	led           *ledger
 	pid           int32
 	savedSettings timeouts // the lease's settings, as they were before
-	isolation     string   // default_transaction_isolation, as it was before
+	before        string   // the other settings
 
 	pulse *pulse
 	ops   combiner
@@ -247,7 +247,7 @@ func (s *poolSession) close(tn turn) error {
 	if tn.led.alive() != nil {
 		return errors.Join(errs...)
 	}
-	was := db.PoolShutParams{Pid: s.pid, Isolation: s.isolation}
+	was := db.PoolShutParams{Pid: s.pid, Before: s.before}
 	if s.leaseNow() > 0 {
 		was.Idle, was.IdleInTransaction = s.savedSettings.idle, s.savedSettings.idleInTransaction
 	}

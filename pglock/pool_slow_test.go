@@ -125,14 +125,18 @@ func TestPoolThroughAPause(t *testing.T) {
 }
 
 // TestPoolSettings: a connection that a Pool gives back has the settings that
-// it had before.
+// it had before, also those that the application itself has made.
 func TestPoolSettings(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		db := openDB(t, driver)
 		db.SetMaxOpenConns(1)
 		settings := func() []string {
 			return column[string](t, db, `SELECT name || '=' || setting FROM pg_settings
-				WHERE name LIKE 'tcp_keep%' OR name LIKE '%timeout' OR name = 'default_transaction_isolation' ORDER BY name`)
+				WHERE name LIKE 'tcp_keep%' OR name LIKE '%timeout' OR name IN ('client_encoding', 'default_transaction_isolation') ORDER BY name`)
+		}
+		for _, set := range []string{"lock_timeout = '7s'", "tcp_keepalives_idle = 60", "default_transaction_isolation = 'repeatable read'",
+			"idle_session_timeout = '25h'", "idle_in_transaction_session_timeout = '11min'"} {
+			run(t, db, "SET "+set)
 		}
 		before := settings()
 		p := newPool(t, db)

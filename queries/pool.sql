@@ -9,9 +9,9 @@ SELECT pg_catalog.pg_backend_pid()::integer AS pid;
 -- Sets the session's lease and some other settings, and returns what must be
 -- known before locks are taken on it. idle_ms is the lease that it had, perhaps
 -- its role's. room is the number of locks for which the whole server has
--- memory. deadlock_ms is as in PrepareWait. The isolation is read committed,
--- under which other sessions cannot make the audit's rows fail. The encoding is
--- the UTF-8 that we send.
+-- memory. deadlock_ms is as in PrepareWait. before has the other settings as they
+-- were, for PoolShut. The isolation is read committed, under which other sessions
+-- cannot make the audit's rows fail. The encoding is the UTF-8 that we send.
 SELECT
     o.pid,
     o.idle_ms,
@@ -19,12 +19,8 @@ SELECT
     o.idle_in_transaction,
     o.room,
     o.deadlock_ms,
-    o.isolation,
-    (
-        SELECT pg_catalog.count(pg_catalog.set_config(w.name, w.setting, false))
-        FROM (VALUES ('default_transaction_isolation', 'read committed'), ('lock_timeout', '1s'), ('client_encoding', 'UTF8'),
-            ('tcp_keepalives_idle', '15'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3')) w(name, setting)
-    )::bigint AS settings,
+    b.before,
+    b.settings,
     (CASE WHEN @lease::varchar OPERATOR(pg_catalog.=) '' THEN '' ELSE pg_catalog.textcat(
         CASE WHEN o.idle OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @lease, false) ELSE '' END,
         pg_catalog.set_config('idle_in_transaction_session_timeout', @lease, false))
@@ -32,34 +28,41 @@ SELECT
 FROM (
     SELECT
         pg_catalog.pg_backend_pid()::integer AS pid,
-        COALESCE((
-            SELECT g.setting::bigint FROM pg_catalog.pg_settings g WHERE g.name OPERATOR(pg_catalog.=) 'idle_session_timeout'
-        ), 0)::bigint AS idle_ms,
+        COALESCE((1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(
+            pg_catalog.current_setting('idle_session_timeout', true) AS interval))), 0)::bigint AS idle_ms,
         COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
         pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
-        pg_catalog.current_setting('default_transaction_isolation')::varchar AS isolation,
         pg_catalog.int8mul(pg_catalog.current_setting('max_locks_per_transaction')::bigint, pg_catalog.int8pl(
             pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('max_prepared_transactions')::bigint))::bigint AS room,
         (1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(pg_catalog.current_setting('deadlock_timeout') AS interval)))::bigint AS deadlock_ms
     OFFSET 0
-) o;
+) o, (
+    SELECT pg_catalog.jsonb_object_agg(w.name, w.before)::varchar AS before, pg_catalog.count(pg_catalog.set_config(w.name, w.setting, false))::bigint AS settings
+    FROM (
+        SELECT v.name, v.setting, pg_catalog.current_setting(v.name) AS before
+        FROM (
+            SELECT
+                pg_catalog.unnest(ARRAY['default_transaction_isolation', 'lock_timeout', 'client_encoding',
+                    'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count'])::varchar AS name,
+                pg_catalog.unnest(ARRAY['read committed', '1s', 'UTF8', '15', '5', '3'])::varchar AS setting
+        ) v
+        OFFSET 0
+    ) w
+) b;
 
 -- name: PoolShut :one
--- Puts back what PoolOpen has set: the lease and the isolation to the values
--- given, and the other settings to those that the connection began with.
+-- Puts back what PoolOpen has set.
 SELECT
     pg_catalog.pg_backend_pid()::integer AS pid,
     (
-        SELECT pg_catalog.count(pg_catalog.set_config(g.name, g.reset_val, false))
-        FROM pg_catalog.pg_settings g
-        WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid::integer AND pg_catalog.array_position(
-            ARRAY['lock_timeout', 'client_encoding', 'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count'], g.name) IS NOT NULL
+        SELECT pg_catalog.count(pg_catalog.set_config(b.name, b.setting, false))
+        FROM pg_catalog.jsonb_each_text(CAST(@before::varchar AS pg_catalog.jsonb)) b(name, setting)
+        WHERE pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid::integer
     )::bigint AS settings,
-    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) @pid THEN '' ELSE pg_catalog.textcat(pg_catalog.textcat(
+    (CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.<>) @pid THEN '' ELSE pg_catalog.textcat(
         CASE WHEN @idle::varchar OPERATOR(pg_catalog.<>) '' THEN pg_catalog.set_config('idle_session_timeout', @idle, false) ELSE '' END,
         CASE WHEN @idle_in_transaction::varchar OPERATOR(pg_catalog.<>) ''
-            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END),
-        pg_catalog.set_config('default_transaction_isolation', @isolation::varchar, false))
+            THEN pg_catalog.set_config('idle_in_transaction_session_timeout', @idle_in_transaction, false) ELSE '' END)
     END)::varchar AS lease;
 
 -- name: Batch :one

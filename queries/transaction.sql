@@ -43,4 +43,4 @@ END)::bigint AS answer
 FROM (SELECT pg_catalog.current_setting('lock_timeout')::varchar AS before OFFSET 0) s;
 
 -- name: DeadlockTimeout :one
-SELECT s.setting::bigint AS ms FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'deadlock_timeout';
+SELECT (1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(pg_catalog.current_setting('deadlock_timeout') AS interval)))::bigint AS ms;

@@ -69,8 +69,9 @@ func (u *usedDBs) close() {
 // usedIdle is how many connections they keep.
 const usedIdle = 8
 
-// asNew gives db the limits of a new one, and reports whether its connections are as
-// new ones too: none is in use, and their sessions have no locks and no settings.
+// asNew gives db the limits of a new one, and its sessions the settings of new ones. It
+// reports whether its connections are as new ones too: none is in use, and their
+// sessions have no locks.
 func asNew(db *sql.DB) bool {
 	db.SetMaxOpenConns(0)
 	db.SetMaxIdleConns(usedIdle)
@@ -88,8 +89,10 @@ func asNew(db *sql.DB) bool {
 		}
 		defer conn.Close()
 		var left int
-		err = conn.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM pg_catalog.pg_settings WHERE setting IS DISTINCT FROM reset_val AND source = 'session' AND name NOT LIKE 'swanlock.%')
-			+ (SELECT count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid())`).Scan(&left)
+		_, err = conn.ExecContext(ctx, "RESET ALL")
+		if err == nil {
+			err = conn.QueryRowContext(ctx, "SELECT count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()").Scan(&left)
+		}
 		if err != nil { // it was killed
 			conn.Raw(func(any) error { return driver.ErrBadConn })
 		} else if left > 0 {
