@@ -199,7 +199,16 @@ func (l *Lock) Release(ctx context.Context) error {
 	over := l.errLocked()
 	l.mu.Unlock()
 
+	returned := false
+	defer func() {
+		if !returned { // A part has panicked, and others may still be held.
+			l.mu.Lock()
+			l.released = false
+			l.mu.Unlock()
+		}
+	}()
 	err := Release(ctx, l.parts)
+	returned = true
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil && slices.ContainsFunc(l.parts, func(p swanlock.DistributedLock) bool { return p.Err() == nil }) {
@@ -229,13 +238,23 @@ func Release(ctx context.Context, locks []swanlock.DistributedLock) error {
 	return errors.Join(errs...)
 }
 
-// GiveBack frees locks that were taken in vain, at once: they are released with a
-// context that has ended, so swanlock.WithMinHold does not keep them. One that was
+// GiveBack frees locks that were taken in vain, at once: they are released all at
+// the same time, so that a server that does not answer is waited for once, and with
+// a context that has ended, so swanlock.WithMinHold does not keep them. One that was
 // lost is free as well, so there is no error.
 func GiveBack(ctx context.Context, locks []swanlock.DistributedLock) {
 	ctx, cancel := context.WithCancel(ctx)
 	cancel()
-	_ = Release(ctx, locks)
+	Each(len(locks), func(i int) { _ = locks[i].Release(ctx) })
+}
+
+// Granted returns what a locker has answered, and an error instead of neither a lock
+// nor an error, so that what is held beside it is given back.
+func Granted(held swanlock.DistributedLock, err error) (swanlock.DistributedLock, error) {
+	if held == nil && err == nil {
+		err = errors.New("the locker returned neither a lock nor an error")
+	}
+	return held, err
 }
 
 // ErrLostMeanwhile says that a part was lost while another was acquired. Nothing is
@@ -247,15 +266,19 @@ var ErrLostMeanwhile = fmt.Errorf("%w: a part of the lock was lost while another
 // for, it also refreshes them if they have a TTL, so that all TTLs begin now. If it
 // fails, nothing is held.
 func (l *Lock) Renew(ctx context.Context, o swanlock.Options, waited bool) error {
+	isHeld := false
+	defer func() {
+		if !isHeld { // A part was lost, or has panicked.
+			GiveBack(ctx, l.parts)
+		}
+	}()
 	err := l.Err()
 	if err == nil && waited && o.TTL > 0 && len(l.parts) > 1 {
 		err = l.Refresh(ctx)
 	}
-	if err == nil {
-		return nil
-	}
-	GiveBack(ctx, l.parts)
 	switch {
+	case err == nil:
+		isHeld = true
 	case errors.Is(err, swanlock.ErrLost):
 		return ErrLostMeanwhile
 	case ctx.Err() != nil:
@@ -269,7 +292,8 @@ func (l *Lock) Renew(ctx context.Context, o swanlock.Options, waited bool) error
 const together = 512
 
 // Each calls f with the numbers below n, many at the same time, so that a Pool
-// sends what they ask for in one round trip.
+// sends what they ask for in one round trip. If calls panic, Each does, with what one
+// of them panicked with, when all have ended.
 func Each(n int, f func(i int)) {
 	if n == 1 {
 		f(0)
@@ -277,12 +301,26 @@ func Each(n int, f func(i int)) {
 	}
 	var wg sync.WaitGroup
 	room := make(chan struct{}, together)
+	panics := make(chan any, n)
 	for i := range n {
 		room <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-room }()
-			f(i)
+			if p := Caught(func() { f(i) }); p != nil {
+				panics <- p
+			}
 		})
 	}
 	wg.Wait()
+	if len(panics) > 0 {
+		panic(<-panics)
+	}
+}
+
+// Caught calls f, and returns what it panics with, for the goroutine that waits for
+// it to panic with: nobody could recover it in this one.
+func Caught(f func()) (panicked any) {
+	defer func() { panicked = recover() }()
+	f()
+	return nil
 }
