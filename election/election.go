@@ -58,7 +58,8 @@ func OnStart(f func(held swanlock.DistributedLock)) Option {
 func OnStop(f func()) Option { return func(e *Election) { e.onStop = f } }
 
 // OnLeader has f called with the name of each new leader, which is the owner of the
-// lock; it is empty when nobody leads. It learns of others by LookUp.
+// lock; it is empty when nobody leads, and as soon as this process has lost the lock.
+// It learns of others by LookUp.
 func OnLeader(f func(owner string)) Option { return func(e *Election) { e.onLeader = f } }
 
 // LookUp tells how to find out who holds the target, and how often to look: a
@@ -119,7 +120,8 @@ func Run(ctx context.Context, l swanlock.Locker, target string, lead func(ctx co
 // and at once the error of an option that is wrong or that the locker does not
 // know. It has released the lock then; if it could not, because nothing could be
 // sent (pglock.ErrBusy), OnError is told why, and the error of Run matches that
-// too. After any other error it tries again.
+// too. After any other error it tries again, and first to release a lock that it could
+// not release.
 func (e *Election) Run(ctx context.Context, lead func(ctx context.Context) error) error {
 	if err := e.check(); err != nil {
 		return err
@@ -130,8 +132,14 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context) error
 		go func() { defer close(watched); e.look(wctx) }()
 		defer func() { cancel(); <-watched }()
 	}
+	var stays swanlock.DistributedLock // the lock of a term that could not be released
 	for failures := 0; ; {
-		led, kept, err := e.term(ctx, lead)
+		var led bool
+		var err error
+		kept := release(ctx, stays)
+		if kept == nil {
+			led, stays, kept, err = e.term(ctx, lead)
+		}
 		switch {
 		case errors.Is(err, ErrResign):
 			return e.ended(nil, kept)
@@ -150,6 +158,17 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context) error
 		sleep(ctx, e.backoff(failures))
 		failures++
 	}
+}
+
+// release releases a lock, which may be nil, once more. A loss is no error.
+func release(ctx context.Context, held swanlock.DistributedLock) error {
+	if held == nil {
+		return nil
+	}
+	if err := held.Release(ctx); !errors.Is(err, swanlock.ErrLost) {
+		return err
+	}
+	return nil
 }
 
 // ended returns the error of a Run that ends because of err, and tells kept, which
@@ -179,37 +198,51 @@ func (e *Election) check() error {
 }
 
 // term waits until this process leads, and leads until that is over. led reports
-// whether it did, and kept is why the lock could not be released. A loss is no
-// failure: the process campaigns again at once.
-func (e *Election) term(ctx context.Context, lead func(context.Context) error) (led bool, kept, err error) {
+// whether it did. stays is the lock if it could not be released, and kept says why. A
+// loss is no failure: the process campaigns again at once.
+func (e *Election) term(ctx context.Context, lead func(context.Context) error) (led bool, stays swanlock.DistributedLock, kept, err error) {
 	held, err := e.l.Acquire(ctx, e.target, e.opts...)
 	if err != nil {
-		return false, nil, err
+		return false, nil, nil, err
 	}
 	var lost error // as it was when lead had returned
 	lctx, cancel := swanlock.WithLock(context.WithValue(ctx, lockKey{}, held), held)
+	told, untold := make(chan any, 1), func() bool { return true }
 	defer func() {
-		// What lead may have left running must not go on beside the next leader.
-		cancel()
 		defer func() { // also if a callback panics
 			switch rerr := held.Release(ctx); {
+			case rerr == nil:
 			case !errors.Is(rerr, swanlock.ErrLost):
-				kept = rerr
+				stays, kept = held, rerr
 			case lost == nil:
 				e.onError(rerr)
 			}
 		}()
+		stopped := untold()
+		// What lead may have left running must not go on beside the next leader.
+		cancel()
+		if !stopped {
+			if p := <-told; p != nil { // what OnLeader has panicked with
+				panic(p)
+			}
+		}
 		e.onStop()
 		e.now("", false)
 	}()
 	e.onStart(held)
 	e.now(held.Info().Owner, true)
+	untold = context.AfterFunc(lctx, func() {
+		defer func() { told <- recover() }()
+		if held.Err() != nil { // Another may lead, although lead has not returned.
+			e.now("", false)
+		}
+	})
 	err = lead(lctx)
 	if lost = held.Err(); errors.Is(lost, swanlock.ErrLost) && !errors.Is(err, ErrResign) {
 		e.onError(lost)
 		err = nil
 	}
-	return true, nil, err
+	return true, nil, nil, err
 }
 
 type lockKey struct{}

@@ -1,0 +1,127 @@
+package election_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/election"
+	"github.com/swanlake-io/swanlock/memlock"
+	"github.com/swanlake-io/swanlock/mocks"
+)
+
+// TestLostIsNoLeader: a process that has lost the lock, or given it up, is not the
+// leader any more, also while its function that leads has not returned; it may look up
+// who is then.
+func TestLostIsNoLeader(t *testing.T) {
+	for what, end := range map[string]func(space *memlock.Locker, held swanlock.DistributedLock){
+		"lost":     func(space *memlock.Locker, _ swanlock.DistributedLock) { space.Lose("t", nil) },
+		"released": func(_ *memlock.Locker, held swanlock.DistributedLock) { held.Release(bg) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			space := memlock.New()
+			var seen []string
+			var answer atomic.Value
+			answer.Store("")
+			e := election.New(space, "t", named("me"), election.OnLeader(func(owner string) { seen = append(seen, owner) }),
+				election.LookUp(time.Second, func(context.Context, string) (string, error) { return answer.Load().(string), nil }))
+			err := e.Run(bg, func(ctx context.Context) error {
+				held, _ := election.Lock(ctx)
+				end(space, held)
+				<-ctx.Done()
+				synctest.Wait()
+				if got := e.Leader(); got != "" {
+					t.Errorf("%s: the leader is %q, want none", what, got)
+				}
+				answer.Store("other")
+				time.Sleep(2 * time.Second)
+				if got := e.Leader(); got != "other" {
+					t.Errorf("%s: the leader is %q, want the other", what, got)
+				}
+				return election.ErrResign
+			})
+			if err != nil {
+				t.Errorf("%s: Run: %v", what, err)
+			}
+			if got := fmt.Sprintf("%q", seen); got != `["me" "" "other" ""]` {
+				t.Errorf("%s: OnLeader was told %s", what, got)
+			}
+		})
+	}
+}
+
+// TestOnLeaderPanicsAtALoss: the panic is that of Run, and the lock is free.
+func TestOnLeaderPanicsAtALoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		func() {
+			defer func() {
+				if p := recover(); p != "a bug" {
+					t.Errorf("it panicked with %v", p)
+				}
+			}()
+			_ = election.Run(bg, space, "t", func(ctx context.Context) error {
+				space.Lose("t", nil)
+				<-ctx.Done()
+				return nil
+			}, election.OnLeader(func(owner string) {
+				if owner == "" {
+					panic("a bug")
+				}
+			}))
+		}()
+		held, err := space.TryAcquire(bg, "t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		held.Release(bg)
+	})
+}
+
+// TestReleasedLater: a lock that could not be released at the end of a term, because
+// nothing could be sent, is released before the next campaign, which it would be in the
+// way of.
+func TestReleasedLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		session, busy, fails := memlock.New().Session(), errors.New("busy"), 3
+		l := &mocks.Locker{AcquireFunc: func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+			held, err := session.Acquire(ctx, target, opts...)
+			if err != nil {
+				return nil, err
+			}
+			return &mocks.DistributedLock{InfoFunc: held.Info, ErrFunc: held.Err, DoneFunc: held.Done, ReleaseFunc: func(ctx context.Context) error {
+				if fails > 0 {
+					fails--
+					return busy
+				}
+				return held.Release(ctx)
+			}}, nil
+		}}
+		ctx, cancel := context.WithTimeout(bg, time.Hour)
+		defer cancel()
+		terms := 0
+		var told []error
+		err := election.Run(ctx, l, "t", func(context.Context) error {
+			if terms++; terms == 2 {
+				return election.ErrResign
+			}
+			return nil
+		}, election.OnError(func(err error) { told = append(told, err) }))
+		if err != nil || terms != 2 {
+			t.Errorf("Run: %v, after %d terms", err, terms)
+		}
+		for _, err := range told {
+			if !errors.Is(err, busy) {
+				t.Errorf("told %v, want %v", err, busy)
+			}
+		}
+		if len(told) != 3 {
+			t.Errorf("told %d errors, want 3", len(told))
+		}
+	})
+}
