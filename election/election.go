@@ -294,10 +294,13 @@ func (e *Election) now(owner string, leads bool) {
 	e.telling.Lock()
 	defer e.telling.Unlock()
 	e.mu.Lock()
+	ended := !leads && !e.leads // That was told, and who leads may have been found out since.
 	e.leads = leads
 	e.terms++
 	e.mu.Unlock()
-	e.tell(owner)
+	if !ended {
+		e.tell(owner)
+	}
 }
 
 // seen notes what holder has answered. It does not know better while this process
