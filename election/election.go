@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/several"
 )
 
 // ErrResign is what the function that leads returns to end Run: the process
@@ -92,15 +93,26 @@ type Election struct {
 }
 
 // New returns the election of the target's leader. It does nothing until Run or
-// Watch is called.
+// Watch is called. An option that is nil, or the function of one, does nothing.
 func New(l swanlock.Locker, target string, opts ...Option) *Election {
 	e := &Election{l: l, target: target, min: 100 * time.Millisecond, max: 15 * time.Second, changes: make(chan string, 1),
-		opts:    []swanlock.Option{swanlock.WithTTL(defaultTTL), swanlock.WithAutoRefresh()},
-		onError: func(error) {}, onStart: func(swanlock.DistributedLock) {}, onStop: func() {}, onLeader: func(string) {}}
+		opts: []swanlock.Option{swanlock.WithTTL(defaultTTL), swanlock.WithAutoRefresh()}}
 	for _, opt := range opts {
 		if opt != nil {
 			opt(e)
 		}
+	}
+	if e.onError == nil {
+		e.onError = func(error) {}
+	}
+	if e.onStart == nil {
+		e.onStart = func(swanlock.DistributedLock) {}
+	}
+	if e.onStop == nil {
+		e.onStop = func() {}
+	}
+	if e.onLeader == nil {
+		e.onLeader = func(string) {}
 	}
 	return e
 }
@@ -201,7 +213,7 @@ func (e *Election) check() error {
 // whether it did. stays is the lock if it could not be released, and kept says why. A
 // loss is no failure: the process campaigns again at once.
 func (e *Election) term(ctx context.Context, lead func(context.Context) error) (led bool, stays swanlock.DistributedLock, kept, err error) {
-	held, err := e.l.Acquire(ctx, e.target, e.opts...)
+	held, err := several.Granted(e.l.Acquire(ctx, e.target, e.opts...))
 	if err != nil {
 		return false, nil, nil, err
 	}
