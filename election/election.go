@@ -102,6 +102,8 @@ func New(l swanlock.Locker, target string, opts ...Option) *Election {
 			opt(e)
 		}
 	}
+	// A lock without a TTL, as WithLockOptions may say, is not refreshed.
+	e.opts = append(e.opts, func(o *swanlock.Options) { o.AutoRefresh = o.AutoRefresh && o.TTL != 0 })
 	if e.onError == nil {
 		e.onError = func(error) {}
 	}

@@ -125,3 +125,16 @@ func TestReleasedLater(t *testing.T) {
 		}
 	})
 }
+
+// TestWithoutTTL: the options of the lock may say that it has no TTL.
+func TestWithoutTTL(t *testing.T) {
+	err := election.Run(bg, memlock.New(), "t", func(ctx context.Context) error {
+		if held, _ := election.Lock(ctx); held.Info().TTL != 0 {
+			t.Errorf("the TTL is %v, want none", held.Info().TTL)
+		}
+		return election.ErrResign
+	}, election.WithLockOptions(swanlock.WithTTL(0)))
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -3,6 +3,7 @@ package multilock_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -132,4 +133,17 @@ func TestGiveBackOnce(t *testing.T) {
 			t.Errorf("it took %v, want %v", took, 2*patience)
 		}
 	})
+}
+
+// TestLongTargetIsLost: the error of a loss does not show a long target whole.
+func TestLongTargetIsLost(t *testing.T) {
+	space, long := memlock.New(), strings.Repeat("x", 1<<20)
+	held, err := multilock.TryAcquire(t.Context(), space, []string{"a", long})
+	must(t, err)
+	space.Lose(long, nil)
+	for what, err := range map[string]error{"Err": held.Err(), "Refresh": held.Refresh(t.Context()), "Release": held.Release(t.Context())} {
+		if !errors.Is(err, swanlock.ErrLost) || len(err.Error()) > 2000 {
+			t.Errorf("%s: an error of %d bytes: %.100s", what, len(err.Error()), err)
+		}
+	}
 }

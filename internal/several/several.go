@@ -13,6 +13,7 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/after"
+	"github.com/swanlake-io/swanlock/internal/quoted"
 )
 
 // A Lock is one lock that is made of others, its parts. It is a
@@ -91,7 +92,7 @@ func (f *fate) endLocked(err error) {
 
 // named returns err with the name of the part that it is about.
 func named(p swanlock.DistributedLock, err error) error {
-	return fmt.Errorf("%q: %w", p.Info().Target, err)
+	return fmt.Errorf("%s: %w", quoted.Text(p.Info().Target), err)
 }
 
 // Done returns a channel that is closed when the first part ends.
