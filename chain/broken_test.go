@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/chain"
@@ -24,5 +25,24 @@ func TestNeither(t *testing.T) {
 		held, err := space.TryAcquire(t.Context(), "t")
 		must(t, err)
 		must(t, held.Release(t.Context()))
+	}
+}
+
+// TestEndsWithTheAnswer: the error matches the cause of a context that ends as a locker
+// has answered, be it to a try or to the refresh at the end.
+func TestEndsWithTheAnswer(t *testing.T) {
+	cause, away := errors.New("the caller was stopped"), errors.New("away")
+	for name, granted := range map[string]bool{"a try": false, "a refresh": true} {
+		ctx, stop := context.WithCancelCause(t.Context())
+		l := chain.New(memlock.New(), &mocks.Locker{TryAcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) {
+			if !granted {
+				stop(cause)
+				return nil, away
+			}
+			return &mocks.DistributedLock{RefreshFunc: func(context.Context) error { stop(cause); return away }}, nil
+		}})
+		if _, err := l.TryAcquire(ctx, "t", swanlock.WithTTL(time.Minute)); !errors.Is(err, swanlock.ErrNotAcquired) || !errors.Is(err, cause) || !errors.Is(err, away) {
+			t.Errorf("%s: got %v, want ErrNotAcquired with the cause %q", name, err, cause)
+		}
 	}
 }

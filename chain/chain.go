@@ -92,7 +92,7 @@ func (c *chain) acquire(ctx context.Context, target string, opts []swanlock.Opti
 		keeper.Keep()
 		p, err := several.Granted(acquire(l, ctx, target, opts...))
 		if err != nil {
-			return nil, fmt.Errorf("chain: locker %d: %w", i+1, err)
+			return nil, fmt.Errorf("chain: locker %d: %w", i+1, several.Failed(ctx, err))
 		}
 		keeper.Add(p)
 	}

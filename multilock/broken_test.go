@@ -147,3 +147,23 @@ func TestLongTargetIsLost(t *testing.T) {
 		}
 	}
 }
+
+// TestEndsWithTheAnswer: the error matches the cause of a context that ends as the
+// locker has answered.
+func TestEndsWithTheAnswer(t *testing.T) {
+	cause := errors.New("the caller was stopped")
+	for name, answer := range map[string]error{"held": swanlock.ErrNotAcquired, "failed": errors.New("away")} {
+		for _, acquire := range []func(context.Context, swanlock.Locker, []string, ...swanlock.Option) (swanlock.DistributedLock, error){
+			multilock.TryAcquire, multilock.Acquire,
+		} {
+			ctx, stop := context.WithCancelCause(t.Context())
+			l := &mocks.Locker{TryAcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) {
+				stop(cause)
+				return nil, answer
+			}}
+			if _, err := acquire(ctx, l, []string{"a", "b"}); !errors.Is(err, swanlock.ErrNotAcquired) || !errors.Is(err, cause) || !errors.Is(err, answer) {
+				t.Errorf("%s: got %v, want ErrNotAcquired with the cause %q", name, err, cause)
+			}
+		}
+	}
+}

@@ -134,7 +134,7 @@ func (s *set) try(ctx context.Context, targets []string) (held []swanlock.Distri
 	if first == len(targets) {
 		return all, nil
 	}
-	return all[:first], fmt.Errorf("multilock: %s: %w", quoted.Text(targets[first]), errs[first])
+	return all[:first], fmt.Errorf("multilock: %s: %w", quoted.Text(targets[first]), several.Failed(ctx, errs[first]))
 }
 
 func (s *set) acquire(ctx context.Context) (swanlock.DistributedLock, error) {

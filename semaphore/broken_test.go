@@ -159,3 +159,23 @@ func TestLineOnSilentServer(t *testing.T) {
 		must(t, busy.Release(bg))
 	})
 }
+
+// TestEndsWithTheAnswer: the error matches the cause of a context that ends as the
+// locker has answered.
+func TestEndsWithTheAnswer(t *testing.T) {
+	cause := errors.New("the caller was stopped")
+	for name, answer := range map[string]error{"held": swanlock.ErrNotAcquired, "failed": errors.New("away")} {
+		for _, acquire := range []func(*semaphore.Semaphore, context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error){
+			(*semaphore.Semaphore).TryAcquire, (*semaphore.Semaphore).Acquire,
+		} {
+			ctx, stop := context.WithCancelCause(t.Context())
+			l := &mocks.Locker{TryAcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) {
+				stop(cause)
+				return nil, answer
+			}}
+			if _, err := acquire(semaphore.New(l, 2), ctx, "t"); !errors.Is(err, swanlock.ErrNotAcquired) || !errors.Is(err, cause) || !errors.Is(err, answer) {
+				t.Errorf("%s: got %v, want ErrNotAcquired with the cause %q", name, err, cause)
+			}
+		}
+	}
+}

@@ -191,7 +191,7 @@ func (s *Semaphore) try(ctx context.Context, target string, keeper *several.Keep
 		case err == nil:
 			keeper.Add(p)
 		case !errors.Is(err, swanlock.ErrNotAcquired) || ctx.Err() != nil:
-			return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), err)
+			return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), several.Failed(ctx, err))
 		case refused == nil || errors.Is(refused, swanlock.ErrAlreadyHeld):
 			refused = err
 		}

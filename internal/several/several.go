@@ -13,6 +13,7 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/after"
+	"github.com/swanlake-io/swanlock/internal/lease"
 	"github.com/swanlake-io/swanlock/internal/quoted"
 )
 
@@ -282,10 +283,18 @@ func (l *Lock) Renew(ctx context.Context, o swanlock.Options, waited bool) error
 		isHeld = true
 	case errors.Is(err, swanlock.ErrLost):
 		return ErrLostMeanwhile
-	case ctx.Err() != nil:
-		return fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, err)
 	}
-	return err
+	return Failed(ctx, err)
+}
+
+// Failed returns err, with which an acquire has failed, and tells of the end of ctx if
+// that has ended: a locker that had answered before does not.
+func Failed(ctx context.Context, err error) error {
+	told := errors.Is(err, swanlock.ErrNotAcquired) && errors.Is(err, context.Cause(ctx))
+	if err == nil || ctx.Err() == nil || told || errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return lease.CutShort(ctx, err)
 }
 
 // together is how many calls are made at the same time: a Pool's batch holds as
