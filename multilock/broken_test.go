@@ -109,6 +109,34 @@ func TestPanicOfRefresh(t *testing.T) {
 	})
 }
 
+// TestPanicWhileWaiting: a panic of a refresh while another target is waited for is the
+// caller's, too, when the wait is over.
+func TestPanicWhileWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space, targets := memlock.New(), []string{"b", "a"} // in the order of their keys
+		busy, err := space.TryAcquire(t.Context(), targets[1])
+		must(t, err)
+		time.AfterFunc(time.Hour, func() { busy.Release(bg) })
+		l := &mocks.Locker{AcquireFunc: space.Acquire, TryAcquireFunc: func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+			part, err := space.TryAcquire(ctx, target, opts...)
+			if err != nil {
+				return nil, err
+			}
+			return &mocks.DistributedLock{InfoFunc: part.Info, ErrFunc: part.Err, ReleaseFunc: part.Release,
+				RefreshFunc: func(context.Context) error { panic("a bug") }}, nil
+		}}
+		func() {
+			defer func() {
+				if p := recover(); p != "a bug" {
+					t.Errorf("it panicked with %v", p)
+				}
+			}()
+			_, _ = multilock.Acquire(t.Context(), l, targets, swanlock.WithTTL(2*time.Hour))
+		}()
+		free(t, space, targets...)
+	})
+}
+
 // TestGiveBackOnce: a server that does not answer is waited for once, and not once for
 // each target, when what it granted is given back.
 func TestGiveBackOnce(t *testing.T) {
