@@ -38,7 +38,8 @@ type Lock = several.Lock
 // time may both fail.
 //
 // The options hold for each target. Targets that are one by swanlock.KeyOf are
-// locked once.
+// locked once. Of different paths to which it gives one key only one is locked, which
+// on redislock, where they are several targets, leaves the others free.
 func TryAcquire(ctx context.Context, l swanlock.Locker, targets []string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	s, err := newSet(l, targets, opts)
 	if err != nil {
