@@ -65,7 +65,8 @@ func OnLeader(f func(owner string)) Option { return func(e *Election) { e.onLead
 
 // LookUp tells how to find out who holds the target, and how often to look: a
 // swanlock.Locker does not say. With pglock's audit it is in the table lock_audit.
-// An error leaves the leader as it was.
+// An error leaves the leader as it was. Run and Watch wait for holder for two seconds
+// at most after the end of its context.
 func LookUp(every time.Duration, holder func(ctx context.Context, target string) (owner string, err error)) Option {
 	return func(e *Election) { e.every, e.holder = every, holder }
 }
@@ -141,10 +142,7 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context) error
 		return err
 	}
 	if e.holder != nil {
-		wctx, cancel := context.WithCancel(ctx)
-		watched := make(chan struct{})
-		go func() { defer close(watched); e.look(wctx) }()
-		defer func() { cancel(); <-watched }()
+		defer e.follow(ctx)()
 	}
 	var stays swanlock.DistributedLock // the lock of a term that could not be released
 	for failures := 0; ; {
@@ -253,7 +251,10 @@ func (e *Election) term(ctx context.Context, lead func(context.Context) error) (
 	})
 	err = lead(lctx)
 	if lost = held.Err(); errors.Is(lost, swanlock.ErrLost) && !errors.Is(err, ErrResign) {
-		e.onError(lost)
+		if errors.Is(err, swanlock.ErrLost) || errors.Is(err, context.Canceled) {
+			err = nil // It says no more than that its context has ended.
+		}
+		e.onError(errors.Join(lost, err))
 		err = nil
 	}
 	return true, nil, nil, err
@@ -275,7 +276,9 @@ func (e *Election) Watch(ctx context.Context) error {
 	if err := e.check(); err != nil {
 		return err
 	}
-	e.look(ctx)
+	end := e.follow(ctx)
+	<-ctx.Done()
+	end()
 	return context.Cause(ctx)
 }
 
@@ -290,13 +293,31 @@ func (e *Election) Leader() string {
 // is slow gets the last one only.
 func (e *Election) Changes() <-chan string { return e.changes }
 
+// maxLookUp is for how long a LookUp is waited for when it is to end. One by lib/pq
+// may take for ever if the server has fallen silent.
+const maxLookUp = 2 * time.Second
+
+// follow has look run in a goroutine, until end is called.
+func (e *Election) follow(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() { defer close(ended); e.look(ctx) }()
+	return func() {
+		cancel()
+		select {
+		case <-ended:
+		case <-time.After(maxLookUp):
+		}
+	}
+}
+
 // look asks who leads, from time to time.
 func (e *Election) look(ctx context.Context) {
 	for ctx.Err() == nil {
 		e.mu.Lock()
 		before := e.terms
 		e.mu.Unlock()
-		if owner, err := e.holder(ctx, e.target); err == nil {
+		if owner, err := e.holder(ctx, e.target); err == nil && ctx.Err() == nil {
 			e.seen(owner, before)
 		}
 		sleep(ctx, e.every)

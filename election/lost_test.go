@@ -138,3 +138,52 @@ func TestWithoutTTL(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestFailsAtALoss: OnError is told of a loss, and of the error of the function that
+// leads if that is another.
+func TestFailsAtALoss(t *testing.T) {
+	bug := errors.New("a bug")
+	for _, fails := range []error{nil, bug, context.Canceled} {
+		synctest.Test(t, func(t *testing.T) {
+			space, terms := memlock.New(), 0
+			var told []error
+			err := election.Run(bg, space, "t", func(ctx context.Context) error {
+				if terms++; terms == 2 {
+					return election.ErrResign
+				}
+				space.Lose("t", nil)
+				<-ctx.Done()
+				return fails
+			}, election.OnError(func(err error) { told = append(told, err) }))
+			if err != nil || len(told) != 1 || !errors.Is(told[0], swanlock.ErrLost) || errors.Is(told[0], bug) != (fails == bug) || errors.Is(told[0], context.Canceled) {
+				t.Errorf("%v: Run: %v, told %v", fails, err, told)
+			}
+		})
+	}
+}
+
+// TestLookUpHangs: Run and Watch return although a LookUp does not when its context
+// ends, such as a statement of lib/pq on a server that has fallen silent.
+func TestLookUpHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		resumes := make(chan struct{})
+		e := election.New(memlock.New(), "t", election.LookUp(time.Second, func(context.Context, string) (string, error) {
+			<-resumes
+			return "", nil
+		}))
+		time.AfterFunc(time.Hour, func() { close(resumes) })
+		ctx, cancel := context.WithTimeout(bg, time.Minute)
+		defer cancel()
+		begin := time.Now()
+		if err := e.Run(ctx, leads); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Run: %v", err)
+		}
+		if err := e.Watch(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Watch: %v", err)
+		}
+		if took := time.Since(begin); took > time.Minute+5*time.Second {
+			t.Errorf("they took %v, want little more than 1m", took)
+		}
+		<-resumes
+	})
+}
