@@ -245,6 +245,9 @@ func Release(ctx context.Context, locks []swanlock.DistributedLock) error {
 // a context that has ended, so swanlock.WithMinHold does not keep them. One that was
 // lost is free as well, so there is no error.
 func GiveBack(ctx context.Context, locks []swanlock.DistributedLock) {
+	if len(locks) == 0 {
+		return
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	cancel()
 	Each(len(locks), func(i int) { _ = locks[i].Release(ctx) })
