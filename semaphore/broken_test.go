@@ -3,6 +3,7 @@ package semaphore_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -177,5 +178,25 @@ func TestEndsWithTheAnswer(t *testing.T) {
 				t.Errorf("%s: got %v, want ErrNotAcquired with the cause %q", name, err, cause)
 			}
 		}
+	}
+}
+
+// TestShortLongestTTL: a locker whose longest TTL is under a second is waited for, too,
+// as with redislock.WithMaxTTL.
+func TestShortLongestTTL(t *testing.T) {
+	space, longest := memlock.New(), 500*time.Millisecond
+	l := &mocks.Locker{TryAcquireFunc: space.TryAcquire, AcquireFunc: func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+		o, err := swanlock.NewOptions(target, opts...)
+		must(t, err)
+		if o.TTL > longest {
+			return nil, fmt.Errorf("the TTL %v is longer than %v: %w", o.TTL, longest, errors.ErrUnsupported)
+		}
+		return space.Acquire(ctx, target, opts...)
+	}}
+	held, err := semaphore.New(l, 2).Acquire(bg, "t", swanlock.WithTTL(longest))
+	must(t, err)
+	must(t, held.Release(bg))
+	if _, err := semaphore.New(l, 2).Acquire(bg, "t", swanlock.WithTTL(time.Second)); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("a longer one: got %v, want %v", err, errors.ErrUnsupported)
 	}
 }

@@ -92,14 +92,22 @@ func (s *Semaphore) standInLine(ctx context.Context, target string, o swanlock.O
 	if o.TTL > 0 {
 		line = append(line, swanlock.WithTTL(max(o.TTL, time.Second)), swanlock.WithAutoRefresh())
 	}
-	first, err := several.Granted(s.l.Acquire(ctx, target+"/line", line...))
+	stand := func() (swanlock.DistributedLock, error) {
+		return several.Granted(s.l.Acquire(ctx, target+"/line", line...))
+	}
+	first, err := stand()
+	if errors.Is(err, errors.ErrUnsupported) && 0 < o.TTL && o.TTL < time.Second {
+		// The longest TTL of l is shorter than that.
+		line = append(line, swanlock.WithTTL(o.TTL))
+		first, err = stand()
+	}
 	for errors.Is(err, swanlock.ErrAlreadyHeld) {
 		// Another call on this session is the first in line.
 		if !lease.Pause(ctx, ownPause) {
 			err = fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, context.Cause(ctx))
 			break
 		}
-		first, err = several.Granted(s.l.Acquire(ctx, target+"/line", line...))
+		first, err = stand()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), err)
