@@ -28,6 +28,9 @@ func Do(ctx context.Context, l Locker, target string, f func(ctx context.Context
 		l = noLocker{}
 	}
 	held, err := l.Acquire(ctx, target, opts...)
+	if err == nil && held == nil {
+		err = errors.New("swanlock: the locker returned neither a lock nor an error")
+	}
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/memlock"
+	"github.com/swanlake-io/swanlock/mocks"
 )
 
 var (
@@ -138,6 +139,23 @@ func TestNilLocker(t *testing.T) {
 		if _, err := l.TryAcquire(t.Context(), "t"); err == nil || err.Error() != want {
 			t.Errorf("%s: TryAcquire: got %v, want %q", name, err, want)
 		}
+	}
+}
+
+// TestNeither: a locker that returns neither a lock nor an error is an error of Do, and
+// WithMinHold makes no lock of it.
+func TestNeither(t *testing.T) {
+	neither := func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) { return nil, nil }
+	l := swanlock.WithMinHold(&mocks.Locker{TryAcquireFunc: neither, AcquireFunc: neither}, time.Second)
+	if held, err := l.TryAcquire(t.Context(), "t"); held != nil || err != nil {
+		t.Errorf("WithMinHold: got %v, %v", held, err)
+	}
+	err := swanlock.Do(t.Context(), l, "t", func(context.Context, swanlock.DistributedLock) error {
+		t.Error("it was run")
+		return nil
+	})
+	if err == nil {
+		t.Error("Do: no error")
 	}
 }
 

@@ -53,7 +53,7 @@ func (m *minHold) Acquire(ctx context.Context, target string, opts ...Option) (D
 }
 
 func (m *minHold) keep(held DistributedLock, err error) (DistributedLock, error) {
-	if err != nil {
+	if err != nil || held == nil {
 		return nil, err
 	}
 	return &keptLock{held, time.Now().Add(m.d)}, nil

@@ -108,7 +108,8 @@ func (l *observedLock) observe(ctx context.Context, op Op, f func(context.Contex
 		fate.lose(over)
 	case e.Err == nil:
 		e.Outcome = OutcomeOK
-		e.Ended = op == OpRelease && fate.end()
+		// Another Release may be under way. The lock is held until that returns.
+		e.Ended = op == OpRelease && over != nil && fate.end()
 	case errors.Is(e.Err, ErrLost):
 		e.Outcome = OutcomeLost
 		fate.lose(e.Err)

@@ -2,6 +2,7 @@ package swanlock_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -50,4 +51,57 @@ func TestObserveTwoReleases(t *testing.T) {
 			t.Errorf("got %q, want the end in the loss", told)
 		}
 	})
+}
+
+// TestObserveReleaseUnderWay: a second Release that returns while the first is under way
+// does not end the lock, which may stay held.
+func TestObserveReleaseUnderWay(t *testing.T) {
+	for name, answer := range map[string]error{"it frees the lock": nil, "nothing could be sent": errors.New("busy")} {
+		synctest.Test(t, func(t *testing.T) {
+			var over error
+			calls, answered := 0, make(chan struct{})
+			m := &mocks.DistributedLock{
+				DoneFunc: func() <-chan struct{} { return nil },
+				ErrFunc:  func() error { return over },
+				ReleaseFunc: func(context.Context) (err error) {
+					if calls++; calls == 2 {
+						return nil
+					}
+					if calls == 1 {
+						<-answered
+						err = answer
+					}
+					if err == nil {
+						over = swanlock.ErrReleased
+					}
+					return err
+				},
+			}
+			r := &recorder{}
+			held, err := swanlock.Observe(&mocks.Locker{
+				TryAcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) { return m, nil },
+			}, r).TryAcquire(t.Context(), "t")
+			if err != nil {
+				t.Fatal(err)
+			}
+			go held.Release(t.Context())
+			synctest.Wait()
+			if err := held.Release(t.Context()); err != nil {
+				t.Errorf("%s: the second Release: %v", name, err)
+			}
+			if told := r.told(); strings.Contains(strings.Join(told, "\n"), " ended") {
+				t.Errorf("%s: the lock has ended while it was held: %q", name, told)
+			}
+			close(answered)
+			synctest.Wait()
+			if answer != nil {
+				if err := held.Release(t.Context()); err != nil {
+					t.Errorf("%s: the last Release: %v", name, err)
+				}
+			}
+			if told := r.told(); strings.Count(strings.Join(told, "\n"), " ended") != 1 || !strings.Contains(told[len(told)-1], " ended") {
+				t.Errorf("%s: got %q, want the end in the last", name, told)
+			}
+		})
+	}
 }

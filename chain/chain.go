@@ -90,9 +90,9 @@ func (c *chain) acquire(ctx context.Context, target string, opts []swanlock.Opti
 	defer keeper.End(ctx)
 	for i, l := range c.lockers {
 		keeper.Keep()
-		p, err := acquire(l, ctx, target, opts...)
+		p, err := several.Granted(acquire(l, ctx, target, opts...))
 		if err != nil {
-			return nil, fmt.Errorf("chain: locker %d: %w", i+1, err)
+			return nil, fmt.Errorf("chain: locker %d: %w", i+1, several.Failed(ctx, err))
 		}
 		keeper.Add(p)
 	}

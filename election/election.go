@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/several"
 )
 
 // ErrResign is what the function that leads returns to end Run: the process
@@ -58,12 +59,14 @@ func OnStart(f func(held swanlock.DistributedLock)) Option {
 func OnStop(f func()) Option { return func(e *Election) { e.onStop = f } }
 
 // OnLeader has f called with the name of each new leader, which is the owner of the
-// lock; it is empty when nobody leads. It learns of others by LookUp.
+// lock; it is empty when nobody leads, and as soon as this process has lost the lock.
+// It learns of others by LookUp.
 func OnLeader(f func(owner string)) Option { return func(e *Election) { e.onLeader = f } }
 
 // LookUp tells how to find out who holds the target, and how often to look: a
 // swanlock.Locker does not say. With pglock's audit it is in the table lock_audit.
-// An error leaves the leader as it was.
+// An error leaves the leader as it was. Run and Watch wait for holder for two seconds
+// at most after the end of its context.
 func LookUp(every time.Duration, holder func(ctx context.Context, target string) (owner string, err error)) Option {
 	return func(e *Election) { e.every, e.holder = every, holder }
 }
@@ -91,15 +94,28 @@ type Election struct {
 }
 
 // New returns the election of the target's leader. It does nothing until Run or
-// Watch is called.
+// Watch is called. An option that is nil, or the function of one, does nothing.
 func New(l swanlock.Locker, target string, opts ...Option) *Election {
 	e := &Election{l: l, target: target, min: 100 * time.Millisecond, max: 15 * time.Second, changes: make(chan string, 1),
-		opts:    []swanlock.Option{swanlock.WithTTL(defaultTTL), swanlock.WithAutoRefresh()},
-		onError: func(error) {}, onStart: func(swanlock.DistributedLock) {}, onStop: func() {}, onLeader: func(string) {}}
+		opts: []swanlock.Option{swanlock.WithTTL(defaultTTL), swanlock.WithAutoRefresh()}}
 	for _, opt := range opts {
 		if opt != nil {
 			opt(e)
 		}
+	}
+	// A lock without a TTL, as WithLockOptions may say, is not refreshed.
+	e.opts = append(e.opts, func(o *swanlock.Options) { o.AutoRefresh = o.AutoRefresh && o.TTL != 0 })
+	if e.onError == nil {
+		e.onError = func(error) {}
+	}
+	if e.onStart == nil {
+		e.onStart = func(swanlock.DistributedLock) {}
+	}
+	if e.onStop == nil {
+		e.onStop = func() {}
+	}
+	if e.onLeader == nil {
+		e.onLeader = func(string) {}
 	}
 	return e
 }
@@ -119,19 +135,23 @@ func Run(ctx context.Context, l swanlock.Locker, target string, lead func(ctx co
 // and at once the error of an option that is wrong or that the locker does not
 // know. It has released the lock then; if it could not, because nothing could be
 // sent (pglock.ErrBusy), OnError is told why, and the error of Run matches that
-// too. After any other error it tries again.
+// too. After any other error it tries again, and first to release a lock that it could
+// not release.
 func (e *Election) Run(ctx context.Context, lead func(ctx context.Context) error) error {
 	if err := e.check(); err != nil {
 		return err
 	}
 	if e.holder != nil {
-		wctx, cancel := context.WithCancel(ctx)
-		watched := make(chan struct{})
-		go func() { defer close(watched); e.look(wctx) }()
-		defer func() { cancel(); <-watched }()
+		defer e.follow(ctx)()
 	}
+	var stays swanlock.DistributedLock // the lock of a term that could not be released
 	for failures := 0; ; {
-		led, kept, err := e.term(ctx, lead)
+		var led bool
+		var err error
+		kept := release(ctx, stays)
+		if kept == nil {
+			led, stays, kept, err = e.term(ctx, lead)
+		}
 		switch {
 		case errors.Is(err, ErrResign):
 			return e.ended(nil, kept)
@@ -150,6 +170,17 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context) error
 		sleep(ctx, e.backoff(failures))
 		failures++
 	}
+}
+
+// release releases a lock, which may be nil, once more. A loss is no error.
+func release(ctx context.Context, held swanlock.DistributedLock) error {
+	if held == nil {
+		return nil
+	}
+	if err := held.Release(ctx); !errors.Is(err, swanlock.ErrLost) {
+		return err
+	}
+	return nil
 }
 
 // ended returns the error of a Run that ends because of err, and tells kept, which
@@ -179,37 +210,54 @@ func (e *Election) check() error {
 }
 
 // term waits until this process leads, and leads until that is over. led reports
-// whether it did, and kept is why the lock could not be released. A loss is no
-// failure: the process campaigns again at once.
-func (e *Election) term(ctx context.Context, lead func(context.Context) error) (led bool, kept, err error) {
-	held, err := e.l.Acquire(ctx, e.target, e.opts...)
+// whether it did. stays is the lock if it could not be released, and kept says why. A
+// loss is no failure: the process campaigns again at once.
+func (e *Election) term(ctx context.Context, lead func(context.Context) error) (led bool, stays swanlock.DistributedLock, kept, err error) {
+	held, err := several.Granted(e.l.Acquire(ctx, e.target, e.opts...))
 	if err != nil {
-		return false, nil, err
+		return false, nil, nil, err
 	}
 	var lost error // as it was when lead had returned
 	lctx, cancel := swanlock.WithLock(context.WithValue(ctx, lockKey{}, held), held)
+	told, untold := make(chan any, 1), func() bool { return true }
 	defer func() {
-		// What lead may have left running must not go on beside the next leader.
-		cancel()
 		defer func() { // also if a callback panics
 			switch rerr := held.Release(ctx); {
+			case rerr == nil:
 			case !errors.Is(rerr, swanlock.ErrLost):
-				kept = rerr
+				stays, kept = held, rerr
 			case lost == nil:
 				e.onError(rerr)
 			}
 		}()
+		stopped := untold()
+		// What lead may have left running must not go on beside the next leader.
+		cancel()
+		if !stopped {
+			if p := <-told; p != nil { // what OnLeader has panicked with
+				panic(p)
+			}
+		}
 		e.onStop()
 		e.now("", false)
 	}()
 	e.onStart(held)
 	e.now(held.Info().Owner, true)
+	untold = context.AfterFunc(lctx, func() {
+		defer func() { told <- recover() }()
+		if held.Err() != nil { // Another may lead, although lead has not returned.
+			e.now("", false)
+		}
+	})
 	err = lead(lctx)
 	if lost = held.Err(); errors.Is(lost, swanlock.ErrLost) && !errors.Is(err, ErrResign) {
-		e.onError(lost)
+		if errors.Is(err, swanlock.ErrLost) || errors.Is(err, context.Canceled) {
+			err = nil // It says no more than that its context has ended.
+		}
+		e.onError(errors.Join(lost, err))
 		err = nil
 	}
-	return true, nil, err
+	return true, nil, nil, err
 }
 
 type lockKey struct{}
@@ -228,7 +276,9 @@ func (e *Election) Watch(ctx context.Context) error {
 	if err := e.check(); err != nil {
 		return err
 	}
-	e.look(ctx)
+	end := e.follow(ctx)
+	<-ctx.Done()
+	end()
 	return context.Cause(ctx)
 }
 
@@ -243,13 +293,31 @@ func (e *Election) Leader() string {
 // is slow gets the last one only.
 func (e *Election) Changes() <-chan string { return e.changes }
 
+// maxLookUp is for how long a LookUp is waited for when it is to end. One by lib/pq
+// may take for ever if the server has fallen silent.
+const maxLookUp = 2 * time.Second
+
+// follow has look run in a goroutine, until end is called.
+func (e *Election) follow(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() { defer close(ended); e.look(ctx) }()
+	return func() {
+		cancel()
+		select {
+		case <-ended:
+		case <-time.After(maxLookUp):
+		}
+	}
+}
+
 // look asks who leads, from time to time.
 func (e *Election) look(ctx context.Context) {
 	for ctx.Err() == nil {
 		e.mu.Lock()
 		before := e.terms
 		e.mu.Unlock()
-		if owner, err := e.holder(ctx, e.target); err == nil {
+		if owner, err := e.holder(ctx, e.target); err == nil && ctx.Err() == nil {
 			e.seen(owner, before)
 		}
 		sleep(ctx, e.every)
@@ -261,10 +329,13 @@ func (e *Election) now(owner string, leads bool) {
 	e.telling.Lock()
 	defer e.telling.Unlock()
 	e.mu.Lock()
+	ended := !leads && !e.leads // That was told, and who leads may have been found out since.
 	e.leads = leads
 	e.terms++
 	e.mu.Unlock()
-	e.tell(owner)
+	if !ended {
+		e.tell(owner)
+	}
 }
 
 // seen notes what holder has answered. It does not know better while this process

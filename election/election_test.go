@@ -325,6 +325,24 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
+// TestNilCallbacks do nothing.
+func TestNilCallbacks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space, fails := memlock.New(), 1
+		l := &mocks.Locker{AcquireFunc: func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+			if fails--; fails == 0 {
+				return nil, nil // neither a lock nor an error: a failure, too
+			}
+			return space.Acquire(ctx, target, opts...)
+		}}
+		err := election.Run(bg, l, "t", func(context.Context) error { return election.ErrResign }, nil,
+			election.OnError(nil), election.OnStart(nil), election.OnStop(nil), election.OnLeader(nil), election.LookUp(0, nil))
+		if err != nil || fails != -1 {
+			t.Errorf("Run: %v, after %d acquires", err, 1-fails)
+		}
+	})
+}
+
 // TestUnsupportedByTheLeader: only the locker's own refusal of an option ends Run.
 func TestUnsupportedByTheLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

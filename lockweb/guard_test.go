@@ -259,6 +259,13 @@ func TestMounted(t *testing.T) {
 	}
 }
 
+// TestNilOption: an option that is nil does nothing, as with every other package.
+func TestNilOption(t *testing.T) {
+	if lockweb.Handler(nil, nil) == nil {
+		t.Error("there is no handler")
+	}
+}
+
 // TestTooManyPages: there is a bound on the streams, and one that ends makes room.
 func TestTooManyPages(t *testing.T) {
 	s := serve(t, connect(t, "pgx", ""))

@@ -26,7 +26,7 @@ type Option func(*handler)
 
 // WithToken makes everything but /healthz ask for the token, once for each
 // browser, or in the header Authorization: Bearer. With it the page can end the
-// session of a holder. The token must be hard to guess: Handler panics if it has
+// session of a holder. The token must be hard to guess: WithToken panics if it has
 // fewer than 16 bytes. It is not shown again, nor written anywhere.
 func WithToken(token string) Option {
 	if len(token) < MinToken {
@@ -88,7 +88,9 @@ const maxStreams = 64
 func Handler(db *sql.DB, opts ...Option) http.Handler {
 	h := &handler{look: newLooker(db), hosts: map[string]bool{}, mux: http.NewServeMux(), streams: make(chan struct{}, maxStreams)}
 	for _, opt := range opts {
-		opt(h)
+		if opt != nil {
+			opt(h)
+		}
 	}
 	h.mux.HandleFunc("GET /{$}", h.page)
 	h.mux.HandleFunc("GET /api/events", h.events)

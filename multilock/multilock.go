@@ -38,7 +38,8 @@ type Lock = several.Lock
 // time may both fail.
 //
 // The options hold for each target. Targets that are one by swanlock.KeyOf are
-// locked once.
+// locked once. Of different paths to which it gives one key only one is locked, which
+// on redislock, where they are several targets, leaves the others free.
 func TryAcquire(ctx context.Context, l swanlock.Locker, targets []string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	s, err := newSet(l, targets, opts)
 	if err != nil {
@@ -120,14 +121,21 @@ func (s *set) lock(ctx context.Context, held []swanlock.DistributedLock, waited 
 // after it is free again.
 func (s *set) try(ctx context.Context, targets []string) (held []swanlock.DistributedLock, failed error) {
 	all, errs := make([]swanlock.DistributedLock, len(targets)), make([]error, len(targets))
-	several.Each(len(targets), func(i int) { all[i], errs[i] = s.l.TryAcquire(ctx, targets[i], s.opts...) })
-	first := slices.IndexFunc(errs, func(err error) bool { return err != nil })
-	if first < 0 {
+	first := 0     // that was not taken
+	defer func() { // also if the locker has panicked
+		rest := slices.DeleteFunc(slices.Clone(all[first:]), func(l swanlock.DistributedLock) bool { return l == nil })
+		several.GiveBack(ctx, rest)
+	}()
+	several.Each(len(targets), func(i int) {
+		all[i], errs[i] = several.Granted(s.l.TryAcquire(ctx, targets[i], s.opts...))
+	})
+	for first < len(targets) && errs[first] == nil {
+		first++
+	}
+	if first == len(targets) {
 		return all, nil
 	}
-	rest := slices.DeleteFunc(all[first:], func(l swanlock.DistributedLock) bool { return l == nil })
-	several.GiveBack(ctx, rest)
-	return all[:first], fmt.Errorf("multilock: %s: %w", quoted.Text(targets[first]), errs[first])
+	return all[:first], fmt.Errorf("multilock: %s: %w", quoted.Text(targets[first]), several.Failed(ctx, errs[first]))
 }
 
 func (s *set) acquire(ctx context.Context) (swanlock.DistributedLock, error) {
@@ -154,7 +162,7 @@ func (s *set) all(ctx context.Context, keeper *several.Keeper) (waited bool, err
 		}
 		target := s.targets[keeper.Len()]
 		keeper.Keep()
-		next, err := s.l.Acquire(ctx, target, s.opts...)
+		next, err := several.Granted(s.l.Acquire(ctx, target, s.opts...))
 		if err != nil {
 			return waited, fmt.Errorf("multilock: %s: %w", quoted.Text(target), err)
 		}

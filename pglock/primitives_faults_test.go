@@ -3,6 +3,7 @@ package pglock_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"testing"
 	"time"
 
@@ -164,4 +165,31 @@ func inTx(ctx context.Context, db *sql.DB, target string) error {
 		return err
 	}
 	return tx.Commit()
+}
+
+// TestElectionWithOpenRows: a leader's lock that cannot be released, since the function
+// that led has left Rows open on the connection, is released when they are closed, and
+// the process campaigns again.
+func TestElectionWithOpenRows(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		session, conn := newSession(t, driver)
+		terms := 0
+		err := election.Run(shortly(t), session, newTarget(t), func(context.Context) error {
+			if terms++; terms == 2 {
+				return election.ErrResign
+			}
+			rows, err := conn.QueryContext(bg, "SELECT generate_series(1, 100000)")
+			must(t, err)
+			rows.Next()
+			time.AfterFunc(time.Second/2, func() { rows.Close() })
+			return nil
+		}, election.OnError(func(err error) {
+			if !errors.Is(err, pglock.ErrBusy) {
+				t.Errorf("got %v, want ErrBusy", err)
+			}
+		}))
+		if err != nil || terms != 2 {
+			t.Errorf("Run: %v, after %d terms", err, terms)
+		}
+	})
 }

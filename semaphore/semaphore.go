@@ -85,44 +85,64 @@ func (s *Semaphore) Acquire(ctx context.Context, target string, opts ...swanlock
 }
 
 // standInLine acquires places in its turn. Its error matches
-// several.ErrLostMeanwhile if one was lost while the place in line was given up.
+// several.ErrLostMeanwhile if one was lost while the place in line was given up, or
+// if that was lost.
 func (s *Semaphore) standInLine(ctx context.Context, target string, o swanlock.Options, opts []swanlock.Option) (swanlock.DistributedLock, error) {
 	line := []swanlock.Option{swanlock.WithOwner(o.Owner)}
 	if o.TTL > 0 {
 		line = append(line, swanlock.WithTTL(max(o.TTL, time.Second)), swanlock.WithAutoRefresh())
 	}
-	first, err := s.l.Acquire(ctx, target+"/line", line...)
+	stand := func() (swanlock.DistributedLock, error) {
+		return several.Granted(s.l.Acquire(ctx, target+"/line", line...))
+	}
+	first, err := stand()
+	if errors.Is(err, errors.ErrUnsupported) && 0 < o.TTL && o.TTL < time.Second {
+		// The longest TTL of l is shorter than that.
+		line = append(line, swanlock.WithTTL(o.TTL))
+		first, err = stand()
+	}
 	for errors.Is(err, swanlock.ErrAlreadyHeld) {
 		// Another call on this session is the first in line.
 		if !lease.Pause(ctx, ownPause) {
 			err = fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, context.Cause(ctx))
 			break
 		}
-		first, err = s.l.Acquire(ctx, target+"/line", line...)
+		first, err = stand()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), err)
 	}
-	place := several.NewKeeper(o)
+	place, places := several.NewKeeper(o), several.NewKeeper(o)
 	place.Add(first)
 	defer place.End(ctx)
-	held, err := s.acquire(ctx, target, o, opts)
-	for errors.Is(err, several.ErrLostMeanwhile) {
-		held, err = s.acquire(ctx, target, o, opts)
+	defer places.End(ctx)
+	// When its place is lost, another is the first. Two that wait would keep from each
+	// other what they have.
+	wctx, cancel := swanlock.WithLock(ctx, first)
+	defer cancel()
+	held, err := s.acquire(wctx, target, o, opts)
+	for errors.Is(err, several.ErrLostMeanwhile) && wctx.Err() == nil {
+		held, err = s.acquire(wctx, target, o, opts)
+	}
+	switch {
+	case err == nil:
+		places.Add(held)
+	case wctx.Err() != nil && ctx.Err() == nil:
+		err = several.ErrLostMeanwhile
 	}
 	place.Take()
-	left := first.Release(context.WithoutCancel(ctx))
+	left := first.Release(ctx)
 	switch {
 	case left != nil && first.Err() == nil: // If it was lost, others may have overtaken.
 		err = errors.Join(err, fmt.Errorf("semaphore: %s: the place in line could not be given up: %w", quoted.Text(target), left))
 	case err == nil && held.Err() != nil:
 		err = fmt.Errorf("semaphore: %s: %w", quoted.Text(target), several.ErrLostMeanwhile)
 	}
-	if err != nil && held != nil {
-		several.GiveBack(ctx, []swanlock.DistributedLock{held})
-		held = nil
+	if err != nil {
+		return nil, err
 	}
-	return held, err
+	places.Take()
+	return held, nil
 }
 
 // acquire takes places for the first in line.
@@ -174,12 +194,12 @@ func (s *Semaphore) try(ctx context.Context, target string, keeper *several.Keep
 			break
 		}
 		keeper.Keep()
-		p, err := s.l.TryAcquire(ctx, s.place(target, i), opts...)
+		p, err := several.Granted(s.l.TryAcquire(ctx, s.place(target, i), opts...))
 		switch {
 		case err == nil:
 			keeper.Add(p)
 		case !errors.Is(err, swanlock.ErrNotAcquired) || ctx.Err() != nil:
-			return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), err)
+			return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), several.Failed(ctx, err))
 		case refused == nil || errors.Is(refused, swanlock.ErrAlreadyHeld):
 			refused = err
 		}
@@ -198,14 +218,18 @@ func (s *Semaphore) wait(ctx context.Context, target string, n int, opts []swanl
 	wctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type answer struct {
-		place int
-		p     swanlock.DistributedLock
-		err   error
+		place    int
+		p        swanlock.DistributedLock
+		err      error
+		panicked any
 	}
 	answers := make(chan answer, s.places)
 	ask := func(place int) {
-		p, err := s.l.Acquire(wctx, s.place(target, place), opts...)
-		answers <- answer{place, p, err}
+		a := answer{place: place, err: errPanicked}
+		a.panicked = several.Caught(func() {
+			a.p, a.err = several.Granted(s.l.Acquire(wctx, s.place(target, place), opts...))
+		})
+		answers <- a
 	}
 	var own atomic.Int32 // how many places this session has, as it was last told
 	for i := range s.places {
@@ -239,11 +263,17 @@ func (s *Semaphore) wait(ctx context.Context, target string, n int, opts []swanl
 			}()
 		default:
 			several.GiveBack(ctx, parts)
+			if a.panicked != nil {
+				panic(a.panicked)
+			}
 			return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), a.err)
 		}
 	}
 	return parts, nil
 }
+
+// errPanicked is the error of a call that did not return.
+var errPanicked = errors.New("the locker panicked")
 
 func lock(ctx context.Context, target string, o swanlock.Options, parts []swanlock.DistributedLock, waited bool) (swanlock.DistributedLock, error) {
 	info := parts[0].Info()

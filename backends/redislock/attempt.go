@@ -215,7 +215,11 @@ func (a *attempt) agree(ctx context.Context, fences []uint64) (uint64, error) {
 		return a.fence, nil
 	}
 	// Only a fence that a majority knows is met by every later majority.
-	return a.fence, a.Refresh(ctx)
+	err := a.Refresh(ctx)
+	if errors.Is(err, swanlock.ErrLost) { // by servers; nobody has held it yet
+		err = fmt.Errorf("%w: %v", errSplit, err)
+	}
+	return a.fence, err
 }
 
 // met notes a fence that a server has stored.

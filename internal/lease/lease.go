@@ -160,6 +160,7 @@ func (l *Lock) Refresh(ctx context.Context) error {
 // Release frees the lock, also when ctx has ended. While ctx lives, it tries
 // again when the server cannot be used, for 5 s in all.
 func (l *Lock) Release(ctx context.Context) error {
+	ctx.Err() // A nil context panics here, where the lock is as it was.
 	l.dropped.Stop()
 	return l.h.release(ctx)
 }

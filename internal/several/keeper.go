@@ -12,8 +12,9 @@ import (
 // takes the rest. One Keeper is for the whole acquire, since each of many waits may be
 // short. A lock that is lost all the same is found by Renew.
 type Keeper struct {
-	options swanlock.Options
-	stop    func() // nil: it has not begun
+	options  swanlock.Options
+	stop     func() // nil: it has not begun
+	panicked any    // by a refresh
 
 	mu    sync.Mutex
 	locks []swanlock.DistributedLock
@@ -55,7 +56,9 @@ func (k *Keeper) Keep() {
 		for {
 			select {
 			case <-tick.C:
-				k.refresh(ctx)
+				if k.panicked = Caught(func() { k.refresh(ctx) }); k.panicked != nil {
+					return
+				}
 			case <-ctx.Done():
 				return
 			}
@@ -79,14 +82,20 @@ func (k *Keeper) refresh(ctx context.Context) {
 }
 
 // Take returns the locks, which are the caller's from now on. No refresh is under way.
+// If one has panicked, the locks are freed, and Take panics.
 func (k *Keeper) Take() []swanlock.DistributedLock {
 	if k.stop != nil {
 		k.stop()
 	}
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	locks := k.locks
 	k.locks = nil
+	k.mu.Unlock()
+	if p := k.panicked; p != nil {
+		k.panicked = nil
+		GiveBack(context.Background(), locks)
+		panic(p)
+	}
 	return locks
 }
 

@@ -13,6 +13,8 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/after"
+	"github.com/swanlake-io/swanlock/internal/lease"
+	"github.com/swanlake-io/swanlock/internal/quoted"
 )
 
 // A Lock is one lock that is made of others, its parts. It is a
@@ -91,7 +93,7 @@ func (f *fate) endLocked(err error) {
 
 // named returns err with the name of the part that it is about.
 func named(p swanlock.DistributedLock, err error) error {
-	return fmt.Errorf("%q: %w", p.Info().Target, err)
+	return fmt.Errorf("%s: %w", quoted.Text(p.Info().Target), err)
 }
 
 // Done returns a channel that is closed when the first part ends.
@@ -199,7 +201,16 @@ func (l *Lock) Release(ctx context.Context) error {
 	over := l.errLocked()
 	l.mu.Unlock()
 
+	returned := false
+	defer func() {
+		if !returned { // A part has panicked, and others may still be held.
+			l.mu.Lock()
+			l.released = false
+			l.mu.Unlock()
+		}
+	}()
 	err := Release(ctx, l.parts)
+	returned = true
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil && slices.ContainsFunc(l.parts, func(p swanlock.DistributedLock) bool { return p.Err() == nil }) {
@@ -229,13 +240,26 @@ func Release(ctx context.Context, locks []swanlock.DistributedLock) error {
 	return errors.Join(errs...)
 }
 
-// GiveBack frees locks that were taken in vain, at once: they are released with a
-// context that has ended, so swanlock.WithMinHold does not keep them. One that was
+// GiveBack frees locks that were taken in vain, at once: they are released all at
+// the same time, so that a server that does not answer is waited for once, and with
+// a context that has ended, so swanlock.WithMinHold does not keep them. One that was
 // lost is free as well, so there is no error.
 func GiveBack(ctx context.Context, locks []swanlock.DistributedLock) {
+	if len(locks) == 0 {
+		return
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	cancel()
-	_ = Release(ctx, locks)
+	Each(len(locks), func(i int) { _ = locks[i].Release(ctx) })
+}
+
+// Granted returns what a locker has answered, and an error instead of neither a lock
+// nor an error, so that what is held beside it is given back.
+func Granted(held swanlock.DistributedLock, err error) (swanlock.DistributedLock, error) {
+	if held == nil && err == nil {
+		err = errors.New("the locker returned neither a lock nor an error")
+	}
+	return held, err
 }
 
 // ErrLostMeanwhile says that a part was lost while another was acquired. Nothing is
@@ -247,21 +271,33 @@ var ErrLostMeanwhile = fmt.Errorf("%w: a part of the lock was lost while another
 // for, it also refreshes them if they have a TTL, so that all TTLs begin now. If it
 // fails, nothing is held.
 func (l *Lock) Renew(ctx context.Context, o swanlock.Options, waited bool) error {
+	isHeld := false
+	defer func() {
+		if !isHeld { // A part was lost, or has panicked.
+			GiveBack(ctx, l.parts)
+		}
+	}()
 	err := l.Err()
 	if err == nil && waited && o.TTL > 0 && len(l.parts) > 1 {
 		err = l.Refresh(ctx)
 	}
-	if err == nil {
-		return nil
-	}
-	GiveBack(ctx, l.parts)
 	switch {
+	case err == nil:
+		isHeld = true
 	case errors.Is(err, swanlock.ErrLost):
 		return ErrLostMeanwhile
-	case ctx.Err() != nil:
-		return fmt.Errorf("%w: %w", swanlock.ErrNotAcquired, err)
 	}
-	return err
+	return Failed(ctx, err)
+}
+
+// Failed returns err, with which an acquire has failed, and tells of the end of ctx if
+// that has ended: a locker that had answered before does not.
+func Failed(ctx context.Context, err error) error {
+	told := errors.Is(err, swanlock.ErrNotAcquired) && errors.Is(err, context.Cause(ctx))
+	if err == nil || ctx.Err() == nil || told || errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return lease.CutShort(ctx, err)
 }
 
 // together is how many calls are made at the same time: a Pool's batch holds as
@@ -269,7 +305,8 @@ func (l *Lock) Renew(ctx context.Context, o swanlock.Options, waited bool) error
 const together = 512
 
 // Each calls f with the numbers below n, many at the same time, so that a Pool
-// sends what they ask for in one round trip.
+// sends what they ask for in one round trip. If calls panic, Each does, with what one
+// of them panicked with, when all have ended.
 func Each(n int, f func(i int)) {
 	if n == 1 {
 		f(0)
@@ -277,12 +314,26 @@ func Each(n int, f func(i int)) {
 	}
 	var wg sync.WaitGroup
 	room := make(chan struct{}, together)
+	panics := make(chan any, n)
 	for i := range n {
 		room <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-room }()
-			f(i)
+			if p := Caught(func() { f(i) }); p != nil {
+				panics <- p
+			}
 		})
 	}
 	wg.Wait()
+	if len(panics) > 0 {
+		panic(<-panics)
+	}
+}
+
+// Caught calls f, and returns what it panics with, for the goroutine that waits for
+// it to panic with: nobody could recover it in this one.
+func Caught(f func()) (panicked any) {
+	defer func() { panicked = recover() }()
+	f()
+	return nil
 }

@@ -1,0 +1,65 @@
+package redislock
+
+import (
+	"context"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/testserver"
+)
+
+// A forgetting is a hook of a client whose server forgets the lock just before the first
+// refresh.
+type forgetting struct {
+	server *redis.Client
+	once   atomic.Bool
+}
+
+func (f *forgetting) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (f *forgetting) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+func (f *forgetting) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if args := cmd.Args(); len(args) > 1 && args[1] == refreshScript.Hash() && f.once.CompareAndSwap(false, true) {
+			f.server.Del(ctx, keyOf(target))
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// A lock that servers lose before they have agreed on its fence was never acquired: the
+// votes are asked for again, and the error is not ErrLost.
+func TestLostBeforeAgreed(t *testing.T) {
+	_, addrs := several(t, 3)
+	var clients []redis.Scripter
+	var hooks []*forgetting
+	for i, addr := range addrs {
+		plain, client := dial(t, addr), dial(t, addr)
+		// Each has seen another fence.
+		seen := strconv.FormatInt(time.Now().Add(time.Hour).UnixMicro()+int64(i), 10)
+		if err := plain.Set(t.Context(), keyOf(target)+":fence", seen, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		hook := &forgetting{server: plain}
+		client.AddHook(hook)
+		clients, hooks = append(clients, client), append(hooks, hook)
+	}
+	l, err := New(clients)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := l.Acquire(t.Context(), target, swanlock.WithFence())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !hooks[0].once.Load() {
+		t.Error("the servers had agreed at once")
+	}
+	testserver.Release(t, held)
+}
