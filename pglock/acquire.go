@@ -114,6 +114,9 @@ func grant(ctx context.Context, tn turn, h *hold, lease string) error {
 	if err := tn.prepare(ctx); err != nil {
 		return err
 	}
+	if tn.audit && tn.readOnly() {
+		return errReadOnly
+	}
 	sent := time.Now()
 	row, err := tryLock(ctx, tn, h, lease)
 	for n := 1; err != nil && tn.audit && inTheWay(err); n++ {

@@ -134,19 +134,24 @@ func release(tn turn, h *hold) error {
 	if readers := tn.led.readersOf(h.key); readers > 1 || readers == 1 && h.id.reader == 0 {
 		return leaveReaders(tn, h)
 	}
+	var unaudited error
+	if h.audit != 0 && tn.readOnly() {
+		unaudited = errReadOnly
+	}
 	c := leaseWithout(tn, h)
 	expired := errors.Is(h.over(), swanlock.ErrExpired)
 	sent := time.Now()
-	row, err := unlock(tn, h, c, h.audit != 0, expired)
+	row, err := unlock(tn, h, c, h.audit != 0 && unaudited == nil, expired)
 	if notSent(err) {
 		return err
 	}
-	var unaudited error
 	if sqlState(err) != "" {
 		// The error is the server's, so the session lives: ask it to unlock,
 		// and no more.
 		failed := err
-		unaudited = explain(err, h.audit != 0)
+		if unaudited == nil {
+			unaudited = explain(err, h.audit != 0)
+		}
 		row, err = unlock(tn, h, c, false, expired)
 		if err == nil && row.Pid == h.pid {
 			// If the session does not hold the lock any more, the first
