@@ -140,7 +140,10 @@ func grant(ctx context.Context, tn turn, h *hold, lease string) error {
 			tn.led.schema = "" // The table is gone: the next acquire looks where it is now.
 		}
 		tn.led.settings.readIn = 0
-		return explain(undo(tn, h, err), tn.audit)
+		if err = undo(tn, h, err); tn.audit {
+			return tn.unwritten(err)
+		}
+		return explain(err, false)
 	}
 	settings := noteTry(tn, row, lease)
 	if row.answer < 0 {

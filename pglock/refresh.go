@@ -13,8 +13,9 @@ func renew(ctx context.Context, tn turn, h *hold, itself bool) error {
 		audited = false // in one that is read-only the row would make it fail
 	}
 	var unaudited error
-	if audited && tn.readOnly() {
-		audited, unaudited = false, errReadOnly
+	if audited {
+		unaudited = tn.unwritable()
+		audited = unaudited == nil
 	}
 	sent := time.Now()
 	row, err := refresh(ctx, tn, h, audited)
@@ -26,7 +27,7 @@ func renew(ctx context.Context, tn turn, h *hold, itself bool) error {
 	if state := sqlState(err); audited && state != "" && state != inFailedTransaction {
 		// The error is the server's, so the session lives, and the lock can be
 		// refreshed without its row.
-		unaudited = explain(err, true)
+		unaudited = tn.unwritten(err)
 		failed, sent = err, time.Now()
 		row, err = refresh(ctx, tn, h, false)
 	}

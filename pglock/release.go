@@ -135,8 +135,8 @@ func release(tn turn, h *hold) error {
 		return leaveReaders(tn, h)
 	}
 	var unaudited error
-	if h.audit != 0 && tn.readOnly() {
-		unaudited = errReadOnly
+	if h.audit != 0 {
+		unaudited = tn.unwritable()
 	}
 	c := leaseWithout(tn, h)
 	expired := errors.Is(h.over(), swanlock.ErrExpired)
@@ -149,8 +149,8 @@ func release(tn turn, h *hold) error {
 		// The error is the server's, so the session lives: ask it to unlock,
 		// and no more.
 		failed := err
-		if unaudited == nil {
-			unaudited = explain(err, h.audit != 0)
+		if h.audit != 0 && unaudited == nil {
+			unaudited = tn.unwritten(err)
 		}
 		row, err = unlock(tn, h, c, false, expired)
 		if err == nil && row.Pid == h.pid {
@@ -162,7 +162,7 @@ func release(tn turn, h *hold) error {
 				row.Released = !refused(tn, h, failed)
 			}
 			if h.audit != 0 && inTheWay(failed) {
-				unaudited = explain(auditReleased(tn, h, at, endReason(expired)), true)
+				unaudited = tn.unwritten(auditReleased(tn, h, at, endReason(expired)))
 			}
 		} else if sqlState(err) == inFailedTransaction {
 			err = aborted(failed)
@@ -228,7 +228,9 @@ func leaveReaders(tn turn, h *hold) error {
 	switch {
 	case h.audit == 0:
 	case row.Held:
-		unaudited = explain(auditReleased(tn, h, row.Xact, endReason(expired)), true)
+		if unaudited = tn.unwritable(); unaudited == nil {
+			unaudited = tn.unwritten(auditReleased(tn, h, row.Xact, endReason(expired)))
+		}
 	default:
 		refresh(context.Background(), tn, h, true) // It closes the row.
 	}

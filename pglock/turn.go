@@ -108,7 +108,7 @@ func (tn turn) takeAlways() (turn, error) {
 }
 
 func (tn turn) give() {
-	tn.led.midway = false
+	tn.led.midway, tn.led.inVain = false, nil
 	tn.led.turns.Give()
 }
 
