@@ -80,18 +80,6 @@ func (q *Queries) CloseDead(ctx context.Context, granted string) error {
 	return err
 }
 
-const ReadOnly = `-- name: ReadOnly :one
-SELECT (pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on')::boolean AS read_only
-`
-
-// Reports whether the transaction is read-only, so that no row can be written in it.
-func (q *Queries) ReadOnly(ctx context.Context) (bool, error) {
-	row := q.db.QueryRowContext(ctx, ReadOnly)
-	var read_only bool
-	err := row.Scan(&read_only)
-	return read_only, err
-}
-
 const RefreshAudited = `-- name: RefreshAudited :one
 WITH h AS MATERIALIZED (
     SELECT

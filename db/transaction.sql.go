@@ -62,6 +62,19 @@ func (q *Queries) DeadlockTimeout(ctx context.Context) (int64, error) {
 	return ms, err
 }
 
+const ReadOnly = `-- name: ReadOnly :one
+SELECT (pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on')::boolean AS read_only
+`
+
+// Reports whether the transaction is read-only, so that no row of the audit can be
+// written in it. It is sent where the driver says that a transaction is open.
+func (q *Queries) ReadOnly(ctx context.Context) (bool, error) {
+	row := q.db.QueryRowContext(ctx, ReadOnly)
+	var read_only bool
+	err := row.Scan(&read_only)
+	return read_only, err
+}
+
 const TryAcquireTx = `-- name: TryAcquireTx :one
 
 SELECT (CASE

@@ -179,7 +179,3 @@ UPDATE public.lock_audit a SET
             AND (n.mode OPERATOR(pg_catalog.=) 'exclusive' OR a.mode OPERATOR(pg_catalog.=) 'exclusive')))),
     end_reason = @end_reason::varchar
 WHERE a.id OPERATOR(pg_catalog.=) @audit_id::bigint AND (a.released_at IS NULL OR a.end_reason OPERATOR(pg_catalog.=) 'killed');
-
--- name: ReadOnly :one
--- Reports whether the transaction is read-only, so that no row can be written in it.
-SELECT (pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on')::boolean AS read_only;

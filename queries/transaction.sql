@@ -46,3 +46,8 @@ FROM (SELECT pg_catalog.current_setting('lock_timeout')::varchar AS before OFFSE
 
 -- name: DeadlockTimeout :one
 SELECT s.setting::bigint AS ms FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'deadlock_timeout';
+
+-- name: ReadOnly :one
+-- Reports whether the transaction is read-only, so that no row of the audit can be
+-- written in it. It is sent where the driver says that a transaction is open.
+SELECT (pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on')::boolean AS read_only;
