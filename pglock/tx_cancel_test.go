@@ -47,23 +47,20 @@ func TestTxWaitsThroughStatementTimeouts(t *testing.T) {
 	})
 }
 
-// TestTxFenceIsNewerThanItsGrant: a transaction that gets its id while it waits, as
-// from a wait that statement_timeout ended just after the grant, is given no fence:
+// TestTxFenceIsNewerThanItsGrant: a transaction that has its id when a wait begins, from
+// an earlier one that statement_timeout ended just after the grant, is given no fence:
 // another may have had the lock since, with a higher one.
 func TestTxFenceIsNewerThanItsGrant(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		target := newTarget(t)
-		other, _ := newSession(t, driver)
-		held := acquired(t, other, target)
 		tx := begin(t, dial(t, driver))
-		time.AfterFunc(300*time.Millisecond, func() { tx.ExecContext(bg, "SELECT pg_current_xact_id()") })
-		time.AfterFunc(1500*time.Millisecond, func() { held.Release(bg) })
-		info, err := pglock.AcquireTx(shortly(t), tx, target, swanlock.WithFence())
+		older := one[int64](t, tx, "SELECT pg_current_xact_id()::text::bigint")
+		info, err := pglock.WaitTx(shortly(t), tx, target, swanlock.WithFence())
 		if err == nil {
-			t.Errorf("got the fence %d, which is older than the grant", info.Fence)
+			t.Errorf("got the fence %d; the transaction had the id %d before the grant", info.Fence, older)
 		}
 		wantIs(t, err, pglock.ErrFenceInTransaction)
-		_, err = pglock.AcquireTx(shortly(t), tx, target)
+		_, err = pglock.WaitTx(shortly(t), tx, target)
 		must(t, err)
 		must(t, tx.Commit())
 	})
