@@ -11,12 +11,13 @@ import (
 
 const AcquireTx = `-- name: AcquireTx :one
 SELECT (CASE
-    WHEN pg_catalog.set_config('lock_timeout', $1::varchar, true) IS NULL THEN -1
-    WHEN CASE WHEN $2::boolean THEN pg_catalog.pg_advisory_xact_lock_shared($3::bigint) IS NOT NULL
-        ELSE pg_catalog.pg_advisory_xact_lock($3) IS NOT NULL END
+    WHEN $1::boolean AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
+    WHEN pg_catalog.set_config('lock_timeout', $2::varchar, true) IS NULL THEN -1
+    WHEN CASE WHEN $3::boolean THEN pg_catalog.pg_advisory_xact_lock_shared($4::bigint) IS NOT NULL
+        ELSE pg_catalog.pg_advisory_xact_lock($4) IS NOT NULL END
         AND pg_catalog.set_config('lock_timeout', s.before, true) IS NOT NULL
     THEN CASE
-        WHEN NOT $4::boolean THEN 0
+        WHEN NOT $1 THEN 0
         WHEN pg_catalog.pg_logical_emit_message(true, 'swanlock', ''::varchar) IS NOT NULL
         THEN pg_catalog.int8pl(pg_catalog.pg_current_xact_id()::varchar::bigint, COALESCE(
             CASE WHEN pg_catalog.current_setting('swanlock.fence_offset', true) OPERATOR(pg_catalog.<>) ''
@@ -28,21 +29,22 @@ FROM (SELECT pg_catalog.current_setting('lock_timeout')::varchar AS before OFFSE
 `
 
 type AcquireTxParams struct {
+	Fence  bool
 	Slice  string
 	Shared bool
 	Key    int64
-	Fence  bool
 }
 
 // Waits for the lock for slice (milliseconds) at most, and fails with the SQLSTATE
 // 55P03 then. Otherwise it answers what TryAcquireTx does, after which it follows:
-// so it looks for less. The lock_timeout of the transaction is put back.
+// so it looks for less. The transaction may have its id since then, by a wait that was
+// cancelled after its grant. The lock_timeout of the transaction is put back.
 func (q *Queries) AcquireTx(ctx context.Context, arg AcquireTxParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, AcquireTx,
+		arg.Fence,
 		arg.Slice,
 		arg.Shared,
 		arg.Key,
-		arg.Fence,
 	)
 	var answer int64
 	err := row.Scan(&answer)
@@ -58,6 +60,19 @@ func (q *Queries) DeadlockTimeout(ctx context.Context) (int64, error) {
 	var ms int64
 	err := row.Scan(&ms)
 	return ms, err
+}
+
+const ReadOnly = `-- name: ReadOnly :one
+SELECT (pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on')::boolean AS read_only
+`
+
+// Reports whether the transaction is read-only, so that no row of the audit can be
+// written in it. It is sent where the driver says that a transaction is open.
+func (q *Queries) ReadOnly(ctx context.Context) (bool, error) {
+	row := q.db.QueryRowContext(ctx, ReadOnly)
+	var read_only bool
+	err := row.Scan(&read_only)
+	return read_only, err
 }
 
 const TryAcquireTx = `-- name: TryAcquireTx :one

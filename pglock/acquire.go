@@ -114,6 +114,9 @@ func grant(ctx context.Context, tn turn, h *hold, lease string) error {
 	if err := tn.prepare(ctx); err != nil {
 		return err
 	}
+	if tn.audit && tn.readOnly() {
+		return errReadOnly
+	}
 	sent := time.Now()
 	row, err := tryLock(ctx, tn, h, lease)
 	for n := 1; err != nil && tn.audit && inTheWay(err); n++ {
@@ -137,7 +140,10 @@ func grant(ctx context.Context, tn turn, h *hold, lease string) error {
 			tn.led.schema = "" // The table is gone: the next acquire looks where it is now.
 		}
 		tn.led.settings.readIn = 0
-		return explain(undo(tn, h, err), tn.audit)
+		if err = undo(tn, h, err); tn.audit {
+			return tn.unwritten(err)
+		}
+		return explain(err, false)
 	}
 	settings := noteTry(tn, row, lease)
 	if row.answer < 0 {

@@ -25,6 +25,25 @@ func inTheWay(err error) bool {
 	return state == serializationFailure || state == deadlockDetected
 }
 
+// unwritable returns why no row is to be written by a statement that can do without,
+// or nil: the caller's transaction is read-only, or another row has waited in vain in
+// this turn. The session's other locks cannot wait for each row of a locked table.
+func (tn turn) unwritable() error {
+	if tn.led.inVain == nil && tn.readOnly() {
+		return errReadOnly
+	}
+	return tn.led.inVain
+}
+
+// unwritten returns err, with which a row was not written, as explain does. It notes
+// whether the row has waited in vain, as while another session has locked the table.
+func (tn turn) unwritten(err error) error {
+	if err = explain(err, true); sqlState(err) == lockNotAvailable || sqlState(err) == queryCanceled {
+		tn.led.inVain = err
+	}
+	return err
+}
+
 // again reports whether a statement that has failed with err for the nth time is to
 // be sent once more, and pauses before that.
 func again(ctx context.Context, tn turn, err error, n int) bool {

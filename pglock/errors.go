@@ -66,6 +66,10 @@ var (
 	// The statement succeeded, so the session lives.
 	errUnwritten error = unwritten{}
 
+	// errReadOnly says that a row was not sent, since the connection's owner has a
+	// transaction open that is read-only.
+	errReadOnly = fmt.Errorf("%w: the connection's transaction is read-only", ErrAudit)
+
 	errPoolClosed  = errors.New("the pool is closed")
 	errSessionGone = errors.New("the pool's session is gone")
 
@@ -124,7 +128,9 @@ func explain(err error, audited bool) error {
 	switch state := sqlState(err); {
 	case state == inFailedTransaction:
 		return fmt.Errorf("%w: %w", ErrAbortedTransaction, err)
-	case state == readOnlyTransaction:
+	case state == readOnlyTransaction && audited && !errors.Is(err, ErrAbortedTransaction): // Otherwise it was one of the caller's.
+		return fmt.Errorf("%w: %w: %w", ErrAudit, ErrStandby, err)
+	case state == readOnlyTransaction && !audited:
 		return fmt.Errorf("%w: %w", ErrStandby, err)
 	case state == noPreparedStatement, state == duplicatePreparedStatement: // To prepare it again did not help.
 		return fmt.Errorf("%w: %w", ErrPooler, err)

@@ -223,3 +223,11 @@ func (p *Pool) WaitThenPanic(ctx context.Context, target string) error {
 	close(first)
 	return <-waited
 }
+
+// WaitTx is one wait of AcquireTx, after a try.
+func WaitTx(ctx context.Context, tx *sql.Tx, target string, opts ...swanlock.Option) (swanlock.Info, error) {
+	return txLock{tx: tx}.acquire(ctx, target, opts, func(l txLock, ctx context.Context) (int64, error) {
+		answer, _, err := l.waitOnce(ctx, time.Second)
+		return answer, err
+	})
+}

@@ -135,6 +135,9 @@ func (t *ticket) advance(ctx context.Context, tn turn, h *hold, wait time.Durati
 			home := homeWithout(tn, t.place)
 			params.Backend, params.Idle, params.IdleInTransaction = tn.led.who.pid, home.idle, home.idleInTransaction
 		}
+		if tn.conn.InTransaction() { // It may have been begun after the ticket was taken.
+			params.Slice = ""
+		}
 		return params
 	})
 	state := sqlState(err)

@@ -24,7 +24,8 @@ func (s *poolSession) open() {
 	// are tried one after the other. A *sql.DB on a pgxpool does not say how
 	// many it has.
 	for range s.p.guest.db.Stats().Idle + 4 {
-		if s.failed = (&opening{s, ctx, time.Now()}).run(); s.failed == nil || !cutOff(s.failed) || ctx.Err() != nil {
+		s.failed = (&opening{s, ctx, time.Now()}).run()
+		if s.failed == nil || !cutOff(s.failed) || ctx.Err() != nil || errors.Is(s.failed, errSessionGone) { // errSessionGone: see guest.connection
 			break
 		}
 	}

@@ -47,7 +47,7 @@ func (b proof) send() {
 			asked[o.h] = true
 		}
 		b.led.renewed(sent, func(h *hold) bool {
-			return asked[h] && (h.audit == 0 || written) || h.audit == 0 && h.AutoRefresh
+			return asked[h] || h.audit == 0 && h.AutoRefresh
 		})
 	}
 	for _, o := range b.ops {

@@ -95,9 +95,9 @@ func (r *roster) shareLocked(lease time.Duration) (best *poolSession) {
 	return best
 }
 
-// openLocked adds a session to the pool and begins to open it. It returns nil if
-// the pool may have no more or, unless needed is set, if all connections are in use:
-// then opening it waits a while for one of them.
+// openLocked adds a session to the pool and begins to open it. It returns nil if the
+// pool may have no more, or if all connections are in use. If needed is set, opening
+// it waits a while for one of them, unless another session has just done so in vain.
 func (r *roster) openLocked(lease time.Duration, needed bool) *poolSession {
 	n := len(r.sessions)
 	for _, s := range r.sessions {
@@ -105,7 +105,8 @@ func (r *roster) openLocked(lease time.Duration, needed bool) *poolSession {
 			n--
 		}
 	}
-	if n > 0 && (n >= r.guest.limit() || !needed && !r.guest.spare(0)) {
+	mayWait := needed && r.guest.shortage() == nil
+	if n > 0 && (n >= r.guest.limit() || !mayWait && !r.guest.spare(0)) {
 		return nil
 	}
 	s := r.newSession(lease)

@@ -205,7 +205,7 @@ func (b batcher) released(h *hold, held bool) error {
 // untangle settles a batch that failed with err, of which some locks and
 // unlocks may have been made: it gives the locks back, and finishes the
 // unlocks. Then it sends each acquire by itself, so that none fails because of
-// another one, unless the statement was cancelled.
+// another one, unless the statement was cancelled, or a row has waited in vain.
 func (b batch) untangle(err error) {
 	var held map[Key]bool
 	unknown := err
@@ -260,8 +260,13 @@ func (b batch) untangle(err error) {
 	if alone || sqlState(err) == queryCanceled {
 		return
 	}
+	b.led.inVain = nil // A release waits for its own row, perhaps.
 	for _, o := range b.acquires {
-		if o.ticket == nil && b.stillWanted(o) {
+		switch {
+		case o.ticket != nil || !b.stillWanted(o):
+		case b.led.inVain != nil:
+			o.err = b.led.inVain
+		default:
 			o.err, o.stays, o.leader = nil, false, nil
 			b.acquire(o)
 		}
@@ -273,11 +278,14 @@ func (b batch) untangle(err error) {
 func (b batcher) closeReleased(h *hold) error {
 	expired := errors.Is(h.over(), swanlock.ErrExpired)
 	over := b.released(h, true)
-	err := auditReleased(b.turn, h, longAgo, endReason(expired))
+	unaudited := b.unwritable()
+	if unaudited == nil {
+		unaudited = b.unwritten(auditReleased(b.turn, h, longAgo, endReason(expired)))
+	}
 	if over != nil {
 		return over
 	}
-	return explain(err, true)
+	return unaudited
 }
 
 // closeRows closes the rows of a batch whose locks are given back.

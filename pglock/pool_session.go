@@ -159,6 +159,8 @@ func (s *poolSession) send(proofs, batch []*op) (given []*op) {
 		if p := recover(); p != nil { // The driver panicked, and left the ops in an unknown state.
 			err := fmt.Errorf("%w: the driver panicked: %v", errSessionGone, p)
 			s.led.lose(err)
+			s.pulse.stop()
+			s.p.sessions.forget(s, false)
 			all := append(batch, given...)
 			for _, o := range slices.Concat(proofs, all) {
 				o.err = err

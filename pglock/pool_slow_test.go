@@ -69,6 +69,49 @@ func TestPoolBehindALockedTable(t *testing.T) {
 	})
 }
 
+// TestPoolOfManyBehindALockedTable: many callers at once wait for the locked table no
+// longer than one does, so that the session's other locks are refreshed.
+func TestPoolOfManyBehindALockedTable(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		dbname, o := auditDatabase(t)
+		p := newPool(t, openDB(t, driver, dbname), pglock.WithAudit(), pglock.WithLogger(nil), pglock.WithMaxSessions(1))
+		var kept, freed []swanlock.DistributedLock
+		for range 12 {
+			kept = append(kept, acquired(t, p, newTarget(t), swanlock.WithTTL(8*time.Second), swanlock.WithAutoRefresh()))
+			freed = append(freed, acquired(t, p, newTarget(t), swanlock.WithTTL(8*time.Second)))
+			acquired(t, p, newTarget(t), swanlock.WithTTL(8*time.Second)) // It expires.
+		}
+		tx, err := o.db.BeginTx(bg, nil)
+		must(t, err)
+		run(t, tx, "LOCK TABLE lock_audit IN ACCESS EXCLUSIVE MODE")
+		began := time.Now()
+		var calls sync.WaitGroup
+		for i := range 12 {
+			calls.Go(func() { wantErr(t, "Release", freed[i].Release(bg), pglock.ErrAudit) })
+			calls.Go(func() {
+				_, err := p.TryAcquire(bg, newTarget(t))
+				wantErr(t, "TryAcquire", err, pglock.ErrAudit)
+			})
+		}
+		calls.Wait()
+		time.Sleep(time.Until(began.Add(12 * time.Second)))
+		keepsAll(t, o, kept)
+		for _, l := range freed {
+			o.wantHeld(l.Info().Target)
+		}
+		must(t, tx.Rollback())
+		releaseMany(t, kept)
+	})
+}
+
+// wantErr is wantIs for a goroutine of the test's.
+func wantErr(t *testing.T, what string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("%s: got %v, want %v", what, err, want)
+	}
+}
+
 // locksOnOwnServer returns a pool that holds 20 locks without a TTL and one with, on
 // a server that is the test's alone.
 func locksOnOwnServer(t *testing.T, driver string) (*pgserver.Server, observer, *pglock.Pool, []swanlock.DistributedLock) {

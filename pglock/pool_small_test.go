@@ -58,6 +58,29 @@ func TestPoolNeedsAnotherSession(t *testing.T) {
 	})
 }
 
+// TestPoolFullWithoutAConnection: a full Pool that may have another session, but gets
+// no connection for it, says so after a second, and at once from then on.
+func TestPoolFullWithoutAConnection(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		db := openDB(t, driver)
+		p := newPool(t, db, pglock.WithMaxSessions(2))
+		locks := holdMany(t, p, newTarget(t), 450)
+		db.SetMaxOpenConns(4)
+		for range 3 {
+			connOf(t, db)
+		}
+		began := time.Now()
+		for range 20 {
+			_, err := p.TryAcquire(bg, newTarget(t))
+			wantIs(t, err, pglock.ErrPoolFull)
+		}
+		if took := time.Since(began); took > soon/2 {
+			t.Errorf("20 tries took %v", took)
+		}
+		releaseMany(t, locks)
+	})
+}
+
 // Contended locks are granted even with two connections in all, or one.
 func TestPoolContendsOnASmallDB(t *testing.T) {
 	t.Parallel()

@@ -12,6 +12,11 @@ func renew(ctx context.Context, tn turn, h *hold, itself bool) error {
 	if audited && itself && errors.Is(tn.outside(ctx), errInTransaction) {
 		audited = false // in one that is read-only the row would make it fail
 	}
+	var unaudited error
+	if audited {
+		unaudited = tn.unwritable()
+		audited = unaudited == nil
+	}
 	sent := time.Now()
 	row, err := refresh(ctx, tn, h, audited)
 	var failed error // of the attempt before
@@ -19,11 +24,10 @@ func renew(ctx context.Context, tn turn, h *hold, itself bool) error {
 		failed, sent = err, time.Now()
 		row, err = refresh(ctx, tn, h, true)
 	}
-	var unaudited error
 	if state := sqlState(err); audited && state != "" && state != inFailedTransaction {
 		// The error is the server's, so the session lives, and the lock can be
 		// refreshed without its row.
-		unaudited = explain(err, true)
+		unaudited = tn.unwritten(err)
 		failed, sent = err, time.Now()
 		row, err = refresh(ctx, tn, h, false)
 	}

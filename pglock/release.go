@@ -134,19 +134,24 @@ func release(tn turn, h *hold) error {
 	if readers := tn.led.readersOf(h.key); readers > 1 || readers == 1 && h.id.reader == 0 {
 		return leaveReaders(tn, h)
 	}
+	var unaudited error
+	if h.audit != 0 {
+		unaudited = tn.unwritable()
+	}
 	c := leaseWithout(tn, h)
 	expired := errors.Is(h.over(), swanlock.ErrExpired)
 	sent := time.Now()
-	row, err := unlock(tn, h, c, h.audit != 0, expired)
+	row, err := unlock(tn, h, c, h.audit != 0 && unaudited == nil, expired)
 	if notSent(err) {
 		return err
 	}
-	var unaudited error
 	if sqlState(err) != "" {
 		// The error is the server's, so the session lives: ask it to unlock,
 		// and no more.
 		failed := err
-		unaudited = explain(err, h.audit != 0)
+		if h.audit != 0 && unaudited == nil {
+			unaudited = tn.unwritten(err)
+		}
 		row, err = unlock(tn, h, c, false, expired)
 		if err == nil && row.Pid == h.pid {
 			// If the session does not hold the lock any more, the first
@@ -157,7 +162,7 @@ func release(tn turn, h *hold) error {
 				row.Released = !refused(tn, h, failed)
 			}
 			if h.audit != 0 && inTheWay(failed) {
-				unaudited = explain(auditReleased(tn, h, at, endReason(expired)), true)
+				unaudited = tn.unwritten(auditReleased(tn, h, at, endReason(expired)))
 			}
 		} else if sqlState(err) == inFailedTransaction {
 			err = aborted(failed)
@@ -223,7 +228,9 @@ func leaveReaders(tn turn, h *hold) error {
 	switch {
 	case h.audit == 0:
 	case row.Held:
-		unaudited = explain(auditReleased(tn, h, row.Xact, endReason(expired)), true)
+		if unaudited = tn.unwritable(); unaudited == nil {
+			unaudited = tn.unwritten(auditReleased(tn, h, row.Xact, endReason(expired)))
+		}
 	default:
 		refresh(context.Background(), tn, h, true) // It closes the row.
 	}

@@ -30,6 +30,39 @@ func stateOf(t *testing.T, conn *sql.Conn) (s sessionState) {
 	return s
 }
 
+// TestTransactionBegunInLine: a transaction that the caller begins on the connection
+// while Acquire waits there outlives the waits.
+func TestTransactionBegunInLine(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		other, _ := newSession(t, driver)
+		held := acquired(t, other, target)
+		s, conn := newSession(t, driver)
+		var l swanlock.DistributedLock
+		got := make(chan error, 1)
+		go func() {
+			var err error
+			l, err = s.Acquire(shortly(t), target)
+			got <- err
+		}()
+		hash := pglock.TicketSpace(target)
+		eventually(t, "Acquire waits in line", func() bool {
+			return one[int](t, o.db, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND classid = $1", uint32(hash>>32)) > 1
+		})
+		tx, err := conn.BeginTx(bg, nil)
+		must(t, err)
+		defer tx.Rollback()
+		for range 15 {
+			run(t, tx, "SELECT 1")
+			time.Sleep(100 * time.Millisecond)
+		}
+		must(t, held.Release(bg))
+		must(t, <-got)
+		must(t, tx.Commit())
+		must(t, l.Release(bg))
+	})
+}
+
 // TestSessionLeavesConnectionAsItWas: whatever is done with locks on it, the connection that
 // the caller lent is the same session as before, with the same settings, no
 // statement prepared, and it works.

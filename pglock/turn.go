@@ -108,7 +108,7 @@ func (tn turn) takeAlways() (turn, error) {
 }
 
 func (tn turn) give() {
-	tn.led.midway = false
+	tn.led.midway, tn.led.inVain = false, nil
 	tn.led.turns.Give()
 }
 
@@ -206,6 +206,24 @@ func (tn turn) isOutside() (outside bool) {
 		return nil
 	})
 	return outside
+}
+
+// readOnly reports whether the connection's owner has a transaction open that is
+// read-only: a row that cannot be written would make it fail, and with it what
+// follows. It reports false for a driver that is not known.
+func (tn turn) readOnly() (is bool) {
+	in := false
+	tn.conn.Do(context.Background(), tn.led, func(context.Context) error {
+		in = tn.conn.InTransaction()
+		return nil
+	})
+	if in {
+		tn.do(context.Background(), func(ctx context.Context) (err error) {
+			is, err = tn.q.ReadOnly(ctx)
+			return err
+		})
+	}
+	return is
 }
 
 // unprepare forgets the prepared statements.

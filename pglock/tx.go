@@ -57,6 +57,9 @@ func TryAcquireTx(ctx context.Context, tx *sql.Tx, target string, opts ...swanlo
 // would look for a deadlock: two transactions that wait for each other's targets do
 // so until the first of their contexts ends. Take several targets in one order.
 //
+// Where statement_timeout or pg_cancel_backend ends a wait WithFence just after its
+// grant, the transaction has its id, and AcquireTx returns ErrFenceInTransaction.
+//
 // If ctx is cancelled meanwhile, AcquireTx returns when the wait has ended, and the
 // transaction goes on. While it waits, the transaction is open, with all that it
 // holds: acquire before you write.

@@ -46,3 +46,22 @@ func TestTxWaitsThroughStatementTimeouts(t *testing.T) {
 		must(t, tx.Commit())
 	})
 }
+
+// TestTxFenceIsNewerThanItsGrant: a transaction that has its id when a wait begins, from
+// an earlier one that statement_timeout ended just after the grant, is given no fence:
+// another may have had the lock since, with a higher one.
+func TestTxFenceIsNewerThanItsGrant(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		target := newTarget(t)
+		tx := begin(t, dial(t, driver))
+		older := one[int64](t, tx, "SELECT pg_current_xact_id()::text::bigint")
+		info, err := pglock.WaitTx(shortly(t), tx, target, swanlock.WithFence())
+		if err == nil {
+			t.Errorf("got the fence %d; the transaction had the id %d before the grant", info.Fence, older)
+		}
+		wantIs(t, err, pglock.ErrFenceInTransaction)
+		_, err = pglock.WaitTx(shortly(t), tx, target)
+		must(t, err)
+		must(t, tx.Commit())
+	})
+}

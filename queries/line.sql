@@ -319,8 +319,8 @@ FROM (
 
 -- name: PrepareWait :one
 -- Returns what a waiter must know of its session: its transaction, how long the
--- server lets a wait last before it looks for a deadlock (deadlock_ms), and the
--- settings of the lease. It then sets those that are not '', and sets says so,
+-- server lets a wait last before it looks for a deadlock, or ends the session by
+-- transaction_timeout (PostgreSQL 17+; deadlock_ms), and the settings of the lease. It then sets those that are not '', and sets says so,
 -- but only on the backend pid, and only if its transaction is not xact, that of
 -- an earlier call. So it sets nothing in a transaction of the caller's, whose
 -- rollback would take the settings back, or whose SET LOCAL they would replace.
@@ -339,7 +339,9 @@ FROM (
     SELECT
         x.pid,
         x.xact,
-        (1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(pg_catalog.current_setting('deadlock_timeout') AS interval)))::bigint AS deadlock_ms,
+        (1000 OPERATOR(pg_catalog.*) extract(epoch FROM LEAST(CAST(pg_catalog.current_setting('deadlock_timeout') AS interval),
+            CASE WHEN pg_catalog.current_setting('transaction_timeout', true) OPERATOR(pg_catalog.<>) '0'
+                THEN CAST(pg_catalog.current_setting('transaction_timeout', true) AS interval) END)))::bigint AS deadlock_ms,
         COALESCE(pg_catalog.current_setting('idle_session_timeout', true), '')::varchar AS idle,
         pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
         (@set_idle_in_transaction::varchar OPERATOR(pg_catalog.<>) '' AND x.xact OPERATOR(pg_catalog.<>) @xact::bigint

@@ -34,7 +34,9 @@ FROM (
         pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
         pg_catalog.int8mul(pg_catalog.current_setting('max_locks_per_transaction')::bigint, pg_catalog.int8pl(
             pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('max_prepared_transactions')::bigint))::bigint AS room,
-        (1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(pg_catalog.current_setting('deadlock_timeout') AS interval)))::bigint AS deadlock_ms
+        (1000 OPERATOR(pg_catalog.*) extract(epoch FROM LEAST(CAST(pg_catalog.current_setting('deadlock_timeout') AS interval),
+            CASE WHEN pg_catalog.current_setting('transaction_timeout', true) OPERATOR(pg_catalog.<>) '0'
+                THEN CAST(pg_catalog.current_setting('transaction_timeout', true) AS interval) END)))::bigint AS deadlock_ms
     OFFSET 0
 ) o, (
     SELECT pg_catalog.jsonb_object_agg(w.name, w.before)::varchar AS before, pg_catalog.count(pg_catalog.set_config(w.name, w.setting, false))::bigint AS settings

@@ -25,14 +25,16 @@ END)::bigint AS answer;
 -- name: AcquireTx :one
 -- Waits for the lock for slice (milliseconds) at most, and fails with the SQLSTATE
 -- 55P03 then. Otherwise it answers what TryAcquireTx does, after which it follows:
--- so it looks for less. The lock_timeout of the transaction is put back.
+-- so it looks for less. The transaction may have its id since then, by a wait that was
+-- cancelled after its grant. The lock_timeout of the transaction is put back.
 SELECT (CASE
+    WHEN @fence::boolean AND pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN -3
     WHEN pg_catalog.set_config('lock_timeout', @slice::varchar, true) IS NULL THEN -1
     WHEN CASE WHEN @shared::boolean THEN pg_catalog.pg_advisory_xact_lock_shared(@key::bigint) IS NOT NULL
         ELSE pg_catalog.pg_advisory_xact_lock(@key) IS NOT NULL END
         AND pg_catalog.set_config('lock_timeout', s.before, true) IS NOT NULL
     THEN CASE
-        WHEN NOT @fence::boolean THEN 0
+        WHEN NOT @fence THEN 0
         WHEN pg_catalog.pg_logical_emit_message(true, 'swanlock', ''::varchar) IS NOT NULL
         THEN pg_catalog.int8pl(pg_catalog.pg_current_xact_id()::varchar::bigint, COALESCE(
             CASE WHEN pg_catalog.current_setting('swanlock.fence_offset', true) OPERATOR(pg_catalog.<>) ''
@@ -44,3 +46,8 @@ FROM (SELECT pg_catalog.current_setting('lock_timeout')::varchar AS before OFFSE
 
 -- name: DeadlockTimeout :one
 SELECT (1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(pg_catalog.current_setting('deadlock_timeout') AS interval)))::bigint AS ms;
+
+-- name: ReadOnly :one
+-- Reports whether the transaction is read-only, so that no row of the audit can be
+-- written in it. It is sent where the driver says that a transaction is open.
+SELECT (pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on')::boolean AS read_only;
