@@ -79,6 +79,30 @@ func TestCutBehindARow(t *testing.T) {
 	}
 }
 
+// TestCauseIsNoAnswer: the caller leaves while its acquire waits for its row, because
+// another goroutine has failed, with an error that looks like the server's refusal.
+func TestCauseIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	on := open(t, "pq", server(t).URL(), nil)
+	for name, cause := range map[string]error{
+		"not acquired": swanlock.ErrNotAcquired, "undefined table": &pq.Error{Code: "42P01"}, "serialization failure": &pq.Error{Code: "40001"},
+	} {
+		for _, d := range drivers {
+			target := t.Name() + name + d
+			free := lockRow(t, on, target)
+			ctx, cancel := context.WithCancelCause(bg)
+			time.AfterFunc(withdraws, func() { cancel(cause) })
+			freed := time.AfterFunc(2*withdraws, func() { must(t, free()) })
+			_, err := newLocker(t, open(t, d, server(t).URL(), nil)).TryAcquire(ctx, target, swanlock.WithTTL(time.Hour))
+			is(t, err, swanlock.ErrNotAcquired, cause)
+			if freed.Stop() {
+				t.Errorf("%s, %s: the call returned before the acquire was withdrawn: %v", name, d, err)
+				must(t, free())
+			}
+		}
+	}
+}
+
 // TestCutInItsCommit: the connection is cut while the acquire waits for a standby.
 func TestCutInItsCommit(t *testing.T) {
 	t.Parallel()

@@ -244,7 +244,7 @@ func (h *hold) refresh(ctx context.Context) error {
 	if err := h.over(); err != nil { // It was released before the turn was taken.
 		return err
 	}
-	call, cancel := context.WithCancel(ctx)
+	call, cancel := causeless(ctx)
 	defer cancel()
 	defer context.AfterFunc(h.life, cancel)() // Release does not wait for a refresh.
 	start := time.Now()
