@@ -92,12 +92,12 @@ func (e *entry) create(ctx context.Context, send func(context.Context) error) er
 		switch {
 		case errors.Is(err, rpctypes.ErrLeaseNotFound):
 			// It ended, or the server has lost it. The key is gone with it.
-			e.l.line.remove(e.key, false)
 			e.lease.end(e)
+			e.l.line.remove(e.key, false)
 			continue
 		case errors.Is(err, swanlock.ErrNotAcquired):
-			e.l.line.remove(e.key, false)
 			e.lease.forget(e, false)
+			e.l.line.remove(e.key, false)
 		case err == nil:
 			e.l.line.created(e.key, e.revision)
 			if e.sharesLease {
@@ -183,8 +183,8 @@ func (e *entry) Release(ctx context.Context) (held bool, err error) {
 		_, err = e.l.client.Revoke(ctx, e.lease.id)
 	}
 	e.given.Do(func() {
-		e.l.line.remove(e.key, uncertain)
 		e.lease.forget(e, uncertain)
+		e.l.line.remove(e.key, uncertain)
 	})
 	if err != nil {
 		return false, err
