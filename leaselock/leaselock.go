@@ -80,7 +80,8 @@ func (l *Locker) TryAcquire(ctx context.Context, target string, opts ...swanlock
 
 // Acquire asks for the lock until it is granted, or until ctx ends, at random
 // intervals that grow from 10 to 100 ms. Waiters are served in no order. It waits
-// through an outage of the server, and tells of it if ctx ends first.
+// through an outage of the server, and through what a lock_timeout or a
+// statement_timeout ends, and tells of it if ctx ends first.
 func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	r, err := l.request(target, opts)
 	if err != nil {
@@ -90,7 +91,7 @@ func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Op
 	goesOn := func(err error) bool {
 		// During a failover, the address may still lead to a standby.
 		spell = spell || outage.Is(err)
-		return spell && (outage.Is(err) || sqlstate.Of(err) == readOnly)
+		return spell && (outage.Is(err) || sqlstate.Of(err) == readOnly) || passing(sqlstate.Of(err))
 	}
 	return lease.AsLock(lease.Poll(ctx, r.Package, target, goesOn, func() (*lease.Lock, error) { return l.try(ctx, r) }))
 }
@@ -113,7 +114,8 @@ const (
 	deadlockDetected     = "40P01"
 	undefinedTable       = "42P01"
 	invalidSchema        = "3F000"
-	queryCanceled        = "57014"
+	lockNotAvailable     = "55P03" // after lock_timeout
+	queryCanceled        = "57014" // after statement_timeout, or by an administrator
 	pgBouncer            = "08P01" // for all that it says, also of a server that it has lost while the statement ran
 )
 
@@ -143,6 +145,16 @@ func (l *Locker) try(ctx context.Context, r lease.Request) (*lease.Lock, error) 
 func refuses(err error) bool {
 	state := sqlstate.Of(err)
 	return state != "" && state != queryCanceled && !outage.Is(err) || err != nil && err.Error() == dbClosed
+}
+
+// passing reports whether a statement that failed with state may succeed when it is
+// sent again, because what was in its way is over.
+func passing(state string) bool {
+	switch state {
+	case serializationFailure, deadlockDetected, lockNotAvailable, queryCanceled:
+		return true
+	}
+	return false
 }
 
 // dbClosed is the text of an error that database/sql does not export.
@@ -243,7 +255,7 @@ func (b *row) withdraw(ctx context.Context) error {
 
 // lasting returns err as one after which lease.Free does not try again, if it is such.
 func lasting(err error) error {
-	if refuses(err) {
+	if refuses(err) && !passing(sqlstate.Of(err)) {
 		return lease.Refused(err)
 	}
 	return err
