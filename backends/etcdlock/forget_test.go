@@ -61,7 +61,7 @@ func TestComesLate(t *testing.T) {
 			if c.others && !c.remain {
 				testserver.Release(t, other)
 			}
-			_ = <-arrived // It may be refused by then: the lease has ended.
+			<-arrived // It may be refused by then: the lease has ended.
 			testserver.Release(t, acquire(t, newLocker(t, connect(t, etcd.Addr))).MustGet())
 			testserver.Release(t, try(t, l, c.opts...))
 			if c.remain {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +20,7 @@ const (
 	minTTL = 2 * time.Second
 	// maxTTL is what etcd's lessor accepts.
 	maxTTL = 9_000_000_000 * time.Second
-	// maxIdle bounds the leases that are kept for later locks, of each TTL.
+	// maxIdle bounds the leases that are kept for later locks, of each length.
 	maxIdle = 32
 )
 
@@ -33,8 +34,9 @@ type leases struct {
 	client *clientv3.Client
 
 	mu     sync.Mutex
-	groups map[time.Duration]*group
-	idle   map[time.Duration][]*serverLease
+	groups map[time.Duration]*group         // by TTL
+	idle   map[time.Duration][]*serverLease // by the length that etcd has
+	live   int                              // how many of both there were after the last sweep
 }
 
 // A group is the lease that locks share.
@@ -75,19 +77,46 @@ func (ls *leases) group(ttl time.Duration) *group {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	if ls.groups[ttl] == nil {
+		ls.sweepLocked()
 		ls.groups[ttl] = &group{turn: make(chan struct{}, 1)}
 	}
 	return ls.groups[ttl]
 }
 
+// sweepLocked forgets the leases that have ended by themselves, when there may be many:
+// each lock may have a TTL of its own, such as the time that is left for a job.
+func (ls *leases) sweepLocked() {
+	if len(ls.groups)+len(ls.idle) <= 2*ls.live+maxIdle {
+		return
+	}
+	for length, idle := range ls.idle {
+		if ls.idle[length] = slices.DeleteFunc(idle, func(s *serverLease) bool { return !s.usable() }); len(ls.idle[length]) == 0 {
+			delete(ls.idle, length)
+		}
+	}
+	for ttl, g := range ls.groups {
+		select {
+		case g.turn <- struct{}{}:
+			if g.current == nil || !g.current.usable() {
+				delete(ls.groups, ttl)
+			}
+			<-g.turn
+		default: // It is used.
+		}
+	}
+	ls.live = len(ls.groups) + len(ls.idle)
+}
+
 func (ls *leases) pop(ttl time.Duration) *serverLease {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	for idle := ls.idle[ttl]; len(idle) > 0; {
+	length := inEtcd(ttl)
+	for idle := ls.idle[length]; len(idle) > 0; {
 		s := idle[len(idle)-1]
 		idle = idle[:len(idle)-1]
-		ls.idle[ttl] = idle
+		ls.idle[length] = idle
 		if s.usable() {
+			s.ttl = ttl
 			return s
 		}
 	}
@@ -97,21 +126,27 @@ func (ls *leases) pop(ttl time.Duration) *serverLease {
 func (ls *leases) push(s *serverLease) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	if len(ls.idle[s.ttl]) < maxIdle { // else it ends by itself
-		ls.idle[s.ttl] = append(ls.idle[s.ttl], s)
+	ls.sweepLocked()
+	if length := s.term.Length; len(ls.idle[length]) < maxIdle { // else it ends by itself
+		ls.idle[length] = append(ls.idle[length], s)
 	}
+}
+
+// inEtcd returns how long a lease for ttl lasts.
+func inEtcd(ttl time.Duration) time.Duration {
+	return (max(ttl, minTTL) + time.Second - 1) / time.Second * time.Second
 }
 
 // grant asks for a lease. If the answer does not come, the lease ends by itself.
 func (ls *leases) grant(ctx context.Context, ttl time.Duration, shared bool) (*serverLease, error) {
 	start := time.Now()
-	seconds := (max(ttl, minTTL) + time.Second - 1) / time.Second
-	resp, err := ls.client.Grant(ctx, int64(seconds))
+	length := inEtcd(ttl)
+	resp, err := ls.client.Grant(ctx, int64(length/time.Second))
 	if err != nil {
 		return nil, err
 	}
 	return &serverLease{ls: ls, id: resp.ID, ttl: ttl, shared: shared,
-		term: lease.Term{Length: seconds * time.Second, Start: start}, kept: make(map[string]*keptKey), dropped: make(map[string]bool)}, nil
+		term: lease.Term{Length: length, Start: start}, kept: make(map[string]*keptKey), dropped: make(map[string]bool)}, nil
 }
 
 // A serverLease is a lease in etcd.

@@ -82,3 +82,27 @@ func TestNameOfAnother(t *testing.T) {
 	}
 	_ = held.Release(t.Context())
 }
+
+// TestManyTTLs: a Locker forgets TTLs that are used no more.
+func TestManyTTLs(t *testing.T) {
+	t.Parallel()
+	etcd := startEtcd(t)
+	l := newLocker(t, connect(t, etcd.Addr))
+	takeAll := func(from time.Duration) {
+		for n := range time.Duration(100) {
+			ttl := swanlock.WithTTL(from + n*time.Millisecond)
+			testserver.Release(t, try(t, l, ttl))
+			testserver.Release(t, try(t, l, ttl, swanlock.WithAutoRefresh()))
+		}
+	}
+	for from := range time.Duration(3) {
+		takeAll(2*time.Second + from*200*time.Millisecond)
+		time.Sleep(3500 * time.Millisecond) // The leases have ended.
+	}
+	takeAll(time.Hour)
+	l.leases.mu.Lock()
+	defer l.leases.mu.Unlock()
+	if n := len(l.leases.groups) + len(l.leases.idle); n > 2*(100+100+maxIdle) {
+		t.Errorf("after locks of 100 TTLs, three times, the Locker knows of %d", n)
+	}
+}
