@@ -273,7 +273,9 @@ func (h *hold) refreshed(start time.Time, answer error) error {
 	switch {
 	case h.err != nil:
 	case answer == nil:
-		h.term.Start, h.failed = start, nil
+		if h.failed = nil; start.After(h.term.Start) { // Extender may have told of a later one.
+			h.term.Start = start
+		}
 	case errors.Is(answer, swanlock.ErrLost):
 		h.endLocked(h.wrap("refresh", answer))
 	}
