@@ -24,9 +24,9 @@ func (s *serverLease) forget(e *entry, uncertain bool) {
 	switch {
 	case bad && last:
 		s.abandon(time.Second)
-	case uncertain:
+	case uncertain && !bad:
 		s.expect(e.key, time.Second)
-	case !s.shared:
+	case !s.shared && !bad:
 		s.ls.push(s)
 	}
 }

@@ -9,6 +9,8 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/testserver"
@@ -70,4 +72,40 @@ func TestComesLate(t *testing.T) {
 			time.Sleep(1500 * time.Millisecond) // What looks for the key has ended.
 		})
 	}
+}
+
+// TestLostAndNotReleased has renewals prove nothing for a while: a lock is lost, while
+// those that were taken later are not. The lease lives on for these; what was lost is free
+// all the same, also if its holder does not call Release.
+func TestLostAndNotReleased(t *testing.T) {
+	t.Parallel()
+	etcd := startEtcd(t)
+	var unproven atomic.Bool
+	l := newLocker(t, intercepted(t, etcd.Addr, func(method string, _ any, call func() error) error {
+		if method == pb.Lease_LeaseTimeToLive_FullMethodName && unproven.Load() {
+			return status.Error(codes.Unavailable, "a test")
+		}
+		return call()
+	}), WithSessionTTL(3*time.Second))
+	lost := try(t, l)
+	unproven.Store(true)
+	time.Sleep(2500 * time.Millisecond)
+	other, err := l.TryAcquire(t.Context(), "another")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testserver.Told(t, lost, swanlock.ErrExpired)
+	unproven.Store(false)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	if next, err := newLocker(t, connect(t, etcd.Addr)).Acquire(ctx, target); err != nil {
+		t.Errorf("after a lock was lost: %v", err)
+	} else {
+		testserver.Release(t, next)
+	}
+	testserver.Release(t, other)
+	if err := lost.Release(t.Context()); !errors.Is(err, swanlock.ErrExpired) {
+		t.Errorf("Release of the lock that was lost: got %v, want ErrExpired", err)
+	}
+	time.Sleep(1500 * time.Millisecond) // What looks for the key has ended.
 }

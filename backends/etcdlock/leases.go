@@ -301,12 +301,6 @@ func (s *serverLease) tick() {
 	s.mu.Unlock()
 	defer cancel()
 
-	// A holder that lives on after its lock was lost must not keep it from others.
-	for _, k := range s.all() {
-		if k.e.isOver() {
-			s.unkeep(k.e)
-		}
-	}
 	err := s.renew(ctx)
 	if err == nil {
 		err = s.prove(ctx)
