@@ -56,6 +56,12 @@ const withdraws = 300 * time.Millisecond
 func lockRow(t *testing.T, on *sql.DB, target string) (free func() error) {
 	t.Helper()
 	must(t, mustTry(t, newLocker(t, on), target).Release(bg))
+	return lockHeldRow(t, on, target)
+}
+
+// lockHeldRow is lockRow for a row that is there.
+func lockHeldRow(t *testing.T, on *sql.DB, target string) (free func() error) {
+	t.Helper()
 	tx, err := on.Begin()
 	must(t, err)
 	_, err = tx.Exec("UPDATE public.lock_leases SET owner = owner WHERE target = $1", target)
@@ -76,6 +82,58 @@ func TestCutBehindARow(t *testing.T) {
 		time.Sleep(withdraws)
 		must(t, free())
 		wantNothingHeld(t, on, target, <-answer)
+	}
+}
+
+// TestTimeouts: a release, and an Acquire, are sent again when the row cannot be had for
+// a moment, where a timeout of the server keeps them from waiting for it.
+func TestTimeouts(t *testing.T) {
+	t.Parallel()
+	on := open(t, "pq", server(t).URL(), nil)
+	for _, setting := range []string{"lock_timeout=200", "statement_timeout=200"} {
+		for _, d := range drivers {
+			target := t.Name() + d + setting
+			l := newLocker(t, open(t, d, server(t).URL(setting), nil))
+			held := mustTry(t, l, target, swanlock.WithTTL(time.Hour))
+			free := lockHeldRow(t, on, target)
+			time.AfterFunc(time.Second, func() { must(t, free()) })
+			if err := held.Release(bg); err != nil {
+				t.Errorf("%s, %s: Release: %v", d, setting, err)
+				continue
+			}
+			free = lockHeldRow(t, on, target)
+			time.AfterFunc(time.Second, func() { must(t, free()) })
+			held, err := l.Acquire(bg, target)
+			if err != nil {
+				t.Errorf("%s, %s: Acquire: %v", d, setting, err)
+				continue
+			}
+			must(t, held.Release(bg))
+		}
+	}
+}
+
+// TestCauseIsNoAnswer: the caller leaves while its acquire waits for its row, because
+// another goroutine has failed, with an error that looks like the server's refusal.
+func TestCauseIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	on := open(t, "pq", server(t).URL(), nil)
+	for name, cause := range map[string]error{
+		"not acquired": swanlock.ErrNotAcquired, "undefined table": &pq.Error{Code: "42P01"}, "serialization failure": &pq.Error{Code: "40001"},
+	} {
+		for _, d := range drivers {
+			target := t.Name() + name + d
+			free := lockRow(t, on, target)
+			ctx, cancel := context.WithCancelCause(bg)
+			time.AfterFunc(withdraws, func() { cancel(cause) })
+			freed := time.AfterFunc(2*withdraws, func() { must(t, free()) })
+			_, err := newLocker(t, open(t, d, server(t).URL(), nil)).TryAcquire(ctx, target, swanlock.WithTTL(time.Hour))
+			is(t, err, swanlock.ErrNotAcquired, cause)
+			if freed.Stop() {
+				t.Errorf("%s, %s: the call returned before the acquire was withdrawn: %v", name, d, err)
+				must(t, free())
+			}
+		}
 	}
 }
 

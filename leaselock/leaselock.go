@@ -3,10 +3,11 @@ package leaselock
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
+	cryptorand "crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -79,7 +80,8 @@ func (l *Locker) TryAcquire(ctx context.Context, target string, opts ...swanlock
 
 // Acquire asks for the lock until it is granted, or until ctx ends, at random
 // intervals that grow from 10 to 100 ms. Waiters are served in no order. It waits
-// through an outage of the server, and tells of it if ctx ends first.
+// through an outage of the server, and through what a lock_timeout or a
+// statement_timeout ends, and tells of it if ctx ends first.
 func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	r, err := l.request(target, opts)
 	if err != nil {
@@ -89,7 +91,7 @@ func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Op
 	goesOn := func(err error) bool {
 		// During a failover, the address may still lead to a standby.
 		spell = spell || outage.Is(err)
-		return spell && (outage.Is(err) || sqlstate.Of(err) == readOnly)
+		return spell && (outage.Is(err) || sqlstate.Of(err) == readOnly) || passing(sqlstate.Of(err))
 	}
 	return lease.AsLock(lease.Poll(ctx, r.Package, target, goesOn, func() (*lease.Lock, error) { return l.try(ctx, r) }))
 }
@@ -112,14 +114,15 @@ const (
 	deadlockDetected     = "40P01"
 	undefinedTable       = "42P01"
 	invalidSchema        = "3F000"
-	queryCanceled        = "57014"
+	lockNotAvailable     = "55P03" // after lock_timeout
+	queryCanceled        = "57014" // after statement_timeout, or by an administrator
 	pgBouncer            = "08P01" // for all that it says, also of a server that it has lost while the statement ran
 )
 
 // try sends one acquire, under a token that nobody else has.
 func (l *Locker) try(ctx context.Context, r lease.Request) (*lease.Lock, error) {
 	b := &row{queries: l.queries, key: int64(swanlock.KeyOf(r.Target)), target: r.Target, owner: r.Options.Owner,
-		token: rand.Text(), lease: r.Lease.Microseconds() + l.drift.Microseconds() + 1}
+		token: cryptorand.Text(), lease: r.Lease.Microseconds() + l.drift.Microseconds() + 1}
 	r.Backend = b
 	return lease.Try(ctx, r, func(ctx context.Context) (uint64, error) {
 		fence, err := b.acquire(ctx)
@@ -142,6 +145,16 @@ func (l *Locker) try(ctx context.Context, r lease.Request) (*lease.Lock, error) 
 func refuses(err error) bool {
 	state := sqlstate.Of(err)
 	return state != "" && state != queryCanceled && !outage.Is(err) || err != nil && err.Error() == dbClosed
+}
+
+// passing reports whether a statement that failed with state may succeed when it is
+// sent again, because what was in its way is over.
+func passing(state string) bool {
+	switch state {
+	case serializationFailure, deadlockDetected, lockNotAvailable, queryCanceled:
+		return true
+	}
+	return false
 }
 
 // dbClosed is the text of an error that database/sql does not export.
@@ -192,26 +205,27 @@ func send(ctx context.Context, f func(ctx context.Context) (int64, error), late 
 
 const maxStatement = time.Minute
 
-// steadily calls f again where the row has changed since the statement began, which
-// under repeatable read is an error. The next one sees the change.
-func steadily(f func() (int64, error)) (n int64, err error) {
-	n, err = f()
-	for tries := 0; tries < 10 && (sqlstate.Of(err) == serializationFailure || sqlstate.Of(err) == deadlockDetected); tries++ {
-		n, err = f()
+// steadily sends a statement again that the server has taken back: under repeatable
+// read because its row has changed since it began, and if transactions are
+// serializable also because of other rows that are read and written at this time.
+func steadily(ctx context.Context, f func(ctx context.Context) (int64, error), late func()) (n int64, err error) {
+	for tries := 0; ; tries++ {
+		n, err = send(ctx, f, late)
+		takenBack := sqlstate.Of(err) == serializationFailure || sqlstate.Of(err) == deadlockDetected
+		if !takenBack || tries == 20 || !lease.Pause(ctx, rand.N(time.Millisecond<<min(tries, 5))) {
+			return n, err
+		}
 	}
-	return n, err
 }
 
 func (b *row) acquire(ctx context.Context) (fence int64, err error) {
-	return steadily(func() (int64, error) {
-		return send(ctx, func(ctx context.Context) (int64, error) {
-			return b.queries.AcquireLease(ctx, db.AcquireLeaseParams{Key: b.key, Target: b.target, Owner: b.owner, Token: b.token, Lease: b.lease})
-		}, func() { _, _ = lease.Free(context.Background(), b) })
-	})
+	return steadily(ctx, func(ctx context.Context) (int64, error) {
+		return b.queries.AcquireLease(ctx, db.AcquireLeaseParams{Key: b.key, Target: b.target, Owner: b.owner, Token: b.token, Lease: b.lease})
+	}, func() { _, _ = lease.Free(context.Background(), b) })
 }
 
 func (b *row) Refresh(ctx context.Context) error {
-	n, err := send(ctx, func(ctx context.Context) (int64, error) {
+	n, err := steadily(ctx, func(ctx context.Context) (int64, error) {
 		return b.queries.RefreshLease(ctx, db.RefreshLeaseParams{Lease: b.lease, Key: b.key, Token: b.token})
 	}, nil)
 	if err == nil && n == 0 {
@@ -224,7 +238,7 @@ func (b *row) Release(ctx context.Context) (held bool, err error) {
 	if !b.granted {
 		return false, b.withdraw(ctx)
 	}
-	n, err := send(ctx, func(ctx context.Context) (int64, error) {
+	n, err := steadily(ctx, func(ctx context.Context) (int64, error) {
 		return b.queries.ReleaseLease(ctx, db.ReleaseLeaseParams{Key: b.key, Token: b.token})
 	}, nil)
 	return n > 0, lasting(err)
@@ -233,17 +247,15 @@ func (b *row) Release(ctx context.Context) (held bool, err error) {
 // withdraw frees what an acquire may have taken whose answer did not come, or may
 // take yet: it may wait for a standby, for the row, or in a pooler.
 func (b *row) withdraw(ctx context.Context) error {
-	_, err := steadily(func() (int64, error) {
-		return send(ctx, func(ctx context.Context) (int64, error) {
-			return b.queries.WithdrawLease(ctx, db.WithdrawLeaseParams{Key: b.key, Target: b.target, Owner: b.owner, Token: b.token})
-		}, nil)
-	})
+	_, err := steadily(ctx, func(ctx context.Context) (int64, error) {
+		return b.queries.WithdrawLease(ctx, db.WithdrawLeaseParams{Key: b.key, Target: b.target, Owner: b.owner, Token: b.token})
+	}, nil)
 	return lasting(err)
 }
 
 // lasting returns err as one after which lease.Free does not try again, if it is such.
 func lasting(err error) error {
-	if refuses(err) {
+	if refuses(err) && !passing(sqlstate.Of(err)) {
 		return lease.Refused(err)
 	}
 	return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -201,5 +202,42 @@ func TestClosedDB(t *testing.T) {
 		if err := f(); err == nil || time.Since(began) > 2*time.Second {
 			t.Errorf("%s after %v: %v", what, time.Since(began), err)
 		}
+	}
+}
+
+// TestSerializableStrangers: where all transactions are serializable, those of locks that
+// have nothing in common may be taken back. Each is sent again, also a refresh and a
+// release.
+func TestSerializableStrangers(t *testing.T) {
+	t.Parallel()
+	srv := ownServer(t)
+	direct := open(t, "pq", srv.URL(), nil)
+	for _, d := range drivers {
+		db := open(t, d, srv.URL("default_transaction_isolation=serializable"), nil)
+		l := newLocker(t, db)
+		for n := range 8 {
+			must(t, mustTry(t, l, fmt.Sprint(t.Name(), n)).Release(bg))
+		}
+		_, err := direct.Exec("ANALYZE public.lock_leases") // A scan of so small a table reads all rows.
+		must(t, err)
+		var all sync.WaitGroup
+		for n := range 8 {
+			all.Go(func() {
+				for range 50 {
+					held, err := l.TryAcquire(bg, fmt.Sprint(t.Name(), n))
+					if err != nil {
+						t.Errorf("%s: TryAcquire of a target that nobody else uses: %v", d, err)
+						continue
+					}
+					if err := held.Refresh(bg); err != nil {
+						t.Errorf("%s: Refresh: %v", d, err)
+					}
+					if err := held.Release(bg); err != nil {
+						t.Errorf("%s: Release: %v", d, err)
+					}
+				}
+			})
+		}
+		all.Wait()
 	}
 }

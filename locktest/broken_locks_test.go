@@ -186,6 +186,16 @@ var brokenLocks = []brokenLocker{
 				return nil
 			}}
 		}))},
+	{name: "takes a context's cause for an answer", caughtBy: []string{"CauseIsNoAnswer"}, backend: sessions(
+		locks(func(held swanlock.DistributedLock, space *memlock.Locker) brokenLock {
+			return brokenLock{refresh: func(ctx context.Context) error {
+				time.Sleep(500 * time.Microsecond)
+				if errors.Is(context.Cause(ctx), swanlock.ErrLost) {
+					space.Lose(held.Info().Target, context.Cause(ctx))
+				}
+				return held.Refresh(ctx)
+			}}
+		}))},
 	{name: "Err is always nil", caughtBy: []string{"AfterRelease", "Done", "Expires", "LateHolder", "LossIsSeen", "DoExpires", "TwoTTLs"}, backend: sessions(
 		locks(func(swanlock.DistributedLock, *memlock.Locker) brokenLock {
 			return brokenLock{err: func() error { return nil }}

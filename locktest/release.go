@@ -3,6 +3,7 @@ package locktest
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/swanlake-io/swanlock"
 )
@@ -150,6 +151,25 @@ var releaseCases = []testCase{
 				e.mustRelease(held)
 				e.free("released", b, target)
 			}
+		},
+	},
+	{
+		name: "CauseIsNoAnswer",
+		why:  "a caller's context may end because another lock was lost; a locker that takes this for the server's answer ends a lock that is held",
+		run: func(e *env) {
+			a, b, target := e.locker(), e.locker(), e.target()
+			held := e.mustTry(a, target)
+			for n := range 50 {
+				ctx, cancel := context.WithCancelCause(e.ctx)
+				time.AfterFunc(time.Duration(n)*20*time.Microsecond, func() { cancel(swanlock.ErrLost) })
+				_ = held.Refresh(ctx)
+				cancel(nil)
+				if err := held.Err(); err != nil {
+					e.Fatalf("Err after a Refresh whose context has ended: got %v, want nil", err)
+				}
+			}
+			e.holds("after many a Refresh that was cut short", held, b)
+			e.mustRelease(held)
 		},
 	},
 }

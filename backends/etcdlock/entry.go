@@ -45,7 +45,6 @@ type entry struct {
 	lost    error // why the key is gone
 	waiting bool
 	lose    func(cause error)
-	over    <-chan struct{} // closed when the lock is over
 	extend  func(start time.Time) (held bool)
 }
 
@@ -92,12 +91,12 @@ func (e *entry) create(ctx context.Context, send func(context.Context) error) er
 		switch {
 		case errors.Is(err, rpctypes.ErrLeaseNotFound):
 			// It ended, or the server has lost it. The key is gone with it.
-			e.l.line.remove(e.key, false)
 			e.lease.end(e)
+			e.l.line.remove(e.key, false)
 			continue
 		case errors.Is(err, swanlock.ErrNotAcquired):
-			e.l.line.remove(e.key, false)
 			e.lease.forget(e, false)
+			e.l.line.remove(e.key, false)
 		case err == nil:
 			e.l.line.created(e.key, e.revision)
 			if e.sharesLease {
@@ -182,15 +181,20 @@ func (e *entry) Release(ctx context.Context) (held bool, err error) {
 		// a lease.
 		_, err = e.l.client.Revoke(ctx, e.lease.id)
 	}
-	e.given.Do(func() {
-		e.l.line.remove(e.key, uncertain)
-		e.lease.forget(e, uncertain)
-	})
+	e.giveBack(uncertain)
 	if err != nil {
 		return false, err
 	}
 	e.deleted = !uncertain
 	return resp.Deleted > 0, nil
+}
+
+// giveBack gives up the lease and the name. It is uncertain whether the key will be there.
+func (e *entry) giveBack(uncertain bool) {
+	e.given.Do(func() {
+		e.lease.forget(e, uncertain)
+		e.l.line.remove(e.key, uncertain)
+	})
 }
 
 var (
@@ -208,11 +212,18 @@ func (e *entry) held(lock *lease.Lock) {
 	if e.lost != nil {
 		lose(e.lost)
 	}
-	e.lose, e.waiting, e.over = lose, false, lock.Done()
+	e.lose, e.waiting = lose, false
 	extend := lock.Extender()
 	extend(e.lease.start()) // It may have begun before the lock was asked for.
 	if e.sharesLease {
 		e.extend = extend
+		// A holder that does not release a lock that was lost must not keep it from
+		// others, while other locks keep its lease alive.
+		lock.AfterDone(func(err error) {
+			if errors.Is(err, swanlock.ErrLost) {
+				e.giveBack(true)
+			}
+		})
 	}
 }
 
@@ -248,17 +259,5 @@ func (e *entry) renewed(start time.Time) {
 	defer e.mu.Unlock()
 	if e.extend != nil {
 		e.extend(start)
-	}
-}
-
-// isOver reports whether e was a lock that has ended.
-func (e *entry) isOver() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	select {
-	case <-e.over:
-		return true
-	default:
-		return false
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +20,7 @@ const (
 	minTTL = 2 * time.Second
 	// maxTTL is what etcd's lessor accepts.
 	maxTTL = 9_000_000_000 * time.Second
-	// maxIdle bounds the leases that are kept for later locks, of each TTL.
+	// maxIdle bounds the leases that are kept for later locks, of each length.
 	maxIdle = 32
 )
 
@@ -33,8 +34,9 @@ type leases struct {
 	client *clientv3.Client
 
 	mu     sync.Mutex
-	groups map[time.Duration]*group
-	idle   map[time.Duration][]*serverLease
+	groups map[time.Duration]*group         // by TTL
+	idle   map[time.Duration][]*serverLease // by the length that etcd has
+	live   int                              // how many of both there were after the last sweep
 }
 
 // A group is the lease that locks share.
@@ -59,15 +61,15 @@ func (ls *leases) take(ctx context.Context, e *entry) (err error) {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if g.current == nil || !g.current.usable() {
+	if g.current == nil || !g.current.join(e) {
 		s, err := ls.grant(ctx, ttl, true)
 		if err != nil {
 			return err
 		}
 		g.current = s
+		s.keep(e, false)
 	}
 	e.lease = g.current
-	e.lease.keep(e, false)
 	return nil
 }
 
@@ -75,19 +77,46 @@ func (ls *leases) group(ttl time.Duration) *group {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	if ls.groups[ttl] == nil {
+		ls.sweepLocked()
 		ls.groups[ttl] = &group{turn: make(chan struct{}, 1)}
 	}
 	return ls.groups[ttl]
 }
 
+// sweepLocked forgets the leases that have ended by themselves, when there may be many:
+// each lock may have a TTL of its own, such as the time that is left for a job.
+func (ls *leases) sweepLocked() {
+	if len(ls.groups)+len(ls.idle) <= 2*ls.live+maxIdle {
+		return
+	}
+	for length, idle := range ls.idle {
+		if ls.idle[length] = slices.DeleteFunc(idle, func(s *serverLease) bool { return !s.usable() }); len(ls.idle[length]) == 0 {
+			delete(ls.idle, length)
+		}
+	}
+	for ttl, g := range ls.groups {
+		select {
+		case g.turn <- struct{}{}:
+			if g.current == nil || !g.current.usable() {
+				delete(ls.groups, ttl)
+			}
+			<-g.turn
+		default: // It is used.
+		}
+	}
+	ls.live = len(ls.groups) + len(ls.idle)
+}
+
 func (ls *leases) pop(ttl time.Duration) *serverLease {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	for idle := ls.idle[ttl]; len(idle) > 0; {
+	length := inEtcd(ttl)
+	for idle := ls.idle[length]; len(idle) > 0; {
 		s := idle[len(idle)-1]
 		idle = idle[:len(idle)-1]
-		ls.idle[ttl] = idle
+		ls.idle[length] = idle
 		if s.usable() {
+			s.ttl = ttl
 			return s
 		}
 	}
@@ -97,31 +126,38 @@ func (ls *leases) pop(ttl time.Duration) *serverLease {
 func (ls *leases) push(s *serverLease) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	if len(ls.idle[s.ttl]) < maxIdle { // else it ends by itself
-		ls.idle[s.ttl] = append(ls.idle[s.ttl], s)
+	ls.sweepLocked()
+	if length := s.term.Length; len(ls.idle[length]) < maxIdle { // else it ends by itself
+		ls.idle[length] = append(ls.idle[length], s)
 	}
+}
+
+// inEtcd returns how long a lease for ttl lasts.
+func inEtcd(ttl time.Duration) time.Duration {
+	return (max(ttl, minTTL) + time.Second - 1) / time.Second * time.Second
 }
 
 // grant asks for a lease. If the answer does not come, the lease ends by itself.
 func (ls *leases) grant(ctx context.Context, ttl time.Duration, shared bool) (*serverLease, error) {
 	start := time.Now()
-	resp, err := ls.client.Grant(ctx, int64((max(ttl, minTTL)+time.Second-1)/time.Second))
+	length := inEtcd(ttl)
+	resp, err := ls.client.Grant(ctx, int64(length/time.Second))
 	if err != nil {
 		return nil, err
 	}
 	return &serverLease{ls: ls, id: resp.ID, ttl: ttl, shared: shared,
-		term: lease.Term{Length: ttl, Start: start}, kept: make(map[string]*keptKey), dropped: make(map[string]bool)}, nil
+		term: lease.Term{Length: length, Start: start}, kept: make(map[string]*keptKey), dropped: make(map[string]bool)}, nil
 }
 
 // A serverLease is a lease in etcd.
 type serverLease struct {
 	ls     *leases
 	id     clientv3.LeaseID
-	ttl    time.Duration // etcd has it in whole seconds, rounded up
+	ttl    time.Duration // of its locks
 	shared bool
 
 	mu   sync.Mutex
-	term lease.Term // since the last renewal
+	term lease.Term // as etcd has it, in whole seconds, since the last renewal
 	bad  bool       // not to be used for another lock
 	kept map[string]*keptKey
 	// Keys that are nobody's, but may be created yet by requests that were not answered.
@@ -169,18 +205,22 @@ func (s *serverLease) renew(ctx context.Context) error {
 	return err
 }
 
-// freshen restarts the lease for a lock that is about to be taken, unless most of it is
-// left, at the same time as the request for the lock. A lock that its holder refreshes
-// has all of its TTL but a fiftieth, so that those that are taken in quick succession
-// do not restart the lease each time; Deadline tells what there is.
-func (s *serverLease) freshen(ctx context.Context) <-chan error {
-	enough := s.ttl - s.ttl/50
+// isFresh reports whether the lease serves a lock as it is. A lock that its holder
+// refreshes has all of its TTL but a fiftieth, so that those that are taken in quick
+// succession do not restart the lease each time; Deadline tells what there is.
+func (s *serverLease) isFresh() bool {
+	most := s.ttl / 50
 	if s.shared {
-		enough = s.ttl / 2
+		most = s.ttl / 2
 	}
-	needed := s.left() < enough
+	return (lease.Term{Length: most, Start: s.start()}).Left(time.Now()) > 0
+}
+
+// freshen restarts the lease for a lock that is about to be taken, unless it is fresh,
+// at the same time as the request for the lock.
+func (s *serverLease) freshen(ctx context.Context) <-chan error {
 	renewed := make(chan error, 1)
-	if !needed {
+	if s.isFresh() {
 		renewed <- nil
 		return renewed
 	}
@@ -194,21 +234,48 @@ func (s *serverLease) freshen(ctx context.Context) <-chan error {
 	return renewed
 }
 
+// every returns how often the lease is renewed in the background. That of one lock is
+// renewed while the lock is waited for, whose TTL begins later.
+func (s *serverLease) every() time.Duration {
+	if s.shared {
+		return s.ttl / 3
+	}
+	return s.term.Length / 3
+}
+
+// join is keep for a lease that may serve no more, and reports whether it does.
+func (s *serverLease) join(e *entry) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.bad || s.term.Left(time.Now()) <= 0 {
+		return false
+	}
+	s.keepLocked(e, false)
+	return true
+}
+
 // keep has the lease renewed in the background for e.
 func (s *serverLease) keep(e *entry, created bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.keepLocked(e, created)
+}
+
+func (s *serverLease) keepLocked(e *entry, created bool) {
 	s.kept[e.key] = &keptKey{e, created}
 	if s.timer == nil {
-		s.timer = time.AfterFunc(max(s.term.Left(time.Now())-s.ttl*2/3, 0), s.tick)
+		next := lease.Term{Length: s.every(), Start: s.term.Start}
+		s.timer = time.AfterFunc(max(next.Left(time.Now()), 0), s.tick)
 	}
 }
 
-// unkeep is the reverse of keep.
+// unkeep is the reverse of keep. Another entry may have the name of e's key by now.
 func (s *serverLease) unkeep(e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.kept, e.key)
+	if k := s.kept[e.key]; k != nil && k.e == e {
+		delete(s.kept, e.key)
+	}
 	if len(s.kept) > 0 || s.timer == nil {
 		return
 	}
@@ -217,50 +284,6 @@ func (s *serverLease) unkeep(e *entry) {
 	if s.stop != nil {
 		s.stop()
 	}
-}
-
-// forget gives the lease back. If it is uncertain whether e's key will be there, then
-// a lease of one lock is not used again, and one that is shared looks for the key.
-func (s *serverLease) forget(e *entry, uncertain bool) {
-	s.unkeep(e)
-	s.mu.Lock()
-	if uncertain && s.shared {
-		s.dropped[e.key] = true
-	}
-	s.bad = s.bad || uncertain && !s.shared
-	bad := s.bad
-	s.mu.Unlock()
-	switch {
-	case s.shared:
-	case bad:
-		s.abandon(time.Second)
-	default:
-		s.ls.push(s)
-	}
-}
-
-// end is forget for a lease that etcd does not know.
-func (s *serverLease) end(e *entry) {
-	s.unkeep(e)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.bad = true
-}
-
-// abandon revokes a lease of one lock whose end is not known to etcd, or whose key may
-// be created yet. It tries again until the lease has ended by itself.
-func (s *serverLease) abandon(after time.Duration) {
-	if s.left() <= 0 {
-		return
-	}
-	time.AfterFunc(after, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_, err := s.ls.client.Revoke(ctx, s.id)
-		if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) && s.ls.client.Ctx().Err() == nil {
-			s.abandon(min(2*after, 30*time.Second))
-		}
-	})
 }
 
 // tick renews the lease, and proves that the keys are there.
@@ -272,17 +295,12 @@ func (s *serverLease) tick() {
 	}
 	timer := s.timer
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), s.ttl/3)
+	every := s.every()
+	ctx, cancel := context.WithTimeout(context.Background(), every)
 	s.stop = cancel
 	s.mu.Unlock()
 	defer cancel()
 
-	// A holder that lives on after its lock was lost must not keep it from others.
-	for _, k := range s.all() {
-		if k.e.isOver() {
-			s.unkeep(k.e)
-		}
-	}
 	err := s.renew(ctx)
 	if err == nil {
 		err = s.prove(ctx)
@@ -300,7 +318,7 @@ func (s *serverLease) tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.timer == timer && !ended {
-		timer.Reset(max(s.ttl/3-time.Since(began), s.ttl/30))
+		timer.Reset(max(every-time.Since(began), every/10))
 	}
 }
 

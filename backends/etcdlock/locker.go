@@ -65,7 +65,7 @@ func (l *Locker) TryAcquire(ctx context.Context, target string, opts ...swanlock
 		}
 		return e.fence(), nil
 	})
-	return l.keep(r, held, err)
+	return l.keep(ctx, r, held, err)
 }
 
 // Acquire waits for the lock in the order in which callers came, whatever process
@@ -86,7 +86,7 @@ func (l *Locker) Acquire(ctx context.Context, target string, opts ...swanlock.Op
 		r.Backend = l.newEntry(r.Target, r.Options)
 		return l.queue(ctx, r)
 	})
-	return l.keep(r, held, err)
+	return l.keep(ctx, r, held, err)
 }
 
 // queue gets in line and waits.
@@ -109,9 +109,13 @@ func (l *Locker) queue(ctx context.Context, r lease.Request) (*lease.Lock, error
 
 // keep returns held as an interface, and has its lease, if others share it, keep it
 // alive.
-func (l *Locker) keep(r lease.Request, held *lease.Lock, err error) (swanlock.DistributedLock, error) {
+func (l *Locker) keep(ctx context.Context, r lease.Request, held *lease.Lock, err error) (swanlock.DistributedLock, error) {
 	if err == nil {
 		r.Backend.(*entry).held(held)
+		if over := held.Err(); over != nil { // The lease, which was there before, has ended.
+			_ = held.Release(ctx)
+			return nil, r.Failed(ctx, over)
+		}
 	}
 	return lease.AsLock(held, err)
 }

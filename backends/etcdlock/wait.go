@@ -161,14 +161,21 @@ func (e *entry) note(created int64, before *pb.RangeResponse) {
 	e.granted = e.before == ""
 }
 
-// restart begins the lease of a lock that was waited for. A lease that is shared is
-// renewed all the time.
+// restart begins the lease of a lock that was waited for. One that is shared is renewed
+// all the time, unless the process was paused, or etcd could not be reached.
 func (e *entry) restart(ctx context.Context) error {
-	if e.sharesLease {
+	if e.sharesLease && e.lease.isFresh() {
 		return nil
 	}
-	err := e.lease.renew(ctx)
-	if err != nil && !passes(err) && ctx.Err() == nil {
+	call, cancel := context.WithTimeout(ctx, e.lease.left())
+	defer cancel()
+	err := e.lease.renew(call)
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return err
+	case call.Err() != nil:
+		return fmt.Errorf("the place in line is gone: %w", errLeaseGone)
+	case !passes(err):
 		return fmt.Errorf("the place in line is gone: %w: %w", swanlock.ErrLost, err)
 	}
 	return err

@@ -28,11 +28,13 @@ func Try(ctx context.Context, r Request, acquire func(ctx context.Context) (fenc
 	}
 	// It is read before the timeout begins: when that is over, so is the lease.
 	start := time.Now()
-	call, cancel := ctx, context.CancelFunc(func() {})
+	call, end := causeless(ctx)
+	defer end()
 	if r.Lease > 0 {
-		call, cancel = context.WithTimeout(ctx, min(r.Lease, cmp.Or(r.Patience, r.Lease)))
+		var cancel context.CancelFunc
+		call, cancel = context.WithTimeout(call, min(r.Lease, cmp.Or(r.Patience, r.Lease)))
+		defer cancel()
 	}
-	defer cancel()
 	fence, err := acquire(call)
 	late := call.Err() != nil && r.overdue(start)
 	switch {
@@ -58,6 +60,23 @@ func Refused(err error) error { return refused{err} }
 type refused struct{ error }
 
 func (r refused) Unwrap() error { return r.error }
+
+// causeless returns a context that ends when ctx does, but not with its cause. Some
+// clients return that as their error, as net/http does. If another lock's end has
+// ended ctx, it would be taken for the server's answer about this one.
+func causeless(ctx context.Context) (own context.Context, end context.CancelFunc) {
+	var cancel context.CancelFunc
+	if deadline, ok := ctx.Deadline(); ok {
+		own, cancel = context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	} else {
+		own, cancel = context.WithCancel(context.WithoutCancel(ctx))
+	}
+	stop := context.AfterFunc(ctx, cancel)
+	return own, func() {
+		stop()
+		cancel()
+	}
+}
 
 // Granted returns the lock that r asks for, and that the server has granted, for
 // r.Lease from a time after start. If ctx has ended, or the lease, then the lock

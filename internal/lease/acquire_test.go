@@ -24,15 +24,21 @@ func TestTryFreesInDoubt(t *testing.T) {
 		"ctx ended, with a grant": {func(_ *server, cancel func()) error { cancel(); return nil }, []error{swanlock.ErrNotAcquired, cause}},
 		"ctx ended, without an answer": {func(_ *server, cancel func()) error { cancel(); return lostAnswer },
 			[]error{swanlock.ErrNotAcquired, cause, lostAnswer}},
-		"the answer took longer than the lease": {func(*server, func()) error { time.Sleep(ttl); return nil }, []error{swanlock.ErrNotAcquired}},
+		"the answer took longer than the lease":                            {func(*server, func()) error { time.Sleep(ttl); return nil }, []error{swanlock.ErrNotAcquired}},
+		"ctx ended with a cause like an answer, which the client returned": {nil, []error{swanlock.ErrNotAcquired}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, r := newServer(t)
 				ctx, cancel := context.WithCancelCause(t.Context())
-				held, err := lease.Try(ctx, r, func(context.Context) (uint64, error) {
+				held, err := lease.Try(ctx, r, func(ctx context.Context) (uint64, error) {
 					s.begin()
 					s.ends = s.ends.Add(time.Hour)
+					if c.answer == nil {
+						cancel(swanlock.ErrNotAcquired)
+						<-ctx.Done()
+						return 0, context.Cause(ctx)
+					}
 					return 0, c.answer(s, func() { cancel(cause) })
 				})
 				is(t, err, c.want...)

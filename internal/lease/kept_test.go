@@ -44,8 +44,23 @@ func TestKept(t *testing.T) {
 		}
 		want(ttl)
 
+		// What a Refresh has overtaken takes nothing back.
+		before := time.Now()
+		time.Sleep(time.Second)
+		s.refresh = func(context.Context) error { return nil }
+		if err := held.Refresh(t.Context()); err != nil {
+			t.Errorf("Refresh: %v", err)
+		}
+		extend(before)
+		want(ttl)
+		s.refresh = func(context.Context) error { time.Sleep(time.Second); extend(time.Now()); return nil }
+		if err := held.Refresh(t.Context()); err != nil {
+			t.Errorf("Refresh: %v", err)
+		}
+		want(ttl)
+
 		// One that begins earlier than the lock believed ends in time.
-		extend(time.Now().Add(-5 * time.Second))
+		held.Extender()(time.Now().Add(-5 * time.Second))
 		start := time.Now()
 		<-held.Done()
 		if took := time.Since(start); took != 4*time.Second {

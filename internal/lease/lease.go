@@ -245,7 +245,7 @@ func (h *hold) refresh(ctx context.Context) error {
 	if err := h.over(); err != nil { // It was released before the turn was taken.
 		return err
 	}
-	call, cancel := context.WithCancel(ctx)
+	call, cancel := causeless(ctx)
 	defer cancel()
 	defer context.AfterFunc(h.life, cancel)() // Release does not wait for a refresh.
 	start := time.Now()
@@ -274,7 +274,9 @@ func (h *hold) refreshed(start time.Time, answer error) error {
 	switch {
 	case h.err != nil:
 	case answer == nil:
-		h.term.Start, h.failed = start, nil
+		if h.failed = nil; start.After(h.term.Start) { // Extender may have told of a later one.
+			h.term.Start = start
+		}
 	case errors.Is(answer, swanlock.ErrLost):
 		h.endLocked(h.wrap("refresh", answer))
 	}
