@@ -110,7 +110,8 @@ func TestEndFromElsewhere(t *testing.T) {
 		o, target := observe(t), newTarget(t)
 		p := newProxy(t)
 		defer p.CloseAll()
-		pool, err := pglock.NewPool(openURL(t, driver, p.url), pglock.WithHeartbeat(100*time.Millisecond))
+		// A heartbeat that is cut off would have the turn until the TTL is over.
+		pool, err := pglock.NewPool(openURL(t, driver, p.url), pglock.WithHeartbeat(time.Hour))
 		must(t, err)
 		held, err := pool.TryAcquire(bg, target, swanlock.WithTTL(20*time.Minute))
 		must(t, err)

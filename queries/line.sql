@@ -319,11 +319,12 @@ FROM (
 
 -- name: PrepareWait :one
 -- Returns what a waiter must know of its session: its transaction, how long the
--- server lets a wait last before it looks for a deadlock, or ends the session by
--- transaction_timeout (PostgreSQL 17+; deadlock_ms), and the settings of the lease. It then sets those that are not '', and sets says so,
--- but only on the backend pid, and only if its transaction is not xact, that of
--- an earlier call. So it sets nothing in a transaction of the caller's, whose
--- rollback would take the settings back, or whose SET LOCAL they would replace.
+-- server lets a wait last before it looks for a deadlock or, from PostgreSQL 17
+-- on, ends the session by transaction_timeout (deadlock_ms), and the settings of
+-- the lease. It then sets those that are not '', and sets says so, but only on
+-- the backend pid, and only if its transaction is not xact, that of an earlier
+-- call. So it sets nothing in a transaction of the caller's, whose rollback
+-- would take the settings back, or whose SET LOCAL they would replace.
 SELECT
     s.pid,
     s.xact,

@@ -22,7 +22,7 @@ func Main(m *testing.M, children map[string]ChildFunc) {
 	if name := os.Getenv(childEnv); name != "" {
 		os.Exit(runChild(children[name]))
 	}
-	flag.Set("test.parallel", "4") // most tests wait for something; the command line may say otherwise
+	flag.Set("test.parallel", "8") // most tests wait for something; the command line may say otherwise
 	goleak.VerifyTestMain(pgserver.Around(withoutUsed{m}, pgserver.WithSetting("max_connections", "500")))
 }
 
