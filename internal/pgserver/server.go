@@ -70,7 +70,8 @@ var defaults = []setting{
 	{"full_page_writes", "off"},
 	{"max_connections", "200"},
 	{"shared_buffers", "16MB"},
-	{"dynamic_shared_memory_type", "mmap"}, // files in the folder, not in /dev/shm
+	{"max_pred_locks_per_transaction", "10"}, // pg_locks looks through all that there may be
+	{"dynamic_shared_memory_type", "mmap"},   // files in the folder, not in /dev/shm
 	{"logging_collector", "off"},
 }
 
