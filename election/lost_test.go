@@ -187,3 +187,27 @@ func TestLookUpHangs(t *testing.T) {
 		<-resumes
 	})
 }
+
+// TestLostAsItStops: the context of Run has ended, and the function that leads takes its
+// time to stop. When the lock is lost meanwhile, this process is no leader any more.
+func TestLostAsItStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		var seen []string
+		e := election.New(space, "t", named("me"), election.OnLeader(func(owner string) { seen = append(seen, owner) }))
+		ctx, stop := context.WithCancel(bg)
+		err := e.Run(ctx, func(context.Context) error {
+			stop()
+			synctest.Wait()
+			space.Lose("t", nil)
+			synctest.Wait()
+			if got := e.Leader(); got != "" {
+				t.Errorf("the leader is %q, want none", got)
+			}
+			return nil
+		})
+		if got := fmt.Sprintf("%q", seen); !errors.Is(err, context.Canceled) || got != `["me" ""]` {
+			t.Errorf("Run: %v; OnLeader was told %s", err, got)
+		}
+	})
+}
