@@ -248,7 +248,9 @@ func (e *Election) term(ctx context.Context, lead func(context.Context) error) (
 		}
 	}()
 	e.onStart(held)
-	e.now(held.Info().Owner, true)
+	if held.Err() == nil {
+		e.now(held.Info().Owner, true)
+	}
 	untold = context.AfterFunc(over, func() { // Another may lead, although lead has not returned.
 		told <- several.Caught(func() { e.now("", false) })
 	})

@@ -211,3 +211,25 @@ func TestLostAsItStops(t *testing.T) {
 		}
 	})
 }
+
+// TestLostAsItStarts: a process that has lost the lock before OnStart has returned is not
+// named as the leader, which another may be by then.
+func TestLostAsItStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		var seen []string
+		err := election.New(space, "t", named("me"), election.OnLeader(func(owner string) { seen = append(seen, owner) }),
+			election.LookUp(time.Second, func(context.Context, string) (string, error) { return "other", nil }),
+			election.OnStart(func(swanlock.DistributedLock) {
+				space.Lose("t", nil)
+				time.Sleep(time.Second / 2)
+			})).Run(bg, func(ctx context.Context) error {
+			<-ctx.Done()
+			synctest.Wait()
+			return election.ErrResign
+		})
+		if got := fmt.Sprintf("%q", seen); err != nil || got != `["other"]` {
+			t.Errorf("Run: %v; OnLeader was told %s", err, got)
+		}
+	})
+}
