@@ -110,7 +110,7 @@ func (l *observedLock) observe(ctx context.Context, op Op, f func(context.Contex
 		e.Outcome = OutcomeOK
 		// Another Release may be under way. The lock is held until that returns.
 		e.Ended = op == OpRelease && over != nil && fate.end()
-	case errors.Is(e.Err, ErrLost):
+	case errors.Is(e.Err, ErrLost) && errors.Is(over, ErrLost): // not the cause of ctx alone
 		e.Outcome = OutcomeLost
 		fate.lose(e.Err)
 	case op == OpRelease && over == nil: // Nothing was sent.

@@ -3,12 +3,15 @@ package swanlock_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/memlock"
 	"github.com/swanlake-io/swanlock/mocks"
 )
 
@@ -104,4 +107,25 @@ func TestObserveReleaseUnderWay(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestObserveCauseIsNoLoss: a Refresh whose context has ended returns the cause of that,
+// such as the loss of another lock. This one is held.
+func TestObserveCauseIsNoLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{}
+		held, err := swanlock.Observe(memlock.New(), r).TryAcquire(t.Context(), "a", swanlock.WithTTL(time.Minute))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(fmt.Errorf("another lock: %w", swanlock.ErrLost))
+		if err := held.Refresh(ctx); !errors.Is(err, context.Cause(ctx)) || held.Err() != nil {
+			t.Errorf("Refresh: %v, and the lock is over: %v", err, held.Err())
+		}
+		if err := held.Release(ctx); err != nil {
+			t.Error(err)
+		}
+		r.want(t, "try a acquired", "refresh a error", "release a ok ended after 0s")
+	})
 }

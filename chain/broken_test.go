@@ -3,6 +3,7 @@ package chain_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -44,5 +45,19 @@ func TestEndsWithTheAnswer(t *testing.T) {
 		if _, err := l.TryAcquire(ctx, "t", swanlock.WithTTL(time.Minute)); !errors.Is(err, swanlock.ErrNotAcquired) || !errors.Is(err, cause) || !errors.Is(err, away) {
 			t.Errorf("%s: got %v, want ErrNotAcquired with the cause %q", name, err, cause)
 		}
+	}
+}
+
+// TestCauseIsNoLoss: what ends the context, as the last part is granted, may be the loss
+// of another lock. No part was lost, and the error tells of the context.
+func TestCauseIsNoLoss(t *testing.T) {
+	ctx, stop := context.WithCancelCause(t.Context())
+	cause, space := fmt.Errorf("another lock: %w", swanlock.ErrLost), memlock.New()
+	l := chain.New(memlock.New(), &mocks.Locker{TryAcquireFunc: func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+		defer stop(cause)
+		return space.TryAcquire(ctx, target, opts...)
+	}})
+	if _, err := l.TryAcquire(ctx, "t", swanlock.WithTTL(time.Minute)); !errors.Is(err, swanlock.ErrNotAcquired) || !errors.Is(err, cause) {
+		t.Errorf("got %v, want ErrNotAcquired with the cause %q", err, cause)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/lease"
 	"github.com/swanlake-io/swanlock/internal/several"
 )
 
@@ -142,7 +143,10 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context) error
 		return err
 	}
 	if e.holder != nil {
-		defer e.follow(ctx)()
+		wctx, cancel := context.WithCancel(ctx)
+		watched := make(chan struct{})
+		go func() { defer close(watched); e.look(wctx) }()
+		defer func() { cancel(); <-watched }()
 	}
 	var stays swanlock.DistributedLock // the lock of a term that could not be released
 	for failures := 0; ; {
@@ -219,6 +223,7 @@ func (e *Election) term(ctx context.Context, lead func(context.Context) error) (
 	}
 	var lost error // as it was when lead had returned
 	lctx, cancel := swanlock.WithLock(context.WithValue(ctx, lockKey{}, held), held)
+	over, unwatch := swanlock.WithLock(context.WithoutCancel(ctx), held) // It ends with the lock alone.
 	told, untold := make(chan any, 1), func() bool { return true }
 	defer func() {
 		defer func() { // also if a callback panics
@@ -230,7 +235,10 @@ func (e *Election) term(ctx context.Context, lead func(context.Context) error) (
 				e.onError(rerr)
 			}
 		}()
+		defer e.now("", false)
+		defer e.onStop()
 		stopped := untold()
+		unwatch()
 		// What lead may have left running must not go on beside the next leader.
 		cancel()
 		if !stopped {
@@ -238,16 +246,13 @@ func (e *Election) term(ctx context.Context, lead func(context.Context) error) (
 				panic(p)
 			}
 		}
-		e.onStop()
-		e.now("", false)
 	}()
 	e.onStart(held)
-	e.now(held.Info().Owner, true)
-	untold = context.AfterFunc(lctx, func() {
-		defer func() { told <- recover() }()
-		if held.Err() != nil { // Another may lead, although lead has not returned.
-			e.now("", false)
-		}
+	if held.Err() == nil {
+		e.now(held.Info().Owner, true)
+	}
+	untold = context.AfterFunc(over, func() { // Another may lead, although lead has not returned.
+		told <- several.Caught(func() { e.now("", false) })
 	})
 	err = lead(lctx)
 	if lost = held.Err(); errors.Is(lost, swanlock.ErrLost) && !errors.Is(err, ErrResign) {
@@ -276,9 +281,7 @@ func (e *Election) Watch(ctx context.Context) error {
 	if err := e.check(); err != nil {
 		return err
 	}
-	end := e.follow(ctx)
-	<-ctx.Done()
-	end()
+	e.look(ctx)
 	return context.Cause(ctx)
 }
 
@@ -293,35 +296,40 @@ func (e *Election) Leader() string {
 // is slow gets the last one only.
 func (e *Election) Changes() <-chan string { return e.changes }
 
-// maxLookUp is for how long a LookUp is waited for when it is to end. One by lib/pq
-// may take for ever if the server has fallen silent.
-const maxLookUp = 2 * time.Second
-
-// follow has look run in a goroutine, until end is called.
-func (e *Election) follow(ctx context.Context) (end func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() { defer close(ended); e.look(ctx) }()
-	return func() {
-		cancel()
-		select {
-		case <-ended:
-		case <-time.After(maxLookUp):
-		}
-	}
-}
-
 // look asks who leads, from time to time.
 func (e *Election) look(ctx context.Context) {
 	for ctx.Err() == nil {
 		e.mu.Lock()
 		before := e.terms
 		e.mu.Unlock()
-		if owner, err := e.holder(ctx, e.target); err == nil && ctx.Err() == nil {
+		if owner, err := e.lookUp(ctx); err == nil && ctx.Err() == nil {
 			e.seen(owner, before)
 		}
 		sleep(ctx, e.every)
 	}
+}
+
+// maxLookUp is for how long a LookUp is waited for when it is to end. One by lib/pq
+// may take for ever if the server has fallen silent.
+const maxLookUp = 2 * time.Second
+
+// lookUp calls holder in a goroutine, which it may leave, and panics if that does.
+func (e *Election) lookUp(ctx context.Context) (owner string, err error) {
+	patient, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(maxLookUp, cancel) })()
+	type answer struct {
+		owner    string
+		panicked any
+	}
+	a, err := lease.Leave(patient, func() (a answer, err error) {
+		a.panicked = several.Caught(func() { a.owner, err = e.holder(ctx, e.target) })
+		return a, err
+	}, nil)
+	if a.panicked != nil {
+		panic(a.panicked)
+	}
+	return a.owner, err
 }
 
 // now notes that this process leads, or that it does not any more.

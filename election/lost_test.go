@@ -187,3 +187,49 @@ func TestLookUpHangs(t *testing.T) {
 		<-resumes
 	})
 }
+
+// TestLostAsItStops: the context of Run has ended, and the function that leads takes its
+// time to stop. When the lock is lost meanwhile, this process is no leader any more.
+func TestLostAsItStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		var seen []string
+		e := election.New(space, "t", named("me"), election.OnLeader(func(owner string) { seen = append(seen, owner) }))
+		ctx, stop := context.WithCancel(bg)
+		err := e.Run(ctx, func(context.Context) error {
+			stop()
+			synctest.Wait()
+			space.Lose("t", nil)
+			synctest.Wait()
+			if got := e.Leader(); got != "" {
+				t.Errorf("the leader is %q, want none", got)
+			}
+			return nil
+		})
+		if got := fmt.Sprintf("%q", seen); !errors.Is(err, context.Canceled) || got != `["me" ""]` {
+			t.Errorf("Run: %v; OnLeader was told %s", err, got)
+		}
+	})
+}
+
+// TestLostAsItStarts: a process that has lost the lock before OnStart has returned is not
+// named as the leader, which another may be by then.
+func TestLostAsItStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		var seen []string
+		err := election.New(space, "t", named("me"), election.OnLeader(func(owner string) { seen = append(seen, owner) }),
+			election.LookUp(time.Second, func(context.Context, string) (string, error) { return "other", nil }),
+			election.OnStart(func(swanlock.DistributedLock) {
+				space.Lose("t", nil)
+				time.Sleep(time.Second / 2)
+			})).Run(bg, func(ctx context.Context) error {
+			<-ctx.Done()
+			synctest.Wait()
+			return election.ErrResign
+		})
+		if got := fmt.Sprintf("%q", seen); err != nil || got != `["other"]` {
+			t.Errorf("Run: %v; OnLeader was told %s", err, got)
+		}
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/election"
@@ -37,6 +38,62 @@ func TestCallbackPanics(t *testing.T) {
 					t.Error(err)
 				}
 			})
+		})
+	}
+}
+
+// TestPanicEndsTheTerm: when a callback panics at the end of a term, OnStop was called
+// nonetheless, and this process is the leader no more.
+func TestPanicEndsTheTerm(t *testing.T) {
+	for _, at := range []string{"OnLeader", "OnStop"} {
+		synctest.Test(t, func(t *testing.T) {
+			space, stops := memlock.New(), 0
+			e := election.New(space, "t", named("me"), election.OnStop(func() {
+				if stops++; at == "OnStop" {
+					panic("a bug")
+				}
+			}), election.OnLeader(func(owner string) {
+				if owner == "" && at == "OnLeader" {
+					panic("a bug")
+				}
+			}))
+			func() {
+				defer func() {
+					if p := recover(); p != "a bug" {
+						t.Errorf("%s: it panicked with %v", at, p)
+					}
+				}()
+				_ = e.Run(bg, func(ctx context.Context) error {
+					if at == "OnLeader" {
+						space.Lose("t", nil)
+						synctest.Wait()
+					}
+					return nil
+				})
+			}()
+			if got := e.Leader(); stops != 1 || got != "" {
+				t.Errorf("%s: OnStop was called %d times, want once; the leader is %q, want none", at, stops, got)
+			}
+		})
+	}
+}
+
+// TestWatchPanics: what LookUp or OnLeader panics with is the panic of Watch, which its
+// caller may recover.
+func TestWatchPanics(t *testing.T) {
+	for _, at := range []string{"LookUp", "OnLeader"} {
+		synctest.Test(t, func(t *testing.T) {
+			defer func() {
+				if p := recover(); p != "a bug" {
+					t.Errorf("%s: it panicked with %v", at, p)
+				}
+			}()
+			_ = election.New(memlock.New(), "t", election.LookUp(time.Second, func(context.Context, string) (string, error) {
+				if at == "LookUp" {
+					panic("a bug")
+				}
+				return "me", nil
+			}), election.OnLeader(func(string) { panic("a bug") })).Watch(bg)
 		})
 	}
 }

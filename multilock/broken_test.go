@@ -195,3 +195,20 @@ func TestEndsWithTheAnswer(t *testing.T) {
 		}
 	}
 }
+
+// TestEndsAsTheRestIsGivenBack: Acquire does not wait for a target if its context ends
+// while others are given back. The error matches the cause.
+func TestEndsAsTheRestIsGivenBack(t *testing.T) {
+	cause := errors.New("the caller was stopped")
+	ctx, stop := context.WithCancelCause(t.Context())
+	targets := []string{"b", "a"} // in the order of their keys
+	l := &mocks.Locker{TryAcquireFunc: func(_ context.Context, target string, _ ...swanlock.Option) (swanlock.DistributedLock, error) {
+		if target == targets[0] {
+			return nil, swanlock.ErrNotAcquired
+		}
+		return &mocks.DistributedLock{ReleaseFunc: func(context.Context) error { stop(cause); return nil }}, nil
+	}}
+	if _, err := multilock.Acquire(ctx, l, targets); !errors.Is(err, swanlock.ErrNotAcquired) || !errors.Is(err, cause) {
+		t.Errorf("got %v, want ErrNotAcquired with the cause %q", err, cause)
+	}
+}

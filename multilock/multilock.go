@@ -48,7 +48,7 @@ func TryAcquire(ctx context.Context, l swanlock.Locker, targets []string, opts .
 	held, failed := s.try(ctx, s.targets)
 	if failed != nil {
 		several.GiveBack(ctx, held)
-		return nil, failed
+		return nil, several.Failed(ctx, failed)
 	}
 	return s.lock(ctx, held, false)
 }
@@ -135,7 +135,7 @@ func (s *set) try(ctx context.Context, targets []string) (held []swanlock.Distri
 	if first == len(targets) {
 		return all, nil
 	}
-	return all[:first], fmt.Errorf("multilock: %s: %w", quoted.Text(targets[first]), several.Failed(ctx, errs[first]))
+	return all[:first], fmt.Errorf("multilock: %s: %w", quoted.Text(targets[first]), errs[first])
 }
 
 func (s *set) acquire(ctx context.Context) (swanlock.DistributedLock, error) {
@@ -158,7 +158,7 @@ func (s *set) all(ctx context.Context, keeper *several.Keeper) (waited bool, err
 			break
 		}
 		if !errors.Is(err, swanlock.ErrNotAcquired) || errors.Is(err, swanlock.ErrAlreadyHeld) || ctx.Err() != nil {
-			return waited, err
+			return waited, several.Failed(ctx, err)
 		}
 		target := s.targets[keeper.Len()]
 		keeper.Keep()

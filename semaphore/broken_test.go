@@ -200,3 +200,28 @@ func TestShortLongestTTL(t *testing.T) {
 		t.Errorf("a longer one: got %v, want %v", err, errors.ErrUnsupported)
 	}
 }
+
+// TestLineLostAsItEnds: the place in line is lost, and the context ends while the places
+// that were waited for are given up. The error tells of the context, and not of the loss.
+func TestLineLostAsItEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space, cause := memlock.New(), errors.New("the caller was stopped")
+		busy, err := space.TryAcquire(bg, "t/place-0")
+		must(t, err)
+		ctx, stop := context.WithCancelCause(bg)
+		l := &mocks.Locker{TryAcquireFunc: space.TryAcquire, AcquireFunc: func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+			held, err := space.Acquire(ctx, target, opts...)
+			if target != "t/line" {
+				stop(cause)
+			}
+			return held, err
+		}}
+		time.AfterFunc(time.Second, func() { space.Lose("t/line", nil) })
+		_, err = semaphore.New(l, 1).Acquire(ctx, "t")
+		if !errors.Is(err, swanlock.ErrNotAcquired) || !errors.Is(err, cause) || errors.Is(err, swanlock.ErrLost) {
+			t.Errorf("got %v, want ErrNotAcquired with the cause %q", err, cause)
+		}
+		must(t, busy.Release(bg))
+		allFree(t, space)
+	})
+}

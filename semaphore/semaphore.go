@@ -127,7 +127,7 @@ func (s *Semaphore) standInLine(ctx context.Context, target string, o swanlock.O
 	switch {
 	case err == nil:
 		places.Add(held)
-	case wctx.Err() != nil && ctx.Err() == nil:
+	case first.Err() != nil:
 		err = several.ErrLostMeanwhile
 	}
 	place.Take()

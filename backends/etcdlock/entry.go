@@ -73,7 +73,7 @@ func (e *entry) fence() uint64 {
 func (e *entry) create(ctx context.Context, send func(context.Context) error) error {
 	for {
 		// What an earlier round has set is of another key.
-		e.lease, e.revision, e.granted = nil, 0, false
+		e.lease, e.revision, e.granted, e.lost = nil, 0, false, nil
 		e.key = e.l.line.take(e.prefix)
 		if err := e.l.leases.take(ctx, e); err != nil {
 			e.l.line.remove(e.key, false)
@@ -206,6 +206,7 @@ var (
 // held is called when the lock is held: what is found out about the lease from now
 // on is the lock's business.
 func (e *entry) held(lock *lease.Lock) {
+	start := e.lease.start() // It may have begun before the lock was asked for.
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	lose := lock.Loser()
@@ -214,7 +215,7 @@ func (e *entry) held(lock *lease.Lock) {
 	}
 	e.lose, e.waiting = lose, false
 	extend := lock.Extender()
-	extend(e.lease.start()) // It may have begun before the lock was asked for.
+	extend(start)
 	if e.sharesLease {
 		e.extend = extend
 		// A holder that does not release a lock that was lost must not keep it from

@@ -22,6 +22,9 @@ const (
 	maxTTL = 9_000_000_000 * time.Second
 	// maxIdle bounds the leases that are kept for later locks, of each length.
 	maxIdle = 32
+	// maxDropped bounds the keys that a shared lease looks for. Then it serves those that
+	// have it, and no others.
+	maxDropped = 1000
 )
 
 // leases has the leases of a Locker.
@@ -247,7 +250,7 @@ func (s *serverLease) every() time.Duration {
 func (s *serverLease) join(e *entry) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.bad || s.term.Left(time.Now()) <= 0 {
+	if s.bad || len(s.dropped) >= maxDropped || s.term.Left(time.Now()) <= 0 {
 		return false
 	}
 	s.keepLocked(e, false)
@@ -307,29 +310,17 @@ func (s *serverLease) tick() {
 	}
 	ended := errors.Is(err, rpctypes.ErrLeaseNotFound)
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.bad = s.bad || ended // Nothing renews it any more.
-	s.mu.Unlock()
-	for _, k := range s.all() {
+	for _, k := range s.kept {
 		// A lock that is held sees by itself that its lease is over.
-		if ended || s.left() <= 0 && k.e.isWaiting() {
+		if ended || s.term.Left(time.Now()) <= 0 && k.e.isWaiting() {
 			k.e.gone(errLeaseGone)
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.timer == timer && !ended {
 		timer.Reset(max(every-time.Since(began), every/10))
 	}
-}
-
-func (s *serverLease) all() []*keptKey {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var all []*keptKey
-	for _, k := range s.kept {
-		all = append(all, k)
-	}
-	return all
 }
 
 // prove asks in one request which keys the lease has. It extends the locks whose keys

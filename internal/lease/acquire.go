@@ -28,8 +28,7 @@ func Try(ctx context.Context, r Request, acquire func(ctx context.Context) (fenc
 	}
 	// It is read before the timeout begins: when that is over, so is the lease.
 	start := time.Now()
-	call, end := causeless(ctx)
-	defer end()
+	call := context.Context(causeless{ctx})
 	if r.Lease > 0 {
 		var cancel context.CancelFunc
 		call, cancel = context.WithTimeout(call, min(r.Lease, cmp.Or(r.Patience, r.Lease)))
@@ -61,22 +60,21 @@ type refused struct{ error }
 
 func (r refused) Unwrap() error { return r.error }
 
-// causeless returns a context that ends when ctx does, but not with its cause. Some
-// clients return that as their error, as net/http does. If another lock's end has
-// ended ctx, it would be taken for the server's answer about this one.
-func causeless(ctx context.Context) (own context.Context, end context.CancelFunc) {
-	var cancel context.CancelFunc
-	if deadline, ok := ctx.Deadline(); ok {
-		own, cancel = context.WithDeadline(context.WithoutCancel(ctx), deadline)
-	} else {
-		own, cancel = context.WithCancel(context.WithoutCancel(ctx))
+// A causeless is a context without its cause. Some clients return that as their
+// error, as net/http does. If another lock's end has ended the context, it would be
+// taken for the server's answer about this one.
+type causeless struct{ context.Context }
+
+func (c causeless) Value(key any) any {
+	v := c.Context.Value(key)
+	if _, isContext := v.(context.Context); isContext {
+		return nil // By this value context.Cause finds which context was ended, and why.
 	}
-	stop := context.AfterFunc(ctx, cancel)
-	return own, func() {
-		stop()
-		cancel()
-	}
+	return v
 }
+
+// AfterFunc saves the package context a goroutine for each context that is made of c.
+func (c causeless) AfterFunc(f func()) (stop func() bool) { return context.AfterFunc(c.Context, f) }
 
 // Granted returns the lock that r asks for, and that the server has granted, for
 // r.Lease from a time after start. If ctx has ended, or the lease, then the lock

@@ -245,7 +245,7 @@ func (h *hold) refresh(ctx context.Context) error {
 	if err := h.over(); err != nil { // It was released before the turn was taken.
 		return err
 	}
-	call, cancel := causeless(ctx)
+	call, cancel := context.WithCancel(causeless{ctx})
 	defer cancel()
 	defer context.AfterFunc(h.life, cancel)() // Release does not wait for a refresh.
 	start := time.Now()

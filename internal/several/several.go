@@ -284,7 +284,7 @@ func (l *Lock) Renew(ctx context.Context, o swanlock.Options, waited bool) error
 	switch {
 	case err == nil:
 		isHeld = true
-	case errors.Is(err, swanlock.ErrLost):
+	case l.Err() != nil:
 		return ErrLostMeanwhile
 	}
 	return Failed(ctx, err)
