@@ -251,6 +251,8 @@ func (me *waiter) attempt(s *poolSession, wait time.Duration) (*PostgresLock, ad
 // advance is the part of attempt that has the turn.
 func (me *waiter) advance(b batcher, t *ticket, h *hold, wait time.Duration) (advanced, error) {
 	switch {
+	case b.audit && b.unwritable() != nil:
+		return advanced{}, nil // It looks again later, rather than let the session wait for its row.
 	case b.led.held(h.key) != nil, !h.Shared && b.led.readersOf(h.key) > 0:
 		return advanced{}, nil // The server would grant it to this session once more.
 	case h.Shared && b.led.readersOf(h.key) > 0:
