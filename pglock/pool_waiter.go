@@ -143,7 +143,7 @@ func (me *waiter) sleep(d time.Duration) bool {
 func (me *waiter) step(looks bool) (*PostgresLock, advanced, error) {
 	var s *poolSession
 	switch {
-	case looks:
+	case looks, serverWait(me.ctx, me.s.led.deadlock) == 0:
 	case me.own:
 		s = me.s
 	default:
@@ -162,11 +162,11 @@ func (me *waiter) step(looks bool) (*PostgresLock, advanced, error) {
 
 // serverWait returns how long a statement may wait in the server on s.
 func (me *waiter) serverWait(s *poolSession) time.Duration {
-	d := maxWait(s.led.deadlock)
-	if kept := s.pulse.kept(); kept > 0 {
-		d = min(d, kept/3)
+	d := serverWait(me.ctx, s.led.deadlock)
+	if kept := s.pulse.kept(); kept > 0 && d > 0 {
+		d = max(min(d, kept/3), time.Millisecond)
 	}
-	return before(me.ctx, d)
+	return d
 }
 
 // cancel ends the wait on s through another session, so that a caller that has
