@@ -46,13 +46,13 @@ func proven(tn turn, h *hold, row db.RefreshRow) error {
 }
 
 // examine asks the session whether it still holds the lock after a refresh
-// that failed with err.
-func examine(tn turn, h *hold, err error) error {
+// that failed with err; audited reports whether it was the audit's row that failed.
+func examine(tn turn, h *hold, err error, audited bool) error {
 	if notSent(err) {
 		return err
 	}
 	state := sqlState(err)
-	err = explain(err, h.audit != 0)
+	err = explain(err, audited)
 	if state != "" && state != inFailedTransaction {
 		row, again := probe(tn, h)
 		if again == nil {
