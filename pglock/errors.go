@@ -25,7 +25,9 @@ var (
 	ErrPooler = errors.New("another backend answered: connect to PostgreSQL itself, or to a pooler in session mode")
 
 	// ErrAbortedTransaction says that the connection is in a transaction that
-	// failed. A lock that was held before is still held.
+	// failed. A lock that was held before is still held, unless it was the acquire
+	// that made the transaction fail: what that may have taken cannot be unlocked,
+	// so the session was ended.
 	ErrAbortedTransaction = errors.New("the connection's transaction has failed: roll it back first")
 
 	// ErrFenceInTransaction says that a fence was asked for in a transaction
