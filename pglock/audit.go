@@ -25,29 +25,21 @@ func inTheWay(err error) bool {
 	return state == serializationFailure || state == deadlockDetected
 }
 
-// maxInVain is how many rows wait in vain in one turn, at most. Another session may
-// have locked one row alone, but after two it is likely that it has locked the table,
-// and the session's other locks cannot wait for each row.
-const maxInVain = 2
-
 // unwritable returns why no row is to be written by a statement that can do without,
-// or nil: the caller's transaction is read-only, or other rows have waited in vain in
-// this turn.
+// or nil: the caller's transaction is read-only, or another row has waited in vain in
+// this turn. The session's other locks cannot wait for each row of a locked table.
 func (tn turn) unwritable() error {
-	switch {
-	case len(tn.led.inVain) >= maxInVain:
-		return tn.led.inVain[0]
-	case tn.readOnly():
+	if tn.led.inVain == nil && tn.readOnly() {
 		return errReadOnly
 	}
-	return nil
+	return tn.led.inVain
 }
 
 // unwritten returns err, with which a row was not written, as explain does. It notes
-// whether the row has waited in vain.
+// whether the row has waited in vain, as while another session has locked the table.
 func (tn turn) unwritten(err error) error {
 	if err = explain(err, true); waitEnded(err) {
-		tn.led.inVain = append(tn.led.inVain, err)
+		tn.led.inVain = err
 	}
 	return err
 }

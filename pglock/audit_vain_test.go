@@ -12,48 +12,6 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// TestPoolBesideALockedRow: while another session has locked the row of one of the
-// pool's locks, those of the others are written.
-func TestPoolBesideALockedRow(t *testing.T) {
-	eachDriver(t, func(t *testing.T, driver string) {
-		dbname, o := auditDatabase(t)
-		p := newPool(t, openDB(t, driver, dbname), pglock.WithAudit(), pglock.WithLogger(nil), pglock.WithMaxSessions(1))
-		first := acquired(t, p, newTarget(t))
-		var locks []*pglock.PostgresLock
-		for range 4 {
-			locks = append(locks, acquired(t, p, newTarget(t)))
-		}
-		tx, err := o.db.BeginTx(bg, nil)
-		must(t, err)
-		run(t, tx, "SELECT FROM lock_audit WHERE target = '"+locks[0].Info().Target+"' FOR UPDATE")
-		together := func(what string, call func(*pglock.PostgresLock) error) {
-			time.Sleep(50 * time.Millisecond) // The turn of the calls before is over then.
-			give := pglock.HoldTurn(first)
-			errs := make([]error, len(locks))
-			var calls sync.WaitGroup
-			calls.Go(func() { first.Refresh(bg) }) // It travels alone.
-			for i, l := range locks {
-				time.Sleep(50 * time.Millisecond)
-				calls.Go(func() { errs[i] = call(l) })
-			}
-			time.Sleep(50 * time.Millisecond)
-			give()
-			calls.Wait()
-			wantErr(t, what+" of the lock whose row is locked", errs[0], pglock.ErrAudit)
-			for _, err := range errs[1:] {
-				wantErr(t, what+" of another lock", err, nil)
-			}
-		}
-		together("Refresh", func(l *pglock.PostgresLock) error { return l.Refresh(bg) })
-		together("Release", func(l *pglock.PostgresLock) error { return l.Release(bg) })
-		must(t, tx.Rollback())
-		if n := one[int](t, o.db, "SELECT count(*) FROM lock_audit WHERE end_reason = 'released'"); n != len(locks)-1 {
-			t.Errorf("%d rows say released, want %d", n, len(locks)-1)
-		}
-		must(t, first.Release(bg))
-	})
-}
-
 // behindALockedTable locks the audit's table, calls begin, and looks after a while
 // whether locks that the pool has meanwhile are refreshed.
 func behindALockedTable(t *testing.T, o observer, p *pglock.Pool, begin func()) {
@@ -97,7 +55,7 @@ func TestPoolOfReadersBehindALockedTable(t *testing.T) {
 	})
 }
 
-// TestPoolOfWaitersBehindALockedTable: of waiters whose locks are free two wait for the
+// TestPoolOfWaitersBehindALockedTable: of waiters whose locks are free one waits for the
 // locked table, and the others go on waiting for their locks.
 func TestPoolOfWaitersBehindALockedTable(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {

@@ -31,7 +31,7 @@ type ledger struct {
 	// Used by the holder of the turn.
 	settings settings      // those that make the lease on the server
 	midway   bool          // a statement was sent in this turn
-	inVain   []error       // of rows that have waited in vain in this turn: see unwritable
+	inVain   error         // a row has waited in vain in this turn: see unwritable
 	marked   bool          // the token was sent; a rollback or DISCARD ALL may have removed it since
 	schema   string        // the quoted schema of lock_audit; empty if it was not found
 	deadlock time.Duration // deadlock_timeout; 0: not asked for yet
