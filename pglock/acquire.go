@@ -220,7 +220,7 @@ func undo(tn turn, h *hold, err error) error {
 func checkHeld(tn turn, h *hold) error {
 	row, err := probe(tn, h)
 	if err != nil {
-		err = examine(tn, h, err)
+		err = examine(tn, h, err, false)
 	} else if err = proven(tn, h, row); err == nil {
 		return swanlock.ErrAlreadyHeld
 	}

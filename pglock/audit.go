@@ -38,7 +38,7 @@ func (tn turn) unwritable() error {
 // unwritten returns err, with which a row was not written, as explain does. It notes
 // whether the row has waited in vain, as while another session has locked the table.
 func (tn turn) unwritten(err error) error {
-	if err = explain(err, true); sqlState(err) == lockNotAvailable || sqlState(err) == queryCanceled {
+	if err = explain(err, true); waitEnded(err) {
 		tn.led.inVain = err
 	}
 	return err

@@ -68,6 +68,26 @@ func TestAuditTriggerFails(t *testing.T) {
 	})
 }
 
+// TestAuditTriggerFailsCallersTransaction: an acquire that makes the caller's
+// transaction fail cannot unlock what it may have taken, so it ends the session, whose
+// holders are told.
+func TestAuditTriggerFailsCallersTransaction(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		param, o := auditDatabase(t)
+		o.triggerOn("BEFORE INSERT", "IF new.owner = 'fails' THEN RAISE 'no'; END IF; RETURN new;")
+		conn := dial(t, driver, param)
+		s := pglock.NewSession(conn, pglock.WithAudit())
+		held := acquired(t, s, newTarget(t))
+		run(t, conn, "BEGIN")
+		target := newTarget(t)
+		_, err := s.TryAcquire(bg, target, swanlock.WithOwner("fails"))
+		wantIs(t, err, pglock.ErrAudit, pglock.ErrAbortedTransaction)
+		wantIs(t, held.Err(), swanlock.ErrLost)
+		o.wantSoonFree(target)
+		o.wantSoonFree(held.Info().Target)
+	})
+}
+
 // TestPoolAuditRowThatATriggerDrops: of many acquires that a Pool sends together those
 // without a row fail, and cost the others neither lock nor row.
 func TestPoolAuditRowThatATriggerDrops(t *testing.T) {

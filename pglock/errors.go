@@ -25,7 +25,9 @@ var (
 	ErrPooler = errors.New("another backend answered: connect to PostgreSQL itself, or to a pooler in session mode")
 
 	// ErrAbortedTransaction says that the connection is in a transaction that
-	// failed. A lock that was held before is still held.
+	// failed. A lock that was held before is still held, unless it was the acquire
+	// that made the transaction fail: what that may have taken cannot be unlocked,
+	// so the session was ended.
 	ErrAbortedTransaction = errors.New("the connection's transaction has failed: roll it back first")
 
 	// ErrFenceInTransaction says that a fence was asked for in a transaction
@@ -144,7 +146,7 @@ func explain(err error, audited bool) error {
 		return fmt.Errorf("%w: grant SELECT, INSERT and UPDATE on lock_audit: %w", ErrAudit, err)
 	case audited && (state == serializationFailure || state == deadlockDetected):
 		return fmt.Errorf("%w: other sessions made it fail again and again: %w", ErrAudit, err)
-	case audited && (state == lockNotAvailable || state == queryCanceled):
+	case audited && waitEnded(err):
 		return fmt.Errorf("%w in time: somebody has locked the table, or a timeout of the role is too short: %w", ErrAudit, err)
 	case state == insufficientPrivilege:
 		return fmt.Errorf("%w: %w", ErrDenied, err)
@@ -163,6 +165,13 @@ func lost(cause error) error { return fmt.Errorf("%w: %w", swanlock.ErrLost, cau
 func cutOff(err error) bool {
 	state := sqlState(err)
 	return state == "" || strings.HasPrefix(state, "57P") || strings.HasPrefix(state, "08") || state == idleInTransaction || state == transactionTooLong
+}
+
+// waitEnded reports whether err says that the server has ended a wait, whatever the
+// wait was for.
+func waitEnded(err error) bool {
+	state := sqlState(err)
+	return state == lockNotAvailable || state == queryCanceled
 }
 
 // notAcquired returns the error of an acquire whose context has ended.

@@ -140,9 +140,8 @@ func (t *ticket) advance(ctx context.Context, tn turn, h *hold, wait time.Durati
 		}
 		return params
 	})
-	state := sqlState(err)
 	switch {
-	case state == lockNotAvailable, state == queryCanceled:
+	case waitEnded(err):
 		// The wait ended, but the lock may have been granted all the same.
 		if takes {
 			if err := t.find(tn, h.key, err); err != nil {

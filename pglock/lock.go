@@ -205,8 +205,9 @@ func (l *PostgresLock) Deadline() (deadline time.Time, ok bool) {
 // restarts the TTL, in one round trip. An error that matches neither
 // swanlock.ErrLost nor swanlock.ErrReleased leaves the lock held, with its old
 // deadline: ctx had ended, Rows are open on the connection (ErrBusy), or its
-// transaction has failed (ErrAbortedTransaction). With ErrAudit the TTL was
-// restarted, and the audit's row does not say so.
+// transaction has failed (ErrAbortedTransaction, and ErrAudit if that is because
+// of the audit's row). With ErrAudit alone the TTL was restarted, and the row does
+// not say so.
 func (l *PostgresLock) Refresh(ctx context.Context) error {
 	defer runtime.KeepAlive(l)
 	return l.h.refresh(ctx, false)

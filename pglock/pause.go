@@ -81,14 +81,24 @@ func maxWait(deadlock time.Duration) time.Duration {
 	if deadlock <= 0 {
 		deadlock = time.Second
 	}
-	return min(max(deadlock/10*9, minServerWait), maxServerWait)
+	return min(deadlock/10*9, maxServerWait)
+}
+
+// serverWait returns how long one statement of a caller with the context ctx may wait
+// in the server. It is 0 if maxWait is so short that many waits would end in vain, each
+// of which is logged.
+func serverWait(ctx context.Context, deadlock time.Duration) time.Duration {
+	d := maxWait(deadlock)
+	if d < minServerWait {
+		return 0
+	}
+	return before(ctx, d)
 }
 
 const (
 	// maxServerWait is the longest that one statement waits in the server,
 	// since it holds back vacuum meanwhile.
 	maxServerWait = 3 * time.Second
-	// minServerWait is the shortest, even if the server looks for deadlocks
-	// sooner.
+	// minServerWait is the shortest that maxWait may be for that.
 	minServerWait = 50 * time.Millisecond
 )

@@ -247,21 +247,32 @@ func TestWaitsInTheLog(t *testing.T) {
 // deadlock.
 func TestWaitOfAShortDeadlockTimeout(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		srv, target := ownServer(t, pgserver.WithSetting("deadlock_timeout", "200ms"), pgserver.WithSetting("log_lock_waits", "on")), newTarget(t)
-		held := acquired(t, functions{connOf(t, openURL(t, driver, srv.URL()))}, target)
-		log := pgtest.LogOf(t, srv)
-		for _, l := range []swanlock.Locker{pglock.NewSession(connOf(t, openURL(t, driver, srv.URL()))), newPool(t, openURL(t, driver, srv.URL()))} {
-			ctx, cancel := context.WithTimeout(bg, 2*time.Second)
-			_, err := l.Acquire(ctx, target)
-			cancel()
-			wantIs(t, err, swanlock.ErrNotAcquired)
+		for _, short := range []string{"200ms", "20ms"} {
+			t.Run(short, func(t *testing.T) {
+				t.Parallel()
+				srv, target := ownServer(t, pgserver.WithSetting("deadlock_timeout", short), pgserver.WithSetting("log_lock_waits", "on")), newTarget(t)
+				held := acquired(t, functions{connOf(t, openURL(t, driver, srv.URL()))}, target)
+				log := pgtest.LogOf(t, srv)
+				for _, l := range []swanlock.Locker{pglock.NewSession(connOf(t, openURL(t, driver, srv.URL()))), newPool(t, openURL(t, driver, srv.URL()))} {
+					ctx, cancel := context.WithTimeout(bg, 2*time.Second)
+					_, err := l.Acquire(ctx, target)
+					cancel()
+					wantIs(t, err, swanlock.ErrNotAcquired)
+				}
+				tx := begin(t, connOf(t, openURL(t, driver, srv.URL())))
+				ctx, cancel := context.WithTimeout(bg, 2*time.Second)
+				_, err := pglock.AcquireTx(ctx, tx, target)
+				cancel()
+				wantIs(t, err, swanlock.ErrNotAcquired)
+				must(t, tx.Commit())
+				for _, line := range log.Lines() {
+					if strings.Contains(line, "still waiting") {
+						t.Errorf("the server looked for a deadlock: %s", line)
+					}
+				}
+				must(t, held.Release(bg))
+			})
 		}
-		for _, line := range log.Lines() {
-			if strings.Contains(line, "still waiting") {
-				t.Errorf("the server looked for a deadlock: %s", line)
-			}
-		}
-		must(t, held.Release(bg))
 	})
 }
 

@@ -260,15 +260,17 @@ func (b batch) untangle(err error) {
 	if alone || sqlState(err) == queryCanceled {
 		return
 	}
-	b.led.inVain = nil // A release waits for its own row, perhaps.
+	var inVain error // A new row waits for the table alone, so the others would wait in vain, too.
 	for _, o := range b.acquires {
 		switch {
 		case o.ticket != nil || !b.stillWanted(o):
-		case b.led.inVain != nil:
-			o.err = b.led.inVain
+		case inVain != nil:
+			o.err = inVain
 		default:
 			o.err, o.stays, o.leader = nil, false, nil
-			b.acquire(o)
+			if b.acquire(o); b.audit && waitEnded(o.err) {
+				inVain = o.err
+			}
 		}
 	}
 }

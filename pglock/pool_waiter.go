@@ -143,7 +143,7 @@ func (me *waiter) sleep(d time.Duration) bool {
 func (me *waiter) step(looks bool) (*PostgresLock, advanced, error) {
 	var s *poolSession
 	switch {
-	case looks:
+	case looks, serverWait(me.ctx, me.s.led.deadlock) == 0:
 	case me.own:
 		s = me.s
 	default:
@@ -162,11 +162,11 @@ func (me *waiter) step(looks bool) (*PostgresLock, advanced, error) {
 
 // serverWait returns how long a statement may wait in the server on s.
 func (me *waiter) serverWait(s *poolSession) time.Duration {
-	d := maxWait(s.led.deadlock)
-	if kept := s.pulse.kept(); kept > 0 {
-		d = min(d, kept/3)
+	d := serverWait(me.ctx, s.led.deadlock)
+	if kept := s.pulse.kept(); kept > 0 && d > 0 {
+		d = max(min(d, kept/3), time.Millisecond)
 	}
-	return before(me.ctx, d)
+	return d
 }
 
 // cancel ends the wait on s through another session, so that a caller that has
@@ -251,6 +251,8 @@ func (me *waiter) attempt(s *poolSession, wait time.Duration) (*PostgresLock, ad
 // advance is the part of attempt that has the turn.
 func (me *waiter) advance(b batcher, t *ticket, h *hold, wait time.Duration) (advanced, error) {
 	switch {
+	case b.audit && b.unwritable() != nil:
+		return advanced{}, nil // It looks again later, rather than let the session wait for its row.
 	case b.led.held(h.key) != nil, !h.Shared && b.led.readersOf(h.key) > 0:
 		return advanced{}, nil // The server would grant it to this session once more.
 	case h.Shared && b.led.readersOf(h.key) > 0:

@@ -31,11 +31,12 @@ func renew(ctx context.Context, tn turn, h *hold, itself bool) error {
 		failed, sent = err, time.Now()
 		row, err = refresh(ctx, tn, h, false)
 	}
-	if failed != nil && sqlState(err) == inFailedTransaction {
-		err = aborted(failed)
-	}
 	if err != nil {
-		return examine(tn, h, err)
+		byRow := failed != nil && sqlState(err) == inFailedTransaction
+		if byRow {
+			err = aborted(failed)
+		}
+		return examine(tn, h, err, byRow)
 	}
 	if err := proven(tn, h, row); err != nil {
 		return err

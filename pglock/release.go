@@ -46,13 +46,13 @@ func proven(tn turn, h *hold, row db.RefreshRow) error {
 }
 
 // examine asks the session whether it still holds the lock after a refresh
-// that failed with err.
-func examine(tn turn, h *hold, err error) error {
+// that failed with err; audited reports whether it was the audit's row that failed.
+func examine(tn turn, h *hold, err error, audited bool) error {
 	if notSent(err) {
 		return err
 	}
 	state := sqlState(err)
-	err = explain(err, h.audit != 0)
+	err = explain(err, audited)
 	if state != "" && state != inFailedTransaction {
 		row, again := probe(tn, h)
 		if again == nil {
@@ -225,14 +225,16 @@ func leaveReaders(tn turn, h *hold) error {
 		return wrongBackend(tn, h, row.Pid)
 	}
 	var unaudited error
-	switch {
-	case h.audit == 0:
-	case row.Held:
-		if unaudited = tn.unwritable(); unaudited == nil {
-			unaudited = tn.unwritten(auditReleased(tn, h, row.Xact, endReason(expired)))
+	if h.audit != 0 {
+		unaudited = tn.unwritable()
+	}
+	if h.audit != 0 && unaudited == nil {
+		if row.Held {
+			err = auditReleased(tn, h, row.Xact, endReason(expired))
+		} else {
+			_, err = refresh(context.Background(), tn, h, true) // It closes the row.
 		}
-	default:
-		refresh(context.Background(), tn, h, true) // It closes the row.
+		unaudited = tn.unwritten(err)
 	}
 	if over := tn.led.settled(h, row.Held); !errors.Is(over, swanlock.ErrReleased) {
 		return over

@@ -54,6 +54,31 @@ func TestScriptedErrorsAreExplained(t *testing.T) {
 	}
 }
 
+// TestScriptedRefreshFailsWithoutItsRow: with ErrAudit a refresh has restarted the TTL.
+// The error of one that has not is another.
+func TestScriptedRefreshFailsWithoutItsRow(t *testing.T) {
+	const cancelled = mocks.SQLState("57014")
+	s := newScripted(t, "audited")
+	lock := s.take("t", swanlock.WithTTL(time.Hour))
+	before, _ := lock.Deadline()
+	s.pg.ExpectRefresh("t").Fails(cancelled)
+	s.pg.ExpectProbe("t").Fails(cancelled)
+	s.pg.ExpectProbe("t")
+	err := lock.Refresh(ctxBG)
+	s.is(err, cancelled)
+	if after, _ := lock.Deadline(); errors.Is(err, pglock.ErrAudit) && after.Equal(before) {
+		t.Errorf("the TTL was not restarted: %v", err)
+	}
+	s.alive(lock)
+	s.pg.ExpectProbe("t").Fails(cancelled)
+	s.pg.ExpectProbe("t")
+	if _, err := s.l.TryAcquire(ctxBG, "t"); errors.Is(err, pglock.ErrAudit) {
+		t.Errorf("no row was to be written: %v", err)
+	}
+	s.pg.ExpectRelease("t")
+	s.is(lock.Release(ctxBG), nil)
+}
+
 // The audit serves the lock: where only its row is in the way, the lock is
 // released all the same, and the caller told.
 func TestScriptedAuditFails(t *testing.T) {

@@ -55,8 +55,9 @@ func (s *Session) TryAcquire(ctx context.Context, target string, opts ...swanloc
 // soon, and the place in line is given up when that wait has ended. A waiter
 // that is not next pauses between two waits, for up to a third of its TTL (of a
 // second, if the TTL is shorter or there is none), and never for more than 2 s.
-// If the session has other locks, or is in a transaction, it looks from time to
-// time instead (see WithPolling), and keeps its place all the same.
+// If the session has other locks, is in a transaction, or would wait for less than
+// 50 ms at a time, it looks from time to time instead (see WithPolling), and keeps
+// its place all the same.
 //
 // The place in line has a lease too: the TTL, but a second at least, or 10 s
 // without a TTL. So a waiter that is cut off does not stop those behind it for

@@ -117,12 +117,13 @@ func (a *access) step(ctx context.Context, r request, t *ticket, tried, looks bo
 }
 
 // serverWait returns how long a statement may wait on a caller's session. It is
-// 0 where the session has locks, whose calls would have to wait as well.
+// 0 where the session has locks, whose calls would have to wait as well, and where
+// the server looks for deadlocks too soon.
 func (a *access) serverWait(ctx context.Context, led *ledger) time.Duration {
 	if !led.empty() || a.polling {
 		return 0
 	}
-	return before(ctx, maxWait(led.deadlock))
+	return serverWait(ctx, led.deadlock)
 }
 
 // leave gives up the place of a caller that has the lock, or does not wait any

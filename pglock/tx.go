@@ -165,6 +165,5 @@ func (l txLock) waitOnce(ctx context.Context, slice time.Duration) (answer int64
 	if _, failed := l.tx.ExecContext(ctx, end); failed != nil {
 		return 0, false, errors.Join(err, failed)
 	}
-	state := sqlState(err)
-	return answer, state == lockNotAvailable || state == queryCanceled, err
+	return answer, waitEnded(err), err
 }

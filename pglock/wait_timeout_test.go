@@ -9,12 +9,17 @@ import (
 	"github.com/swanlake-io/swanlock/pglock"
 )
 
-// TestWaitOfAShortTransactionTimeout: the server ends a session whose transaction takes
-// longer than transaction_timeout (PostgreSQL 17+), so no wait lasts that long.
-func TestWaitOfAShortTransactionTimeout(t *testing.T) {
+func needsTransactionTimeout(t *testing.T) {
+	t.Helper()
 	if one[int](t, openDB(t, "pgx"), "SELECT current_setting('server_version_num')::int") < 170000 {
 		t.Skip("this server has no transaction_timeout")
 	}
+}
+
+// TestWaitOfAShortTransactionTimeout: the server ends a session whose transaction takes
+// longer than transaction_timeout (PostgreSQL 17+), so no wait lasts that long.
+func TestWaitOfAShortTransactionTimeout(t *testing.T) {
+	needsTransactionTimeout(t)
 	eachDriver(t, func(t *testing.T, driver string) {
 		target := newTarget(t)
 		other, _ := newSession(t, driver)

@@ -9,9 +9,11 @@ SELECT pg_catalog.pg_backend_pid()::integer AS pid;
 -- Sets the session's lease and some other settings, and returns what must be
 -- known before locks are taken on it. idle_ms is the lease that it had, perhaps
 -- its role's. room is the number of locks for which the whole server has
--- memory. deadlock_ms is as in PrepareWait. before has the other settings as they
+-- memory. deadlock_ms is the deadlock_timeout. before has the other settings as they
 -- were, for PoolShut. The isolation is read committed, under which other sessions
--- cannot make the audit's rows fail. The encoding is the UTF-8 that we send.
+-- cannot make the audit's rows fail. transaction_timeout, which PostgreSQL 17 and
+-- later have, would end the session with all locks. The encoding is the UTF-8 that
+-- we send.
 SELECT
     o.pid,
     o.idle_ms,
@@ -34,22 +36,21 @@ FROM (
         pg_catalog.current_setting('idle_in_transaction_session_timeout')::varchar AS idle_in_transaction,
         pg_catalog.int8mul(pg_catalog.current_setting('max_locks_per_transaction')::bigint, pg_catalog.int8pl(
             pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('max_prepared_transactions')::bigint))::bigint AS room,
-        (1000 OPERATOR(pg_catalog.*) extract(epoch FROM LEAST(CAST(pg_catalog.current_setting('deadlock_timeout') AS interval),
-            CASE WHEN pg_catalog.current_setting('transaction_timeout', true) OPERATOR(pg_catalog.<>) '0'
-                THEN CAST(pg_catalog.current_setting('transaction_timeout', true) AS interval) END)))::bigint AS deadlock_ms
+        (1000 OPERATOR(pg_catalog.*) extract(epoch FROM CAST(pg_catalog.current_setting('deadlock_timeout') AS interval)))::bigint AS deadlock_ms
     OFFSET 0
 ) o, (
     SELECT pg_catalog.jsonb_object_agg(w.name, w.before)::varchar AS before, pg_catalog.count(pg_catalog.set_config(w.name, w.setting, false))::bigint AS settings
     FROM (
-        SELECT v.name, v.setting, pg_catalog.current_setting(v.name) AS before
+        SELECT v.name, v.setting, pg_catalog.current_setting(v.name, true) AS before
         FROM (
             SELECT
-                pg_catalog.unnest(ARRAY['default_transaction_isolation', 'lock_timeout', 'client_encoding',
+                pg_catalog.unnest(ARRAY['default_transaction_isolation', 'lock_timeout', 'transaction_timeout', 'client_encoding',
                     'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count'])::varchar AS name,
-                pg_catalog.unnest(ARRAY['read committed', '1s', 'UTF8', '15', '5', '3'])::varchar AS setting
+                pg_catalog.unnest(ARRAY['read committed', '1s', '0', 'UTF8', '15', '5', '3'])::varchar AS setting
         ) v
         OFFSET 0
     ) w
+    WHERE w.before IS NOT NULL
 ) b;
 
 -- name: PoolShut :one

@@ -99,14 +99,7 @@ func (c *Conn) Do(ctx context.Context, w Waiter, f func(ctx context.Context) err
 			err = ErrBusy
 			return nil
 		}
-		c.on = on
-		life := c.watch.start(on, w)
-		err = f(detached{life, ctx})
-		if !c.watch.stop(life) {
-			err = ErrSilent
-		}
-		c.on = nil
-		if err != nil && saysBusy(err) {
+		if err = c.watched(ctx, on, w, f); err != nil && saysBusy(err) {
 			err = ErrBusy
 		}
 		return nil // database/sql would close the connection over ErrBadConn
@@ -115,6 +108,19 @@ func (c *Conn) Do(ctx context.Context, w Waiter, f func(ctx context.Context) err
 		return unusable
 	}
 	return err
+}
+
+// watched runs f, and bounds how long it takes. f may panic, as the driver may.
+func (c *Conn) watched(ctx context.Context, on driver.Conn, w Waiter, f func(ctx context.Context) error) (err error) {
+	c.on = on
+	life := c.watch.start(on, w)
+	defer func() {
+		if !c.watch.stop(life) {
+			err = ErrSilent
+		}
+		c.on = nil
+	}()
+	return f(detached{life, ctx})
 }
 
 // noTransaction is the status of a session on which no transaction is open.
