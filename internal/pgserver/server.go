@@ -257,13 +257,13 @@ func (s *Server) logFile() string { return filepath.Join(s.Dir(), "log") }
 // own port, connect to itself, and keep the server from coming back.
 func freePort() (int, error) {
 	for range 100 {
-		port := 20000 + rand.IntN(12000)
+		port := 20000 + rand.IntN(6000) // testserver has those above
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err == nil {
 			return port, l.Close()
 		}
 	}
-	return 0, errors.New("no free port on 127.0.0.1 between 20000 and 32000")
+	return 0, errors.New("no free port on 127.0.0.1 between 20000 and 26000")
 }
 
 // environ is the environment of what is run here. initdb takes the time zone from it.

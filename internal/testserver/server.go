@@ -186,21 +186,29 @@ func stopped(pid int) bool {
 	return true
 }
 
-// FreeAddr returns an address of this machine that nobody listens on. Its port is none
-// of those that systems give to programs that ask for any, since a connection of somebody's
-// could have it before the server does, or while that is restarted.
+// FreeAddr returns an address of this machine that nobody listens on, and that no other
+// test of this process has until t ends. Its port is none of those that systems give to
+// programs that ask for any, nor of pgserver's, since a connection of somebody's, or
+// another server, could have it before the server does, or while that is restarted.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
 	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
-		if err == nil {
+		addr := fmt.Sprintf("127.0.0.1:%d", 26000+rand.IntN(6000))
+		if _, has := given.LoadOrStore(addr, true); has {
+			continue
+		}
+		t.Cleanup(func() { given.Delete(addr) })
+		if l, err := net.Listen("tcp", addr); err == nil {
 			defer l.Close()
-			return l.Addr().String()
+			return addr
 		}
 	}
 	t.Fatal("there is no free port")
 	return ""
 }
+
+// given has the addresses that tests have.
+var given sync.Map
 
 // Port returns the port of addr.
 func Port(t testing.TB, addr string) string {

@@ -48,3 +48,15 @@ func TestTestIsKilled(t *testing.T) {
 		return nil
 	})
 }
+
+// TestFreeAddr asks for addresses on which nobody listens yet. No two are the same.
+func TestFreeAddr(t *testing.T) {
+	given := map[string]bool{}
+	for range 500 {
+		addr := FreeAddr(t)
+		if given[addr] {
+			t.Errorf("%s was given twice", addr)
+		}
+		given[addr] = true
+	}
+}
