@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/go-co-op/gocron/v2"
+	"github.com/google/uuid"
 
 	"github.com/swanlake-io/swanlock"
 	gocronlock "github.com/swanlake-io/swanlock/adapters/gocron"
@@ -13,7 +14,7 @@ import (
 
 func Example() {
 	locks := memlock.New() // one for both hosts, as a database would be
-	sent := make(chan struct{})
+	sent, skipped := make(chan struct{}), make(chan struct{})
 
 	for range 2 {
 		locker := gocronlock.NewLocker(swanlock.WithMinHold(locks, time.Minute))
@@ -27,7 +28,8 @@ func Example() {
 				fmt.Println("the report is sent")
 				close(sent)
 			}),
-			gocron.WithName("report"), gocron.WithStartAt(gocron.WithStartImmediately()))
+			gocron.WithName("report"), gocron.WithStartAt(gocron.WithStartImmediately()),
+			gocron.WithEventListeners(gocron.AfterLockError(func(uuid.UUID, string, error) { close(skipped) })))
 		if err != nil {
 			fmt.Println(err)
 			return
@@ -36,5 +38,6 @@ func Example() {
 		defer s.Shutdown()
 	}
 	<-sent
+	<-skipped // by the other host
 	// Output: the report is sent
 }
