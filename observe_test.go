@@ -178,14 +178,7 @@ func TestObserveLoss(t *testing.T) {
 		// What a call finds out is told before the call's own end.
 		m := &mocks.DistributedLock{RefreshFunc: func(context.Context) error { return swanlock.ErrLost },
 			ReleaseFunc: func(context.Context) error { return swanlock.ErrLost }}
-		grant := func() swanlock.DistributedLock {
-			l := swanlock.Observe(&mocks.Locker{TryAcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) { return m, nil }}, r)
-			held, err := l.TryAcquire(t.Context(), "t")
-			if err != nil {
-				t.Fatal(err)
-			}
-			return held
-		}
+		grant := func() swanlock.DistributedLock { return observed(t, m, r) }
 		held = grant()
 		_, _ = held.Refresh(t.Context()), held.Release(t.Context())
 		if got, want := r.told(), []string{"try t acquired", "loss t lost", "refresh t lost", "release t lost"}; len(got) != 4 || got[0] != want[0] || got[1][:11] != want[1] || got[2] != want[2] || got[3] != want[3] {

@@ -36,12 +36,7 @@ func TestObserveTwoReleases(t *testing.T) {
 			},
 		}
 		r := &recorder{}
-		held, err := swanlock.Observe(&mocks.Locker{
-			TryAcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) { return m, nil },
-		}, r).TryAcquire(t.Context(), "t")
-		if err != nil {
-			t.Fatal(err)
-		}
+		held := observed(t, m, r)
 		go held.Release(t.Context())
 		synctest.Wait()
 		if err := held.Release(t.Context()); err != nil {
@@ -81,12 +76,7 @@ func TestObserveReleaseUnderWay(t *testing.T) {
 				},
 			}
 			r := &recorder{}
-			held, err := swanlock.Observe(&mocks.Locker{
-				TryAcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) { return m, nil },
-			}, r).TryAcquire(t.Context(), "t")
-			if err != nil {
-				t.Fatal(err)
-			}
+			held := observed(t, m, r)
 			go held.Release(t.Context())
 			synctest.Wait()
 			if err := held.Release(t.Context()); err != nil {
@@ -128,4 +118,16 @@ func TestObserveCauseIsNoLoss(t *testing.T) {
 		}
 		r.want(t, "try a acquired", "refresh a error", "release a ok ended after 0s")
 	})
+}
+
+// observed returns a lock of which m is what its locker granted.
+func observed(t *testing.T, m swanlock.DistributedLock, r *recorder) swanlock.DistributedLock {
+	t.Helper()
+	held, err := swanlock.Observe(&mocks.Locker{
+		TryAcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) { return m, nil },
+	}, r).TryAcquire(t.Context(), "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return held
 }

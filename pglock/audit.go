@@ -44,6 +44,14 @@ func (tn turn) unwritten(err error) error {
 	return err
 }
 
+// writing calls f, which writes a row, if one is to be written.
+func (tn turn) writing(f func() error) error {
+	if err := tn.unwritable(); err != nil {
+		return err
+	}
+	return tn.unwritten(f())
+}
+
 // again reports whether a statement that has failed with err for the nth time is to
 // be sent once more, and pauses before that.
 func again(ctx context.Context, tn turn, err error, n int) bool {

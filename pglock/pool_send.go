@@ -280,10 +280,7 @@ func (b batch) untangle(err error) {
 func (b batcher) closeReleased(h *hold) error {
 	expired := errors.Is(h.over(), swanlock.ErrExpired)
 	over := b.released(h, true)
-	unaudited := b.unwritable()
-	if unaudited == nil {
-		unaudited = b.unwritten(auditReleased(b.turn, h, longAgo, endReason(expired)))
-	}
+	unaudited := b.writing(func() error { return auditReleased(b.turn, h, longAgo, endReason(expired)) })
 	if over != nil {
 		return over
 	}

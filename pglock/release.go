@@ -226,15 +226,13 @@ func leaveReaders(tn turn, h *hold) error {
 	}
 	var unaudited error
 	if h.audit != 0 {
-		unaudited = tn.unwritable()
-	}
-	if h.audit != 0 && unaudited == nil {
-		if row.Held {
-			err = auditReleased(tn, h, row.Xact, endReason(expired))
-		} else {
-			_, err = refresh(context.Background(), tn, h, true) // It closes the row.
-		}
-		unaudited = tn.unwritten(err)
+		unaudited = tn.writing(func() error {
+			if row.Held {
+				return auditReleased(tn, h, row.Xact, endReason(expired))
+			}
+			_, err := refresh(context.Background(), tn, h, true) // It closes the row.
+			return err
+		})
 	}
 	if over := tn.led.settled(h, row.Held); !errors.Is(over, swanlock.ErrReleased) {
 		return over

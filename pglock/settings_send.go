@@ -93,7 +93,7 @@ func noteTry(tn turn, row tried, lease string) (todo func(turn) error) {
 // has a witness, the locks count on them.
 func mayComeBack(tn turn, before timeouts, lease string, xact int64) bool {
 	d := before.shortest()
-	if d == 0 || d >= shown(lease+"ms") || tn.isOutside() {
+	if d == 0 || d >= shown(lease+"ms") || tn.sees(tn.conn.OutsideTransaction) {
 		return false
 	}
 	lowerFloor(tn, d, xact)

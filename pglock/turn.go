@@ -198,26 +198,21 @@ func (tn turn) outside(ctx context.Context) error {
 	})
 }
 
-// isOutside reports whether it is certain that the connection's owner has no
-// transaction open. It sends nothing.
-func (tn turn) isOutside() (outside bool) {
+// sees returns what f, a method of oneconn.Conn, says of the transaction of the
+// connection's owner, and false if the connection is not free. It sends nothing.
+func (tn turn) sees(f func() bool) (is bool) {
 	tn.conn.Do(context.Background(), tn.led, func(context.Context) error {
-		outside = tn.conn.OutsideTransaction()
+		is = f()
 		return nil
 	})
-	return outside
+	return is
 }
 
 // readOnly reports whether the connection's owner has a transaction open that is
 // read-only: a row that cannot be written would make it fail, and with it what
 // follows. It reports false for a driver that is not known.
 func (tn turn) readOnly() (is bool) {
-	in := false
-	tn.conn.Do(context.Background(), tn.led, func(context.Context) error {
-		in = tn.conn.InTransaction()
-		return nil
-	})
-	if in {
+	if tn.sees(tn.conn.InTransaction) {
 		tn.do(context.Background(), func(ctx context.Context) (err error) {
 			is, err = tn.q.ReadOnly(ctx)
 			return err
