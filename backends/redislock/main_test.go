@@ -48,8 +48,11 @@ func known(t testing.TB, s *testserver.Node) *testserver.Node {
 
 // dial returns a client that waits for a second at most for a server that hangs,
 // and does not try again: it is the caller's business what that costs.
-func dial(t testing.TB, addr string) *redis.Client {
-	client := redis.NewClient(&redis.Options{Addr: addr, ReadTimeout: time.Second, DialTimeout: time.Second, MaxRetries: -1})
+func dial(t testing.TB, addr string) *redis.Client { return dialFor(t, addr, time.Second) }
+
+// dialFor is dial with a client that waits for as long as it is told.
+func dialFor(t testing.TB, addr string, timeout time.Duration) *redis.Client {
+	client := redis.NewClient(&redis.Options{Addr: addr, ReadTimeout: timeout, DialTimeout: timeout, MaxRetries: -1})
 	t.Cleanup(func() { client.Close() })
 	return client
 }
@@ -57,9 +60,15 @@ func dial(t testing.TB, addr string) *redis.Client {
 // lockerOn returns a locker on the addresses, with clients of its own.
 func lockerOn(t *testing.T, addrs []string, opts ...Option) *Locker {
 	t.Helper()
+	return lockerFor(t, addrs, time.Second, opts...)
+}
+
+// lockerFor is lockerOn with clients of dialFor.
+func lockerFor(t *testing.T, addrs []string, timeout time.Duration, opts ...Option) *Locker {
+	t.Helper()
 	var clients []redis.Scripter
 	for _, addr := range addrs {
-		clients = append(clients, dial(t, addr))
+		clients = append(clients, dialFor(t, addr, timeout))
 	}
 	l, err := New(clients, opts...)
 	if err != nil {

@@ -95,9 +95,16 @@ func Granted(ctx context.Context, r Request, start time.Time, fence uint64) (*Lo
 
 // Free releases a lock under a context of its own. While ctx lives, it tries
 // again when that fails, for 5 s in all; if ctx has ended before, it tries once,
-// for 2 s. err is that of the last try; an earlier
-// one may have freed the lock although its answer did not come.
+// for 2 s. err is that of the last try; an earlier one may have freed the lock
+// although its answer did not come.
 func Free(ctx context.Context, b Backend) (held bool, err error) {
+	held, _, err = free(ctx, b)
+	return held, err
+}
+
+// free does what Free does. earlier is the error of the try before the last, or nil if
+// there was none.
+func free(ctx context.Context, b Backend) (held bool, earlier, err error) {
 	limit := freeing
 	if ctx.Err() != nil {
 		limit = tidying
@@ -107,8 +114,9 @@ func Free(ctx context.Context, b Backend) (held bool, err error) {
 	for n := 0; ; n++ {
 		held, err = b.Release(own)
 		if err == nil || ctx.Err() != nil || errors.As(err, new(refused)) || !Pause(own, Backoff(n)) {
-			return held && err == nil, err
+			return held && err == nil, earlier, err
 		}
+		earlier = err
 	}
 }
 

@@ -309,13 +309,15 @@ func (h *hold) release(ctx context.Context) error {
 	if again {
 		return nil
 	}
-	held, err := false, errBusy
+	var held bool
+	var earlier error
+	err := errBusy
 	select {
 	case h.turn <- struct{}{}:
 		defer func() { <-h.turn }()
 		// Also after a loss, since the server may keep the lock for longer than
 		// the holder may count on it.
-		held, err = Free(ctx, h.Backend)
+		held, earlier, err = free(ctx, h.Backend)
 	case <-time.After(freeing):
 	}
 	switch {
@@ -323,6 +325,8 @@ func (h *hold) release(ctx context.Context) error {
 		return over
 	case held:
 		return nil
+	case err == nil && earlier != nil:
+		err = fmt.Errorf("%w when it was asked again; it may have been held until it was asked first: %w", errNotHeld, earlier)
 	case err == nil:
 		err = errNotHeld
 	}

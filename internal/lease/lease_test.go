@@ -382,6 +382,13 @@ func TestReleaseUncertain(t *testing.T) {
 		}
 		s.release = func(context.Context) (bool, error) { return false, nil }
 		is(t, mustTry(t, s, r).Release(t.Context()), swanlock.ErrLost)
+		// The first try frees it, and its answer is lost.
+		lostAnswer := errors.New("connection reset")
+		s.release = func(context.Context) (bool, error) {
+			s.release = func(context.Context) (bool, error) { return false, nil }
+			return false, lostAnswer
+		}
+		is(t, mustTry(t, s, r).Release(t.Context()), swanlock.ErrLost, lostAnswer)
 	})
 }
 
