@@ -147,7 +147,8 @@ func slowPair(acquire acquirer) func(time.Duration) float64 {
 // this, so it needs no quarantine, whose cost is paid all the same.
 func oneRedis(client *redis.Client) swanlock.Locker {
 	info := must(client.InfoMap(context.Background(), "server", "replication").Result())
-	born := info["Server"]["run_id"] + ":" + info["Replication"]["master_replid2"]
+	replication := info["Replication"]
+	born := info["Server"]["run_id"] + ":" + replication["master_replid2"] + ":" + replication["master_replid"]
 	check(client.Set(context.Background(), "swanlock:born", born, 0).Err())
 	return must(redislock.New([]redis.Scripter{client}))
 }

@@ -17,7 +17,8 @@ if holder ~= value then
   if unable then
     return unable
   end
-  local head, token = first(line), string.match(value, '^%S+')
+  local head = first(line)
+  local token = (head or presence ~= '0') and string.match(value, '^%S+')
   if holder or quarantine or head and head ~= token then
     if presence ~= '0' then
       if not redis.call('ZSCORE', line, token) then

@@ -30,8 +30,9 @@
 // fails with ErrQuarantined and Acquire waits. Locks that the server still knows
 // are refreshed and released as ever.
 //
-// The scripts look for that before each vote: they compare the run_id and the
-// master_replid2 of INFO with those in swanlock:born, which they saw last.
+// The scripts look for that before each vote: they compare the master_replid of INFO
+// and, if that has changed, the run_id and the master_replid2, with those in
+// swanlock:born, which they saw last.
 //
 // # What it does not promise
 //

@@ -39,7 +39,8 @@ func known(t testing.TB, s *testserver.Node) *testserver.Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	born := info["Server"]["run_id"] + ":" + info["Replication"]["master_replid2"]
+	replication := info["Replication"]
+	born := info["Server"]["run_id"] + ":" + replication["master_replid2"] + ":" + replication["master_replid"]
 	if err := client.Set(context.Background(), bornKey, born, 0).Err(); err != nil {
 		t.Fatal(err)
 	}
