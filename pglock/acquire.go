@@ -117,10 +117,11 @@ func grant(ctx context.Context, tn turn, h *hold, lease string) error {
 	if tn.audit && tn.readOnly() {
 		return errReadOnly
 	}
-	sent := time.Now()
+	begun := time.Now()
+	sent := begun
 	row, err := tryLock(ctx, tn, h, lease)
 	for n := 1; err != nil && tn.audit && inTheWay(err); n++ {
-		if err = undo(tn, h, err); !again(ctx, tn, err, n) {
+		if err = undo(tn, h, err); !again(ctx, tn, err, n, begun) {
 			return explain(err, true)
 		}
 		sent = time.Now()

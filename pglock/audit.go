@@ -15,8 +15,9 @@ import (
 // repeated: what other sessions do meanwhile can make the row fail. That rolls
 // back the row, but not what the statement did to the session's locks.
 
-// auditTries is how often a row is written, at most, until it succeeds.
-const auditTries = 20
+// A row that other sessions make fail is tried until auditPatience is over, and
+// auditTries times at least, since a deadlock may take long to be found.
+const auditTries, auditPatience = 5, 2 * time.Second
 
 // inTheWay reports whether err says that a transaction has failed because of
 // what other sessions did meanwhile, and may succeed if it is repeated.
@@ -52,21 +53,23 @@ func (tn turn) writing(f func() error) error {
 	return tn.unwritten(f())
 }
 
-// again reports whether a statement that has failed with err for the nth time is to
-// be sent once more, and pauses before that.
-func again(ctx context.Context, tn turn, err error, n int) bool {
-	if !inTheWay(err) || n >= auditTries || ctx.Err() != nil || tn.led.alive() != nil {
+// again reports whether a statement that was first sent at begun, and has failed with
+// err for the nth time, is to be sent once more, and pauses before that.
+func again(ctx context.Context, tn turn, err error, n int, begun time.Time) bool {
+	tried := time.Since(begun)
+	if !inTheWay(err) || n >= auditTries && tried > auditPatience || ctx.Err() != nil || tn.led.alive() != nil {
 		return false
 	}
-	time.Sleep(rand.N(time.Millisecond << min(n, 5)))
+	time.Sleep(rand.N(time.Millisecond + min(tried, 32*time.Millisecond)))
 	return true
 }
 
 // writeAgain calls f, which writes a row, and repeats that while other sessions
 // make it fail.
 func writeAgain(tn turn, f func(ctx context.Context) error) (err error) {
+	begun := time.Now()
 	for n := 1; ; n++ {
-		if err = tn.do(context.Background(), f); err == nil || !again(context.Background(), tn, err, n) {
+		if err = tn.do(context.Background(), f); err == nil || !again(context.Background(), tn, err, n, begun) {
 			return err
 		}
 	}

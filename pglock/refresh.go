@@ -17,10 +17,11 @@ func renew(ctx context.Context, tn turn, h *hold, itself bool) error {
 		unaudited = tn.unwritable()
 		audited = unaudited == nil
 	}
-	sent := time.Now()
+	begun := time.Now()
+	sent := begun
 	row, err := refresh(ctx, tn, h, audited)
 	var failed error // of the attempt before
-	for n := 1; audited && again(ctx, tn, err, n); n++ {
+	for n := 1; audited && again(ctx, tn, err, n, begun); n++ {
 		failed, sent = err, time.Now()
 		row, err = refresh(ctx, tn, h, true)
 	}

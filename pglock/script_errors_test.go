@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/DATA-DOG/go-sqlmock"
@@ -77,6 +78,29 @@ func TestScriptedRefreshFailsWithoutItsRow(t *testing.T) {
 	}
 	s.pg.ExpectRelease("t")
 	s.is(lock.Release(ctxBG), nil)
+}
+
+// TestScriptedStrangersInTheWay: a transaction of another session may stand still while
+// it makes a row fail, and for longer than twenty tries take. In the end the refresh
+// does without the row.
+func TestScriptedStrangersInTheWay(t *testing.T) {
+	for _, state := range []mocks.SQLState{"40001", "40P01"} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newScripted(t, "audited")
+			lock := s.take("t", swanlock.WithTTL(time.Hour))
+			for range 40 {
+				s.pg.ExpectRefresh("t").Fails(state)
+			}
+			s.pg.ExpectRefresh("t")
+			begun := time.Now()
+			s.is(lock.Refresh(ctxBG), nil)
+			if took := time.Since(begun); took > 2*time.Second {
+				t.Errorf("%s: 40 failures took %v", state, took)
+			}
+			s.pg.ExpectRelease("t")
+			s.is(lock.Release(ctxBG), nil)
+		})
+	}
 }
 
 // The audit serves the lock: where only its row is in the way, the lock is
