@@ -63,12 +63,16 @@ WITH s AS MATERIALIZED (
     ) h
     WHERE s.ours AND a.acquired IS NOT NULL
 ), t AS MATERIALIZED (
-    SELECT j.class, j.slot, j.share, LEAST(pg_catalog.int4pl($9, 24), 262140) AS beyond, CASE WHEN j.share THEN COALESCE((
-        SELECT pg_catalog.max(n.number)
-        FROM pg_catalog.generate_series($9, LEAST(pg_catalog.int4pl($9, 32), 262143)) n (number)
-        WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
-            THEN pg_catalog.pg_advisory_unlock_shared(j.class, pg_catalog.int4pl(j.slot, n.number)) ELSE false END
-    ), CASE WHEN $11::boolean THEN $9 ELSE 262143 END) END AS last
+    SELECT j.class, j.slot, j.share, LEAST(pg_catalog.int4pl($9, 24), 262140) AS beyond, CASE
+        WHEN NOT j.share THEN NULL
+        WHEN $11::boolean AND pg_catalog.pg_try_advisory_lock(j.class, j.slot) AND pg_catalog.pg_advisory_unlock(j.class, j.slot) THEN $9
+        ELSE COALESCE((
+            SELECT pg_catalog.max(n.number)
+            FROM pg_catalog.generate_series($9, LEAST(pg_catalog.int4pl($9, 32), 262143)) n (number)
+            WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
+                THEN pg_catalog.pg_advisory_unlock_shared(j.class, pg_catalog.int4pl(j.slot, n.number)) ELSE false END
+        ), CASE WHEN $11 THEN $9 ELSE 262143 END)
+    END AS last
     FROM j
 )
 SELECT s.pid, r.released, a.acquired, COALESCE((
@@ -122,7 +126,9 @@ type BatchRow struct {
 // first one's row before it locks anything, so that the unlocks come first, and
 // the last one reads the second's: so the fence is newer than each grant. All
 // grants of the statement share it. If hint is not 0, a ticket is taken last, as
-// by TakeNext, but with the next number or none.
+// by TakeNext, but with the next number or none. If the session can have the
+// number 0 of its line exclusively, nobody else is in that, and so hint is the
+// highest number: it need not try the following ones.
 func (q *Queries) Batch(ctx context.Context, arg BatchParams) (BatchRow, error) {
 	row := q.db.QueryRowContext(ctx, Batch,
 		arg.Fence,
@@ -197,12 +203,16 @@ WITH s AS MATERIALIZED (
     ) h
     WHERE f.ours
 ), t AS MATERIALIZED (
-    SELECT j.class, j.slot, j.share, LEAST(pg_catalog.int4pl($9, 24), 262140) AS beyond, CASE WHEN j.share THEN COALESCE((
-        SELECT pg_catalog.max(n.number)
-        FROM pg_catalog.generate_series($9, LEAST(pg_catalog.int4pl($9, 32), 262143)) n (number)
-        WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
-            THEN pg_catalog.pg_advisory_unlock_shared(j.class, pg_catalog.int4pl(j.slot, n.number)) ELSE false END
-    ), CASE WHEN $11::boolean THEN $9 ELSE 262143 END) END AS last
+    SELECT j.class, j.slot, j.share, LEAST(pg_catalog.int4pl($9, 24), 262140) AS beyond, CASE
+        WHEN NOT j.share THEN NULL
+        WHEN $11::boolean AND pg_catalog.pg_try_advisory_lock(j.class, j.slot) AND pg_catalog.pg_advisory_unlock(j.class, j.slot) THEN $9
+        ELSE COALESCE((
+            SELECT pg_catalog.max(n.number)
+            FROM pg_catalog.generate_series($9, LEAST(pg_catalog.int4pl($9, 32), 262143)) n (number)
+            WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
+                THEN pg_catalog.pg_advisory_unlock_shared(j.class, pg_catalog.int4pl(j.slot, n.number)) ELSE false END
+        ), CASE WHEN $11 THEN $9 ELSE 262143 END)
+    END AS last
     FROM j
 ), closed AS (
     UPDATE public.lock_audit u SET

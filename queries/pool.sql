@@ -78,7 +78,9 @@ SELECT
 -- first one's row before it locks anything, so that the unlocks come first, and
 -- the last one reads the second's: so the fence is newer than each grant. All
 -- grants of the statement share it. If hint is not 0, a ticket is taken last, as
--- by TakeNext, but with the next number or none.
+-- by TakeNext, but with the next number or none. If the session can have the
+-- number 0 of its line exclusively, nobody else is in that, and so hint is the
+-- highest number: it need not try the following ones.
 WITH s AS MATERIALIZED (
     SELECT pg_catalog.pg_backend_pid()::integer AS pid, pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid::integer AS ours
 ), r AS MATERIALIZED (
@@ -117,12 +119,16 @@ WITH s AS MATERIALIZED (
     ) h
     WHERE s.ours AND a.acquired IS NOT NULL
 ), t AS MATERIALIZED (
-    SELECT j.class, j.slot, j.share, LEAST(pg_catalog.int4pl(@hint, 24), 262140) AS beyond, CASE WHEN j.share THEN COALESCE((
-        SELECT pg_catalog.max(n.number)
-        FROM pg_catalog.generate_series(@hint, LEAST(pg_catalog.int4pl(@hint, 32), 262143)) n (number)
-        WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
-            THEN pg_catalog.pg_advisory_unlock_shared(j.class, pg_catalog.int4pl(j.slot, n.number)) ELSE false END
-    ), CASE WHEN @own::boolean THEN @hint ELSE 262143 END) END AS last
+    SELECT j.class, j.slot, j.share, LEAST(pg_catalog.int4pl(@hint, 24), 262140) AS beyond, CASE
+        WHEN NOT j.share THEN NULL
+        WHEN @own::boolean AND pg_catalog.pg_try_advisory_lock(j.class, j.slot) AND pg_catalog.pg_advisory_unlock(j.class, j.slot) THEN @hint
+        ELSE COALESCE((
+            SELECT pg_catalog.max(n.number)
+            FROM pg_catalog.generate_series(@hint, LEAST(pg_catalog.int4pl(@hint, 32), 262143)) n (number)
+            WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
+                THEN pg_catalog.pg_advisory_unlock_shared(j.class, pg_catalog.int4pl(j.slot, n.number)) ELSE false END
+        ), CASE WHEN @own THEN @hint ELSE 262143 END)
+    END AS last
     FROM j
 )
 SELECT s.pid, r.released, a.acquired, COALESCE((
@@ -207,12 +213,16 @@ WITH s AS MATERIALIZED (
     ) h
     WHERE f.ours
 ), t AS MATERIALIZED (
-    SELECT j.class, j.slot, j.share, LEAST(pg_catalog.int4pl(@hint, 24), 262140) AS beyond, CASE WHEN j.share THEN COALESCE((
-        SELECT pg_catalog.max(n.number)
-        FROM pg_catalog.generate_series(@hint, LEAST(pg_catalog.int4pl(@hint, 32), 262143)) n (number)
-        WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
-            THEN pg_catalog.pg_advisory_unlock_shared(j.class, pg_catalog.int4pl(j.slot, n.number)) ELSE false END
-    ), CASE WHEN @own::boolean THEN @hint ELSE 262143 END) END AS last
+    SELECT j.class, j.slot, j.share, LEAST(pg_catalog.int4pl(@hint, 24), 262140) AS beyond, CASE
+        WHEN NOT j.share THEN NULL
+        WHEN @own::boolean AND pg_catalog.pg_try_advisory_lock(j.class, j.slot) AND pg_catalog.pg_advisory_unlock(j.class, j.slot) THEN @hint
+        ELSE COALESCE((
+            SELECT pg_catalog.max(n.number)
+            FROM pg_catalog.generate_series(@hint, LEAST(pg_catalog.int4pl(@hint, 32), 262143)) n (number)
+            WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
+                THEN pg_catalog.pg_advisory_unlock_shared(j.class, pg_catalog.int4pl(j.slot, n.number)) ELSE false END
+        ), CASE WHEN @own THEN @hint ELSE 262143 END)
+    END AS last
     FROM j
 ), closed AS (
     UPDATE public.lock_audit u SET
