@@ -28,8 +28,8 @@ func cmdPrune(ctx context.Context, s streams, args []string) error {
 		return failf(exitUsage, "audit prune: --older-than %w (see swanlock audit --help)", err)
 	}
 	return onServer(ctx, "audit prune", func(ctx context.Context, on *sql.DB) error {
-		var now time.Time // The rows have the server's times, and this host may be ahead.
-		if err := on.QueryRowContext(ctx, "SELECT pg_catalog.clock_timestamp()").Scan(&now); err != nil {
+		now, err := clockOf(ctx, on)
+		if err != nil {
 			return err
 		}
 		before := now.Add(-age)
