@@ -156,6 +156,19 @@ func TestKillLooksAgain(t *testing.T) {
 	}
 }
 
+// A number that no process can have is a target.
+func TestKillNumbers(t *testing.T) {
+	t.Parallel()
+	dsn := newAudited(t)
+	for _, target := range []string{"99999999999999999999", "2147483648", "-7"} {
+		held := heldHere(t, dsn, target, "one")
+		swanlockCommand(t, env(dsn), "kill", "--yes", "--", target).start().want(0)
+		if err := held.Refresh(t.Context()); err == nil {
+			t.Errorf("%s is held", target)
+		}
+	}
+}
+
 // lastLine is the last line.
 func lastLine(text string) string { return text[strings.LastIndex(text, "\n")+1:] }
 
