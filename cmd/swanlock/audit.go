@@ -40,9 +40,9 @@ closed the row and nobody has had the lock since. It was noticed just now, and w
 last proven to be held when HELD says. "succeeded" is beside it where swanlock run
 --once-every has noted that its command did; --json and --csv say when.
 
-prune deletes what ended longer ago than D, in small batches, between which it
-pauses; no acquire, refresh or release waits for it. Ctrl-C ends it, and what is
-deleted stays deleted: run it again to go on.
+prune deletes what ended longer ago than D, by the server's clock, in small batches,
+between which it pauses; no acquire, refresh or release waits for it. Ctrl-C ends it,
+and what is deleted stays deleted: run it again to go on.
 
 Exit codes: 0; 64 the arguments are wrong; 69 the server cannot be reached; 78 no
 server is configured, or it has no audit; 128+N signal N ended it.
