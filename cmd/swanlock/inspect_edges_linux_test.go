@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/url"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,16 +11,6 @@ import (
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/pglock"
 )
-
-// nameOf is the database of dsn.
-func nameOf(t *testing.T, dsn string) string {
-	t.Helper()
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimPrefix(u.Path, "/")
-}
 
 // What ls --watch --json prints is JSON, also while the server cannot be used; that
 // it cannot is told beside it.
