@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
-	"github.com/swanlake-io/swanlock/internal/lease"
 	"github.com/swanlake-io/swanlock/internal/several"
 )
 
@@ -143,10 +142,9 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context) error
 		return err
 	}
 	if e.holder != nil {
-		wctx, cancel := context.WithCancel(ctx)
-		watched := make(chan struct{})
-		go func() { defer close(watched); e.look(wctx) }()
-		defer func() { cancel(); <-watched }()
+		var end func()
+		ctx, end = e.lookBeside(ctx)
+		defer end()
 	}
 	var stays swanlock.DistributedLock // the lock of a term that could not be released
 	for failures := 0; ; {
@@ -273,18 +271,6 @@ func Lock(ctx context.Context) (held swanlock.DistributedLock, ok bool) {
 	return held, ok
 }
 
-// Watch follows who leads, until ctx ends, and does not campaign. It needs LookUp.
-func (e *Election) Watch(ctx context.Context) error {
-	if e.holder == nil {
-		return errors.New("election: Watch needs LookUp: a locker does not say who holds a target")
-	}
-	if err := e.check(); err != nil {
-		return err
-	}
-	e.look(ctx)
-	return context.Cause(ctx)
-}
-
 // Leader returns the name of the leader, or nothing if that is not known.
 func (e *Election) Leader() string {
 	e.mu.Lock()
@@ -296,42 +282,6 @@ func (e *Election) Leader() string {
 // is slow gets the last one only.
 func (e *Election) Changes() <-chan string { return e.changes }
 
-// look asks who leads, from time to time.
-func (e *Election) look(ctx context.Context) {
-	for ctx.Err() == nil {
-		e.mu.Lock()
-		before := e.terms
-		e.mu.Unlock()
-		if owner, err := e.lookUp(ctx); err == nil && ctx.Err() == nil {
-			e.seen(owner, before)
-		}
-		sleep(ctx, e.every)
-	}
-}
-
-// maxLookUp is for how long a LookUp is waited for when it is to end. One by lib/pq
-// may take for ever if the server has fallen silent.
-const maxLookUp = 2 * time.Second
-
-// lookUp calls holder in a goroutine, which it may leave, and panics if that does.
-func (e *Election) lookUp(ctx context.Context) (owner string, err error) {
-	patient, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(maxLookUp, cancel) })()
-	type answer struct {
-		owner    string
-		panicked any
-	}
-	a, err := lease.Leave(patient, func() (a answer, err error) {
-		a.panicked = several.Caught(func() { a.owner, err = e.holder(ctx, e.target) })
-		return a, err
-	}, nil)
-	if a.panicked != nil {
-		panic(a.panicked)
-	}
-	return a.owner, err
-}
-
 // now notes that this process leads, or that it does not any more.
 func (e *Election) now(owner string, leads bool) {
 	e.telling.Lock()
@@ -342,20 +292,6 @@ func (e *Election) now(owner string, leads bool) {
 	e.terms++
 	e.mu.Unlock()
 	if !ended {
-		e.tell(owner)
-	}
-}
-
-// seen notes what holder has answered. It does not know better while this process
-// leads, nor if it was asked before this process began or ended to lead: terms is
-// as it was then.
-func (e *Election) seen(owner string, terms int) {
-	e.telling.Lock()
-	defer e.telling.Unlock()
-	e.mu.Lock()
-	stale := e.leads || e.terms != terms
-	e.mu.Unlock()
-	if !stale {
 		e.tell(owner)
 	}
 }

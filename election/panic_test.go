@@ -97,3 +97,55 @@ func TestWatchPanics(t *testing.T) {
 		})
 	}
 }
+
+// TestLookPanics: a panic of LookUp, or of OnLeader about another leader, can be
+// recovered around Run, which has ended the term.
+func TestLookPanics(t *testing.T) {
+	for _, at := range []string{"LookUp", "OnLeader"} {
+		synctest.Test(t, func(t *testing.T) {
+			space, stops := memlock.New(), 0
+			other, err := space.Session().TryAcquire(t.Context(), "t")
+			if err != nil {
+				t.Fatal(err)
+			}
+			looks := 0
+			e := election.New(space, "t", named("me"), election.OnStop(func() { stops++ }),
+				election.OnLeader(func(owner string) {
+					if owner == "other" {
+						panic("a bug")
+					}
+				}),
+				election.LookUp(time.Second, func(context.Context, string) (string, error) {
+					switch looks++; {
+					case at == "OnLeader":
+						return "other", nil
+					case looks == 1:
+						if err := other.Release(t.Context()); err != nil {
+							t.Error(err)
+						}
+						return "", nil
+					}
+					panic("a bug")
+				}))
+			func() {
+				defer func() {
+					if p := recover(); p != "a bug" {
+						t.Errorf("%s: it panicked with %v", at, p)
+					}
+				}()
+				_ = e.Run(t.Context(), func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+			}()
+			_ = other.Release(t.Context())
+			held, err := space.Session().TryAcquire(t.Context(), "t")
+			if err != nil {
+				t.Fatalf("%s: %v", at, err)
+			}
+			if want := map[string]int{"LookUp": 1}[at]; stops != want {
+				t.Errorf("%s: OnStop was called %d times, want %d", at, stops, want)
+			}
+			if err := held.Release(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

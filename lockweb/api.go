@@ -37,8 +37,12 @@ func moment(text string, otherwise time.Time) (time.Time, error) {
 // from to to, the newest first, and at most as much as a page of the audit.
 func (h *handler) history(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	now := time.Now()
-	to, err1 := moment(query.Get("to"), now.Add(time.Minute)) // the server's clock may be ahead of ours
+	now, err := h.clock(r.Context())
+	if err != nil {
+		h.failed(w, r, err)
+		return
+	}
+	to, err1 := moment(query.Get("to"), now)
 	from, err2 := moment(query.Get("from"), to.Add(-24*time.Hour))
 	if err := errors.Join(err1, err2); err != nil {
 		refuse(w, r, http.StatusBadRequest, plain(err))
@@ -67,6 +71,11 @@ func (h *handler) history(w http.ResponseWriter, r *http.Request) {
 	respond(w, http.StatusOK, map[string]any{"records": recordsOf(page.Records), "next": page.Next, "from": from.UnixMilli(), "to": min(to.UnixMilli(), now.UnixMilli())})
 }
 
+// clock returns the server's time.
+func (h *handler) clock(ctx context.Context) (time.Time, error) {
+	return within(ctx, func(ctx context.Context) (time.Time, error) { return clockOf(ctx, h.look.db) })
+}
+
 // withEarlier adds what was held at from already.
 func (h *handler) withEarlier(ctx context.Context, records []pginspect.Record, target string, from time.Time) ([]pginspect.Record, error) {
 	earlier, err := pginspect.HeldAt(ctx, h.look.db, from)
@@ -84,7 +93,12 @@ func (h *handler) withEarlier(ctx context.Context, records []pginspect.Record, t
 
 // held answers with what was held at a moment.
 func (h *handler) held(w http.ResponseWriter, r *http.Request) {
-	at, err := moment(r.URL.Query().Get("at"), time.Now())
+	now, err := h.clock(r.Context())
+	if err != nil {
+		h.failed(w, r, err)
+		return
+	}
+	at, err := moment(r.URL.Query().Get("at"), now)
 	if err != nil {
 		refuse(w, r, http.StatusBadRequest, plain(err))
 		return

@@ -78,16 +78,20 @@ func contains(t testing.TB, what, text string, parts ...string) {
 var migrateDefault = sync.OnceFunc(func() {
 	on, err := sql.Open("postgres", pgserver.Default().URL())
 	if err == nil {
-		var p *goose.Provider
-		if p, err = goose.NewProvider(goose.DialectPostgres, on, migrations.FS, goose.WithTableName(migrations.Table)); err == nil {
-			_, err = p.Up(bg)
-		}
-		err = errors.Join(err, on.Close())
+		err = errors.Join(migrate(on), on.Close())
 	}
 	if err != nil {
 		panic(err)
 	}
 })
+
+func migrate(on *sql.DB) error {
+	p, err := goose.NewProvider(goose.DialectPostgres, on, migrations.FS, goose.WithTableName(migrations.Table))
+	if err == nil {
+		_, err = p.Up(bg)
+	}
+	return err
+}
 
 // connect opens a database; "" is the default one, which is migrated.
 func connect(t testing.TB, driver, database string) *sql.DB {

@@ -31,7 +31,7 @@ const (
 type snapshot struct {
 	taken time.Time // by our clock
 	took  time.Duration
-	now   time.Time // by the server's clock, or ours if nothing tells that
+	now   time.Time // by the server's clock, or ours before it has told that
 	head  head
 	items map[string]json.RawMessage
 
@@ -165,7 +165,7 @@ func within[T any](ctx context.Context, f func(ctx context.Context) (T, error)) 
 }
 
 func (l *looker) look(ctx context.Context) (s *snapshot, err error) {
-	s = &snapshot{now: time.Now()}
+	s = &snapshot{}
 	if s.locks, s.waiters, err = l.watcher.Look(ctx, l.db); err != nil {
 		return nil, err
 	}
@@ -174,6 +174,10 @@ func (l *looker) look(ctx context.Context) (s *snapshot, err error) {
 		s.now = s.locks[0].SeenAt
 	case len(s.waiters) > 0:
 		s.now = s.waiters[0].SeenAt
+	default:
+		if s.now, err = clockOf(ctx, l.db); err != nil {
+			return nil, err
+		}
 	}
 	page, err := pginspect.History(ctx, l.db, pginspect.Query{Since: s.now.Add(-window), Limit: maxRecords})
 	switch {
@@ -188,6 +192,12 @@ func (l *looker) look(ctx context.Context) (s *snapshot, err error) {
 	}
 	s.items, err = itemsOf(s)
 	return s, err
+}
+
+// clockOf returns the server's time, of which the audit's rows have theirs.
+func clockOf(ctx context.Context, db *sql.DB) (now time.Time, err error) {
+	err = db.QueryRowContext(ctx, "SELECT pg_catalog.clock_timestamp()").Scan(&now)
+	return now, err
 }
 
 // plain is an error's text as one line for the page, without our own name.

@@ -24,4 +24,12 @@ CREATE INDEX lock_audit_open ON lock_audit (key) WHERE released_at IS NULL;
 CREATE INDEX lock_audit_key ON lock_audit (key, acquired_at);
 
 -- +goose Down
-DROP TABLE lock_audit;
+-- What is removed is that of this schema alone, here and in the others: a later one
+-- of the search_path may have an audit of its own.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    EXECUTE pg_catalog.format('DROP TABLE %1$I.lock_audit', pg_catalog.current_schema());
+END
+$$;
+-- +goose StatementEnd

@@ -56,6 +56,13 @@ CREATE INDEX CONCURRENTLY lock_audit_time ON lock_audit (acquired_at, id);
 CREATE INDEX CONCURRENTLY lock_audit_span ON lock_audit USING gist (pg_catalog.tstzrange(acquired_at, released_at)) WHERE released_at IS NOT NULL;
 
 -- +goose Down
-DROP INDEX CONCURRENTLY IF EXISTS lock_audit_span;
-DROP INDEX CONCURRENTLY IF EXISTS lock_audit_time;
-ALTER TABLE lock_audit DROP COLUMN IF EXISTS ended_by;
+-- +goose StatementBegin
+DO $$
+BEGIN
+    EXECUTE pg_catalog.format('
+        ALTER TABLE %1$I.lock_audit DROP COLUMN IF EXISTS ended_by;
+        DROP INDEX IF EXISTS %1$I.lock_audit_span, %1$I.lock_audit_time;
+    ', pg_catalog.current_schema());
+END
+$$;
+-- +goose StatementEnd

@@ -69,6 +69,14 @@ $migration$;
 -- +goose StatementEnd
 
 -- +goose Down
-DROP FUNCTION lock_fenced();
-DROP FUNCTION lock_fence(bigint, bigint);
-DROP TABLE lock_fences;
+-- +goose StatementBegin
+DO $$
+BEGIN
+    EXECUTE pg_catalog.format('
+        DROP FUNCTION %1$I.lock_fenced();
+        DROP FUNCTION %1$I.lock_fence(bigint, bigint);
+        DROP TABLE %1$I.lock_fences;
+    ', pg_catalog.current_schema());
+END
+$$;
+-- +goose StatementEnd

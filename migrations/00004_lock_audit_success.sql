@@ -25,4 +25,10 @@ $$;
 -- +goose StatementEnd
 
 -- +goose Down
-ALTER TABLE lock_audit DROP COLUMN IF EXISTS succeeded_at;
+-- +goose StatementBegin
+DO $$
+BEGIN
+    EXECUTE pg_catalog.format('ALTER TABLE %1$I.lock_audit DROP COLUMN IF EXISTS succeeded_at', pg_catalog.current_schema());
+END
+$$;
+-- +goose StatementEnd

@@ -22,7 +22,7 @@ var limits = []limit{
 	{"statement_timeout", 5 * time.Second, Warning, "It cancels a wait in line, which lasts 3 s at most, or a statement of the audit: the call fails."},
 	{"lock_timeout", time.Second, Warning, "It cancels a row of the audit while somebody locks the table for a moment: the call fails with ErrAudit. (Waits in line set their own.)"},
 	{"idle_in_transaction_session_timeout", time.Minute, Note, "It ends a session that has a transaction open and does nothing for that long, and with it every lock on it."},
-	{"transaction_timeout", time.Minute, Note, "It ends a session whose transaction lasts that long, and with it every lock on it."},
+	{"transaction_timeout", time.Minute, Note, "It ends a session whose transaction lasts that long, and with it every lock on it. (A Pool sets none for its own sessions.)"},
 }
 
 // timeouts looks at those that a role, the database, the server or the

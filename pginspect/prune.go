@@ -11,8 +11,9 @@ import (
 
 // A PruneQuery says what Prune deletes, and how fast.
 type PruneQuery struct {
-	// Before bounds what is deleted: holds that ended before, and those that
-	// nobody closed, were last proven before, and whose lock is not held.
+	// Before bounds what is deleted, by the server's clock: holds that ended before,
+	// and those that nobody closed, were last proven before, and whose lock is not
+	// held.
 	Before time.Time
 
 	// Batch is how many rows one statement looks at, which is a transaction of

@@ -40,9 +40,9 @@ closed the row and nobody has had the lock since. It was noticed just now, and w
 last proven to be held when HELD says. "succeeded" is beside it where swanlock run
 --once-every has noted that its command did; --json and --csv say when.
 
-prune deletes what ended longer ago than D, in small batches, between which it
-pauses; no acquire, refresh or release waits for it. Ctrl-C ends it, and what is
-deleted stays deleted: run it again to go on.
+prune deletes what ended longer ago than D, by the server's clock, in small batches,
+between which it pauses; no acquire, refresh or release waits for it. Ctrl-C ends it,
+and what is deleted stays deleted: run it again to go on.
 
 Exit codes: 0; 64 the arguments are wrong; 69 the server cannot be reached; 78 no
 server is configured, or it has no audit; 128+N signal N ended it.
@@ -106,12 +106,19 @@ func cmdAudit(ctx context.Context, s streams, args []string) error {
 	if len(args) > 0 && args[0] == "prune" {
 		return cmdPrune(ctx, s, args[1:])
 	}
-	q, err := parseAudit(args, time.Now())
-	if err != nil {
-		return err
+	if _, err := parseAudit(args, time.Now()); err != nil {
+		return err // without a server
 	}
 	return onServer(ctx, "audit", func(ctx context.Context, on *sql.DB) error {
-		out, err := newRecords(s, q)
+		now, err := clockOf(ctx, on)
+		if err != nil {
+			return err
+		}
+		q, err := parseAudit(args, now)
+		if err != nil {
+			return err
+		}
+		out, err := newRecords(s, q, now)
 		if err != nil {
 			return err
 		}
@@ -185,7 +192,7 @@ type records interface {
 	end() error
 }
 
-func newRecords(s streams, q auditQuery) (records, error) {
+func newRecords(s streams, q auditQuery, now time.Time) (records, error) {
 	switch {
 	case q.asJSON:
 		return &jsonRecords{enc: json.NewEncoder(s.out)}, nil
@@ -193,7 +200,7 @@ func newRecords(s streams, q auditQuery) (records, error) {
 		w := &csvRecords{csv.NewWriter(s.out)}
 		return w, w.Write(csvNames)
 	}
-	return &recordTable{s: s, limit: q.Limit, at: q.at, now: time.Now()}, nil
+	return &recordTable{s: s, limit: q.Limit, at: q.at, now: now}, nil
 }
 
 // jsonRecords gives out a line for each record.

@@ -154,7 +154,8 @@ lock_audit, in the first schema of the search_path.
   up       create it, and the indexes that audit and ls need; safe to run on many
            hosts at once, and again. No acquire waits for it. A table that was
            made from what print prints is adopted, if its columns are the same
-  down     remove it, with all that it holds
+  down     remove it, with all that it holds; nothing is removed while something
+           stands on it, such as a table with the trigger lock_fenced
   status   say whether it is there; only looks, and needs no right to write
   print    print the SQL, for a migration tool of your own
 

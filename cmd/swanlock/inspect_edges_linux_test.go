@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/url"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,16 +11,6 @@ import (
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/pglock"
 )
-
-// nameOf is the database of dsn.
-func nameOf(t *testing.T, dsn string) string {
-	t.Helper()
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimPrefix(u.Path, "/")
-}
 
 // What ls --watch --json prints is JSON, also while the server cannot be used; that
 // it cannot is told beside it.
@@ -152,6 +141,19 @@ func TestKillLooksAgain(t *testing.T) {
 	for _, held := range []*pglock.PostgresLock{one, two} {
 		if err := held.Refresh(t.Context()); err == nil {
 			t.Errorf("session %d still holds the target:\n%s", held.BackendPID(), shown.String())
+		}
+	}
+}
+
+// A number that no process can have is a target.
+func TestKillNumbers(t *testing.T) {
+	t.Parallel()
+	dsn := newAudited(t)
+	for _, target := range []string{"99999999999999999999", "2147483648", "-7"} {
+		held := heldHere(t, dsn, target, "one")
+		swanlockCommand(t, env(dsn), "kill", "--yes", "--", target).start().want(0)
+		if err := held.Refresh(t.Context()); err == nil {
+			t.Errorf("%s is held", target)
 		}
 	}
 }

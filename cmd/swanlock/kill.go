@@ -52,8 +52,8 @@ func cmdKill(ctx context.Context, s streams, args []string) error {
 	}
 	what := args[0]
 	pid := 0
-	if !*isTarget {
-		pid, _ = strconv.Atoi(what)
+	if n, err := strconv.ParseUint(what, 10, 31); err == nil && !*isTarget {
+		pid = int(n) // A number that no process has is a target.
 	}
 	if what == "" || *by == "" {
 		return failf(exitUsage, "kill: an empty target or name (see swanlock kill --help)")

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
@@ -80,24 +81,26 @@ func migrateUp(ctx context.Context, s streams, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	done, err := p.Up(ctx)
-	if err != nil {
-		return err
-	}
-	for _, file := range adopting.adopted {
-		if err := print(s.out, "adopted "+file+"\n"); err != nil {
-			return err
-		}
-	}
-	if len(adopting.adopted)+len(done) == 0 {
+	done, err := reached(p.Up(ctx))
+	if err == nil && len(adopting.adopted)+len(done) == 0 {
 		return print(s.out, "nothing to do\n")
 	}
-	for _, m := range done {
-		if err := print(s.out, "applied "+m.Source.Path+"\n"); err != nil {
-			return err
-		}
+	var said strings.Builder
+	for _, file := range adopting.adopted {
+		said.WriteString("adopted " + file + "\n")
 	}
-	return nil
+	for _, m := range done {
+		said.WriteString("applied " + m.Source.Path + "\n")
+	}
+	return errors.Join(err, print(s.out, said.String()))
+}
+
+// reached returns what goose has done, also before a migration that failed.
+func reached(done []*goose.MigrationResult, err error) ([]*goose.MigrationResult, error) {
+	if partial, ok := errors.AsType[*goose.PartialError](err); ok {
+		done = partial.Applied
+	}
+	return done, err
 }
 
 func migrateDown(ctx context.Context, s streams, db *sql.DB) error {
@@ -108,14 +111,47 @@ func migrateDown(ctx context.Context, s streams, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	done, err := p.DownTo(ctx, 0)
+	if err := removable(ctx, db); err != nil {
+		return err
+	}
+	done, err := reached(p.DownTo(ctx, 0))
 	if err == nil && len(done) == 0 || errors.Is(err, goose.ErrNoNextVersion) {
 		return print(s.out, "nothing to do\n")
 	}
+	var said strings.Builder
 	for _, m := range done {
-		if err := print(s.out, "removed "+m.Source.Path+"\n"); err != nil {
-			return err
-		}
+		said.WriteString("removed " + m.Source.Path + "\n")
+	}
+	return errors.Join(err, print(s.out, said.String()))
+}
+
+// removable fails if something stands on what the migrations have made, such as a
+// trigger on the fence guard: goose would fail too, but half-way, when it has
+// removed which holds succeeded.
+func removable(ctx context.Context, db *sql.DB) error {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if at, err := appliedAt(ctx, conn, auditVersion); err != nil || at.IsZero() {
+		return err
+	}
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	_, err = tx.ExecContext(ctx, `DO $$
+BEGIN
+    EXECUTE pg_catalog.format('
+        DROP FUNCTION IF EXISTS %1$I.lock_fenced(), %1$I.lock_fence(bigint, bigint);
+        DROP TABLE IF EXISTS %1$I.lock_fences, %1$I.lock_audit;
+    ', pg_catalog.current_schema());
+END
+$$`)
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Detail != "" {
+		err = fmt.Errorf("nothing was removed: %w: %s", err, refused.Detail)
 	}
 	return err
 }

@@ -47,6 +47,16 @@ func as(t *testing.T, dsn, role string) string {
 	return u.String()
 }
 
+// nameOf is the database of dsn.
+func nameOf(t *testing.T, dsn string) string {
+	t.Helper()
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimPrefix(u.Path, "/")
+}
+
 func migrateSays(t *testing.T, dsn, do string, want ...string) {
 	t.Helper()
 	p := swanlockCommand(t, env(dsn), "migrate", do).start().want(0)

@@ -41,7 +41,13 @@ func (h *held) succeeded(ctx context.Context, o runOptions) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxNote)
 	defer cancel()
-	if err := pginspect.Succeed(ctx, h.conn, o.target); err != nil {
+	// A context that ends takes the session along, and with it the lock, which would
+	// look as if it had been lost before. So the server ends a wait for a locked table.
+	_, err := h.conn.ExecContext(ctx, "SELECT pg_catalog.set_config('lock_timeout', '5s', false)")
+	if err == nil {
+		err = pginspect.Succeed(ctx, h.conn, o.target)
+	}
+	if err != nil {
 		return fmt.Errorf("%s may be run again before --once-every %v: %w", quote(o.target), o.onceEvery, err)
 	}
 	return nil

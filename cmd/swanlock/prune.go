@@ -28,7 +28,11 @@ func cmdPrune(ctx context.Context, s streams, args []string) error {
 		return failf(exitUsage, "audit prune: --older-than %w (see swanlock audit --help)", err)
 	}
 	return onServer(ctx, "audit prune", func(ctx context.Context, on *sql.DB) error {
-		before := time.Now().Add(-age)
+		now, err := clockOf(ctx, on)
+		if err != nil {
+			return err
+		}
+		before := now.Add(-age)
 		bar := newBar(s.err)
 		done, err := pginspect.Prune(ctx, on, pginspect.PruneQuery{Before: before, Progress: func(p pginspect.Pruned) { bar.show(p.Looked, p.Total) }})
 		bar.end()

@@ -71,8 +71,8 @@ func startCommand(o runOptions, path string, env []string, socket *os.File, s st
 		if f == nil {
 			continue
 		}
-		fd := int(f.Fd())
-		if err := inherit(fd); err != nil {
+		fd, err := inherit(f)
+		if err != nil {
 			orders.Close()
 			reports.Close()
 			return fail(err)

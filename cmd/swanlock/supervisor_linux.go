@@ -355,8 +355,17 @@ func (d deniedError) Error() string {
 	return "process " + string(d) + ", which the command started, runs as another user and cannot be ended from here"
 }
 
-// inherit clears the flag that closes fd on exec.
-func inherit(fd int) error {
-	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
-	return err
+// inherit clears the flag that closes f on exec, and returns its number. It does not
+// call Fd, which would make the lock's connection block: neither a deadline nor its
+// Close ends a read then.
+func inherit(f *os.File) (fd int, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	failed := raw.Control(func(n uintptr) {
+		fd = int(n)
+		_, err = unix.FcntlInt(n, unix.F_SETFD, 0)
+	})
+	return fd, errors.Join(failed, err)
 }

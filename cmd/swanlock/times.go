@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"database/sql"
 	"fmt"
 	"strconv"
 	"strings"
@@ -11,6 +13,13 @@ import (
 const timeHelp = `TIME is 12:00, "yesterday 12:00", 2026-07-14, "2026-07-14 12:00:30", as in RFC 3339
 (2026-07-14T12:00:30Z), or how long ago: 90s, 15m, 2h, 3d. Without a zone it is that
 of this host (TZ).`
+
+// clockOf returns the server's time, of which the audit's rows have theirs: this
+// host's clock may be ahead, or behind.
+func clockOf(ctx context.Context, on *sql.DB) (now time.Time, err error) {
+	err = on.QueryRowContext(ctx, "SELECT pg_catalog.clock_timestamp()").Scan(&now)
+	return now.Local(), err
+}
 
 // parseTime reads a moment that a person has in mind.
 func parseTime(s string, now time.Time) (time.Time, error) {

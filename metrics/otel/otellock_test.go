@@ -3,6 +3,8 @@ package otellock_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -123,6 +125,32 @@ func TestTracedLoss(t *testing.T) {
 		synctest.Wait()
 		if got := len(spans.Ended()); got != 5 {
 			t.Errorf("got %d spans, want one more, of the acquire", got)
+		}
+	})
+}
+
+// TestAnotherIsLost: a call that the loss of another lock has cut short has lost none.
+func TestAnotherIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space, l, spans, _ := traced()
+		held, err := l.Acquire(t.Context(), "t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(fmt.Errorf("another: %w", swanlock.ErrLost))
+		refused := held.Refresh(ctx)
+		space.Lose("t", errors.New("killed"))
+		synctest.Wait()
+		lost := held.Refresh(t.Context())
+		var types []string
+		for _, s := range spans.Ended() {
+			if s.Name() == "swanlock refresh" {
+				types = append(types, attributesOf(s.Attributes())["error.type"])
+			}
+		}
+		if want := []string{"_OTHER", "lost"}; !slices.Equal(types, want) {
+			t.Errorf("of %v and %v the types are %q, want %q", refused, lost, types, want)
 		}
 	})
 }

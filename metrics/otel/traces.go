@@ -2,7 +2,6 @@ package otellock
 
 import (
 	"context"
-	"errors"
 	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -85,7 +84,7 @@ func attributes(e swanlock.Event) []attribute.KeyValue {
 }
 
 func errorType(e swanlock.Event) string {
-	if errors.Is(e.Err, swanlock.ErrLost) {
+	if e.Outcome == swanlock.OutcomeLost {
 		return "lost"
 	}
 	return telemetry.ErrorType(e.Err)
