@@ -24,6 +24,10 @@ type attempt struct {
 	fence  uint64 // what was proposed last, and then what is granted; 0: none
 	waits  bool   // in the line of a single server
 
+	// straggling is for how long the rest of the servers is waited for when a majority
+	// has answered, and not alike: one that is far away, or hangs, has the deciding vote.
+	straggling time.Duration
+
 	mu   sync.Mutex
 	sent []sent // by server
 }
@@ -35,9 +39,9 @@ type sent struct {
 }
 
 func (l *Locker) attempt(target string, o swanlock.Options) *attempt {
-	token := l.id + "." + rand.Text()
+	token, lease := l.id+"."+rand.Text(), l.leaseOf(o)
 	return &attempt{l: l, key: keyOf(target), token: token, value: token + " " + o.Owner,
-		lease: ms(serverLease(l.leaseOf(o))), fenced: o.Fence, sent: make([]sent, len(l.servers))}
+		lease: ms(serverLease(lease)), fenced: o.Fence, straggling: min(maxSilence, lease/2), sent: make([]sent, len(l.servers))}
 }
 
 // An answer is one server's to a script.
@@ -79,7 +83,7 @@ func (a *attempt) ask(ctx context.Context, s script, args func(sent) []any, coun
 	var late <-chan time.Time // then the others are not waited for any longer
 	for n := range a.sent {
 		if n == len(a.sent)/2+1 {
-			timer := time.NewTimer(straggling)
+			timer := time.NewTimer(a.straggling)
 			defer timer.Stop()
 			late = timer.C
 		}
@@ -99,10 +103,6 @@ func (a *attempt) ask(ctx context.Context, s script, args func(sent) []any, coun
 	}
 	return nil
 }
-
-// straggling is for how long the rest of the servers is waited for when a majority
-// has answered, and not alike: one that hangs may have the deciding vote.
-const straggling = 100 * time.Millisecond
 
 // unrepeated is for how long a call was certainly sent once. The client waits for longer
 // before it repeats one; then the answer may be to either, and the other arrive later.
