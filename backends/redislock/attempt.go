@@ -18,11 +18,11 @@ type attempt struct {
 	l      *Locker
 	key    string // of the lock
 	token  string
-	value  string // of the lock's key
-	lease  string // for which a vote lasts (ms)
-	fenced bool   // it shall have a fence
-	fence  uint64 // what was proposed last, and then what is granted; 0: none
-	waits  bool   // in the line of a single server
+	value  string        // of the lock's key
+	lease  time.Duration // for which a vote lasts
+	fenced bool          // it shall have a fence
+	fence  uint64        // what was proposed last, and then what is granted; 0: none
+	waits  bool          // in the line of a single server
 
 	// straggling is for how long the rest of the servers is waited for when a majority
 	// has answered, and not alike: one that is far away, or hangs, has the deciding vote.
@@ -41,7 +41,7 @@ type sent struct {
 func (l *Locker) attempt(target string, o swanlock.Options) *attempt {
 	token, lease := l.id+"."+rand.Text(), l.leaseOf(o)
 	return &attempt{l: l, key: keyOf(target), token: token, value: token + " " + o.Owner,
-		lease: ms(serverLease(lease)), fenced: o.Fence, straggling: min(maxSilence, lease/2), sent: make([]sent, len(l.servers))}
+		lease: serverLease(lease), fenced: o.Fence, straggling: min(maxSilence, lease/2), sent: make([]sent, len(l.servers))}
 }
 
 // An answer is one server's to a script.
@@ -134,7 +134,7 @@ func (a *attempt) arrived(server int) {
 
 // vote runs a script that may give votes.
 func (a *attempt) vote(ctx context.Context, s script, args []any, count func(answer) bool) error {
-	lease := append([]any{a.lease, strconv.FormatUint(a.fence, 10)}, args...)
+	lease := append([]any{ms(a.lease), strconv.FormatUint(a.fence, 10)}, args...)
 	return a.ask(ctx, s, func(sent) []any { return lease }, count)
 }
 
@@ -253,14 +253,14 @@ func (a *attempt) Refresh(ctx context.Context) error {
 // vote.
 func (a *attempt) Release(ctx context.Context) (held bool, err error) {
 	t := tally{servers: len(a.sent)}
-	waits := "0"
+	waits, late := "0", a.lease
 	if a.waits {
-		waits = "1"
+		waits, late = "1", max(late, presence) // A question that comes late must not join the line either.
 	}
 	err = a.ask(ctx, releaseScript, func(before sent) []any {
 		tombstone := "0"
 		if before.open > 0 {
-			tombstone = a.lease
+			tombstone = ms(late)
 		}
 		return []any{tombstone, waits, ms(presence - fresh)}
 	}, t.count)
