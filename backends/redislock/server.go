@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -162,8 +163,13 @@ func answered(err error) bool {
 }
 
 // passes reports whether err may be gone when the call is repeated: the server
-// cannot be reached, starts, is full, is told to take over, or misses its replicas.
+// cannot be reached, starts, is full, is told to take over, or misses its replicas. Of
+// several servers' errors one is enough.
 func passes(err error) bool {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		return slices.ContainsFunc(joined.Unwrap(), passes)
+	}
 	for _, prefix := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "ERR max number of clients"} {
 		if redis.HasErrorPrefix(err, prefix) {
 			return true
