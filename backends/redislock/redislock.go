@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -77,7 +78,7 @@ func New(servers []redis.Scripter, opts ...Option) (*Locker, error) {
 		l.quarantine = ms(serverLease(l.maxTTL) + time.Second) // Redis counts its uptime in whole seconds.
 	}
 	for _, client := range servers {
-		if client == nil {
+		if v := reflect.ValueOf(client); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
 			return nil, errors.New("redislock: a client is nil")
 		}
 		l.servers = append(l.servers, newServer(client))
