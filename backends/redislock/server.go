@@ -83,8 +83,26 @@ type call struct {
 }
 
 func (s *server) run(c call) {
-	c.done(s.answer(c, s.client.EvalSha(c.ctx, c.script.Hash(), c.keys, c.args...)))
+	sent := cached(s.client, c)
+	if lacksScript(sent) {
+		sent = whole(s.client, c)
+	}
+	c.end(sent)
 }
+
+// cached runs a script that the server has in its cache, if it has.
+func cached(client redis.Scripter, c call) *redis.Cmd {
+	return client.EvalSha(c.ctx, c.script.Hash(), c.keys, c.args...)
+}
+
+// whole runs a script that the server did not have, so that it has it from then on. It
+// is never loaded otherwise: acquire.lua relies on it.
+func whole(client redis.Scripter, c call) *redis.Cmd {
+	c.args[0] = "whole"
+	return client.Eval(c.ctx, c.script.text, c.keys, c.args...)
+}
+
+func lacksScript(sent *redis.Cmd) bool { return redis.HasErrorPrefix(sent.Err(), "NOSCRIPT") }
 
 // runApart runs calls at the same time, so that one which hangs holds up no other.
 func (s *server) runApart(calls []call) {
@@ -99,33 +117,40 @@ func (s *server) runTogether(p pipeliner, calls []call) {
 		s.run(calls[0])
 		return
 	}
-	sent, _ := p.Pipelined(calls[0].ctx, func(p redis.Pipeliner) error {
-		for _, c := range calls {
-			p.EvalSha(c.ctx, c.script.Hash(), c.keys, c.args...)
+	var lacking []call
+	for i, sent := range together(p, calls, cached) {
+		if lacksScript(sent) {
+			lacking = append(lacking, calls[i])
+		} else {
+			calls[i].end(sent)
 		}
-		return nil
-	})
-	for i, c := range calls {
-		c.done(s.answer(c, sent[i].(*redis.Cmd)))
+	}
+	if len(lacking) > 0 {
+		for i, sent := range together(p, lacking, whole) {
+			lacking[i].end(sent)
+		}
 	}
 }
 
-// answer returns what the server has answered to c, which was sent. If it did not
-// have the script, that is sent whole.
-func (s *server) answer(c call, sent *redis.Cmd) (any, error) {
-	if sent.Err() == nil {
-		return sent.Val(), nil
-	}
-	if redis.HasErrorPrefix(sent.Err(), "NOSCRIPT") {
-		// It is never loaded otherwise: acquire.lua relies on it.
-		c.args[0] = "whole"
-		sent = s.client.Eval(c.ctx, c.script.text, c.keys, c.args...)
-	}
+// together sends calls in one pipeline.
+func together(p pipeliner, calls []call, run func(redis.Scripter, call) *redis.Cmd) []*redis.Cmd {
+	sent := make([]*redis.Cmd, 0, len(calls))
+	_, _ = p.Pipelined(calls[0].ctx, func(p redis.Pipeliner) error {
+		for _, c := range calls {
+			sent = append(sent, run(p, c))
+		}
+		return nil
+	})
+	return sent
+}
+
+// end tells of the answer to c, which was sent.
+func (c call) end(sent *redis.Cmd) {
 	answer, err := sent.Result()
 	if redis.HasErrorPrefix(err, "NOQUARANTINE") {
 		err = fmt.Errorf("%w: redislock cannot see whether this server restarts: %w: see WithoutQuarantine", errors.ErrUnsupported, err)
 	}
-	return answer, err
+	c.done(answer, err)
 }
 
 // maxSilence is for how long a server may leave calls without an answer before
