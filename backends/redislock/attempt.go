@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/lease"
 )
 
 // An attempt is what one token has on the servers: votes, and perhaps the lock. It
@@ -39,9 +40,9 @@ type sent struct {
 }
 
 func (l *Locker) attempt(target string, o swanlock.Options) *attempt {
-	token, lease := l.id+"."+rand.Text(), l.leaseOf(o)
+	token, length := l.id+"."+rand.Text(), l.leaseOf(o)
 	return &attempt{l: l, key: keyOf(target), token: token, value: token + " " + o.Owner,
-		lease: serverLease(lease), fenced: o.Fence, straggling: min(maxSilence, lease/2), sent: make([]sent, len(l.servers))}
+		lease: serverLease(length), fenced: o.Fence, straggling: min(maxSilence, length/2), sent: make([]sent, len(l.servers))}
 }
 
 // An answer is one server's to a script.
@@ -134,8 +135,8 @@ func (a *attempt) arrived(server int) {
 
 // vote runs a script that may give votes.
 func (a *attempt) vote(ctx context.Context, s script, args []any, count func(answer) bool) error {
-	lease := append([]any{ms(a.lease), strconv.FormatUint(a.fence, 10)}, args...)
-	return a.ask(ctx, s, func(sent) []any { return lease }, count)
+	own := append([]any{ms(a.lease), strconv.FormatUint(a.fence, 10)}, args...)
+	return a.ask(ctx, s, func(sent) []any { return own }, count)
 }
 
 func (a *attempt) tombstone() string { return a.key + ":" + a.token }
@@ -264,10 +265,13 @@ func (a *attempt) Release(ctx context.Context) (held bool, err error) {
 		}
 		return []any{tombstone, waits, ms(presence - fresh)}
 	}, t.count)
-	if !t.isHeld() && !t.isNotHeld() {
-		return false, errors.Join(append(t.errs, err)...)
+	if t.isHeld() || t.isNotHeld() {
+		return t.isHeld(), nil
 	}
-	return t.isHeld(), nil
+	if err = errors.Join(append(t.errs, err)...); !passes(err) {
+		err = lease.Refused(err)
+	}
+	return false, err
 }
 
 // A tally counts the servers that answer that they held the lock, and that they did

@@ -3,7 +3,6 @@ package redislock
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -361,25 +360,5 @@ func TestFencesOfMajorities(t *testing.T) {
 		}
 		last = held.Info().Fence
 		testserver.Release(t, held)
-	}
-}
-
-// A redisError is an answer of a server.
-type redisError string
-
-func (e redisError) Error() string { return string(e) }
-func (redisError) RedisError()     {}
-
-// Of three servers one refuses for ever, and another starts: a waiter waits for that,
-// whichever has answered first.
-func TestOneOfSeveralPasses(t *testing.T) {
-	const refuses, starts = redisError("NOAUTH Authentication required."), redisError("LOADING Redis is loading the dataset in memory")
-	for _, errs := range [][]error{{refuses, starts}, {starts, refuses}} {
-		if err := fmt.Errorf("acquire: %w", errors.Join(errs...)); !passes(err) {
-			t.Errorf("passes(%q): got false, want true", err)
-		}
-	}
-	if err := errors.Join(refuses, refuses); passes(err) {
-		t.Errorf("passes(%q): got true, want false", err)
 	}
 }
