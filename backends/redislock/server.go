@@ -55,7 +55,8 @@ type server struct {
 
 	mu      sync.Mutex
 	waiting int       // calls under way
-	heard   time.Time // when it last answered, or was asked while no call was under way
+	owing   time.Time // when it was first asked since it last answered; zero: it was not
+	asked   time.Time // when it was last asked
 }
 
 // A pipeliner sends several commands at once, as the clients of go-redis do.
@@ -153,8 +154,8 @@ func (c call) end(sent *redis.Cmd) {
 	c.done(answer, err)
 }
 
-// maxSilence is for how long a server may leave calls without an answer before
-// no more are sent to it.
+// maxSilence is for how long a server may leave calls without an answer before it is
+// sent others seldom: the next one when it has been silent for twice as long.
 const maxSilence = time.Second
 
 var errSilent = errors.New("redislock: the server does not answer")
@@ -164,11 +165,14 @@ func (s *server) begin(force bool) error {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.waiting == 0 {
-		s.heard = now
-	} else if !force && now.Sub(s.heard) > maxSilence {
+	if s.waiting == 0 || s.owing.IsZero() {
+		s.owing = now
+	}
+	silence := now.Sub(s.owing)
+	if !force && silence > maxSilence && silence < 2*s.asked.Sub(s.owing) {
 		return errSilent
 	}
+	s.asked = now
 	s.waiting++
 	return nil
 }
@@ -178,7 +182,7 @@ func (s *server) end(err error) {
 	defer s.mu.Unlock()
 	s.waiting--
 	if answered(err) {
-		s.heard = time.Now()
+		s.owing = time.Time{}
 	}
 }
 
