@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -275,6 +276,7 @@ func TestRefused(t *testing.T) {
 		"nil":       func() (*Locker, error) { return New([]redis.Scripter{nil}) },
 		"nil *":     func() (*Locker, error) { return New([]redis.Scripter{(*redis.Client)(nil)}) },
 		"max TTL":   func() (*Locker, error) { return New([]redis.Scripter{dial(t, "x:1")}, WithMaxTTL(0)) },
+		"endless":   func() (*Locker, error) { return New([]redis.Scripter{dial(t, "x:1")}, WithMaxTTL(math.MaxInt64)) },
 		"no reason": func() (*Locker, error) { return New([]redis.Scripter{dial(t, "x:1")}, WithoutQuarantine("")) },
 	} {
 		if l, err := newLocker(); err == nil || l != nil {

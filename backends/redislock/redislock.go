@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"strings"
 	"sync/atomic"
@@ -72,6 +73,8 @@ func New(servers []redis.Scripter, opts ...Option) (*Locker, error) {
 	switch {
 	case l.maxTTL < time.Millisecond:
 		return nil, fmt.Errorf("redislock: the longest TTL %v is under a millisecond", l.maxTTL)
+	case l.maxTTL > math.MaxInt64/2:
+		return nil, fmt.Errorf("redislock: the longest TTL %v is above %v", l.maxTTL, time.Duration(math.MaxInt64/2))
 	case l.quarantine == noReason:
 		return nil, errors.New("redislock: WithoutQuarantine needs a reason")
 	case l.quarantine != "":
