@@ -47,8 +47,9 @@ func (l *Locker) attempt(target string, o swanlock.Options) *attempt {
 
 // An answer is one server's to a script.
 type answer struct {
-	value any
-	err   error
+	value    any
+	err      error
+	repeated bool // perhaps
 }
 
 // ask runs a script on all servers at once, with the arguments that guard.lua names
@@ -64,21 +65,22 @@ func (a *attempt) ask(ctx context.Context, s script, args func(sent) []any, coun
 	}
 	for i, server := range a.l.servers {
 		if !s.votes && !a.voted(i) {
-			answers <- answer{int64(0), nil}
+			answers <- answer{value: int64(0)}
 			continue
 		}
 		if err := server.begin(!s.votes || len(a.sent) == 1); err != nil {
-			answers <- answer{nil, err}
+			answers <- answer{err: err}
 			continue
 		}
 		own := append([]any{"cached", a.l.quarantine, a.value}, args(a.note(i, s.votes))...)
 		start := time.Now()
 		server.queue.send(call{detached, s, keys, own, func(value any, err error) {
 			server.end(err)
-			if s.votes && answered(err) && time.Since(start) < unrepeated {
+			repeated := time.Since(start) >= unrepeated
+			if s.votes && answered(err) && !repeated {
 				a.arrived(i)
 			}
-			answers <- answer{value, err}
+			answers <- answer{value, err, repeated}
 		}})
 	}
 	var late <-chan time.Time // then the others are not waited for any longer
@@ -95,7 +97,7 @@ func (a *attempt) ask(ctx context.Context, s script, args func(sent) []any, coun
 			}
 		case <-late:
 			for range len(a.sent) - n {
-				count(answer{nil, errSilent})
+				count(answer{err: errSilent})
 			}
 			return nil
 		case <-ctx.Done():
@@ -265,8 +267,13 @@ func (a *attempt) Release(ctx context.Context) (held bool, err error) {
 		}
 		return []any{tombstone, waits, ms(presence - fresh)}
 	}, t.count)
-	if t.isHeld() || t.isNotHeld() {
-		return t.isHeld(), nil
+	switch {
+	case t.isHeld():
+		return true, nil
+	case t.isNotHeld() && t.repeated:
+		return false, lease.ErrRepeated
+	case t.isNotHeld():
+		return false, nil
 	}
 	if err = errors.Join(append(t.errs, err)...); !passes(err) {
 		err = lease.Refused(err)
@@ -279,6 +286,7 @@ func (a *attempt) Release(ctx context.Context) (held bool, err error) {
 type tally struct {
 	servers   int
 	held, not int
+	repeated  bool // one that did not may have held it before
 	errs      []error
 }
 
@@ -291,6 +299,7 @@ func (t *tally) count(r answer) (decided bool) {
 		t.held++
 	default:
 		t.not++
+		t.repeated = t.repeated || r.repeated
 	}
 	return t.isHeld() || t.isNotHeld() || t.tooFew(t.servers-len(t.errs))
 }
