@@ -101,6 +101,11 @@ func TestCallsHang(t *testing.T) {
 			}
 			testserver.Release(t, testserver.Try(t, l, target))
 			for i := range next {
+				eventually(t, "what was asked is answered", func() bool {
+					l.servers[i].mu.Lock()
+					defer l.servers[i].mu.Unlock()
+					return l.servers[i].waiting == 0
+				})
 				next[i].Store(calls)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
