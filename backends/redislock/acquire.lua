@@ -43,5 +43,5 @@ end
 if not holder then
   return {'granted', grant(value, ARGV[4], ARGV[5])}
 end
-redis.call('SET', KEYS[1], value, 'PX', ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return {'granted', ARGV[5] == '0' and '0' or fenced(ARGV[5], 0)}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/lease"
 )
 
 // An attempt is what one token has on the servers: votes, and perhaps the lock. It
@@ -18,11 +19,15 @@ type attempt struct {
 	l      *Locker
 	key    string // of the lock
 	token  string
-	value  string // of the lock's key
-	lease  string // for which a vote lasts (ms)
-	fenced bool   // it shall have a fence
-	fence  uint64 // what was proposed last, and then what is granted; 0: none
-	waits  bool   // in the line of a single server
+	value  string        // of the lock's key
+	lease  time.Duration // for which a vote lasts
+	fenced bool          // it shall have a fence
+	fence  uint64        // what was proposed last, and then what is granted; 0: none
+	waits  bool          // in the line of a single server
+
+	// straggling is for how long the rest of the servers is waited for when a majority
+	// has answered, and not alike: one that is far away, or hangs, has the deciding vote.
+	straggling time.Duration
 
 	mu   sync.Mutex
 	sent []sent // by server
@@ -35,15 +40,16 @@ type sent struct {
 }
 
 func (l *Locker) attempt(target string, o swanlock.Options) *attempt {
-	token := l.id + "." + rand.Text()
+	token, length := l.id+"."+rand.Text(), l.leaseOf(o)
 	return &attempt{l: l, key: keyOf(target), token: token, value: token + " " + o.Owner,
-		lease: ms(serverLease(l.leaseOf(o))), fenced: o.Fence, sent: make([]sent, len(l.servers))}
+		lease: serverLease(length), fenced: o.Fence, straggling: min(maxSilence, length/2), sent: make([]sent, len(l.servers))}
 }
 
 // An answer is one server's to a script.
 type answer struct {
-	value any
-	err   error
+	value    any
+	err      error
+	repeated bool // perhaps
 }
 
 // ask runs a script on all servers at once, with the arguments that guard.lua names
@@ -59,27 +65,28 @@ func (a *attempt) ask(ctx context.Context, s script, args func(sent) []any, coun
 	}
 	for i, server := range a.l.servers {
 		if !s.votes && !a.voted(i) {
-			answers <- answer{int64(0), nil}
+			answers <- answer{value: int64(0)}
 			continue
 		}
 		if err := server.begin(!s.votes || len(a.sent) == 1); err != nil {
-			answers <- answer{nil, err}
+			answers <- answer{err: err}
 			continue
 		}
 		own := append([]any{"cached", a.l.quarantine, a.value}, args(a.note(i, s.votes))...)
 		start := time.Now()
 		server.queue.send(call{detached, s, keys, own, func(value any, err error) {
 			server.end(err)
-			if s.votes && answered(err) && time.Since(start) < unrepeated {
+			repeated := time.Since(start) >= unrepeated
+			if s.votes && answered(err) && !repeated {
 				a.arrived(i)
 			}
-			answers <- answer{value, err}
+			answers <- answer{value, err, repeated}
 		}})
 	}
 	var late <-chan time.Time // then the others are not waited for any longer
 	for n := range a.sent {
 		if n == len(a.sent)/2+1 {
-			timer := time.NewTimer(straggling)
+			timer := time.NewTimer(a.straggling)
 			defer timer.Stop()
 			late = timer.C
 		}
@@ -90,7 +97,7 @@ func (a *attempt) ask(ctx context.Context, s script, args func(sent) []any, coun
 			}
 		case <-late:
 			for range len(a.sent) - n {
-				count(answer{nil, errSilent})
+				count(answer{err: errSilent})
 			}
 			return nil
 		case <-ctx.Done():
@@ -99,10 +106,6 @@ func (a *attempt) ask(ctx context.Context, s script, args func(sent) []any, coun
 	}
 	return nil
 }
-
-// straggling is for how long the rest of the servers is waited for when a majority
-// has answered, and not alike: one that hangs may have the deciding vote.
-const straggling = 100 * time.Millisecond
 
 // unrepeated is for how long a call was certainly sent once. The client waits for longer
 // before it repeats one; then the answer may be to either, and the other arrive later.
@@ -134,8 +137,8 @@ func (a *attempt) arrived(server int) {
 
 // vote runs a script that may give votes.
 func (a *attempt) vote(ctx context.Context, s script, args []any, count func(answer) bool) error {
-	lease := append([]any{a.lease, strconv.FormatUint(a.fence, 10)}, args...)
-	return a.ask(ctx, s, func(sent) []any { return lease }, count)
+	own := append([]any{ms(a.lease), strconv.FormatUint(a.fence, 10)}, args...)
+	return a.ask(ctx, s, func(sent) []any { return own }, count)
 }
 
 func (a *attempt) tombstone() string { return a.key + ":" + a.token }
@@ -253,21 +256,29 @@ func (a *attempt) Refresh(ctx context.Context) error {
 // vote.
 func (a *attempt) Release(ctx context.Context) (held bool, err error) {
 	t := tally{servers: len(a.sent)}
-	waits := "0"
+	waits, late := "0", a.lease
 	if a.waits {
-		waits = "1"
+		waits, late = "1", max(late, presence) // A question that comes late must not join the line either.
 	}
 	err = a.ask(ctx, releaseScript, func(before sent) []any {
 		tombstone := "0"
 		if before.open > 0 {
-			tombstone = a.lease
+			tombstone = ms(late)
 		}
 		return []any{tombstone, waits, ms(presence - fresh)}
 	}, t.count)
-	if !t.isHeld() && !t.isNotHeld() {
-		return false, errors.Join(append(t.errs, err)...)
+	switch {
+	case t.isHeld():
+		return true, nil
+	case t.isNotHeld() && t.repeated:
+		return false, lease.ErrRepeated
+	case t.isNotHeld():
+		return false, nil
 	}
-	return t.isHeld(), nil
+	if err = errors.Join(append(t.errs, err)...); !passes(err) {
+		err = lease.Refused(err)
+	}
+	return false, err
 }
 
 // A tally counts the servers that answer that they held the lock, and that they did
@@ -275,6 +286,7 @@ func (a *attempt) Release(ctx context.Context) (held bool, err error) {
 type tally struct {
 	servers   int
 	held, not int
+	repeated  bool // one that did not may have held it before
 	errs      []error
 }
 
@@ -287,6 +299,7 @@ func (t *tally) count(r answer) (decided bool) {
 		t.held++
 	default:
 		t.not++
+		t.repeated = t.repeated || r.repeated
 	}
 	return t.isHeld() || t.isNotHeld() || t.tooFew(t.servers-len(t.errs))
 }

@@ -55,8 +55,8 @@
 //
 // An acquire, a refresh and a release are one round trip each, to all servers at
 // once; what comes after the majority is not waited for, so that a server that
-// hangs or is slow costs nobody anything, or, where it has the deciding vote, a
-// tenth of a second. An acquire with a fence needs one more if the majority had
+// hangs or is slow costs nobody anything. Where it has the deciding vote, it is waited
+// for, for half of the lease, and a second at most. An acquire with a fence needs one more if the majority had
 // seen different ones; a vote that is split is repeated. A waiter on a single
 // server asks once when it comes, once a second, and when it is woken, over one
 // more connection for each Locker. What many goroutines ask at a time travels

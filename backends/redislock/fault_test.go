@@ -216,8 +216,9 @@ func TestHungServer(t *testing.T) {
 	for range 100 {
 		pair()
 	}
-	if got := waiting(); got != before {
-		t.Errorf("%d calls wait for the server that hangs, want %d, as before", got, before)
+	// It is asked seldom whether it is there again: for the lock, which is then released.
+	if got := waiting(); got > before+6 {
+		t.Errorf("%d calls wait for the server that hangs, want few more than the %d of before", got, before)
 	}
 	resume()
 	eventually(t, "the server is asked again", func() bool {

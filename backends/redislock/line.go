@@ -45,6 +45,10 @@ func (l *Locker) wait(ctx context.Context, target string, o swanlock.Options) (*
 	defer l.wakes.remove(a.token)
 	var outage error
 	for n, asked := 0, 0; ; n++ {
+		if ctx.Err() != nil {
+			_, _ = lease.Free(ctx, a)
+			return nil, r.Failed(ctx, outage)
+		}
 		question := ""
 		if asked++; woken != nil && r.Lease >= passable {
 			question = strconv.Itoa(asked)
@@ -87,9 +91,6 @@ func (l *Locker) wait(ctx context.Context, target string, o swanlock.Options) (*
 			}
 		case <-timer.C:
 		case <-ctx.Done():
-			timer.Stop()
-			_, _ = lease.Free(ctx, a)
-			return nil, r.Failed(ctx, outage)
 		}
 		timer.Stop()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -206,6 +207,31 @@ func TestGrantedTooLate(t *testing.T) {
 	eventually(t, "nothing is left behind", func() bool { return holders(t, servers) == 0 })
 }
 
+// A question that arrives when its waiter has left does not join the line, however
+// short the lease is: others would wait for nobody.
+func TestLateQuestion(t *testing.T) {
+	t.Parallel()
+	_, addrs := several(t, 1)
+	holder, slow := lockerOn(t, addrs), dial(t, addrs[0])
+	held := testserver.Try(t, holder, target) // The server has the script.
+	h := &hold{hash: acquireScript.Hash(), arrive: make(chan struct{}), sent: make(chan struct{})}
+	slow.AddHook(h)
+	l, err := New([]redis.Scripter{slow})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := l.Acquire(ctx, target, swanlock.WithTTL(10*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Acquire: got %v, want DeadlineExceeded", err)
+	}
+	time.Sleep(100 * time.Millisecond)
+	close(h.arrive)
+	<-h.sent
+	testserver.Release(t, held)
+	testserver.Release(t, testserver.Try(t, holder, target))
+}
+
 func TestKeyOf(t *testing.T) {
 	for _, tt := range []struct{ target, want string }{
 		{"a", "swanlock:{a}"}, {"/a/b", "swanlock:{a/b}"}, {"a//b/./c/", "swanlock:{a/b/c}"}, {"./a", "swanlock:{./a}"},
@@ -248,7 +274,9 @@ func TestRefused(t *testing.T) {
 		"none":      func() (*Locker, error) { return New(nil) },
 		"two":       func() (*Locker, error) { return New([]redis.Scripter{nil, nil}) },
 		"nil":       func() (*Locker, error) { return New([]redis.Scripter{nil}) },
+		"nil *":     func() (*Locker, error) { return New([]redis.Scripter{(*redis.Client)(nil)}) },
 		"max TTL":   func() (*Locker, error) { return New([]redis.Scripter{dial(t, "x:1")}, WithMaxTTL(0)) },
+		"endless":   func() (*Locker, error) { return New([]redis.Scripter{dial(t, "x:1")}, WithMaxTTL(math.MaxInt64)) },
 		"no reason": func() (*Locker, error) { return New([]redis.Scripter{dial(t, "x:1")}, WithoutQuarantine("")) },
 	} {
 		if l, err := newLocker(); err == nil || l != nil {

@@ -176,3 +176,38 @@ func TestTogether(t *testing.T) {
 	wg.Wait()
 	testserver.Release(t, taken)
 }
+
+// TestTogetherWithoutScripts: tries that travel together do so too when the server has
+// lost the scripts. One after the other, the last of them would take longer than a try
+// may.
+func TestTogetherWithoutScripts(t *testing.T) {
+	t.Parallel()
+	s := known(t, testserver.Redis(t))
+	client := dial(t, s.Addr)
+	g := &gate{shut: make(chan struct{})}
+	client.AddHook(g)
+	client.AddHook(&distant{d: 200 * time.Millisecond})
+	l, err := New([]redis.Scripter{client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 40
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			held, err := l.TryAcquire(t.Context(), fmt.Sprint(i))
+			if err != nil {
+				t.Errorf("try %d: %v", i, err)
+				return
+			}
+			testserver.Release(t, held)
+		})
+	}
+	eventually(t, "most travel together", func() bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.together >= n/2
+	})
+	close(g.shut)
+	wg.Wait()
+}

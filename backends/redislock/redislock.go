@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -71,13 +73,15 @@ func New(servers []redis.Scripter, opts ...Option) (*Locker, error) {
 	switch {
 	case l.maxTTL < time.Millisecond:
 		return nil, fmt.Errorf("redislock: the longest TTL %v is under a millisecond", l.maxTTL)
+	case l.maxTTL > math.MaxInt64/2:
+		return nil, fmt.Errorf("redislock: the longest TTL %v is above %v", l.maxTTL, time.Duration(math.MaxInt64/2))
 	case l.quarantine == noReason:
 		return nil, errors.New("redislock: WithoutQuarantine needs a reason")
 	case l.quarantine != "":
 		l.quarantine = ms(serverLease(l.maxTTL) + time.Second) // Redis counts its uptime in whole seconds.
 	}
 	for _, client := range servers {
-		if client == nil {
+		if v := reflect.ValueOf(client); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
 			return nil, errors.New("redislock: a client is nil")
 		}
 		l.servers = append(l.servers, newServer(client))

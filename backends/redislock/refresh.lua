@@ -15,7 +15,12 @@ if holder ~= value then
     return 0
   end
 end
-redis.call('SET', KEYS[1], value, 'PX', ARGV[4])
+-- A server that is full lets a key's time be set, and what is written after that.
+if holder then
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+else
+  redis.call('SET', KEYS[1], value, 'PX', ARGV[4])
+end
 if ARGV[5] ~= '0' then
   fenced(ARGV[5], 0)
 end

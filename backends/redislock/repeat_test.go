@@ -3,6 +3,7 @@ package redislock
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/lease"
 	"github.com/swanlake-io/swanlock/internal/testserver"
 )
 
@@ -68,7 +70,10 @@ func TestRepeatedCommand(t *testing.T) {
 	if err := second.Refresh(t.Context()); err != nil {
 		t.Errorf("Refresh whose first answer was lost: %v", err)
 	}
-	testserver.Release(t, second)
+	lose.Store(true)
+	if err := second.Release(t.Context()); !errors.Is(err, lease.ErrRepeated) {
+		t.Errorf("Release whose first answer was lost: got %v, want ErrLost that says why", err)
+	}
 }
 
 // A lateConn keeps back what is sent on it next, also when the client has closed it,

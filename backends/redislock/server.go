@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -54,7 +55,8 @@ type server struct {
 
 	mu      sync.Mutex
 	waiting int       // calls under way
-	heard   time.Time // when it last answered, or was asked while no call was under way
+	owing   time.Time // when it was first asked since it last answered; zero: it was not
+	asked   time.Time // when it was last asked
 }
 
 // A pipeliner sends several commands at once, as the clients of go-redis do.
@@ -82,8 +84,26 @@ type call struct {
 }
 
 func (s *server) run(c call) {
-	c.done(s.answer(c, s.client.EvalSha(c.ctx, c.script.Hash(), c.keys, c.args...)))
+	sent := cached(s.client, c)
+	if lacksScript(sent) {
+		sent = whole(s.client, c)
+	}
+	c.end(sent)
 }
+
+// cached runs a script that the server has in its cache, if it has.
+func cached(client redis.Scripter, c call) *redis.Cmd {
+	return client.EvalSha(c.ctx, c.script.Hash(), c.keys, c.args...)
+}
+
+// whole runs a script that the server did not have, so that it has it from then on. It
+// is never loaded otherwise: acquire.lua relies on it.
+func whole(client redis.Scripter, c call) *redis.Cmd {
+	c.args[0] = "whole"
+	return client.Eval(c.ctx, c.script.text, c.keys, c.args...)
+}
+
+func lacksScript(sent *redis.Cmd) bool { return redis.HasErrorPrefix(sent.Err(), "NOSCRIPT") }
 
 // runApart runs calls at the same time, so that one which hangs holds up no other.
 func (s *server) runApart(calls []call) {
@@ -98,37 +118,44 @@ func (s *server) runTogether(p pipeliner, calls []call) {
 		s.run(calls[0])
 		return
 	}
-	sent, _ := p.Pipelined(calls[0].ctx, func(p redis.Pipeliner) error {
-		for _, c := range calls {
-			p.EvalSha(c.ctx, c.script.Hash(), c.keys, c.args...)
+	var lacking []call
+	for i, sent := range together(p, calls, cached) {
+		if lacksScript(sent) {
+			lacking = append(lacking, calls[i])
+		} else {
+			calls[i].end(sent)
 		}
-		return nil
-	})
-	for i, c := range calls {
-		c.done(s.answer(c, sent[i].(*redis.Cmd)))
+	}
+	if len(lacking) > 0 {
+		for i, sent := range together(p, lacking, whole) {
+			lacking[i].end(sent)
+		}
 	}
 }
 
-// answer returns what the server has answered to c, which was sent. If it did not
-// have the script, that is sent whole.
-func (s *server) answer(c call, sent *redis.Cmd) (any, error) {
-	if sent.Err() == nil {
-		return sent.Val(), nil
-	}
-	if redis.HasErrorPrefix(sent.Err(), "NOSCRIPT") {
-		// It is never loaded otherwise: acquire.lua relies on it.
-		c.args[0] = "whole"
-		sent = s.client.Eval(c.ctx, c.script.text, c.keys, c.args...)
-	}
+// together sends calls in one pipeline.
+func together(p pipeliner, calls []call, run func(redis.Scripter, call) *redis.Cmd) []*redis.Cmd {
+	sent := make([]*redis.Cmd, 0, len(calls))
+	_, _ = p.Pipelined(calls[0].ctx, func(p redis.Pipeliner) error {
+		for _, c := range calls {
+			sent = append(sent, run(p, c))
+		}
+		return nil
+	})
+	return sent
+}
+
+// end tells of the answer to c, which was sent.
+func (c call) end(sent *redis.Cmd) {
 	answer, err := sent.Result()
 	if redis.HasErrorPrefix(err, "NOQUARANTINE") {
 		err = fmt.Errorf("%w: redislock cannot see whether this server restarts: %w: see WithoutQuarantine", errors.ErrUnsupported, err)
 	}
-	return answer, err
+	c.done(answer, err)
 }
 
-// maxSilence is for how long a server may leave calls without an answer before
-// no more are sent to it.
+// maxSilence is for how long a server may leave calls without an answer before it is
+// sent others seldom: the next one when it has been silent for twice as long.
 const maxSilence = time.Second
 
 var errSilent = errors.New("redislock: the server does not answer")
@@ -138,11 +165,14 @@ func (s *server) begin(force bool) error {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.waiting == 0 {
-		s.heard = now
-	} else if !force && now.Sub(s.heard) > maxSilence {
+	if s.waiting == 0 || s.owing.IsZero() {
+		s.owing = now
+	}
+	silence := now.Sub(s.owing)
+	if !force && silence > maxSilence && silence < 2*s.asked.Sub(s.owing) {
 		return errSilent
 	}
+	s.asked = now
 	s.waiting++
 	return nil
 }
@@ -152,7 +182,7 @@ func (s *server) end(err error) {
 	defer s.mu.Unlock()
 	s.waiting--
 	if answered(err) {
-		s.heard = time.Now()
+		s.owing = time.Time{}
 	}
 }
 
@@ -162,8 +192,13 @@ func answered(err error) bool {
 }
 
 // passes reports whether err may be gone when the call is repeated: the server
-// cannot be reached, starts, is full, is told to take over, or misses its replicas.
+// cannot be reached, starts, is full, is told to take over, or misses its replicas. Of
+// several servers' errors one is enough.
 func passes(err error) bool {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		return slices.ContainsFunc(joined.Unwrap(), passes)
+	}
 	for _, prefix := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "ERR max number of clients"} {
 		if redis.HasErrorPrefix(err, prefix) {
 			return true

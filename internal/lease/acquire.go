@@ -93,6 +93,11 @@ func Granted(ctx context.Context, r Request, start time.Time, fence uint64) (*Lo
 	return nil, r.Wrap(err)
 }
 
+// ErrRepeated is what a Backend's Release returns if the server did not hold the lock,
+// but the client may have asked it twice by itself: then it may have been held until the
+// first time.
+var ErrRepeated = errors.New("the client may have asked twice, for want of the first answer")
+
 // Free releases a lock under a context of its own. While ctx lives, it tries
 // again when that fails, for 5 s in all; if ctx has ended before, it tries once,
 // for 2 s. err is that of the last try; an earlier one may have freed the lock
@@ -102,8 +107,8 @@ func Free(ctx context.Context, b Backend) (held bool, err error) {
 	return held, err
 }
 
-// free does what Free does. earlier is the error of the try before the last, or nil if
-// there was none.
+// free does what Free does. earlier is the error of the try before the last, or
+// ErrRepeated, or nil if there was none.
 func free(ctx context.Context, b Backend) (held bool, earlier, err error) {
 	limit := freeing
 	if ctx.Err() != nil {
@@ -113,6 +118,9 @@ func free(ctx context.Context, b Backend) (held bool, earlier, err error) {
 	defer cancel()
 	for n := 0; ; n++ {
 		held, err = b.Release(own)
+		if err == ErrRepeated {
+			return false, err, nil
+		}
 		if err == nil || ctx.Err() != nil || errors.As(err, new(refused)) || !Pause(own, Backoff(n)) {
 			return held && err == nil, earlier, err
 		}
