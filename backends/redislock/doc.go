@@ -55,12 +55,12 @@
 //
 // An acquire, a refresh and a release are one round trip each, to all servers at
 // once; what comes after the majority is not waited for, so that a server that
-// hangs or is slow costs nobody anything. Where it has the deciding vote, it is waited
-// for, for half of the lease, and a second at most. An acquire with a fence needs one more if the majority had
-// seen different ones; a vote that is split is repeated. A waiter on a single
-// server asks once when it comes, once a second, and when it is woken, over one
-// more connection for each Locker. What many goroutines ask at a time travels
-// together, in a pipeline of the client's.
+// hangs or is slow costs nobody anything. Where it has the deciding vote, it is
+// waited for, for half of the lease, and a second at most. An acquire with a fence
+// needs one more if the majority had seen different ones; a vote that is split is
+// repeated. A waiter on a single server asks once when it comes, once a second, and
+// when it is woken, over one more connection for each Locker. What many goroutines
+// ask at a time travels together, in a pipeline of the client's.
 //
 // On a single server the release of a lock gives it to the first in line in the same
 // step, and tells it so: a hand-over costs one trip. That is done if the waiter was
