@@ -318,7 +318,7 @@ func TestPoolOfOneConnectionWaits(t *testing.T) {
 // queries are those that TestPlans looks for.
 var queries = map[string]string{"TryAcquire": db.TryAcquire, "TryAcquireWith": db.TryAcquireWith, "TryAcquireAudited": db.TryAcquireAudited,
 	"Refresh": db.Refresh, "RefreshAudited": db.RefreshAudited, "Release": db.Release, "ReleaseWith": db.ReleaseWith,
-	"ReleaseAudited": db.ReleaseAudited, "Turn": db.Turn, "TakeNext": db.TakeNext, "Batch": db.Batch, "Heartbeat": db.Heartbeat}
+	"ReleaseAudited": db.ReleaseAudited, "Turn": db.Turn, "TakeNext": db.TakeNext, "Batch": db.Batch, "Pass": db.Pass, "Heartbeat": db.Heartbeat}
 
 // A statement that is sent often is not planned each time: after five
 // executions the server keeps one plan for all values.
@@ -372,7 +372,7 @@ func TestPlans(t *testing.T) {
 			holdAndRelease()
 		}
 		p.EachConn(func(conn *sql.Conn) {
-			for _, name := range []string{"TryAcquireWith", "Release", "Batch", "Heartbeat", "TakeNext", "Turn"} {
+			for _, name := range []string{"TryAcquireWith", "Release", "Batch", "Pass", "Heartbeat", "TakeNext", "Turn"} {
 				if n := one[int](t, conn, "SELECT COALESCE(sum(custom_plans), 0) FROM pg_prepared_statements WHERE statement = $1::text", db.OneLine(queries[name])); n > 5 {
 					t.Errorf("a pool's %s is planned each time (%d)", name, n)
 				}

@@ -253,30 +253,39 @@ func TestPoolJoinIsNotFound(t *testing.T) {
 	})
 }
 
-// TestPoolJoinsBehindAGap: a pool whose own ticket is the highest that it knows of joins behind one of another host
-// that is further up, although the number after its own is free.
+// TestPoolJoinsBehindAGap: a pool whose own ticket is the highest that it knows of joins
+// behind one of another host that is further up, although the number after its own is
+// free. It joins in a statement that releases another lock, or passes this one on.
 func TestPoolJoinsBehindAGap(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		o, p, target := observe(t), newPool(t, openDB(t, driver)), newTarget(t)
-		held, other := acquired(t, p, target), acquired(t, p, target+"/other")
-		first := waitsFor(t, o, shortly(t), p, target)
-		leaver := dial(t, driver)
-		class, slot := pglock.Slots(target, o.numbers(target)[0]+1)
-		run(t, leaver, "SELECT pg_advisory_lock($1, $2)", class, slot)
-		next := waitsFor(t, o, shortly(t), pglock.NewSession(dial(t, driver), pglock.WithPolling()), target)
-		run(t, leaver, "SELECT pg_advisory_unlock_all()")
-		give := pglock.HoldTurn(other)
-		after := make(chan outcome, 1)
-		go func() { after <- outcomeOf(p.Acquire(shortly(t), target)) }()
-		released := make(chan error)
-		go func() { released <- other.Release(bg) }() // With this it joins the line in one statement.
-		time.Sleep(100 * time.Millisecond)
-		p.JoinedLast(o.numbers(target)[0])
-		give()
-		must(t, <-released)
-		o.wantTickets(target, 3)
-		must(t, held.Release(bg))
-		must(t, (<-first).get(t).Release(bg))
-		inOrder(t, next, after)
+		for _, passes := range []bool{false, true} {
+			o, p, target := observe(t), newPool(t, openDB(t, driver)), newTarget(t)
+			held, other := acquired(t, p, target), acquired(t, p, target+"/other")
+			first := waitsFor(t, o, shortly(t), p, target)
+			second := waitsFor(t, o, shortly(t), p, target)
+			leaver := dial(t, driver)
+			class, slot := pglock.Slots(target, o.numbers(target)[1]+1)
+			run(t, leaver, "SELECT pg_advisory_lock($1, $2)", class, slot)
+			next := waitsFor(t, o, shortly(t), pglock.NewSession(dial(t, driver), pglock.WithPolling()), target)
+			run(t, leaver, "SELECT pg_advisory_unlock_all()")
+
+			travels, later, tickets := other, held, 4
+			if passes {
+				travels, later, tickets = held, other, 3
+			}
+			give := pglock.HoldTurn(held)
+			after, released := make(chan outcome, 1), make(chan error)
+			go func() { after <- outcomeOf(p.Acquire(shortly(t), target)) }()
+			go func() { released <- travels.Release(bg) }()
+			time.Sleep(100 * time.Millisecond)
+			p.JoinedLast(o.numbers(target)[1])
+			give()
+			must(t, <-released)
+			o.wantTickets(target, tickets)
+			must(t, later.Release(bg))
+			must(t, (<-first).get(t).Release(bg))
+			must(t, (<-second).get(t).Release(bg))
+			inOrder(t, next, after)
+		}
 	})
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
+
+	"github.com/swanlake-io/swanlock/db"
 )
 
 // A holder in the pool passes its lock on to the pool's first waiter, if that one
@@ -78,6 +80,25 @@ func (b batcher) successors(ops []*op) (given []*op) {
 		}
 	}
 	return given
+}
+
+// passesOn reports whether the batch only passes a lock on, so that a shorter statement
+// will do.
+func (b batch) passesOn(unlocks, locks []*op) bool {
+	if len(unlocks) != 1 || len(locks) != 1 || len(b.releases)+len(b.acquires) != 2 {
+		return false
+	}
+	from, to := unlocks[0].h, locks[0].h
+	return locks[0].ticket != nil && from.key == to.key && !from.Shared && !to.Shared && !to.Fence && (b.join == nil || b.join.key == to.key)
+}
+
+// pass returns what the statement is to pass on to o.
+func (b batch) pass(o *op) db.PassParams {
+	params := db.PassParams{Pid: b.s.pid, Key: int64(o.h.key), Hash: o.ticket.hash, Ticket: o.ticket.number}
+	if b.join != nil {
+		params.Hint, params.Own = b.join.hint, b.join.own
+	}
+	return params
 }
 
 // A join asks a batch for a ticket in the line of key.

@@ -84,15 +84,20 @@ func (b batch) sendTogether() {
 // ask sends the statement.
 func (b batch) ask() (row db.BatchAuditedRow, err error) {
 	unlocks, locks := numbered(b.releases), numbered(b.acquires)
-	params := b.params(unlocks, locks)
 	if b.audit {
-		row, err = askAs(context.Background(), b.turn, b.auditIn(b.led.schema), (*db.Queries).BatchAudited, b.audited(params))
+		row, err = askAs(context.Background(), b.turn, b.auditIn(b.led.schema), (*db.Queries).BatchAudited, b.audited(b.params(unlocks, locks)))
 		for _, o := range b.acquires {
 			o.h.schema = b.led.schema
 		}
 	} else {
 		var answer db.BatchRow
-		answer, err = ask(context.Background(), b.turn, (*db.Queries).Batch, params)
+		if b.passesOn(unlocks, locks) {
+			var passed db.PassRow
+			passed, err = ask(context.Background(), b.turn, (*db.Queries).Pass, b.pass(locks[0]))
+			answer = db.BatchRow(passed)
+		} else {
+			answer, err = ask(context.Background(), b.turn, (*db.Queries).Batch, b.params(unlocks, locks))
+		}
 		row = db.BatchAuditedRow{Pid: answer.Pid, Released: answer.Released, Acquired: answer.Acquired, Ticket: answer.Ticket, Fence: answer.Fence}
 	}
 	return row, b.whole(row, len(unlocks), len(locks), err)

@@ -150,6 +150,60 @@ SELECT s.pid, r.released, a.acquired, COALESCE((
 END)::bigint AS fence
 FROM s, r, a;
 
+-- name: Pass :one
+-- Batch for a lock without a row, that passes from its holder to the waiter with the
+-- ticket in the line of hash, and perhaps for a ticket in that line for another. Each
+-- part reads the row of the one before. It takes a third of the server's time, which
+-- otherwise goes into beginning so long a statement for one lock. The planner believes
+-- that any plan for these numbers costs the same, and so keeps one.
+SELECT t.pid, t.released, t.acquired, (CASE
+    WHEN NOT t.share THEN 0
+    WHEN t.last OPERATOR(pg_catalog.<) t.beyond AND pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 1)))
+    THEN pg_catalog.int4pl(t.last, 1)
+    WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
+    ELSE 0
+END)::integer AS ticket, 0::bigint AS fence
+FROM (
+    SELECT j.pid, j.released, j.acquired, j.class, j.slot, j.share, LEAST(pg_catalog.int4pl(@hint, 24), 262140) AS beyond, CASE
+        WHEN NOT j.share THEN NULL
+        WHEN @own::boolean AND pg_catalog.pg_try_advisory_lock(j.class, j.slot) AND pg_catalog.pg_advisory_unlock(j.class, j.slot) THEN @hint
+        ELSE COALESCE((
+            SELECT pg_catalog.max(n.number)
+            FROM (SELECT pg_catalog.int4pl(@hint, g.step) AS number FROM pg_catalog.generate_series(0, 32) g (step)) n
+            WHERE NOT CASE
+                WHEN n.number OPERATOR(pg_catalog.>) 262143 THEN true
+                WHEN pg_catalog.pg_try_advisory_lock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
+                THEN pg_catalog.pg_advisory_unlock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
+                ELSE false
+            END
+        ), CASE WHEN @own THEN @hint ELSE 262143 END)
+    END AS last
+    FROM (
+        SELECT a.pid, a.released, a.acquired, a.class, a.slot,
+            CASE WHEN NOT a.ours OR @hint::integer OPERATOR(pg_catalog.=) 0 THEN false ELSE pg_catalog.pg_try_advisory_lock_shared(a.class, a.slot) END AS share
+        FROM (
+            SELECT r.pid, r.ours, r.released, r.class, r.slot, (CASE
+                WHEN NOT r.ours THEN '0'
+                WHEN NOT pg_catalog.pg_try_advisory_lock(@key::bigint) THEN '0'
+                WHEN pg_catalog.pg_advisory_unlock(r.class, pg_catalog.int4pl(r.slot, @ticket::integer)) AND pg_catalog.pg_advisory_unlock_shared(r.class, r.slot) THEN '1'
+                ELSE '1'
+            END)::varchar AS acquired
+            FROM (
+                SELECT s.pid, s.ours, (CASE WHEN NOT s.ours THEN '0' WHEN pg_catalog.pg_advisory_unlock(@key) THEN '1' ELSE '0' END)::varchar AS released,
+                    pg_catalog.int8shr(@hash::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl(@hash, 32), 32)::integer AS slot
+                FROM (
+                    SELECT pg_catalog.pg_backend_pid()::integer AS pid, pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid::integer AS ours
+                    OFFSET 0
+                ) s
+                OFFSET 0
+            ) r
+            OFFSET 0
+        ) a
+        OFFSET 0
+    ) j
+    OFFSET 0
+) t;
+
 -- name: BatchAudited :one
 -- Batch with rows, for a pool's session. The rows with the ids of closing are
 -- closed, with the time before the unlocks; of is the number, from 1 on, of the
