@@ -134,7 +134,7 @@ func TestKillLooksAgain(t *testing.T) {
 		io.WriteString(keyboard, "y\n")
 	}
 	p.want(0)
-	hasAll(t, "kill", shown.String(), "has ended by itself, or has no such lock any more")
+	hasAll(t, "kill", shown.whole(), "has ended by itself, or has no such lock any more")
 	if err := other.Refresh(t.Context()); err != nil {
 		t.Errorf("the session that has released the target was ended: %v", err)
 	}

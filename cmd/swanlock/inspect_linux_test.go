@@ -14,6 +14,13 @@ import (
 type screen struct {
 	mu   sync.Mutex
 	text strings.Builder
+	done chan struct{} // closed when nobody has the terminal any more
+}
+
+// whole returns all that was shown until the process ended.
+func (s *screen) whole() string {
+	<-s.done
+	return s.String()
 }
 
 func (s *screen) String() string {
@@ -33,10 +40,9 @@ func onTerminal(t *testing.T, columns, lines uint16, environment []string, args 
 	p = swanlockCommand(t, environment, args...)
 	p.Stdin, p.Stdout, p.Stderr = tty, tty, tty
 	p.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	shown = &screen{}
-	done := make(chan struct{})
+	shown = &screen{done: make(chan struct{})}
 	go func() {
-		defer close(done)
+		defer close(shown.done)
 		buffer := make([]byte, 4096)
 		for {
 			n, err := master.Read(buffer)
@@ -50,7 +56,7 @@ func onTerminal(t *testing.T, columns, lines uint16, environment []string, args 
 	}()
 	p.start()
 	tty.Close() // the process has it; its end is the end of the terminal
-	t.Cleanup(func() { master.Close(); <-done })
+	t.Cleanup(func() { master.Close(); <-shown.done })
 	return p, master, shown
 }
 
@@ -65,8 +71,10 @@ func TestLsOnTerminal(t *testing.T) {
 		for _, noColour := range []string{"", "1"} {
 			p, _, shown := onTerminal(t, width, 24, append(env(dsn), "NO_COLOR="+noColour, "TERM=xterm"), "ls", "--target", "/lake/*")
 			p.want(0)
-			eventually(t, "table", func() bool { return strings.Count(shown.String(), "\n") == 2 })
-			text := shown.String()
+			text := shown.whole()
+			if n := strings.Count(text, "\n"); n != 2 {
+				t.Errorf("width %d: the table has %d lines, want 2", width, n)
+			}
 			if got := strings.Contains(text, "\x1b"); got != (noColour == "") {
 				t.Errorf("width %d, NO_COLOR=%s: it has escapes: %v", width, noColour, got)
 			}
@@ -109,7 +117,9 @@ func TestLsWatchOnTerminal(t *testing.T) {
 	})
 	io.WriteString(keyboard, "\x03")
 	p.want(0)
-	eventually(t, "the screen as it was", func() bool { return strings.HasSuffix(shown.String(), "\x1b[?25h\x1b[?1049l") })
+	if !strings.HasSuffix(shown.whole(), "\x1b[?25h\x1b[?1049l") {
+		t.Error("the screen is not as it was")
+	}
 }
 
 // In a terminal kill asks, and only a yes ends the session.
@@ -156,7 +166,7 @@ func TestPruneOnTerminal(t *testing.T) {
 	if left == 0 || left == 50000 {
 		t.Errorf("%d rows are left when it was cut short", left)
 	}
-	hasAll(t, "prune", shown.String(), "deleted ", "ended by a signal")
+	hasAll(t, "prune", shown.whole(), "deleted ", "ended by a signal")
 	swanlockSays(t, dsn, 0, "audit", "prune", "--older-than", "90d")
 	if left := rows(); left != 0 {
 		t.Errorf("%d rows are left", left)
