@@ -110,7 +110,8 @@ SELECT
         (pg_catalog.int8pl(pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('max_prepared_transactions')::bigint)))::bigint AS capacity,
     pg_catalog.current_setting('max_locks_per_transaction')::bigint AS locks_per_transaction,
     (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a WHERE a.datid IS NOT NULL)::bigint AS sessions,
-    pg_catalog.int8mi(pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('superuser_reserved_connections')::bigint)::bigint AS max_sessions,
+    pg_catalog.int8mi(pg_catalog.int8mi(pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('superuser_reserved_connections')::bigint),
+        COALESCE(pg_catalog.current_setting('reserved_connections', true), '0')::bigint)::bigint AS max_sessions,
     pg_catalog.pg_has_role('pg_signal_backend', 'USAGE')::boolean AS may_end,
     pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')::boolean AS may_see,
     COALESCE(pg_catalog.current_setting('swanlock.fence_offset', true), '')::varchar AS fence_offset,
@@ -137,7 +138,8 @@ type CheckServerRow struct {
 	At                  int64
 }
 
-// Returns what the doctor wants to know of the server and of the role.
+// Returns what the doctor wants to know of the server and of the role. max_sessions
+// leaves out those that PostgreSQL keeps for some roles.
 func (q *Queries) CheckServer(ctx context.Context) (CheckServerRow, error) {
 	row := q.db.QueryRowContext(ctx, CheckServer)
 	var i CheckServerRow
