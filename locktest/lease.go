@@ -268,7 +268,11 @@ func readersExpire(e *env) error {
 	}
 	e.mustRelease(e.mustGet(next))
 	last := e.mustTry(a, target, swanlock.WithShared(), swanlock.WithTTL(e.ttl))
+	until, ok := last.Deadline()
 	writer := e.mustAcquire(e.locker(), target)
+	if early := time.Until(until); !ok || early > 0 {
+		e.Errorf("a writer holds the target %v before a reader's deadline, %t", early, ok)
+	}
 	e.is("Err of the only reader, when a writer holds the target", last.Err(), swanlock.ErrExpired)
 	e.holds("after a reader's TTL", writer, c)
 	e.mustRelease(writer)
@@ -301,13 +305,25 @@ func autoRefreshKeeps(e *env) error {
 	if err := e.keep(held, err); err != nil {
 		return fmt.Errorf("an Acquire with auto-refresh: %w", err)
 	}
+	all := []swanlock.DistributedLock{held}
+	if !e.lacks(shared) {
+		reader, err := e.try(a, e.target(), swanlock.WithTTL(e.ttl), swanlock.WithAutoRefresh(), swanlock.WithShared())
+		if err != nil {
+			return fmt.Errorf("a reader's try with auto-refresh: %w", err)
+		}
+		all = append(all, reader)
+	}
 	for end := time.Now().Add(3 * e.ttl); time.Now().Before(end); time.Sleep(e.ttl / 4) {
-		if err := e.stillHeld(held, b); err != nil {
-			return fmt.Errorf("auto-refresh, TTL %v: %w", e.ttl, err)
+		for _, held := range all {
+			if err := e.stillHeld(held, b); err != nil {
+				return fmt.Errorf("auto-refresh, TTL %v, shared %t: %w", e.ttl, held.Info().Shared, err)
+			}
 		}
 	}
-	if err := e.release(held); err != nil {
-		return fmt.Errorf("auto-refresh, TTL %v: Release: %w", e.ttl, err)
+	for _, held := range all {
+		if err := e.release(held); err != nil {
+			return fmt.Errorf("auto-refresh, TTL %v: Release: %w", e.ttl, err)
+		}
 	}
 	e.free("after release", b, target)
 	return nil
