@@ -29,7 +29,7 @@ func Do(ctx context.Context, l Locker, target string, f func(ctx context.Context
 	}
 	held, err := l.Acquire(ctx, target, opts...)
 	if err == nil && held == nil {
-		err = errors.New("swanlock: the locker returned neither a lock nor an error")
+		err = errNeither
 	}
 	if err != nil {
 		return err
@@ -46,6 +46,9 @@ func Do(ctx context.Context, l Locker, target string, f func(ctx context.Context
 	}()
 	return f(fctx, held)
 }
+
+// errNeither is the error of a locker that has broken its contract.
+var errNeither = errors.New("swanlock: the locker returned neither a lock nor an error")
 
 // A noLocker stands for a Locker that is nil: it acquires nothing.
 type noLocker struct{}

@@ -74,7 +74,9 @@ type DistributedLock interface {
 	// Release frees the lock, also when ctx has ended. If the lock was lost
 	// before, or if it is not certain that it was held until now, the first
 	// call's error matches ErrLost, as does that of Err from then on; the lock
-	// is free even then. Any later call returns nil.
+	// is free even then. Any later call returns nil. After an error with which
+	// Err is nil the lock is still held, since nothing could be sent, as with
+	// pglock.ErrBusy: then Release may be called again.
 	Release(ctx context.Context) error
 
 	// Done returns a channel that is closed once the lock is no longer held: by

@@ -53,7 +53,7 @@ type Event struct {
 	Took    time.Duration // by the call; 0 if there was none
 	Held    time.Duration // from Info.AcquiredAt until now, or until the lock's end: OpRelease and OpLoss
 	Outcome Outcome
-	Err     error // what the call returned, or how the lock was lost
+	Err     error // what the call returned, or how the lock was lost; not nil with OutcomeError
 
 	// Ended says that the lock is over with this event, its release or its loss.
 	// It is true for exactly one event of each lock that was acquired. If the

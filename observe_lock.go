@@ -35,6 +35,7 @@ func (o *observed) acquire(ctx context.Context, op Op, f func(context.Context, s
 	if err != nil || held == nil {
 		switch {
 		case err == nil:
+			e.Err = errNeither
 		case ctx.Err() != nil:
 			e.Outcome = OutcomeCancelled
 		case errors.Is(err, ErrNotAcquired):

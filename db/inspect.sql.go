@@ -9,6 +9,47 @@ import (
 	"context"
 )
 
+const CheckFences = `-- name: CheckFences :one
+SELECT
+    COALESCE(pg_catalog.max(f.schema), '')::varchar AS schema,
+    COALESCE(pg_catalog.bool_or(f.may_write), false)::boolean AS may_write,
+    COALESCE(pg_catalog.bool_or(f.needed), false)::boolean AS needed
+FROM (
+    SELECT
+        pg_catalog.quote_ident(n.nspname) AS schema,
+        pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_table_privilege(c.oid, 'INSERT')
+            AND pg_catalog.has_table_privilege(c.oid, 'UPDATE') AS may_write,
+        EXISTS (
+            SELECT FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) g.tgfoid
+            WHERE p.proname OPERATOR(pg_catalog.=) 'lock_fenced' AND p.pronamespace OPERATOR(pg_catalog.=) n.oid AND NOT g.tgisinternal
+                AND (pg_catalog.has_table_privilege(g.tgrelid, 'INSERT') OR pg_catalog.has_table_privilege(g.tgrelid, 'UPDATE')
+                    OR pg_catalog.has_table_privilege(g.tgrelid, 'DELETE'))
+        ) AS needed
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+    WHERE c.relname OPERATOR(pg_catalog.=) 'lock_fences' AND c.relpersistence OPERATOR(pg_catalog.<>) 't'
+        AND pg_catalog.array_position(pg_catalog.current_schemas(false), n.nspname) IS NOT NULL
+    ORDER BY pg_catalog.array_position(pg_catalog.current_schemas(false), n.nspname)
+    LIMIT 1
+) f
+`
+
+type CheckFencesRow struct {
+	Schema   string
+	MayWrite bool
+	Needed   bool
+}
+
+// Describes the fence guard: the first schema of the search_path that has a
+// lock_fences, quoted, or ”; whether the role may write and read it, as
+// lock_fence does; and whether it needs that, since it may write to a table that
+// has the trigger lock_fenced.
+func (q *Queries) CheckFences(ctx context.Context) (CheckFencesRow, error) {
+	row := q.db.QueryRowContext(ctx, CheckFences)
+	var i CheckFencesRow
+	err := row.Scan(&i.Schema, &i.MayWrite, &i.Needed)
+	return i, err
+}
+
 const CheckRoleSettings = `-- name: CheckRoleSettings :many
 SELECT
     COALESCE(pg_catalog.quote_ident(r.rolname), '')::varchar AS role,
@@ -69,7 +110,8 @@ SELECT
         (pg_catalog.int8pl(pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('max_prepared_transactions')::bigint)))::bigint AS capacity,
     pg_catalog.current_setting('max_locks_per_transaction')::bigint AS locks_per_transaction,
     (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a WHERE a.datid IS NOT NULL)::bigint AS sessions,
-    pg_catalog.int8mi(pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('superuser_reserved_connections')::bigint)::bigint AS max_sessions,
+    pg_catalog.int8mi(pg_catalog.int8mi(pg_catalog.current_setting('max_connections')::bigint, pg_catalog.current_setting('superuser_reserved_connections')::bigint),
+        COALESCE(pg_catalog.current_setting('reserved_connections', true), '0')::bigint)::bigint AS max_sessions,
     pg_catalog.pg_has_role('pg_signal_backend', 'USAGE')::boolean AS may_end,
     pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')::boolean AS may_see,
     COALESCE(pg_catalog.current_setting('swanlock.fence_offset', true), '')::varchar AS fence_offset,
@@ -96,7 +138,8 @@ type CheckServerRow struct {
 	At                  int64
 }
 
-// Returns what the doctor wants to know of the server and of the role.
+// Returns what the doctor wants to know of the server and of the role. max_sessions
+// leaves out those that PostgreSQL keeps for some roles.
 func (q *Queries) CheckServer(ctx context.Context) (CheckServerRow, error) {
 	row := q.db.QueryRowContext(ctx, CheckServer)
 	var i CheckServerRow
@@ -419,7 +462,10 @@ SELECT
     COALESCE(pg_catalog.max(t.partitioned), 0)::bigint AS partitioned,
     COALESCE(pg_catalog.bool_or(t.may_select), false)::boolean AS may_select,
     COALESCE(pg_catalog.bool_or(t.may_write), false)::boolean AS may_write,
-    COALESCE(pg_catalog.bool_or(t.may_delete), false)::boolean AS may_delete
+    COALESCE(pg_catalog.bool_or(t.may_delete), false)::boolean AS may_delete,
+    COALESCE(pg_catalog.max(t.triggers), '')::varchar AS triggers,
+    COALESCE(pg_catalog.bool_or(t.policed), false)::boolean AS policed,
+    COALESCE(pg_catalog.max(t.policies), 0)::bigint AS policies
 FROM (
     SELECT
         pg_catalog.quote_ident(n.nspname) AS schema,
@@ -439,7 +485,22 @@ FROM (
         CASE WHEN c.relkind OPERATOR(pg_catalog.=) 'p' THEN 1 ELSE 0 END AS partitioned,
         pg_catalog.has_table_privilege(c.oid, 'SELECT') AS may_select,
         pg_catalog.has_table_privilege(c.oid, 'INSERT') AND pg_catalog.has_table_privilege(c.oid, 'UPDATE') AS may_write,
-        pg_catalog.has_table_privilege(c.oid, 'DELETE') AS may_delete
+        pg_catalog.has_table_privilege(c.oid, 'DELETE') AS may_delete,
+        (
+            SELECT pg_catalog.string_agg(g.tgname::varchar, ', ' ORDER BY g.tgname) FROM pg_catalog.pg_trigger g
+            WHERE g.tgrelid OPERATOR(pg_catalog.=) c.oid AND NOT g.tgisinternal AND g.tgenabled OPERATOR(pg_catalog.<>) 'D'
+                AND pg_catalog.int4and(g.tgtype::integer, 3) OPERATOR(pg_catalog.=) 3 AND pg_catalog.int4and(g.tgtype::integer, 20) OPERATOR(pg_catalog.<>) 0
+        ) AS triggers,
+        pg_catalog.row_security_active(c.oid) AS policed,
+        (
+            SELECT pg_catalog.count(*) FROM (VALUES ('r'), ('a'), ('w')) v (command)
+            WHERE EXISTS (
+                SELECT FROM pg_catalog.pg_policy p, LATERAL pg_catalog.unnest(p.polroles) r (id)
+                WHERE p.polrelid OPERATOR(pg_catalog.=) c.oid AND p.polpermissive
+                    AND (p.polcmd::varchar OPERATOR(pg_catalog.=) '*' OR p.polcmd::varchar OPERATOR(pg_catalog.=) v.command)
+                    AND CASE WHEN r.id OPERATOR(pg_catalog.=) 0 THEN true ELSE pg_catalog.pg_has_role(r.id, 'USAGE') END
+            )
+        ) AS policies
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
     WHERE c.relname OPERATOR(pg_catalog.=) 'lock_audit' AND c.relpersistence OPERATOR(pg_catalog.<>) 't'
         AND pg_catalog.array_position(pg_catalog.current_schemas(false), n.nspname) IS NOT NULL
@@ -457,6 +518,9 @@ type InspectTableRow struct {
 	MaySelect   bool
 	MayWrite    bool
 	MayDelete   bool
+	Triggers    string
+	Policed     bool
+	Policies    int64
 }
 
 // What pginspect asks the server: who holds and waits, what it may do, and how
@@ -464,7 +528,10 @@ type InspectTableRow struct {
 // Describes the audit's table: the first schema of the search_path that has a
 // lock_audit that is not temporary, quoted, or ”; whether it has the columns of
 // the second and the fourth migration; how many of the indexes are there and
-// valid; and what the role may do with it.
+// valid; what the role may do with it; the triggers that may drop a row (in
+// tgtype 1 is FOR EACH ROW, 2 BEFORE, 4 INSERT and 16 UPDATE); whether row security
+// applies to the role; and for how many of SELECT, INSERT and UPDATE it has a
+// policy.
 func (q *Queries) InspectTable(ctx context.Context) (InspectTableRow, error) {
 	row := q.db.QueryRowContext(ctx, InspectTable)
 	var i InspectTableRow
@@ -477,6 +544,9 @@ func (q *Queries) InspectTable(ctx context.Context) (InspectTableRow, error) {
 		&i.MaySelect,
 		&i.MayWrite,
 		&i.MayDelete,
+		&i.Triggers,
+		&i.Policed,
+		&i.Policies,
 	)
 	return i, err
 }

@@ -22,6 +22,35 @@ var brokenLeases = []brokenLocker{
 		lent(func(ttl time.Duration) time.Duration { return ttl.Truncate(100 * time.Millisecond) }), KeptAlive("no lock without a lease"))},
 	{name: "frees at twice the TTL", caughtBy: []string{"Deadline"}, backend: sessions(
 		lent(func(ttl time.Duration) time.Duration { return 2 * ttl }), KeptAlive("no lock without a lease"), ShortTTL(10*time.Second))},
+	{name: "an auto-refresh that does not look at its answers", caughtBy: []string{"AutoRefreshSeesLoss"}, backend: sessions(acquires(blindly))},
+}
+
+// blindly has locks that count as held while they are refreshed in the background,
+// whatever comes of that.
+func blindly(next funcLocker, _ *memlock.Locker) funcLocker {
+	return func(ctx context.Context, wait bool, target string, opts []swanlock.Option) (swanlock.DistributedLock, error) {
+		held, err := next(ctx, wait, target, opts)
+		o, _ := swanlock.NewOptions(target, opts...)
+		if err != nil || !o.AutoRefresh {
+			return held, err
+		}
+		released, over := context.WithCancel(context.Background())
+		return brokenLock{
+			DistributedLock: held,
+			done:            released.Done,
+			deadline:        func() (time.Time, bool) { return time.Now().Add(o.TTL), true },
+			err: func() error {
+				if released.Err() == nil {
+					return nil
+				}
+				return swanlock.ErrReleased
+			},
+			release: func(ctx context.Context) error {
+				defer over()
+				return held.Release(ctx)
+			},
+		}, nil
+	}
 }
 
 // lent has a server that keeps a lock for what keeps makes of its TTL.

@@ -11,6 +11,21 @@ import (
 )
 
 var brokenReaders = []brokenLocker{
+	{name: "readers have no deadline", caughtBy: []string{"ReadersExpire"}, backend: sessions(
+		deadlines(func(held swanlock.DistributedLock) (time.Time, bool) {
+			d, ok := held.Deadline()
+			return d, ok && !held.Info().Shared
+		}))},
+	{name: "a reader's deadline is later than its end", caughtBy: []string{"ReadersExpire"}, backend: sessions(
+		deadlines(func(held swanlock.DistributedLock) (time.Time, bool) {
+			d, ok := held.Deadline()
+			if held.Info().Shared {
+				d = d.Add(held.Info().TTL)
+			}
+			return d, ok
+		}))},
+	{name: "readers are not refreshed in the background", caughtBy: []string{"AutoRefreshKeeps"}, backend: sessions(
+		options(func(o *swanlock.Options) { o.AutoRefresh = o.AutoRefresh && !o.Shared }))},
 	{name: "readers have no TTL", caughtBy: []string{"ReadersExpire"}, backend: sessions(
 		asks(func(o *swanlock.Options) {
 			if o.Shared {

@@ -12,6 +12,12 @@ import (
 )
 
 var brokenWaits = []brokenLocker{
+	{name: "forgets the TTL while it waits", caughtBy: []string{"ExpiresAfterAWait"}, backend: sessions(
+		forgetful(func(o *swanlock.Options) { o.TTL, o.AutoRefresh = 0, false }))},
+	{name: "forgets to refresh what it has waited for", caughtBy: []string{"AutoRefreshAfterAWait"}, backend: sessions(
+		forgetful(func(o *swanlock.Options) { o.AutoRefresh = false }))},
+	{name: "forgets the owner while it waits", caughtBy: []string{"AcquireWaits"}, backend: sessions(
+		forgetful(func(o *swanlock.Options) { o.Owner = "forgotten" }))},
 	// Waiting.
 	{name: "Acquire does not wait", caughtBy: []string{"AcquireWaits", "EveryWaiterIsServed", "LineGoesOn", "SharedWaits"}, backend: sessions(
 		acquires(func(next funcLocker, _ *memlock.Locker) funcLocker {
@@ -158,3 +164,31 @@ func lineOf(target string) brokenLine {
 
 // arrivals counts acquires.
 var arrivals atomic.Int64
+
+// forgetful has another way to take a lock that must be waited for, which forgets some
+// of its options.
+func forgetful(forget func(*swanlock.Options)) breaker {
+	return acquires(func(next funcLocker, _ *memlock.Locker) funcLocker {
+		return func(ctx context.Context, wait bool, target string, opts []swanlock.Option) (swanlock.DistributedLock, error) {
+			held, err := next(ctx, false, target, opts)
+			if !wait || !errors.Is(err, swanlock.ErrNotAcquired) || errors.Is(err, swanlock.ErrAlreadyHeld) {
+				return held, err
+			}
+			o, _ := swanlock.NewOptions(target, opts...)
+			held, err = next(ctx, true, target, append(opts[:len(opts):len(opts)], forget))
+			if err != nil {
+				return nil, err
+			}
+			return brokenLock{
+				DistributedLock: held,
+				info:            func() swanlock.Info { i := held.Info(); i.TTL = o.TTL; return i },
+				deadline: func() (time.Time, bool) {
+					if d, ok := held.Deadline(); ok {
+						return d, ok
+					}
+					return held.Info().AcquiredAt.Add(o.TTL), o.TTL > 0
+				},
+			}, nil
+		}
+	})
+}

@@ -35,6 +35,18 @@ var leaseCases = []testCase{
 		run:   func(e *env) { e.steady(func() error { return waitsLongerThanItsTTL(e) }) },
 	},
 	{
+		name:  "ExpiresAfterAWait",
+		why:   "a lock that was waited for is taken by other code than one that is free: if that forgets the TTL, a holder that hangs keeps everybody out for ever",
+		needs: []feature{ttl},
+		run:   func(e *env) { e.steady(func() error { return expiresAfterAWait(e) }) },
+	},
+	{
+		name:  "AutoRefreshAfterAWait",
+		why:   "a lock that was waited for is taken by other code than one that is free: if that forgets to refresh, the lock is lost while its holder works",
+		needs: []feature{autoRefresh},
+		run:   func(e *env) { e.steady(func() error { return autoRefreshAfterAWait(e) }) },
+	},
+	{
 		name:  "ReadersExpire",
 		why:   "a reader that hangs keeps all writers out, unless its TTL ends, whatever the other readers do; and theirs must not end with it",
 		needs: []feature{ttl, shared},
@@ -181,6 +193,52 @@ func waitsLongerThanItsTTL(e *env) error {
 	return nil
 }
 
+// waitedFor returns a lock that another had when it was asked for.
+func (e *env) waitedFor(target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	e.Helper()
+	held := e.mustTry(e.locker(), target)
+	wait := e.start(e.ctx, e.locker(), target, opts...)
+	e.pause()
+	e.mustRelease(held)
+	got, err := e.result(wait)
+	if err != nil {
+		return nil, fmt.Errorf("an Acquire of a target that became free: %w", err)
+	}
+	return got, nil
+}
+
+func expiresAfterAWait(e *env) error {
+	target := e.target()
+	held, err := e.waitedFor(target, swanlock.WithTTL(e.ttl))
+	if err != nil {
+		return err
+	}
+	next := e.start(e.ctx, e.locker(), target)
+	if err := closedWithin(held.Done(), e.ttl+patience, "Done of a lock that was waited for, and not refreshed, was not closed"); err != nil {
+		e.Fatalf("TTL %v: %v", e.ttl, err)
+	}
+	e.is("Err after the TTL", held.Err(), swanlock.ErrExpired)
+	e.mustRelease(e.mustGet(next))
+	return nil
+}
+
+func autoRefreshAfterAWait(e *env) error {
+	b, target := e.locker(), e.target()
+	held, err := e.waitedFor(target, swanlock.WithTTL(e.ttl), swanlock.WithAutoRefresh())
+	if err != nil {
+		return err
+	}
+	for end := time.Now().Add(2 * e.ttl); time.Now().Before(end); time.Sleep(e.ttl / 4) {
+		if err := e.stillHeld(held, b); err != nil {
+			return fmt.Errorf("auto-refresh after a wait, TTL %v: %w", e.ttl, err)
+		}
+	}
+	if err := e.release(held); err != nil {
+		return fmt.Errorf("auto-refresh after a wait, TTL %v: Release: %w", e.ttl, err)
+	}
+	return nil
+}
+
 // readersExpire refreshes one of two readers until the other has expired. A writer
 // waits for both.
 func readersExpire(e *env) error {
@@ -210,7 +268,11 @@ func readersExpire(e *env) error {
 	}
 	e.mustRelease(e.mustGet(next))
 	last := e.mustTry(a, target, swanlock.WithShared(), swanlock.WithTTL(e.ttl))
+	until, ok := last.Deadline()
 	writer := e.mustAcquire(e.locker(), target)
+	if early := time.Until(until); !ok || early > 0 {
+		e.Errorf("a writer holds the target %v before a reader's deadline, %t", early, ok)
+	}
 	e.is("Err of the only reader, when a writer holds the target", last.Err(), swanlock.ErrExpired)
 	e.holds("after a reader's TTL", writer, c)
 	e.mustRelease(writer)
@@ -243,13 +305,25 @@ func autoRefreshKeeps(e *env) error {
 	if err := e.keep(held, err); err != nil {
 		return fmt.Errorf("an Acquire with auto-refresh: %w", err)
 	}
+	all := []swanlock.DistributedLock{held}
+	if !e.lacks(shared) {
+		reader, err := e.try(a, e.target(), swanlock.WithTTL(e.ttl), swanlock.WithAutoRefresh(), swanlock.WithShared())
+		if err != nil {
+			return fmt.Errorf("a reader's try with auto-refresh: %w", err)
+		}
+		all = append(all, reader)
+	}
 	for end := time.Now().Add(3 * e.ttl); time.Now().Before(end); time.Sleep(e.ttl / 4) {
-		if err := e.stillHeld(held, b); err != nil {
-			return fmt.Errorf("auto-refresh, TTL %v: %w", e.ttl, err)
+		for _, held := range all {
+			if err := e.stillHeld(held, b); err != nil {
+				return fmt.Errorf("auto-refresh, TTL %v, shared %t: %w", e.ttl, held.Info().Shared, err)
+			}
 		}
 	}
-	if err := e.release(held); err != nil {
-		return fmt.Errorf("auto-refresh, TTL %v: Release: %w", e.ttl, err)
+	for _, held := range all {
+		if err := e.release(held); err != nil {
+			return fmt.Errorf("auto-refresh, TTL %v: Release: %w", e.ttl, err)
+		}
 	}
 	e.free("after release", b, target)
 	return nil

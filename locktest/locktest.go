@@ -57,7 +57,7 @@ func Fair() Option { return func(c *config) { c.fair = true } }
 // a second. It should be far longer than the backend's round trip, and than a
 // delay by the machine's scheduler, and it is the backend's smallest TTL or more.
 // Most TTLs of the suite are once or twice as long; one is no multiple of it, as
-// for a backend that counts in whole seconds. The whole run takes about sixteen
+// for a backend that counts in whole seconds. The whole run takes about twenty
 // times that TTL.
 func ShortTTL(d time.Duration) Option { return func(c *config) { c.ttl = d } }
 

@@ -46,6 +46,23 @@ var lossCases = []testCase{
 		},
 	},
 	{
+		name:  "AutoRefreshSeesLoss",
+		why:   "a holder that leaves the refreshing to the locker makes no call by which it would see a loss: if the refresh in the background does not tell, it works beside the next holder for ever",
+		needs: []feature{autoRefresh, loss},
+		run: func(e *env) {
+			a, b, c, target := e.locker(), e.locker(), e.locker(), e.target()
+			held := e.mustTry(a, target, swanlock.WithTTL(2*e.ttl), swanlock.WithAutoRefresh())
+			e.loseLock(held)
+			next := e.mustAcquire(b, target)
+			e.mustClose(held.Done(), "Done of a lock that is refreshed in the background was not closed after its loss")
+			e.is("Err after the loss", held.Err(), swanlock.ErrLost)
+			e.isNot("Err after the loss", held.Err(), swanlock.ErrReleased)
+			e.is("Release after the loss", held.Release(e.ctx), swanlock.ErrLost)
+			e.holds("after its predecessor's loss and Release", next, c)
+			e.mustRelease(next)
+		},
+	},
+	{
 		name:  "LossStopsDo",
 		why:   "what runs under Do stops by its context; if a loss does not reach it, it goes on beside the next holder",
 		needs: []feature{loss},

@@ -17,7 +17,9 @@ var waitCases = []testCase{
 		run: func(e *env) {
 			a, b, target := e.locker(), e.locker(), e.target()
 			held := e.mustTry(a, target)
-			wait := e.start(e.ctx, b, target)
+			want := swanlock.Info{Target: target, Owner: "a waiter"}
+			before := time.Now()
+			wait := e.start(e.ctx, b, target, swanlock.WithOwner(want.Owner))
 			e.pause()
 			if !wait.waits() {
 				_, err := e.result(wait)
@@ -25,6 +27,7 @@ var waitCases = []testCase{
 			}
 			e.mustRelease(held)
 			next := e.mustGet(wait)
+			e.info(next, before, want)
 			e.holds("acquired after a wait", next, a)
 			e.mustRelease(next)
 		},

@@ -45,6 +45,7 @@ type doctor struct {
 	settings map[string]db.CheckSettingsRow
 	roles    []db.CheckRoleSettingsRow
 	audit    table
+	fences   db.CheckFencesRow
 	skew     time.Duration // the server's clock minus ours
 	doubt    time.Duration // by how much skew may be wrong
 	found    []Finding
@@ -106,6 +107,9 @@ func (d *doctor) ask(ctx context.Context, conn *sql.Conn) (err error) {
 	}
 	d.doubt = time.Since(before) / 2
 	d.skew = at(d.server.At).Sub(before.Add(d.doubt))
+	if d.fences, err = d.audit.q.CheckFences(ctx); err != nil {
+		return err
+	}
 	settings, err := d.audit.q.CheckSettings(ctx, "{"+strings.Join(checkedSettings, ",")+"}")
 	if err != nil {
 		return err
@@ -240,6 +244,16 @@ func (d *doctor) rights() {
 		default:
 			d.find("rights: audit", OK, "this role may write, read and prune the audit", why, "")
 		}
+		d.dropped()
+	}
+	const fencesWhy = "lock_fence reads and writes it. A role without these rights cannot write to a table that has the trigger lock_fenced."
+	if f := d.fences; f.Schema != "" && !f.MayWrite {
+		level := Note
+		if f.Needed {
+			level = Warning
+		}
+		d.find("rights: fences", level, "this role may not write and read "+f.Schema+".lock_fences", fencesWhy,
+			"GRANT SELECT, INSERT, UPDATE ON "+f.Schema+".lock_fences TO "+quoted(role))
 	}
 	const endWhy = "swanlock kill ends a holder's session. A role may always end its own sessions, as locks need."
 	if d.server.MayEnd {
@@ -255,6 +269,25 @@ func (d *doctor) rights() {
 		d.find("rights: statistics", OK, "this role may see the sessions of other roles", seeWhy, "")
 	default:
 		d.find("rights: statistics", Note, "this role sees its own sessions only", seeWhy, "GRANT pg_read_all_stats TO "+quoted(role))
+	}
+}
+
+// dropped looks at what may keep rows out of the audit, or open in it, without an
+// error.
+func (d *doctor) dropped() {
+	t := d.audit
+	const why = "Row security hides and drops rows without an error: an audited acquire fails whose row is dropped, and a row that may not be updated stays open."
+	switch {
+	case t.Policed && t.Policies < 3:
+		d.find("row security: audit", Warning, "row security applies to this role, and it has no policy for some of SELECT, INSERT and UPDATE", why,
+			"CREATE POLICY swanlock ON "+t.Schema+".lock_audit TO "+quoted(d.server.Role)+" USING (true)")
+	case t.Policed:
+		d.find("row security: audit", Note, "row security applies to this role, and has policies for it", why,
+			"see that they let this role SELECT, INSERT and UPDATE every row")
+	}
+	if t.Triggers != "" {
+		d.find("triggers: audit", Note, t.Schema+".lock_audit has triggers before a row is written: "+t.Triggers,
+			"One that drops a row (RETURN NULL) makes an audited acquire fail, or leaves a row open that was released.", "see that they drop no row")
 	}
 }
 

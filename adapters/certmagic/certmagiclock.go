@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -36,64 +35,114 @@ type Locks struct {
 	prefix string
 	opts   []swanlock.Option
 
-	mu   sync.Mutex
-	held map[string][]*one // by name, oldest first
+	mu    sync.Mutex
+	names map[string]*name // those that are locked here, or waited for
+}
+
+// A name is one of certmagic's. Only one call of this process has it from Lock to
+// Unlock, also if its lock is lost meanwhile: Unlock and RenewLockLease cannot know
+// for which of two they are called.
+type name struct {
+	turn   chan struct{} // has an element while the name is locked here
+	wanted int           // the calls that have the turn, or wait for it
+	held   *one          // nil: none
 }
 
 type one struct{ held swanlock.DistributedLock }
 
 // New returns Locks whose targets are prefix and certmagic's names: hosts with
-// one storage have one prefix. certmagic has several calls of one process wait
-// for one name, so locks is a pglock.Pool or the like, not a Session, which
-// refuses that. A lock with a TTL is refreshed in the background, also without
+// one storage have one prefix. certmagic locks several names at once, and waits
+// for one meanwhile, so locks is a pglock.Pool or the like, not a Session. A lock
+// with a TTL is refreshed in the background, also without
 // swanlock.WithAutoRefresh: certmagic asks for leases of up to six hours.
 func New(locks swanlock.Locker, prefix string, opts ...swanlock.Option) *Locks {
 	opts = append(opts[:len(opts):len(opts)], func(o *swanlock.Options) { o.AutoRefresh = o.TTL > 0 })
 	// Observe makes of nil a Locker whose acquires say so.
-	return &Locks{locks: swanlock.Observe(locks), prefix: prefix, opts: opts, held: make(map[string][]*one)}
+	return &Locks{locks: swanlock.Observe(locks), prefix: prefix, opts: opts, names: make(map[string]*name)}
 }
 
 // Lock waits for the lock of name until ctx ends. Its errors are those of
 // Acquire, and nothing is held after one.
 func (l *Locks) Lock(ctx context.Context, name string) error {
-	held, err := l.locks.Acquire(ctx, l.prefix+name, l.opts...)
-	if err == nil {
-		l.keep(name, held)
+	n := l.want(name)
+	select {
+	case n.turn <- struct{}{}:
+	case <-ctx.Done():
+		l.leave(name, n)
+		return fmt.Errorf("certmagiclock: lock %s: %w: %w", quoted.Text(name), swanlock.ErrNotAcquired, context.Cause(ctx))
 	}
-	return err
+	return l.lock(ctx, name, n, l.locks.Acquire)
 }
 
 // TryLock takes the lock of name if it is free, and reports whether it was. An
 // error says that ctx has ended or that the locker failed; then nothing is held
 // either.
 func (l *Locks) TryLock(ctx context.Context, name string) (bool, error) {
-	held, err := l.locks.TryAcquire(ctx, l.prefix+name, l.opts...)
-	switch {
-	case err == nil:
-		l.keep(name, held)
-		return true, nil
-	case errors.Is(err, swanlock.ErrNotAcquired) && ctx.Err() == nil:
+	n := l.want(name)
+	select {
+	case n.turn <- struct{}{}:
+	default:
+		l.leave(name, n)
+		return false, context.Cause(ctx)
+	}
+	err := l.lock(ctx, name, n, l.locks.TryAcquire)
+	if errors.Is(err, swanlock.ErrNotAcquired) && ctx.Err() == nil {
 		return false, nil
 	}
-	return false, err
+	return err == nil, err
 }
 
-func (l *Locks) keep(name string, held swanlock.DistributedLock) {
+// want returns the name, which stays until leave.
+func (l *Locks) want(key string) *name {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.held[name] = append(l.held[name], &one{held})
+	n := l.names[key]
+	if n == nil {
+		n = &name{turn: make(chan struct{}, 1)}
+		l.names[key] = n
+	}
+	n.wanted++
+	return n
 }
 
-// Unlock frees the lock of name, also when ctx has ended. A lock that was lost
-// is free, so that is no error, as certmagic wants it.
+func (l *Locks) leave(key string, n *name) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n.wanted--; n.wanted == 0 {
+		delete(l.names, key)
+	}
+}
+
+// lock takes the lock of a name whose turn the caller has.
+func (l *Locks) lock(ctx context.Context, name string, n *name, acquire func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error)) error {
+	held, err := acquire(ctx, l.prefix+name, l.opts...)
+	if err != nil {
+		<-n.turn
+		l.leave(name, n)
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n.held = &one{held}
+	return nil
+}
+
+// Unlock frees the lock of name, also when ctx has ended. As certmagic wants it,
+// an error says that the lock is still held, and Unlock may be called again, as by
+// certmagic.CleanUpOwnLocks. A lock that was lost is free, and so is one whose
+// release could not be written to the audit.
 func (l *Locks) Unlock(ctx context.Context, name string) error {
-	_, held, err := l.oldest(name, true)
+	n, k, err := l.locked(name, true)
 	if err != nil {
 		return err
 	}
-	if err := held.Release(ctx); !errors.Is(err, swanlock.ErrLost) {
+	err = k.held.Release(ctx)
+	if err != nil && k.held.Err() == nil { // Nothing was sent.
+		l.swap(n, nil, k)
 		return err
 	}
+	<-n.turn
+	l.leave(name, n)
 	return nil
 }
 
@@ -104,51 +153,52 @@ func (l *Locks) Unlock(ctx context.Context, name string) error {
 // comes meanwhile, the error matches swanlock.ErrLost, and certmagic calls again
 // before its next attempt.
 func (l *Locks) RenewLockLease(ctx context.Context, name string, d time.Duration) error {
-	k, held, err := l.oldest(name, false)
+	n, k, err := l.locked(name, false)
 	if err != nil {
 		return err
 	}
-	lost := held.Refresh(ctx)
-	if !errors.Is(lost, swanlock.ErrLost) {
+	lost := k.held.Refresh(ctx)
+	if lost == nil || !errors.Is(k.held.Err(), swanlock.ErrLost) { // The cause of ctx may match ErrLost, too.
 		return lost
 	}
 	// Some locks keep a part of what they were until they are released, as those of
 	// package chain do.
-	_ = held.Release(ctx)
+	_ = k.held.Release(ctx)
 	again, err := l.locks.TryAcquire(ctx, l.prefix+name, l.opts...)
 	if err != nil {
 		return errors.Join(lost, err)
 	}
-	if !l.replace(name, k, again) {
+	if !l.swap(n, k, &one{again}) {
 		return errors.Join(lost, again.Release(ctx))
 	}
 	return nil
 }
 
-// replace puts again in place of k's lock, and reports whether k is still locked.
-func (l *Locks) replace(name string, k *one, again swanlock.DistributedLock) bool {
+// locked returns the lock of a name that is locked here. If take is true, the name
+// has none from then on, and a RenewLockLease under way gives back what it takes.
+func (l *Locks) locked(key string, take bool) (*name, *one, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	k.held = again
-	return slices.Contains(l.held[name], k)
+	n := l.names[key]
+	if n == nil || n.held == nil {
+		return nil, nil, fmt.Errorf("certmagiclock: %s is not locked", quoted.Text(key))
+	}
+	k := n.held
+	if take {
+		n.held = nil
+	}
+	return n, k, nil
 }
 
-// oldest returns the lock of name, and forgets it if take is true. There is
-// more than one only after a loss, and the oldest is the lost one: so Unlock
-// does not release the lock of the next holder.
-func (l *Locks) oldest(name string, take bool) (*one, swanlock.DistributedLock, error) {
+// swap puts k in place of was, and reports whether was still was the lock of n.
+func (l *Locks) swap(n *name, was, k *one) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := l.held[name]
-	if len(all) == 0 {
-		return nil, nil, fmt.Errorf("certmagiclock: %s is not locked", quoted.Text(name))
+	if n.held != was {
+		return false
 	}
-	if take {
-		if l.held[name] = all[1:]; len(all) == 1 {
-			delete(l.held, name)
-		}
-	}
-	return all[0], all[0].held, nil
+	n.held = k
+	return true
 }
 
 // A Storage is a certmagic.Storage with other locks than its own.

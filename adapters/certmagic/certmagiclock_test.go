@@ -225,15 +225,21 @@ func TestLocks(t *testing.T) {
 		t.Error("no error of the locker")
 	}
 
-	// The lock is lost, and taken by another goroutine of the same process.
+	// The lock is lost. Another goroutine of the same process waits for Unlock.
 	try(t.Context(), true, nil)
 	locks.Lose("p/n", nil)
-	must(t, l.Lock(t.Context(), "n"))
-	if err := l.RenewLockLease(t.Context(), "n", time.Hour); !errors.Is(err, swanlock.ErrLost) {
-		t.Errorf("got %v, want ErrLost", err)
-	}
-	must(t, l.Unlock(t.Context(), "n")) // the lost one
+	locked := make(chan error, 1)
+	go func() { locked <- l.Lock(t.Context(), "n") }()
 	try(t.Context(), false, nil)
+	must(t, l.Unlock(t.Context(), "n"))
+	must(t, <-locked)
+	try(t.Context(), false, nil)
+	short, cancelShort := context.WithTimeoutCause(t.Context(), time.Millisecond, errEnd)
+	defer cancelShort()
+	if err := l.Lock(short, "n"); !errors.Is(err, errEnd) || !errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Errorf("got %v, want ErrNotAcquired and the end", err)
+	}
+	try(ended, false, errEnd)
 	must(t, l.Unlock(t.Context(), "n"))
 	try(t.Context(), true, nil)
 

@@ -37,8 +37,13 @@ func WithLockOptions(opts ...swanlock.Option) Option { return func(o *once) { o.
 // WithLogger sets where it is told that a run is skipped, since another host
 // has the lock (Info) or the locker failed (Error), and that a lock was lost or
 // could not be released (Error). The default is cron.DefaultLogger, which
-// prints errors alone.
-func WithLogger(l cron.Logger) Option { return func(o *once) { o.log = l } }
+// prints errors alone; a nil one discards all.
+func WithLogger(l cron.Logger) Option {
+	if l == nil {
+		l = cron.DiscardLogger
+	}
+	return func(o *once) { o.log = l }
+}
 
 type once struct {
 	locks  swanlock.Locker

@@ -197,10 +197,11 @@ func TestEnds(t *testing.T) {
 	}
 }
 
-// TestNil: a locker that is nil skips the run and says so. A panic would end the
+// TestNil: a locker that is nil skips the run and says so, unless the logger is nil. A panic would end the
 // program, since cron recovers from none by itself.
 func TestNil(t *testing.T) {
 	log := new(log)
 	cronlock.OneHost(nil, "job", nil, cronlock.WithLogger(log))(cronlock.Job(func(context.Context) { t.Error("the job was run") })).Run()
 	log.want(t, "error skip swanlock: the locker is nil")
+	cronlock.OneHost(nil, "job", cronlock.WithLogger(nil))(cronlock.Job(func(context.Context) { t.Error("the job was run") })).Run()
 }

@@ -30,9 +30,15 @@ type Option func(*Locker)
 // swanlock.WithAutoRefresh beside it, or it must be longer than a job runs.
 func WithLockOptions(opts ...swanlock.Option) Option { return func(l *Locker) { l.opts = opts } }
 
-// WithLogger sets where failures are logged; the default is slog.Default. gocron
-// takes each error of a Locker for "skip this run", and tells nobody.
-func WithLogger(log *slog.Logger) Option { return func(l *Locker) { l.log = log } }
+// WithLogger sets where failures are logged; the default is slog.Default, and a nil
+// one discards all. gocron takes each error of a Locker for "skip this run", and
+// tells nobody.
+func WithLogger(log *slog.Logger) Option {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return func(l *Locker) { l.log = log }
+}
 
 // A Locker is a gocron.Locker. All its methods may be called by several
 // goroutines at once.

@@ -271,10 +271,12 @@ func TestElectorJobs(t *testing.T) {
 	})
 }
 
-// TestNil: a locker that is nil is an error of each run. A panic would end the program.
+// TestNil: a locker that is nil is an error of each run, also if the logger is nil. A panic would end the program.
 func TestNil(t *testing.T) {
-	l := gocronlock.NewLocker(nil, nil, gocronlock.WithLogger(slog.New(slog.DiscardHandler)))
-	if _, err := l.Lock(t.Context(), "job"); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
-		t.Errorf("Lock: got %v, want an error that is not ErrNotAcquired", err)
+	for _, log := range []*slog.Logger{nil, slog.New(slog.DiscardHandler)} {
+		l := gocronlock.NewLocker(nil, nil, gocronlock.WithLogger(log))
+		if _, err := l.Lock(t.Context(), "job"); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("Lock: got %v, want an error that is not ErrNotAcquired", err)
+		}
 	}
 }

@@ -14,11 +14,13 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/pressly/goose/v3/lock"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/quoted"
 )
 
 var _ lock.Locker = (*Locker)(nil)
@@ -30,8 +32,13 @@ type Locker struct {
 	target string
 	opts   []swanlock.Option
 
+	// turn has an element from Lock to Unlock, also if the lock is lost meanwhile.
+	// Unlock cannot know for which of two providers on one database it is called.
+	turn chan struct{}
+
 	mu   sync.Mutex
-	held map[*sql.DB][]swanlock.DistributedLock // oldest first
+	held swanlock.DistributedLock // nil: none
+	db   *sql.DB                  // for which it is held
 }
 
 // New returns a Locker whose lock is target. A TTL in opts wants
@@ -39,7 +46,7 @@ type Locker struct {
 // while a migration runs.
 func New(locks swanlock.Locker, target string, opts ...swanlock.Option) *Locker {
 	// Observe makes of nil a Locker whose acquires say so.
-	return &Locker{locks: swanlock.Observe(locks), target: target, opts: opts, held: make(map[*sql.DB][]swanlock.DistributedLock)}
+	return &Locker{locks: swanlock.Observe(locks), target: target, opts: opts, turn: make(chan struct{}, 1)}
 }
 
 // Lock waits for the lock until ctx ends: give Up a deadline. Its errors are
@@ -47,13 +54,19 @@ func New(locks swanlock.Locker, target string, opts ...swanlock.Option) *Locker 
 // db meanwhile: if locks is a pglock.Pool on the very same db, db must allow
 // two connections or more.
 func (l *Locker) Lock(ctx context.Context, db *sql.DB) error {
+	select {
+	case l.turn <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("gooselock: lock %s: %w: %w", quoted.Text(l.target), swanlock.ErrNotAcquired, context.Cause(ctx))
+	}
 	held, err := l.locks.Acquire(ctx, l.target, l.opts...)
 	if err != nil {
+		<-l.turn
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.held[db] = append(l.held[db], held)
+	l.held, l.db = held, db
 	return nil
 }
 
@@ -63,17 +76,14 @@ func (l *Locker) Lock(ctx context.Context, db *sql.DB) error {
 // even then.
 func (l *Locker) Unlock(ctx context.Context, db *sql.DB) error {
 	l.mu.Lock()
-	all := l.held[db]
-	if len(all) == 0 {
-		l.mu.Unlock()
+	defer l.mu.Unlock()
+	if l.held == nil || l.db != db {
 		return errors.New("gooselock: Unlock for a database that Lock did not lock")
 	}
-	// There is more than one only after a loss. The oldest goes first, since it
-	// is the lost one: the next holder's is not released under its hands.
-	held := all[0]
-	if l.held[db] = all[1:]; len(all) == 1 {
-		delete(l.held, db)
+	err := l.held.Release(ctx)
+	if err == nil || l.held.Err() != nil { // Otherwise nothing was sent, and it may be called again.
+		l.held = nil
+		<-l.turn
 	}
-	l.mu.Unlock()
-	return held.Release(ctx)
+	return err
 }

@@ -148,16 +148,95 @@ func TestUnlock(t *testing.T) {
 			t.Errorf("Lock with a deadline: %v", err)
 		}
 
+		// Another provider on the same database waits for the Unlock of the one that has
+		// lost the lock, so each is told of its own lock.
 		locks.Lose("m", nil)
-		must(t, l.Lock(t.Context(), two)) // another provider on the same database
-		if err := l.Unlock(t.Context(), two); !errors.Is(err, swanlock.ErrLost) || free() {
+		go func() { got <- l.Lock(t.Context(), two) }()
+		synctest.Wait()
+		if err := l.Unlock(t.Context(), two); !errors.Is(err, swanlock.ErrLost) {
 			t.Errorf("Unlock after a loss: %v", err)
+		}
+		must(t, <-got)
+		if free() {
+			t.Error("the lock is free")
 		}
 		must(t, l.Unlock(t.Context(), two))
 		if !free() {
 			t.Error("the lock is still held")
 		}
 	})
+}
+
+// TestEachIsToldOfItsOwn: of two providers on one database the first loses the lock,
+// and the second is done before it. The loss is told to the first, and the second's
+// lock is free when it is done.
+func TestEachIsToldOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		locks, db := memlock.New(), new(sql.DB)
+		l := gooselock.New(locks, "m")
+		migrate := func(takes time.Duration, told chan<- error) {
+			if err := l.Lock(t.Context(), db); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(takes)
+			told <- l.Unlock(t.Context(), db)
+		}
+		first, second := make(chan error, 1), make(chan error, 1)
+		go migrate(time.Hour, first)
+		synctest.Wait()
+		go migrate(time.Minute, second)
+		synctest.Wait()
+		locks.Lose("m", nil)
+		if err := <-second; err != nil {
+			t.Errorf("the second was told %v", err)
+		}
+		if held, err := locks.TryAcquire(t.Context(), "m"); err != nil {
+			t.Errorf("the second's lock after its Unlock: %v", err)
+		} else {
+			must(t, held.Release(t.Context()))
+		}
+		if err := <-first; !errors.Is(err, swanlock.ErrLost) {
+			t.Errorf("the first, which has lost the lock, was told %v", err)
+		}
+	})
+}
+
+// A busyLocker's locks are busy at their first release, which frees nothing, as that
+// of a pglock.Session whose connection has open Rows.
+type busyLocker struct{ swanlock.Locker }
+
+type busyLock struct {
+	swanlock.DistributedLock
+	tried *bool
+}
+
+var errBusy = errors.New("busy")
+
+func (l busyLocker) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	held, err := l.Locker.Acquire(ctx, target, opts...)
+	return busyLock{held, new(bool)}, err
+}
+
+func (l busyLock) Release(ctx context.Context) error {
+	if !*l.tried {
+		*l.tried = true
+		return errBusy
+	}
+	return l.DistributedLock.Release(ctx)
+}
+
+// TestUnlockAgain: an Unlock that could not free the lock may be called again.
+func TestUnlockAgain(t *testing.T) {
+	locks, db := memlock.New(), new(sql.DB)
+	l := gooselock.New(busyLocker{locks}, "m")
+	must(t, l.Lock(t.Context(), db))
+	if err := l.Unlock(t.Context(), db); !errors.Is(err, errBusy) {
+		t.Errorf("got %v, want %v", err, errBusy)
+	}
+	must(t, l.Unlock(t.Context(), db))
+	held, err := locks.TryAcquire(t.Context(), "m")
+	must(t, err)
+	must(t, held.Release(t.Context()))
 }
 
 // TestNil: a locker that is nil is an error of each call.

@@ -124,8 +124,9 @@ func (d *Driver) SetVersion(version int, dirty bool) error {
 // Unlock frees the lock. An error that matches swanlock.ErrLost says that the
 // migration that ran at the loss may have run beside another host; migrate had no
 // way to be told sooner. The lock is free even then, but a migrate.Migrate that got
-// an error of Unlock takes itself for locked from then on: make a new one. Without a
-// lock, the error is database.ErrNotLocked.
+// an error of Unlock takes itself for locked from then on: make a new one. An Unlock
+// that left the lock held may be called again, as Close does. Without a lock, the
+// error is database.ErrNotLocked.
 func (d *Driver) Unlock() error {
 	d.mu.Lock()
 	held := d.held
@@ -134,7 +135,13 @@ func (d *Driver) Unlock() error {
 	if held == nil {
 		return database.ErrNotLocked
 	}
-	return held.Release(context.Background())
+	err := held.Release(context.Background())
+	if err != nil && held.Err() == nil { // Nothing was sent.
+		d.mu.Lock()
+		d.held = held
+		d.mu.Unlock()
+	}
+	return err
 }
 
 // Close closes what it wraps, and ends a Lock that waits. A lock that is still

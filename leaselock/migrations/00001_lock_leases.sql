@@ -13,4 +13,11 @@ CREATE TABLE lock_leases (
 ) WITH (fillfactor = 50);
 
 -- +goose Down
-DROP TABLE lock_leases;
+-- The table of this schema alone: a later one of the search_path may have its own.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    EXECUTE pg_catalog.format('DROP TABLE %1$I.lock_leases', pg_catalog.current_schema());
+END
+$$;
+-- +goose StatementEnd

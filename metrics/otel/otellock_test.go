@@ -229,3 +229,63 @@ func TestTextOfSpans(t *testing.T) {
 		}
 	}
 }
+
+// A funcLocker is a locker whose acquires are a function.
+type funcLocker func() (swanlock.DistributedLock, error)
+
+func (f funcLocker) TryAcquire(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) {
+	return f()
+}
+
+func (f funcLocker) Acquire(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) {
+	return f()
+}
+
+// TestTextOfErrors: a server that does not speak UTF-8, as before PostgreSQL knows the
+// client's encoding, costs no spans. Exporters drop all that they send with such a text.
+func TestTextOfErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		spans := tracetest.NewSpanRecorder()
+		traces := otellock.Traces(otellock.WithTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))))
+		latin1 := errors.New("das Passwort ist ung\xfcltig")
+		l := swanlock.Observe(funcLocker(func() (swanlock.DistributedLock, error) { return nil, latin1 }), traces)
+		if _, err := l.TryAcquire(t.Context(), "t"); err != latin1 {
+			t.Errorf("got %v, want the error", err)
+		}
+		space := memlock.New()
+		if _, err := swanlock.Observe(space, traces).TryAcquire(t.Context(), "t"); err != nil {
+			t.Fatal(err)
+		}
+		space.Lose("t", latin1)
+		synctest.Wait()
+		ended := spans.Ended()
+		if len(ended) != 3 {
+			t.Fatalf("got %d spans, want 3", len(ended))
+		}
+		for _, s := range ended {
+			texts := []string{s.Status().Description}
+			for _, a := range s.Attributes() {
+				texts = append(texts, a.Value.String())
+			}
+			for _, text := range texts {
+				if !utf8.ValidString(text) {
+					t.Errorf("%s has the text %q", s.Name(), text)
+				}
+			}
+		}
+	})
+}
+
+// TestNeither: a locker that returns neither a lock nor an error has a span all the same.
+func TestNeither(t *testing.T) {
+	spans := tracetest.NewSpanRecorder()
+	traces := otellock.Traces(otellock.WithTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))))
+	l := swanlock.Observe(funcLocker(func() (swanlock.DistributedLock, error) { return nil, nil }), traces)
+	if held, err := l.TryAcquire(t.Context(), "t"); held != nil || err != nil {
+		t.Errorf("got %v, %v, want what the locker returned", held, err)
+	}
+	ended := spans.Ended()
+	if len(ended) != 1 || ended[0].Status().Code != codes.Error || ended[0].Status().Description == "" {
+		t.Errorf("got the spans %v, want one of an error", ended)
+	}
+}

@@ -48,14 +48,14 @@ func (t tracer) End(ctx context.Context, e swanlock.Event) {
 	}
 	c.span.SetAttributes(attributes(e)...)
 	if e.Outcome == swanlock.OutcomeError || e.Outcome == swanlock.OutcomeLost {
-		c.span.SetStatus(codes.Error, e.Err.Error())
+		c.span.SetStatus(codes.Error, text(e.Err.Error()))
 		c.span.SetAttributes(attribute.String(telemetry.KeyError, errorType(e)))
 	}
 	c.span.End()
 }
 
 func (t tracer) loss(c called, e swanlock.Event) {
-	about := append(attributes(e), attribute.String("exception.message", e.Err.Error()))
+	about := append(attributes(e), attribute.String("exception.message", text(e.Err.Error())))
 	if c.outside != nil && c.outside.IsRecording() {
 		c.outside.AddEvent("swanlock loss", trace.WithAttributes(append(about, targetOf(e.Target))...))
 		return
@@ -65,15 +65,17 @@ func (t tracer) loss(c called, e swanlock.Event) {
 		opts = append(opts, trace.WithLinks(trace.Link{SpanContext: c.span.SpanContext()}))
 	}
 	_, span := t.Start(context.Background(), "swanlock loss", opts...)
-	span.SetStatus(codes.Error, e.Err.Error())
+	span.SetStatus(codes.Error, text(e.Err.Error()))
 	span.End()
 }
 
-// targetOf is of a target that may be no text: exporters drop all that they send
-// together with such an attribute.
 func targetOf(target string) attribute.KeyValue {
-	return attribute.String("swanlock.target", strings.ToValidUTF8(target, "\ufffd"))
+	return attribute.String("swanlock.target", text(target))
 }
+
+// text makes text of a target or a server's message that is none: exporters drop
+// all that they send together with such a span.
+func text(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
 
 func attributes(e swanlock.Event) []attribute.KeyValue {
 	set := []attribute.KeyValue{attribute.String(telemetry.KeyOutcome, string(e.Outcome))}

@@ -1,0 +1,123 @@
+package certmagiclock_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	certmagiclock "github.com/swanlake-io/swanlock/adapters/certmagic"
+	"github.com/swanlake-io/swanlock/memlock"
+)
+
+// TestRenewWhileAnotherWaits: the lock is lost while another call of the process waits
+// for the name. If that got the lock, neither of the two could renew it, and certmagic
+// would try for a month.
+func TestRenewWhileAnotherWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		locks := memlock.New()
+		l := certmagiclock.New(locks, "p/")
+		must(t, l.Lock(t.Context(), "n"))
+		second := make(chan error, 1)
+		go func() {
+			err := l.Lock(t.Context(), "n")
+			if err == nil {
+				err = errors.Join(l.RenewLockLease(t.Context(), "n", time.Hour), l.Unlock(t.Context(), "n"))
+			}
+			second <- err
+		}()
+		synctest.Wait()
+		locks.Lose("p/n", nil)
+		synctest.Wait()
+		if err := l.RenewLockLease(t.Context(), "n", time.Hour); err != nil {
+			t.Errorf("the first renews: %v", err)
+		}
+		must(t, l.Unlock(t.Context(), "n"))
+		if err := <-second; err != nil {
+			t.Errorf("the second: %v", err)
+		}
+	})
+}
+
+// A busyLocker's locks are busy at their first release, which frees nothing, as that
+// of a pglock.Session whose connection has open Rows.
+type busyLocker struct{ swanlock.Locker }
+
+type busyLock struct {
+	swanlock.DistributedLock
+	tried *bool
+}
+
+var errBusy = errors.New("busy")
+
+func (l busyLocker) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	held, err := l.Locker.Acquire(ctx, target, opts...)
+	return busyLock{held, new(bool)}, err
+}
+
+func (l busyLock) Release(ctx context.Context) error {
+	if !*l.tried {
+		*l.tried = true
+		return errBusy
+	}
+	return l.DistributedLock.Release(ctx)
+}
+
+// TestUnlockAgain: an Unlock that could not free the lock may be called again, as
+// certmagic.CleanUpOwnLocks does.
+func TestUnlockAgain(t *testing.T) {
+	locks := memlock.New()
+	l := certmagiclock.New(busyLocker{locks}, "p/")
+	must(t, l.Lock(t.Context(), "n"))
+	if err := l.Unlock(t.Context(), "n"); !errors.Is(err, errBusy) {
+		t.Errorf("got %v, want %v", err, errBusy)
+	}
+	must(t, l.RenewLockLease(t.Context(), "n", time.Hour))
+	must(t, l.Unlock(t.Context(), "n"))
+	held, err := locks.TryAcquire(t.Context(), "p/n")
+	must(t, err)
+	must(t, held.Release(t.Context()))
+}
+
+// An unwrittenLocker's locks are free after Release, which fails all the same, as
+// where the audit cannot be written.
+type unwrittenLocker struct{ swanlock.Locker }
+
+type unwrittenLock struct{ swanlock.DistributedLock }
+
+func (l unwrittenLocker) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	held, err := l.Locker.Acquire(ctx, target, opts...)
+	return unwrittenLock{held}, err
+}
+
+func (l unwrittenLock) Release(ctx context.Context) error {
+	return errors.Join(l.DistributedLock.Release(ctx), errors.New("not written"))
+}
+
+// TestUnlockFreed: Unlock fails only if the lock is still held, since certmagic would
+// unlock it again.
+func TestUnlockFreed(t *testing.T) {
+	l := certmagiclock.New(unwrittenLocker{memlock.New()}, "p/")
+	must(t, l.Lock(t.Context(), "n"))
+	must(t, l.Unlock(t.Context(), "n"))
+}
+
+// TestRenewUnderLostContext: the context has ended because another lock was lost. That
+// is no loss of this one, which is still held.
+func TestRenewUnderLostContext(t *testing.T) {
+	locks := memlock.New()
+	l := certmagiclock.New(locks, "p/")
+	must(t, l.Lock(t.Context(), "n"))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(swanlock.ErrLost)
+	if err := l.RenewLockLease(ctx, "n", time.Hour); err == nil {
+		t.Error("renewed under a context that has ended")
+	}
+	if held, err := locks.TryAcquire(t.Context(), "p/n"); err == nil {
+		t.Error("the lock was given up")
+		must(t, held.Release(t.Context()))
+	}
+	must(t, l.Unlock(t.Context(), "n"))
+}
