@@ -199,10 +199,18 @@ func statusOf(ctx context.Context, conn *sql.Conn, m *goose.Source) (string, err
 	if err != nil {
 		return "", err
 	}
+	hidden, err := versionsHidden(ctx, conn)
+	if err != nil {
+		return "", err
+	}
 	made, ok := madeBy(there)
 	switch {
 	case !ok && m.Version == auditVersion:
 		return "another table is in the way", nil
+	case hidden && m.Version > made.version:
+		return "unknown: no right to read", nil
+	case hidden:
+		return "applied", nil
 	case m.Version > made.version:
 		return "pending", nil
 	}
