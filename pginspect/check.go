@@ -256,10 +256,10 @@ func (d *doctor) rights() {
 			"GRANT SELECT, INSERT, UPDATE ON "+f.Schema+".lock_fences TO "+quoted(role))
 	}
 	const endWhy = "swanlock kill ends a holder's session. A role may always end its own sessions, as locks need."
-	if d.server.MayEnd {
+	if d.server.MayEnd && d.server.MaySee { // Kill must see when a session began.
 		d.find("rights: kill", OK, "this role may end the sessions of other roles", endWhy, "")
 	} else {
-		d.find("rights: kill", Note, "this role may end its own sessions only", endWhy, "GRANT pg_signal_backend TO "+quoted(role))
+		d.find("rights: kill", Note, "this role may end its own sessions only", endWhy, "GRANT pg_signal_backend, pg_read_all_stats TO "+quoted(role))
 	}
 	const seeWhy = "swanlock ls shows application, client and state of the holders' sessions."
 	switch {

@@ -55,8 +55,8 @@ func TestCheck(t *testing.T) {
 			{"deadlock_timeout", "it is 1m0s", pginspect.Note, "ALTER DATABASE " + name + " SET deadlock_timeout = '1min'"},
 			{"primary", "default_transaction_read_only is on", pginspect.Failure, "ALTER ROLE " + role + " SET default_transaction_read_only = on"},
 			{"fence offset", "swanlock.fence_offset is \"many\"", pginspect.Failure, "ALTER DATABASE " + name + " SET swanlock.fence_offset = 'many'"},
-			{"rights: kill", "its own sessions only", pginspect.Note, ""},
 			{"rights: statistics", "its own sessions only", pginspect.Note, ""},
+			{"rights: kill", "its own sessions only", pginspect.Note, ""},
 		} {
 			if before := finding(check(role), tt.subject); tt.breaks != "" && strings.Contains(before.Is, tt.is) {
 				t.Errorf("%s before: %+v", tt.subject, before)

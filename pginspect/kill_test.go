@@ -126,6 +126,36 @@ func TestKillOnlyWhatWasSeen(t *testing.T) {
 	})
 }
 
+// TestKillTakesWhatTheDoctorSays: a role that the doctor lets kill does so, and
+// pg_signal_backend alone is not enough.
+func TestKillTakesWhatTheDoctorSays(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		name := newDatabase(t)
+		admin, role, holder := connect(t, driver, name), newRole(t), newRole(t)
+		acquire(t, connect(t, driver, name, holder), "t", nil)
+		rights := func() pginspect.Finding {
+			r, err := pginspect.Check(bg, connect(t, driver, name, role))
+			must(t, err)
+			return finding(r, "rights: kill")
+		}
+		kill := func() error {
+			on := connect(t, driver, name, role)
+			_, err := pginspect.Kill(bg, on, of(t, on, "t")[0].Session, "ann")
+			return err
+		}
+		exec(t, admin, "GRANT pg_signal_backend TO "+role)
+		err := kill()
+		if !errors.Is(err, pginspect.ErrNotAllowed) {
+			t.Fatalf("got %v, want %v", err, pginspect.ErrNotAllowed)
+		}
+		f := rights()
+		want(t, "the level", f.Level, pginspect.Note)
+		exec(t, admin, f.Fix)
+		want(t, "the level after "+f.Fix, rights().Level, pginspect.OK)
+		must(t, kill())
+	})
+}
+
 // TestKillNotAllowed: without the right nothing is done, also to the rows.
 func TestKillNotAllowed(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {

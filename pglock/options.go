@@ -85,6 +85,11 @@ func WithMaxWaiters(n int) PoolOption { return poolOption(func(c *config) { c.ma
 // allows any number. A Pool that may take no more puts locks of different TTLs on
 // one session, whose lease is then the shortest of them: a process that is cut off
 // for that long loses all of them. A warning says so once.
+//
+// Where locks keep all the connections that the *sql.DB may open, as with
+// SetMaxOpenConns(1), a query of the program's waits until one is released. Work
+// under a lock that makes such a query waits for itself. A warning says so once,
+// when somebody waits.
 func WithMaxSessions(n int) PoolOption { return poolOption(func(c *config) { c.maxSessions = n }) }
 
 // WithHeartbeat sets how often the locks of a session are proven in the

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,10 +14,10 @@ import (
 
 // Close refuses new work at once, waits until every lock is released or ctx
 // ends, and releases what is still held. It gives the connections back to the
-// *sql.DB, which stays open. If ctx ended first, the error says so, joined with
-// the errors of the releases. If the server does not answer soon after that,
-// Close returns, and the sessions are ended in the background. A second call
-// does the same.
+// *sql.DB, which stays open. If ctx ended first, the error says so and names some
+// of what was held, joined with the errors of the releases. If the server does not
+// answer soon after that, Close returns, and the sessions are ended in the
+// background. A second call does the same.
 func (p *Pool) Close(ctx context.Context) error {
 	long := cleanupGrace(ctx)
 	p.keys.close()
@@ -24,7 +26,7 @@ func (p *Pool) Close(ctx context.Context) error {
 	select {
 	case <-p.keys.drained:
 	case <-ctx.Done():
-		errs = append(errs, fmt.Errorf("pglock: close: locks were still held: %w", context.Cause(ctx)))
+		errs = append(errs, fmt.Errorf("pglock: close: locks were still held%s: %w", p.kept(), context.Cause(ctx)))
 	}
 	closed := make(chan error)
 	left := make(chan struct{})
@@ -54,6 +56,30 @@ func (p *Pool) Close(ctx context.Context) error {
 			return errors.Join(append(errs, fmt.Errorf("pglock: close: sessions are still being ended: %w", oneconn.ErrSilent))...)
 		}
 	}
+}
+
+// kept names what is held, for Close's error: three targets at most, and how many
+// there are beyond.
+func (p *Pool) kept() string {
+	var targets []string
+	for _, s := range p.sessions.all() {
+		if !s.isOpen() {
+			continue
+		}
+		for _, h := range s.led.holds() {
+			if h.over() == nil {
+				targets = append(targets, quote(h.info.Target))
+			}
+		}
+	}
+	if len(targets) == 0 {
+		return ""
+	}
+	slices.Sort(targets)
+	if more := len(targets) - 3; more > 0 {
+		targets = append(targets[:3], fmt.Sprintf("%d more", more))
+	}
+	return " (" + strings.Join(targets, ", ") + ")"
 }
 
 // closeSessions closes all sessions, side by side, and returns their errors.

@@ -33,8 +33,11 @@ func (e *errands) direct(ctx context.Context, tn turn, began time.Time) error {
 	if err != nil {
 		return err
 	}
-	another, compared := e.anotherBackend(ctx, min(max(100*time.Millisecond, 3*time.Since(began)), time.Second))
-	if compared && another == first {
+	another, unknown := e.anotherBackend(ctx, min(max(100*time.Millisecond, 3*time.Since(began)), time.Second))
+	if state := sqlState(unknown); state == duplicatePreparedStatement || state == noPreparedStatement {
+		return explain(unknown, false) // The first connection prepared it on the same backend.
+	}
+	if unknown == nil && another == first {
 		return fmt.Errorf("%w (two connections share the backend %d)", ErrPooler, another)
 	}
 	if again, err := tn.askBackend(ctx); err != nil {
@@ -42,16 +45,16 @@ func (e *errands) direct(ctx context.Context, tn turn, began time.Time) error {
 	} else if again != first {
 		return fmt.Errorf("%w (process %d, then %d)", ErrPooler, first, again)
 	}
-	e.noPooler.Store(compared)
+	e.noPooler.Store(unknown == nil)
 	return nil
 }
 
 // anotherBackend returns the backend of one more connection, or 0 if the
-// *sql.DB has none to give. ok is false if there was no answer within d. A
+// *sql.DB has none to give. It is an error if there was no answer within d. A
 // connection that answers later is closed, since others may be waiting for one.
-func (e *errands) anotherBackend(ctx context.Context, d time.Duration) (pid int32, ok bool) {
+func (e *errands) anotherBackend(ctx context.Context, d time.Duration) (pid int32, err error) {
 	if !e.spare(0) {
-		return 0, true // The *sql.DB has no other connection.
+		return 0, nil // The *sql.DB has no other connection.
 	}
 	soon, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -65,13 +68,13 @@ func (e *errands) anotherBackend(ctx context.Context, d time.Duration) (pid int3
 		a.pid, a.err = e.askAnother(soon)
 		came <- a
 	}) {
-		return 0, false
+		return 0, errPoolClosed
 	}
 	select {
 	case a := <-came:
-		return a.pid, a.err == nil
+		return a.pid, a.err
 	case <-soon.Done():
-		return 0, false
+		return 0, soon.Err()
 	}
 }
 

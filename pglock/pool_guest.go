@@ -16,6 +16,7 @@ type guest struct {
 	most    int                      // how many sessions the pool may have: see WithMaxSessions; 0: half of the connections
 	opening chan struct{}            // held while a session is opened, if it is not known how many there may be
 	came    atomic.Pointer[shortage] // the last one; nil: there was none
+	waits   atomic.Int64             // how many callers of the *sql.DB had waited for a connection, when starved looked last
 }
 
 // A shortage began when a connection came late, or not at all.
@@ -28,7 +29,9 @@ type shortage struct {
 const scarceFor = time.Minute
 
 func newGuest(db *sql.DB, most int) *guest {
-	return &guest{db: db, most: most, opening: make(chan struct{}, 1)}
+	g := &guest{db: db, most: most, opening: make(chan struct{}, 1)}
+	g.waits.Store(db.Stats().WaitCount)
+	return g
 }
 
 // limit returns how many sessions the pool may have.
@@ -66,6 +69,13 @@ func (g *guest) allInUse() bool {
 		return st.InUse >= st.MaxOpenConnections
 	}
 	return g.shortage() != nil
+}
+
+// starved reports whether the sessions of the pool are all the connections that
+// the *sql.DB may open, and a caller has begun to wait for one since the last look.
+func (g *guest) starved(sessions int) bool {
+	st := g.db.Stats()
+	return g.waits.Swap(st.WaitCount) < st.WaitCount && st.MaxOpenConnections > 0 && sessions >= st.MaxOpenConnections
 }
 
 // spare reports whether the *sql.DB can give a connection, and still has keep

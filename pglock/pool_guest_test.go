@@ -2,6 +2,7 @@ package pglock_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"testing"
@@ -47,6 +48,37 @@ func TestPoolLeavesConnections(t *testing.T) {
 		if n := log.count("too few connections"); n != 1 {
 			t.Errorf("%d warnings, want one", n)
 		}
+	})
+}
+
+// TestPoolHasTheOnlyConnection: work under a lock that asks the same *sql.DB for a
+// connection, when the pool has all that it may open, waits for the lock's own end.
+// The log says so, once, and only if somebody waits.
+func TestPoolHasTheOnlyConnection(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		db := openDB(t, driver)
+		db.SetMaxOpenConns(1)
+		log := &logBook{}
+		p := newPool(t, db, pglock.WithHeartbeat(20*time.Millisecond), pglock.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
+		l := acquired(t, p, newTarget(t))
+		for beats := p.Stats().Heartbeats; p.Stats().Heartbeats < beats+3; {
+			time.Sleep(time.Millisecond)
+		}
+		if n := log.count("SetMaxOpenConns"); n != 0 {
+			t.Errorf("%d warnings while nobody waits, want none", n)
+		}
+		for range 2 {
+			ctx, cancel := context.WithTimeout(bg, 500*time.Millisecond)
+			if err := db.PingContext(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("a ping of the only connection: %v, want the deadline", err)
+			}
+			cancel()
+		}
+		must(t, l.Release(bg))
+		if n := log.count("SetMaxOpenConns"); n != 1 {
+			t.Errorf("%d warnings, want one", n)
+		}
+		must(t, db.PingContext(bg))
 	})
 }
 

@@ -26,6 +26,9 @@ type roster struct {
 	// warnedScarce is true if the log says that locks of different TTLs share a
 	// session.
 	warnedScarce bool
+	// warnedStarved is true if the log says that the pool has all connections
+	// while others wait for one.
+	warnedStarved bool
 }
 
 func newRoster(c *config, g *guest, newSession func(time.Duration) *poolSession) *roster {
@@ -93,6 +96,19 @@ func (r *roster) shareLocked(lease time.Duration) (best *poolSession) {
 			"sessions", len(r.sessions), "limit", r.guest.limit())
 	}
 	return best
+}
+
+// warnStarved warns once if the program waits for a connection, and the pool has
+// them all: a holder that waits so does not release its lock.
+func (r *roster) warnStarved() {
+	r.mu.Lock()
+	n := len(r.sessions)
+	warn := r.guest.starved(n) && !r.warnedStarved
+	r.warnedStarved = r.warnedStarved || warn
+	r.mu.Unlock()
+	if warn {
+		r.log.Warn("pglock: the program waits for a connection, and locks keep all that the *sql.DB may open: raise SetMaxOpenConns", "sessions", n)
+	}
 }
 
 // openLocked adds a session to the pool and begins to open it. It returns nil if the

@@ -237,6 +237,7 @@ func (s *poolSession) heartbeat() {
 	if err != nil && !errors.Is(err, errPoolClosed) {
 		s.p.log.Warn("pglock: heartbeat failed", "err", err)
 	}
+	s.p.sessions.warnStarved()
 }
 
 // close releases what the session still has, puts back its settings, and gives

@@ -226,8 +226,8 @@ func TestPoolClose(t *testing.T) {
 
 		ctx, cancel := context.WithTimeout(bg, 50*time.Millisecond)
 		defer cancel()
-		if err := p.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("with a lock held: got %v, want the deadline", err)
+		if err := p.Close(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), target) {
+			t.Errorf("with a lock held: got %v, want the deadline, and what was held", err)
 		}
 		if err := <-waiter; err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
 			t.Errorf("the waiter: got %v, want that the pool is closed", err)

@@ -140,3 +140,16 @@ func TestPgBouncerShared(t *testing.T) {
 		}
 	})
 }
+
+// TestPoolBehindAFreshPgBouncer: in transaction mode a Pool is refused at its first acquire also where the pooler
+// has one server connection, on which both of the Pool's connections would prepare the same statement.
+func TestPoolBehindAFreshPgBouncer(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		b := pgBouncer(t, "transaction")
+		p := newPool(t, openURL(t, driver, b.url))
+		target := newTarget(t)
+		_, err := p.TryAcquire(bg, target)
+		wantIs(t, err, pglock.ErrPooler)
+		b.direct.wantHeld(target)
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -196,6 +197,29 @@ func TestSessionCloseAfterConn(t *testing.T) {
 		must(t, conn.Close())
 		wantIs(t, s.Close(bg), sql.ErrConnDone)
 		wantIs(t, held.Err(), swanlock.ErrLost, sql.ErrConnDone)
+	})
+}
+
+// TestReleaseAfterConn: a lock whose connection was closed before it is lost, and its
+// error says what the mistake was.
+func TestReleaseAfterConn(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		for name, call := range map[string]func(*pglock.PostgresLock) error{
+			"Release": func(l *pglock.PostgresLock) error { return l.Release(bg) },
+			"Refresh": func(l *pglock.PostgresLock) error { return l.Refresh(bg) },
+		} {
+			t.Run(name, func(t *testing.T) {
+				conn := dial(t, driver)
+				held, err := pglock.TryAcquire(bg, conn, newTarget(t))
+				must(t, err)
+				must(t, conn.Close())
+				err = call(held)
+				wantIs(t, err, swanlock.ErrLost, sql.ErrConnDone)
+				if got := err.Error(); strings.Count(got, sql.ErrConnDone.Error()) != 1 || !strings.Contains(got, "closed before Release") {
+					t.Errorf("got %q, want that the connection was closed before Release, once", got)
+				}
+			})
+		}
 	})
 }
 

@@ -239,6 +239,7 @@ func (tn turn) unprepare() error {
 // destroy ends the session, which frees its locks for certain. The holders of
 // its locks are told before that.
 func (tn turn) destroy(cause error) {
+	closed := errors.Is(cause, sql.ErrConnDone)
 	if notSent(cause) { // It is not that to those who meet the session's end later.
 		cause = errors.New(cause.Error())
 	}
@@ -257,7 +258,12 @@ func (tn turn) destroy(cause error) {
 	switch {
 	case errors.Is(err, sql.ErrConnDone) && !owned:
 		// The session is dead, or its owner has given it back to the *sql.DB.
-		tn.led.abandon(tn.sql(), fmt.Errorf("%w: %w", cause, err))
+		if closed {
+			cause = errClosed
+		} else {
+			cause = fmt.Errorf("%w: %w", cause, err)
+		}
+		tn.led.abandon(tn.sql(), cause)
 		return
 	case errors.Is(err, ErrBusy):
 		tn.log.Error("pglock: the connection is in use and could not be closed: its locks live until it is closed", "cause", cause)

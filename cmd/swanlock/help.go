@@ -86,7 +86,7 @@ Flags, all before TARGET:
                     (--ttl 10m at most). Any other is a name in the folder of --dir
   --dir D           the folder for the files of --file, for TARGETs with a / as well,
                     on a shared file system for several hosts (default: for this
-                    user, on this host, /tmp/swanlock-UID). It is made if need be
+                    user, on this host, /tmp/swanlock-UID, made if need be). D must exist
   --detach          free the lock when CMD itself ends, whatever it left running
   --fence           get a number that rises with every holder, in SWANLOCK_FENCE
   --audit           write a row of lock_audit (first: swanlock migrate up)

@@ -34,7 +34,7 @@ Flags:
   --target    the argument is a target, though it looks like a PID
 
 A TARGET that several readers hold is freed of all of them. It needs a superuser, a
-member of pg_signal_backend, or the holders' own role.
+member of pg_signal_backend and pg_read_all_stats, or the holders' own role.
 
 Exit codes: 0 the session has ended; 1 nobody holds that, or the answer was no; 64
 the arguments are wrong; 69 the server cannot be reached or refuses; 78 no server is

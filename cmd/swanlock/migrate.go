@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -127,7 +128,7 @@ func migrateDown(ctx context.Context, s streams, db *sql.DB) error {
 
 // removable fails if something stands on what the migrations have made, such as a
 // trigger on the fence guard: goose would fail too, but half-way, when it has
-// removed which holds succeeded.
+// removed which holds succeeded. It also fails if lock_audit is partitioned.
 func removable(ctx context.Context, db *sql.DB) error {
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -136,6 +137,16 @@ func removable(ctx context.Context, db *sql.DB) error {
 	defer conn.Close()
 	if at, err := appliedAt(ctx, conn, auditVersion); err != nil || at.IsZero() {
 		return err
+	}
+	var partitioned bool
+	err = conn.QueryRowContext(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_partitioned_table WHERE partrelid OPERATOR(pg_catalog.=) "+inSchema("lock_audit")+")",
+		pgx.QueryExecModeSimpleProtocol).Scan(&partitioned)
+	if err != nil {
+		return err
+	}
+	if partitioned { // Indexes of such a table cannot be dropped or built concurrently.
+		return errors.New("nothing was removed: lock_audit is partitioned; to remove it with all partitions: " +
+			"DROP TABLE lock_audit, lock_fences, " + migrations.Table + "; DROP FUNCTION lock_fenced(), lock_fence(bigint, bigint)")
 	}
 	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
@@ -188,10 +199,18 @@ func statusOf(ctx context.Context, conn *sql.Conn, m *goose.Source) (string, err
 	if err != nil {
 		return "", err
 	}
+	hidden, err := versionsHidden(ctx, conn)
+	if err != nil {
+		return "", err
+	}
 	made, ok := madeBy(there)
 	switch {
 	case !ok && m.Version == auditVersion:
 		return "another table is in the way", nil
+	case hidden && m.Version > made.version:
+		return "unknown: no right to read", nil
+	case hidden:
+		return "applied", nil
 	case m.Version > made.version:
 		return "pending", nil
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -25,6 +27,28 @@ func TestMigrateDownInUse(t *testing.T) {
 	}
 	execSQL(t, dsn, "DROP TABLE account")
 	migrateSays(t, dsn, "down", "removed 00001_lock_audit.sql\n")
+}
+
+// TestMigrateDownPartitioned: a table that was made partitioned, as
+// docs/auditing.md has it, is not for goose to remove; what is said instead does it.
+func TestMigrateDownPartitioned(t *testing.T) {
+	t.Parallel()
+	dsn := newDatabase(t)
+	migrateSays(t, dsn, "up", "applied")
+	doc, err := os.ReadFile("../../docs/auditing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	recipe := regexp.MustCompile("(?s)```sql\n(BEGIN;.*?)```").FindSubmatch(doc)
+	if recipe == nil {
+		t.Fatal("docs/auditing.md has no statements that make partitions")
+	}
+	execSQL(t, dsn, string(recipe[1]))
+	const remove = "DROP TABLE lock_audit, lock_fences, swanlock_migrations; DROP FUNCTION lock_fenced(), lock_fence(bigint, bigint)"
+	swanlockCommand(t, env(dsn), "migrate", "down").start().want(exitUnavailable).says("nothing was removed", "partitioned", remove)
+	migrateSays(t, dsn, "up", "nothing to do\n")
+	execSQL(t, dsn, remove)
+	migrateSays(t, dsn, "up", "applied 00001_lock_audit.sql\n")
 }
 
 // TestMigrateSaysHowFarItCame: what was done before a migration that failed is told.

@@ -118,6 +118,14 @@ func appliedAt(ctx context.Context, conn *sql.Conn, version int64) (at time.Time
 	return time.Unix(seconds, 0), nil
 }
 
+// versionsHidden reports whether goose's table is there, and this role may not
+// read it.
+func versionsHidden(ctx context.Context, conn *sql.Conn) (hidden bool, err error) {
+	err = conn.QueryRowContext(ctx, "SELECT NOT coalesce(pg_catalog.has_table_privilege("+inSchema(migrations.Table)+", 'SELECT'), true)",
+		pgx.QueryExecModeSimpleProtocol).Scan(&hidden)
+	return hidden, err
+}
+
 // An adopter notes under the lock which migrations lock_audit shows, if it was
 // made from what migrate print says, so that goose does not make it again.
 type adopter struct {
