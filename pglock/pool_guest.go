@@ -16,7 +16,7 @@ type guest struct {
 	most    int                      // how many sessions the pool may have: see WithMaxSessions; 0: half of the connections
 	opening chan struct{}            // held while a session is opened, if it is not known how many there may be
 	came    atomic.Pointer[shortage] // the last one; nil: there was none
-	waits   atomic.Int64             // how many callers of the *sql.DB had waited for a connection, when starved looked last
+	waits   atomic.Int64             // how many callers of the *sql.DB had waited for a connection, when that was last looked at
 }
 
 // A shortage began when a connection came late, or not at all.
@@ -125,6 +125,7 @@ func (g *guest) connection(ctx context.Context, others bool) (conn *sql.Conn, er
 		g.late()
 		return nil, fmt.Errorf("%w: %w", errSessionGone, err)
 	}
+	g.waits.Store(g.db.Stats().WaitCount) // The pool itself may have waited.
 	return conn, err
 }
 

@@ -60,6 +60,8 @@ func TestPoolHasTheOnlyConnection(t *testing.T) {
 		db.SetMaxOpenConns(1)
 		log := &logBook{}
 		p := newPool(t, db, pglock.WithHeartbeat(20*time.Millisecond), pglock.WithLogger(slog.New(slog.NewTextHandler(log, nil))))
+		conn := connOf(t, db)
+		time.AfterFunc(100*time.Millisecond, func() { conn.Close() }) // It is the pool that waits now.
 		l := acquired(t, p, newTarget(t))
 		for beats := p.Stats().Heartbeats; p.Stats().Heartbeats < beats+3; {
 			time.Sleep(time.Millisecond)
