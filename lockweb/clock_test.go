@@ -1,9 +1,7 @@
 package lockweb_test
 
 import (
-	"database/sql"
 	"encoding/json"
-	"fmt"
 	"testing"
 	"time"
 )
@@ -12,18 +10,7 @@ import (
 // have their times of, also while nothing is held. This host may be ahead.
 func TestServersClock(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		name := fmt.Sprintf("clock_%d", time.Now().UnixNano())
-		admin := connect(t, driver, "")
-		_, err := admin.Exec("CREATE DATABASE " + name)
-		must(t, err)
-		t.Cleanup(func() {
-			on, err := sql.Open("postgres", connectURL())
-			must(t, err)
-			defer on.Close()
-			_, err = on.Exec("DROP DATABASE " + name + " WITH (FORCE)")
-			must(t, err)
-		})
-		on := connect(t, driver, name)
+		on := connect(t, driver, newDatabase(t))
 		must(t, migrate(on))
 		for _, statement := range []string{
 			"CREATE OR REPLACE FUNCTION pg_catalog.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE AS $$SELECT pg_catalog.statement_timestamp() OPERATOR(pg_catalog.-) interval '2 days'$$",

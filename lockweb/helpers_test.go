@@ -108,6 +108,20 @@ func connect(t testing.TB, driver, database string) *sql.DB {
 	return on
 }
 
+// newDatabase makes a database without the migrations, gone with the test, and returns its name.
+func newDatabase(t testing.TB) (name string) {
+	t.Helper()
+	on := connect(t, "postgres", "")
+	name = "web_" + strings.ToLower(rand.Text())
+	_, err := on.Exec("CREATE DATABASE " + name)
+	must(t, err)
+	t.Cleanup(func() {
+		_, err := on.Exec("DROP DATABASE " + name + " WITH (FORCE)")
+		must(t, err)
+	})
+	return name
+}
+
 // A site is a page that is served, and a client of it.
 type site struct {
 	t      testing.TB

@@ -68,17 +68,7 @@ func TestStream(t *testing.T) {
 // TestStreamWithoutAudit: a lock comes by its key, and the head says why.
 func TestStreamWithoutAudit(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		admin, name := connect(t, driver, ""), fmt.Sprintf("web_%s_%d", driver, time.Now().UnixNano())
-		_, err := admin.Exec("CREATE DATABASE " + name)
-		must(t, err)
-		t.Cleanup(func() {
-			on, err := sql.Open("postgres", connectURL())
-			must(t, err)
-			defer on.Close()
-			_, err = on.Exec("DROP DATABASE " + name + " WITH (FORCE)")
-			must(t, err)
-		})
-		on := connect(t, driver, name)
+		on := connect(t, driver, newDatabase(t))
 		s := serve(t, on)
 		c, err := on.Conn(bg)
 		must(t, err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	certmagiclock "github.com/swanlake-io/swanlock/adapters/certmagic"
+	"github.com/swanlake-io/swanlock/internal/testserver"
 	"github.com/swanlake-io/swanlock/memlock"
 )
 
@@ -41,38 +42,14 @@ func TestRenewWhileAnotherWaits(t *testing.T) {
 	})
 }
 
-// A busyLocker's locks are busy at their first release, which frees nothing, as that
-// of a pglock.Session whose connection has open Rows.
-type busyLocker struct{ swanlock.Locker }
-
-type busyLock struct {
-	swanlock.DistributedLock
-	tried *bool
-}
-
-var errBusy = errors.New("busy")
-
-func (l busyLocker) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
-	held, err := l.Locker.Acquire(ctx, target, opts...)
-	return busyLock{held, new(bool)}, err
-}
-
-func (l busyLock) Release(ctx context.Context) error {
-	if !*l.tried {
-		*l.tried = true
-		return errBusy
-	}
-	return l.DistributedLock.Release(ctx)
-}
-
 // TestUnlockAgain: an Unlock that could not free the lock may be called again, as
 // certmagic.CleanUpOwnLocks does.
 func TestUnlockAgain(t *testing.T) {
 	locks := memlock.New()
-	l := certmagiclock.New(busyLocker{locks}, "p/")
+	l := certmagiclock.New(testserver.BusyOnce(locks), "p/")
 	must(t, l.Lock(t.Context(), "n"))
-	if err := l.Unlock(t.Context(), "n"); !errors.Is(err, errBusy) {
-		t.Errorf("got %v, want %v", err, errBusy)
+	if err := l.Unlock(t.Context(), "n"); !errors.Is(err, testserver.ErrBusy) {
+		t.Errorf("got %v, want %v", err, testserver.ErrBusy)
 	}
 	must(t, l.RenewLockLease(t.Context(), "n", time.Hour))
 	must(t, l.Unlock(t.Context(), "n"))

@@ -19,6 +19,7 @@ import (
 	"github.com/swanlake-io/swanlock"
 	gooselock "github.com/swanlake-io/swanlock/adapters/goose"
 	"github.com/swanlake-io/swanlock/internal/pgserver"
+	"github.com/swanlake-io/swanlock/internal/testserver"
 	"github.com/swanlake-io/swanlock/memlock"
 	"github.com/swanlake-io/swanlock/pglock"
 )
@@ -201,37 +202,13 @@ func TestEachIsToldOfItsOwn(t *testing.T) {
 	})
 }
 
-// A busyLocker's locks are busy at their first release, which frees nothing, as that
-// of a pglock.Session whose connection has open Rows.
-type busyLocker struct{ swanlock.Locker }
-
-type busyLock struct {
-	swanlock.DistributedLock
-	tried *bool
-}
-
-var errBusy = errors.New("busy")
-
-func (l busyLocker) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
-	held, err := l.Locker.Acquire(ctx, target, opts...)
-	return busyLock{held, new(bool)}, err
-}
-
-func (l busyLock) Release(ctx context.Context) error {
-	if !*l.tried {
-		*l.tried = true
-		return errBusy
-	}
-	return l.DistributedLock.Release(ctx)
-}
-
 // TestUnlockAgain: an Unlock that could not free the lock may be called again.
 func TestUnlockAgain(t *testing.T) {
 	locks, db := memlock.New(), new(sql.DB)
-	l := gooselock.New(busyLocker{locks}, "m")
+	l := gooselock.New(testserver.BusyOnce(locks), "m")
 	must(t, l.Lock(t.Context(), db))
-	if err := l.Unlock(t.Context(), db); !errors.Is(err, errBusy) {
-		t.Errorf("got %v, want %v", err, errBusy)
+	if err := l.Unlock(t.Context(), db); !errors.Is(err, testserver.ErrBusy) {
+		t.Errorf("got %v, want %v", err, testserver.ErrBusy)
 	}
 	must(t, l.Unlock(t.Context(), db))
 	held, err := locks.TryAcquire(t.Context(), "m")

@@ -25,6 +25,7 @@ import (
 	"github.com/swanlake-io/swanlock"
 	migratelock "github.com/swanlake-io/swanlock/adapters/migrate"
 	"github.com/swanlake-io/swanlock/internal/pgserver"
+	"github.com/swanlake-io/swanlock/internal/testserver"
 	"github.com/swanlake-io/swanlock/memlock"
 	"github.com/swanlake-io/swanlock/pglock"
 )
@@ -342,38 +343,14 @@ func TestTwoWait(t *testing.T) {
 	})
 }
 
-// A busyLocker's locks are busy at their first release, which frees nothing, as that
-// of a pglock.Session whose connection has open Rows.
-type busyLocker struct{ swanlock.Locker }
-
-type busyLock struct {
-	swanlock.DistributedLock
-	tried *bool
-}
-
-var errBusy = errors.New("busy")
-
-func (l busyLocker) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
-	held, err := l.Locker.Acquire(ctx, target, opts...)
-	return busyLock{held, new(bool)}, err
-}
-
-func (l busyLock) Release(ctx context.Context) error {
-	if !*l.tried {
-		*l.tried = true
-		return errBusy
-	}
-	return l.DistributedLock.Release(ctx)
-}
-
 // TestUnlockAgain: an Unlock that could not free the lock may be called again, as
 // Close does.
 func TestUnlockAgain(t *testing.T) {
 	locks := memlock.New()
-	d := migratelock.Wrap(newStub(t), busyLocker{locks}, "m")
+	d := migratelock.Wrap(newStub(t), testserver.BusyOnce(locks), "m")
 	must(t, d.Lock())
-	if err := d.Unlock(); !errors.Is(err, errBusy) || isFree(t, locks) {
-		t.Errorf("got %v, want %v", err, errBusy)
+	if err := d.Unlock(); !errors.Is(err, testserver.ErrBusy) || isFree(t, locks) {
+		t.Errorf("got %v, want %v", err, testserver.ErrBusy)
 	}
 	must(t, d.Close())
 	if !isFree(t, locks) {
