@@ -22,6 +22,7 @@ func TestAuditInAReadOnlyTransaction(t *testing.T) {
 		freed := acquired(t, s, newTarget(t))
 		tx, err := conn.BeginTx(bg, &sql.TxOptions{ReadOnly: true})
 		must(t, err)
+		defer tx.Rollback()
 		want := func(what string, err error) {
 			t.Helper()
 			if wantIs(t, err, pglock.ErrAudit); errors.Is(err, pglock.ErrStandby) || errors.Is(err, swanlock.ErrLost) {
@@ -38,6 +39,7 @@ func TestAuditInAReadOnlyTransaction(t *testing.T) {
 		o.wantHeld(target)
 		o.wantHeld(freed.Info().Target)
 		o.wantHeld(kept.Info().Target, kept.BackendPID())
+		must(t, acquired(t, pglock.NewSession(conn), target).Release(bg)) // It has no row.
 		must(t, tx.Commit())
 		must(t, kept.Refresh(bg))
 		must(t, kept.Release(bg))
