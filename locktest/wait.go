@@ -112,11 +112,12 @@ var waitCases = []testCase{
 					return ctx, func() { cancel(errGaveUp) }
 				}, errGaveUp},
 				{"cancel", func() (context.Context, context.CancelFunc) { return context.WithCancel(e.ctx) }, context.Canceled},
+				// Long enough for the waiter to be in line: it is the wait that is cut short.
 				{"deadline", func() (context.Context, context.CancelFunc) {
-					return passed(context.WithTimeout(e.ctx, 50*time.Millisecond))
+					return passed(context.WithTimeout(e.ctx, 500*time.Millisecond))
 				}, context.DeadlineExceeded},
 				{"deadline with a cause", func() (context.Context, context.CancelFunc) {
-					return passed(context.WithTimeoutCause(e.ctx, 50*time.Millisecond, errGaveUp))
+					return passed(context.WithTimeoutCause(e.ctx, 500*time.Millisecond, errGaveUp))
 				}, errGaveUp},
 			} {
 				target := e.target()
