@@ -141,6 +141,9 @@ func TestReleaseOvertakes(t *testing.T) {
 			l.servers[2] = newServer(slow)
 			slow.AddHook(h)
 			held := testserver.Try(t, l, target)
+			if name == "refresh" { // Together with the acquire it would not be late.
+				eventually(t, "the third server holds the lock", func() bool { return holders(t, servers) == 3 })
+			}
 			if err := held.Refresh(t.Context()); err != nil {
 				t.Fatal(err)
 			}
