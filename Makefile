@@ -29,7 +29,7 @@ test-modules:
 
 test-matrix: ## the integration tests on PostgreSQL 14 to 18, each driver in each of its modes (VERSIONS="14 18" SHORT=-short: less)
 	tools/matrix $(VERSIONS) -- $(SHORT) -timeout 20m ./pglock
-	SWANLOCK_DRIVERS=$${SWANLOCK_DRIVERS:-postgres,pgx} tools/matrix $(VERSIONS) -- $(SHORT) ./internal/pgserver ./cmd/swanlock
+	SWANLOCK_DRIVERS=$${SWANLOCK_DRIVERS:-postgres,pgx} tools/matrix $(VERSIONS) -- $(SHORT) ./internal/pgserver ./cmd/swanlock ./pginspect
 
 race: ## the fast tests 20 times over, in random order
 	$(GO) test -race -shuffle=on -short -count=20 -timeout 90m ./...

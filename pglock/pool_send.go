@@ -84,23 +84,26 @@ func (b batch) sendTogether() {
 // ask sends the statement.
 func (b batch) ask() (row db.BatchAuditedRow, err error) {
 	unlocks, locks := numbered(b.releases), numbered(b.acquires)
-	if b.audit {
+	switch {
+	case b.audit:
 		row, err = askAs(context.Background(), b.turn, b.auditIn(b.led.schema), (*db.Queries).BatchAudited, b.audited(b.params(unlocks, locks)))
 		for _, o := range b.acquires {
 			o.h.schema = b.led.schema
 		}
-	} else {
+	case b.passesOn(unlocks, locks):
+		var answer db.PassRow
+		answer, err = ask(context.Background(), b.turn, (*db.Queries).Pass, b.pass(locks[0]))
+		row = withoutRows(db.BatchRow(answer))
+	default:
 		var answer db.BatchRow
-		if b.passesOn(unlocks, locks) {
-			var passed db.PassRow
-			passed, err = ask(context.Background(), b.turn, (*db.Queries).Pass, b.pass(locks[0]))
-			answer = db.BatchRow(passed)
-		} else {
-			answer, err = ask(context.Background(), b.turn, (*db.Queries).Batch, b.params(unlocks, locks))
-		}
-		row = db.BatchAuditedRow{Pid: answer.Pid, Released: answer.Released, Acquired: answer.Acquired, Ticket: answer.Ticket, Fence: answer.Fence}
+		answer, err = ask(context.Background(), b.turn, (*db.Queries).Batch, b.params(unlocks, locks))
+		row = withoutRows(answer)
 	}
 	return row, b.whole(row, len(unlocks), len(locks), err)
+}
+
+func withoutRows(a db.BatchRow) db.BatchAuditedRow {
+	return db.BatchAuditedRow{Pid: a.Pid, Released: a.Released, Acquired: a.Acquired, Ticket: a.Ticket, Fence: a.Fence}
 }
 
 // params returns what the statement is to unlock and to lock.

@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/lease"
 	"github.com/swanlake-io/swanlock/internal/quoted"
 )
 
@@ -69,7 +70,7 @@ func (l *Locks) Lock(ctx context.Context, name string) error {
 	case n.turn <- struct{}{}:
 	case <-ctx.Done():
 		l.leave(name, n)
-		return fmt.Errorf("certmagiclock: lock %s: %w: %w", quoted.Text(name), swanlock.ErrNotAcquired, context.Cause(ctx))
+		return fmt.Errorf("certmagiclock: lock %s: %w", quoted.Text(name), lease.CutShort(ctx, nil))
 	}
 	return l.lock(ctx, name, n, l.locks.Acquire)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/pressly/goose/v3/lock"
 
 	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/internal/lease"
 	"github.com/swanlake-io/swanlock/internal/quoted"
 )
 
@@ -57,7 +58,7 @@ func (l *Locker) Lock(ctx context.Context, db *sql.DB) error {
 	select {
 	case l.turn <- struct{}{}:
 	case <-ctx.Done():
-		return fmt.Errorf("gooselock: lock %s: %w: %w", quoted.Text(l.target), swanlock.ErrNotAcquired, context.Cause(ctx))
+		return fmt.Errorf("gooselock: lock %s: %w", quoted.Text(l.target), lease.CutShort(ctx, nil))
 	}
 	held, err := l.locks.Acquire(ctx, l.target, l.opts...)
 	if err != nil {

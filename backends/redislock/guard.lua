@@ -21,7 +21,7 @@ local function look(unused)
     return nil
   end
   -- Whatever may have made it forget gives it a new replication id, which ends born. So
-  -- this looks for that alone, without a pattern: it is half of the cost of a vote.
+  -- this looks for that alone, without a pattern: it is a quarter of the cost of a vote.
   local info = redis.pcall('INFO', 'replication')
   if born and type(info) == 'string' and string.find(info, 'master_replid:' .. string.sub(born, -40), 1, true) then
     return nil

@@ -86,14 +86,11 @@ func migrateUp(ctx context.Context, s streams, db *sql.DB) error {
 	if err == nil && len(adopting.adopted)+len(done) == 0 {
 		return print(s.out, "nothing to do\n")
 	}
-	var said strings.Builder
+	said := ""
 	for _, file := range adopting.adopted {
-		said.WriteString("adopted " + file + "\n")
+		said += "adopted " + file + "\n"
 	}
-	for _, m := range done {
-		said.WriteString("applied " + m.Source.Path + "\n")
-	}
-	return errors.Join(err, print(s.out, said.String()))
+	return errors.Join(err, print(s.out, said+lines("applied", done)))
 }
 
 // reached returns what goose has done, also before a migration that failed.
@@ -102,6 +99,14 @@ func reached(done []*goose.MigrationResult, err error) ([]*goose.MigrationResult
 		done = partial.Applied
 	}
 	return done, err
+}
+
+// lines says of each migration what was done.
+func lines(what string, done []*goose.MigrationResult) (said string) {
+	for _, m := range done {
+		said += what + " " + m.Source.Path + "\n"
+	}
+	return said
 }
 
 func migrateDown(ctx context.Context, s streams, db *sql.DB) error {
@@ -119,11 +124,7 @@ func migrateDown(ctx context.Context, s streams, db *sql.DB) error {
 	if err == nil && len(done) == 0 || errors.Is(err, goose.ErrNoNextVersion) {
 		return print(s.out, "nothing to do\n")
 	}
-	var said strings.Builder
-	for _, m := range done {
-		said.WriteString("removed " + m.Source.Path + "\n")
-	}
-	return errors.Join(err, print(s.out, said.String()))
+	return errors.Join(err, print(s.out, lines("removed", done)))
 }
 
 // removable fails if something stands on what the migrations have made, such as a

@@ -199,8 +199,7 @@ Flags:
 
 Other addresses: /metrics for Prometheus (with a token: Authorization: Bearer),
 /healthz (200 if PostgreSQL answers, else 503). docs/web.md has the rest. To end
-sessions takes the right to (pg_signal_backend
-and pg_read_all_stats).
+sessions takes the right to (pg_signal_backend and pg_read_all_stats).
 
 Exit codes: 0 after Ctrl-C or SIGTERM; 64 wrong arguments; 69 the server or the
 address cannot be had; 78 no server is configured, or the token is not usable.

@@ -325,10 +325,8 @@ func (h *hold) release(ctx context.Context) error {
 		return over
 	case held:
 		return nil
-	case err == nil && earlier == ErrRepeated:
-		err = fmt.Errorf("%w, or not any more: %w", errNotHeld, earlier)
 	case err == nil && earlier != nil:
-		err = fmt.Errorf("%w when it was asked again; it may have been held until it was asked first: %w", errNotHeld, earlier)
+		err = fmt.Errorf("%w, or not any more when it was asked again: %w", errNotHeld, earlier)
 	case err == nil:
 		err = errNotHeld
 	}
