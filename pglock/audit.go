@@ -15,8 +15,9 @@ import (
 // repeated: what other sessions do meanwhile can make the row fail. That rolls
 // back the row, but not what the statement did to the session's locks.
 
-// A row that other sessions make fail is tried until auditPatience is over, and
-// auditTries times at least, since a deadlock may take long to be found.
+// A row that other sessions make fail is tried until auditPatience is over, or half of
+// what was left to the first of the session's locks that ends, and auditTries times at
+// least, since a deadlock may take long to be found.
 const auditTries, auditPatience = 5, 2 * time.Second
 
 // inTheWay reports whether err says that a transaction has failed because of
@@ -57,7 +58,7 @@ func (tn turn) writing(f func() error) error {
 // err for the nth time, is to be sent once more, and pauses before that.
 func again(ctx context.Context, tn turn, err error, n int, begun time.Time) bool {
 	tried := time.Since(begun)
-	if !inTheWay(err) || n >= auditTries && tried > auditPatience || ctx.Err() != nil || tn.led.alive() != nil {
+	if !inTheWay(err) || n >= auditTries && tried > min(auditPatience, tn.led.left()) || ctx.Err() != nil || tn.led.alive() != nil {
 		return false
 	}
 	time.Sleep(rand.N(time.Millisecond + min(tried, 32*time.Millisecond)))

@@ -119,3 +119,26 @@ func wantSetting(t *testing.T, db *sql.DB, name, want string) {
 		t.Errorf("%s is %s, want %s", name, got, want)
 	}
 }
+
+// TestRowsInTheWayCostNoLock: while strangers make each row fail, for longer than a TTL,
+// the session's locks are refreshed without theirs.
+func TestRowsInTheWayCostNoLock(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		dbname, o := auditDatabase(t)
+		o.triggerOn("BEFORE INSERT OR UPDATE", "IF new.owner = 'fails' OR TG_OP = 'UPDATE' THEN RAISE serialization_failure; END IF; RETURN new;")
+		s := pglock.NewSession(dial(t, driver, dbname), pglock.WithAudit(), pglock.WithLogger(nil))
+		var kept []swanlock.DistributedLock
+		for range 2 {
+			kept = append(kept, acquired(t, s, newTarget(t), swanlock.WithTTL(1500*time.Millisecond), swanlock.WithAutoRefresh()))
+		}
+		for begun := time.Now(); time.Since(begun) < 3*time.Second; {
+			_, err := s.TryAcquire(bg, newTarget(t), swanlock.WithOwner("fails"))
+			wantIs(t, err, pglock.ErrAudit)
+			time.Sleep(300 * time.Millisecond)
+		}
+		keepsAll(t, o, kept)
+		for _, l := range kept {
+			wantIs(t, l.Release(bg), pglock.ErrAudit)
+		}
+	})
+}

@@ -83,19 +83,29 @@ func (led *ledger) expire() {
 	if !led.alarm.goesOff() {
 		return
 	}
-	now := time.Now()
-	next := time.Duration(math.MaxInt64)
-	for _, h := range led.locks {
-		if h.expireLocked(now); h.err == nil {
-			next = min(next, h.leftLocked(now))
-		}
-	}
-	if next < math.MaxInt64 {
+	if next := led.leftLocked(); next < math.MaxInt64 {
 		led.alarm.set(next, led.expire)
 	}
 	if led.owner != nil && len(led.unsettled) > 0 {
 		led.owner.overdue()
 	}
+}
+
+// left returns how long it takes until the first of the locks ends.
+func (led *ledger) left() time.Duration {
+	led.mu.Lock()
+	defer led.mu.Unlock()
+	return led.leftLocked()
+}
+
+func (led *ledger) leftLocked() time.Duration {
+	now, left := time.Now(), time.Duration(math.MaxInt64)
+	for _, h := range led.locks {
+		if h.expireLocked(now); h.err == nil {
+			left = min(left, h.leftLocked(now))
+		}
+	}
+	return left
 }
 
 // letGoLocked removes the ledger from orphans if there is nothing to settle any
