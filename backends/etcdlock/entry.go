@@ -182,7 +182,10 @@ func (e *entry) Release(ctx context.Context) (held bool, err error) {
 		_, err = e.l.client.Revoke(ctx, e.lease.id)
 	}
 	e.giveBack(uncertain)
-	if err != nil {
+	switch {
+	case denied(err):
+		return false, lease.Refused(err)
+	case err != nil:
 		return false, err
 	}
 	e.deleted = !uncertain

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -179,6 +180,11 @@ func (e *entry) restart(ctx context.Context) error {
 		return fmt.Errorf("the place in line is gone: %w: %w", swanlock.ErrLost, err)
 	}
 	return err
+}
+
+// denied reports whether err says that the user may not use the keys.
+func denied(err error) bool {
+	return errors.Is(err, rpctypes.ErrPermissionDenied) || status.Code(err) == codes.PermissionDenied
 }
 
 // passes reports whether err is of an outage, which may be over soon.
