@@ -3,12 +3,17 @@ package etcdlock
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/testserver"
@@ -65,4 +70,31 @@ func TestDenied(t *testing.T) {
 	}
 	must(root.UserGrantRole(ctx, "guest", "locks"))
 	testserver.Release(t, acquire(t, newLocker(t, as("guest"))).MustGet()) // The key went later.
+}
+
+// TestRestartsLater: when a waiter's turn has come, it restarts its lease. If etcd does
+// not answer that in time, the waiter asks again, and does not come after those behind.
+func TestRestartsLater(t *testing.T) {
+	t.Parallel()
+	etcd := startEtcd(t)
+	other := newLocker(t, connect(t, etcd.Addr))
+	held := try(t, other)
+	var fails atomic.Int32
+	l := newLocker(t, connectWith(t, []string{etcd.Addr}, grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		if method == pb.Lease_LeaseKeepAlive_FullMethodName && fails.Add(-1) >= 0 {
+			return nil, status.Error(codes.DeadlineExceeded, "a test")
+		}
+		return stream(ctx, desc, cc, method, opts...)
+	})))
+	w := acquire(t, l, swanlock.WithTTL(20*time.Second))
+	inLine(t, other, 2)
+	behind := acquire(t, other)
+	inLine(t, other, 3)
+	time.Sleep(time.Second)
+	fails.Store(2)
+	testserver.Release(t, held)
+	next := w.MustGet()
+	behind.MustWait("behind the first")
+	testserver.Release(t, next)
+	testserver.Release(t, behind.MustGet())
 }

@@ -170,16 +170,18 @@ func (e *entry) restart(ctx context.Context) error {
 	}
 	call, cancel := context.WithTimeout(ctx, e.lease.left())
 	defer cancel()
-	err := e.lease.renew(call)
-	switch {
-	case err == nil || ctx.Err() != nil:
-		return err
-	case call.Err() != nil:
-		return fmt.Errorf("the place in line is gone: %w", errLeaseGone)
-	case !passes(err):
-		return fmt.Errorf("the place in line is gone: %w: %w", swanlock.ErrLost, err)
+	for n := 0; ; n++ {
+		err := e.lease.renew(call)
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return err
+		case call.Err() != nil:
+			return fmt.Errorf("the place in line is gone: %w", errLeaseGone)
+		case !passes(err):
+			return fmt.Errorf("the place in line is gone: %w: %w", swanlock.ErrLost, err)
+		}
+		lease.Pause(call, lease.Backoff(n)) // An outage. It may go on for as long as the lease lasts.
 	}
-	return err
 }
 
 // denied reports whether err says that the user may not use the keys.
