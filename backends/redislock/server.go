@@ -92,15 +92,27 @@ func (s *server) run(c call) {
 }
 
 // cached runs a script that the server has in its cache, if it has.
-func cached(client redis.Scripter, c call) *redis.Cmd {
+func cached(client redis.Scripter, c call) (sent *redis.Cmd) {
+	defer func() { sent = outlived(recover(), c, sent) }()
 	return client.EvalSha(c.ctx, c.script.Hash(), c.keys, c.args...)
 }
 
 // whole runs a script that the server did not have, so that it has it from then on. It
 // is never loaded otherwise: acquire.lua relies on it.
-func whole(client redis.Scripter, c call) *redis.Cmd {
+func whole(client redis.Scripter, c call) (sent *redis.Cmd) {
+	defer func() { sent = outlived(recover(), c, sent) }()
 	c.args[0] = "whole"
 	return client.Eval(c.ctx, c.script.text, c.keys, c.args...)
+}
+
+// outlived returns sent or, if the client has panicked, as a hook of its may, a command
+// that has failed. A panic would end the program: the caller is in another goroutine.
+func outlived(panicked any, c call, sent *redis.Cmd) *redis.Cmd {
+	if panicked != nil {
+		sent = redis.NewCmd(c.ctx)
+		sent.SetErr(fmt.Errorf("redislock: the client panicked: %v", panicked))
+	}
+	return sent
 }
 
 func lacksScript(sent *redis.Cmd) bool { return redis.HasErrorPrefix(sent.Err(), "NOSCRIPT") }
@@ -134,8 +146,16 @@ func (s *server) runTogether(p pipeliner, calls []call) {
 }
 
 // together sends calls in one pipeline.
-func together(p pipeliner, calls []call, run func(redis.Scripter, call) *redis.Cmd) []*redis.Cmd {
-	sent := make([]*redis.Cmd, 0, len(calls))
+func together(p pipeliner, calls []call, run func(redis.Scripter, call) *redis.Cmd) (sent []*redis.Cmd) {
+	sent = make([]*redis.Cmd, 0, len(calls))
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			sent = sent[:0]
+			for _, c := range calls {
+				sent = append(sent, outlived(panicked, c, nil))
+			}
+		}
+	}()
 	_, _ = p.Pipelined(calls[0].ctx, func(p redis.Pipeliner) error {
 		for _, c := range calls {
 			sent = append(sent, run(p, c))
