@@ -18,6 +18,9 @@ import (
 // of what was held, joined with the errors of the releases. If the server does not
 // answer soon after that, Close returns, and the sessions are ended in the
 // background. A second call does the same.
+//
+// A lock without a TTL that is never released, or whose handle was dropped and that
+// the garbage collector has not found yet, keeps Close waiting: give ctx an end.
 func (p *Pool) Close(ctx context.Context) error {
 	long := cleanupGrace(ctx)
 	p.keys.close()

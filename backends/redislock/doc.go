@@ -14,8 +14,10 @@
 //   - do not let their wall clocks run faster than the holder's, or jump forward,
 //     by more than 1 % of the TTL and 2 ms: Redis ends a lease by the wall clock;
 //   - do not evict keys (maxmemory-policy noeviction), and do not lose keys to
-//     FLUSHALL together with SCRIPT FLUSH, or before the first acquire of a new
-//     version of this package;
+//     SWAPDB with a database in which others lock, or to FLUSHALL together with
+//     SCRIPT FLUSH, or before the first acquire of a new version of this package.
+//     From Redis 7.4 on it is like SCRIPT FLUSH if programs send 500 different
+//     scripts by EVAL: they push ours out;
 //   - have replicas only with a repl-backlog-ttl, an hour by default, that is not
 //     shorter than the longest TTL;
 //   - are served by clients with the same WithMaxTTL, which wait for 5 ms or longer

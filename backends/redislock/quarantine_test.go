@@ -127,6 +127,18 @@ func TestRestartIsFoundLater(t *testing.T) {
 	}
 }
 
+// SWAPDB with a database in which nobody locks is found out, as FLUSHALL is.
+func TestSwapDB(t *testing.T) {
+	t.Parallel()
+	addr := known(t, testserver.Redis(t)).Addr
+	ttl := WithMaxTTL(3 * time.Second)
+	lent(t, lockerIn(t, addr, 0, ttl))
+	if err := dial(t, addr).Do(t.Context(), "SWAPDB", "0", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	quarantined(t, "a try in what was the other database", lockerIn(t, addr, 0, ttl), target)
+}
+
 // lockerIn returns a locker on one of the databases of a server.
 func lockerIn(t *testing.T, addr string, db int, opts ...Option) *Locker {
 	t.Helper()
