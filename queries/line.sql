@@ -296,10 +296,13 @@ FROM (SELECT pg_catalog.int8shr(@hash::bigint, 32)::integer AS class, pg_catalog
 -- name: UndoTicket :one
 -- Gives up what a TakeTicket or TakeNext that failed may have taken: every
 -- ticket of this session and hash except those that are known, and the number 0
--- except for one share for each known ticket, of which there are shares.
+-- except for one share for each known ticket, of which there are shares. These
+-- are given up, since nobody counts them, and taken again; the share that the
+-- transaction has meanwhile keeps a newcomer from starting another line.
 SELECT pg_catalog.count(u.undone)::bigint AS undone
 FROM (
     SELECT CASE
+        WHEN h.kept IS NULL THEN false
         WHEN k.number OPERATOR(pg_catalog.<>) 0 THEN pg_catalog.pg_advisory_unlock(h.class, pg_catalog.int4pl(h.slot, k.number))
         WHEN k.mode OPERATOR(pg_catalog.=) 'ExclusiveLock' THEN pg_catalog.pg_advisory_unlock(h.class, h.slot)
         WHEN (SELECT pg_catalog.count(CASE WHEN n.one IS NOT NULL THEN pg_catalog.pg_advisory_unlock_shared(h.class, h.slot) END)
@@ -307,7 +310,11 @@ FROM (
             THEN (SELECT pg_catalog.count(CASE WHEN n.one IS NOT NULL THEN pg_catalog.pg_try_advisory_lock_shared(h.class, h.slot) END)
                 FROM pg_catalog.generate_series(1, @shares) n (one)) OPERATOR(pg_catalog.>=) 0
     END AS undone
-    FROM (SELECT pg_catalog.int8shr(@hash::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl(@hash, 32), 32)::integer AS slot) h,
+    FROM (
+            SELECT g.class, g.slot, CASE WHEN @shares::integer OPERATOR(pg_catalog.=) 0 THEN false ELSE pg_catalog.pg_try_advisory_xact_lock_shared(g.class, g.slot) END AS kept
+            FROM (SELECT pg_catalog.int8shr(@hash::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl(@hash, 32), 32)::integer AS slot) g
+            OFFSET 0
+        ) h,
         LATERAL (
             SELECT l.mode, pg_catalog.int8and(l.objid::bigint, 262143)::integer AS number
             FROM pg_catalog.pg_locks l
