@@ -61,9 +61,10 @@ func (b batcher) run(proofs, ops []*op) {
 		}
 	}
 	s.releases, s.acquires = releases, acquires
-	join := b.joining(ops)
 	releases, acquires = b.readers(releases, acquires)
-	batch{b, releases, acquires, join}.send()
+	together := batch{batcher: b, releases: releases, acquires: acquires}
+	together.join = together.joining(ops)
+	together.send()
 	for _, o := range ops {
 		if !o.batched() && b.stillWanted(o) {
 			b.sendOne(o)

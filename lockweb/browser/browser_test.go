@@ -43,7 +43,7 @@ var endBrowser = func() {}
 
 // A tab shows a page, and keeps what went wrong in it.
 type tab struct {
-	t    *testing.T
+	t    testing.TB
 	ctx  context.Context
 	name string
 	mu   sync.Mutex
@@ -63,7 +63,7 @@ var (
 	small = look{"small", "light", 400}
 )
 
-func newTab(t *testing.T, l look) *tab {
+func newTab(t testing.TB, l look) *tab {
 	t.Helper()
 	browser, err := chromium()
 	if err != nil {

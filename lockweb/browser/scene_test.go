@@ -38,13 +38,13 @@ const token = "0123456789abcdef-token"
 
 // A scene is a server of its own, and a page about it.
 type scene struct {
-	t      *testing.T
+	t      testing.TB
 	server *pgserver.Server
 	db     *sql.DB // of those that hold
 	url    string
 }
 
-func newScene(t *testing.T, audit bool, opts ...lockweb.Option) *scene {
+func newScene(t testing.TB, audit bool, opts ...lockweb.Option) *scene {
 	t.Helper()
 	server, err := pgserver.Start(t.Context(), pgserver.WithSetting("max_connections", "200"), pgserver.WithSetting("fsync", "off"))
 	if err != nil {
