@@ -36,9 +36,9 @@ func WithBackend(name string) Option { return func(c *config) { c.Backend = name
 
 // WithTargetGroup adds the label swanlock_target_group, which is what group returns
 // for the target. It should return one of a handful of values, such as the name of
-// a kind of job, since each makes series of its own that stay; beyond 50 values,
-// "_other" is used. group must be fast, and must not block. All observers of one
-// registry have it, or none.
+// a kind of job, since each makes series of its own that stay; beyond 50 values, or
+// if group panics, "_other" is used. group must be fast, must not block, and returns
+// the same for a target each time. All observers of one registry have it, or none.
 func WithTargetGroup(group func(target string) string) Option {
 	return func(c *config) { c.Group = group }
 }
