@@ -232,8 +232,8 @@ func ErrorType(err error) string {
 	return "_OTHER" // as OpenTelemetry's conventions have it
 }
 
-// AgeOf returns how long ago the time was that oldest returns, in seconds; 0 if
-// there is no row. ok is false if oldest fails.
+// AgeOf returns how long ago the time was that oldest returns, in seconds and by this
+// host's clock; 0 if there is no row. ok is false if oldest fails.
 func AgeOf(ctx context.Context, oldest func(context.Context) (time.Time, error)) (seconds float64, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -244,5 +244,5 @@ func AgeOf(ctx context.Context, oldest func(context.Context) (time.Time, error))
 	case err != nil:
 		return 0, false
 	}
-	return time.Since(at).Seconds(), true
+	return max(0, time.Since(at).Seconds()), true // The clock of the server may be ahead.
 }

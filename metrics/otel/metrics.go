@@ -188,8 +188,8 @@ func CollectPool(name string, p *pglock.Pool, opts ...Option) (stop func() error
 
 // CollectAuditAge has oldest asked, at each collection, when the oldest row of the
 // audit was written, until stop is called. sql.ErrNoRows says that there is none,
-// and with any other error the metric is left out. oldest gets a context of five
-// seconds, and is usually
+// and with any other error the metric is left out. The age is by this host's clock.
+// oldest gets a context of five seconds, and is usually
 //
 //	err = db.QueryRowContext(ctx, "SELECT acquired_at FROM lock_audit ORDER BY id LIMIT 1").Scan(&at)
 func CollectAuditAge(oldest func(ctx context.Context) (time.Time, error), opts ...Option) (stop func() error, err error) {

@@ -182,8 +182,8 @@ func (c *poolCollector) Collect(metrics chan<- prometheus.Metric) {
 
 // CollectAuditAge has the registry ask oldest, at each scrape, when the oldest row
 // of the audit was written; nil is the default registry. sql.ErrNoRows says that
-// there is none, and with any other error the metric is left out. oldest gets a
-// context of five seconds, and is usually
+// there is none, and with any other error the metric is left out. The age is by
+// this host's clock. oldest gets a context of five seconds, and is usually
 //
 //	err = db.QueryRowContext(ctx, "SELECT acquired_at FROM lock_audit ORDER BY id LIMIT 1").Scan(&at)
 func CollectAuditAge(reg prometheus.Registerer, oldest func(ctx context.Context) (time.Time, error)) (prometheus.Collector, error) {
