@@ -240,9 +240,7 @@ func (e *Election) term(ctx context.Context, lead func(context.Context) error) (
 		// What lead may have left running must not go on beside the next leader.
 		cancel()
 		if !stopped {
-			if p := <-told; p != nil { // what OnLeader has panicked with
-				panic(p)
-			}
+			several.Repeat(<-told) // what OnLeader has panicked with
 		}
 	}()
 	e.onStart(held)
@@ -250,7 +248,7 @@ func (e *Election) term(ctx context.Context, lead func(context.Context) error) (
 		e.now(held.Info().Owner, true)
 	}
 	untold = context.AfterFunc(over, func() { // Another may lead, although lead has not returned.
-		told <- several.Caught(func() { e.now("", false) })
+		several.Caught(func() { e.now("", false) }, func(fate any) { told <- fate })
 	})
 	err = lead(lctx)
 	if lost = held.Err(); errors.Is(lost, swanlock.ErrLost) && !errors.Is(err, ErrResign) {

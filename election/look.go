@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/swanlake-io/swanlock/internal/lease"
 	"github.com/swanlake-io/swanlock/internal/several"
 )
 
@@ -22,24 +21,22 @@ func (e *Election) Watch(ctx context.Context) error {
 }
 
 // lookBeside looks in the background, until end is called. The context that it returns
-// ends if LookUp or OnLeader panics, and end panics with that then.
+// ends if LookUp or OnLeader panics, and end panics with that then; likewise if it ends
+// its goroutine.
 func (e *Election) lookBeside(ctx context.Context) (_ context.Context, end func()) {
 	wctx, stop := context.WithCancel(ctx)
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan any, 1)
-	go func() {
-		p := several.Caught(func() { e.look(wctx) })
-		if p != nil {
+	go several.Caught(func() { e.look(wctx) }, func(fate any) {
+		if fate != nil {
 			cancel()
 		}
-		ended <- p
-	}()
+		ended <- fate
+	})
 	return ctx, func() {
 		defer cancel()
 		stop()
-		if p := <-ended; p != nil {
-			panic(p)
-		}
+		several.Repeat(<-ended)
 	}
 }
 
@@ -60,23 +57,32 @@ func (e *Election) look(ctx context.Context) {
 // may take for ever if the server has fallen silent.
 const maxLookUp = 2 * time.Second
 
-// lookUp calls holder in a goroutine, which it may leave, and panics if that does.
+// lookUp calls holder in a goroutine, which it may leave, and panics if that does, or
+// ends the goroutine if that does.
 func (e *Election) lookUp(ctx context.Context) (owner string, err error) {
 	patient, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(maxLookUp, cancel) })()
 	type answer struct {
-		owner    string
-		panicked any
+		owner string
+		err   error
+		fate  any
 	}
-	a, err := lease.Leave(patient, func() (a answer, err error) {
-		a.panicked = several.Caught(func() { a.owner, err = e.holder(ctx, e.target) })
-		return a, err
-	}, nil)
-	if a.panicked != nil {
-		panic(a.panicked)
+	answers := make(chan answer, 1)
+	go func() {
+		var a answer
+		several.Caught(func() { a.owner, a.err = e.holder(ctx, e.target) }, func(fate any) {
+			a.fate = fate
+			answers <- a
+		})
+	}()
+	select {
+	case a := <-answers:
+		several.Repeat(a.fate)
+		return a.owner, a.err
+	case <-patient.Done():
+		return "", context.Cause(patient)
 	}
-	return a.owner, err
 }
 
 // seen notes what holder has answered. It does not know better while this process

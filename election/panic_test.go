@@ -2,6 +2,7 @@ package election_test
 
 import (
 	"context"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -142,6 +143,43 @@ func TestLookPanics(t *testing.T) {
 			}
 			if want := map[string]int{"LookUp": 1}[at]; stops != want {
 				t.Errorf("%s: OnStop was called %d times, want %d", at, stops, want)
+			}
+			if err := held.Release(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestCallbackEndsItsGoroutine: a callback that ends the goroutine which it is called by,
+// as t.FailNow does, ends that of Run, and the lock is free.
+func TestCallbackEndsItsGoroutine(t *testing.T) {
+	for at, options := range map[string][]election.Option{
+		"OnLeader": {election.OnLeader(func(owner string) {
+			if owner == "" {
+				runtime.Goexit()
+			}
+		})},
+		"LookUp": {election.LookUp(time.Second, func(context.Context, string) (string, error) { runtime.Goexit(); return "", nil })},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			space := memlock.New()
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				err := election.Run(t.Context(), space, "t", func(ctx context.Context) error {
+					if at == "OnLeader" {
+						space.Lose("t", nil)
+					}
+					<-ctx.Done()
+					return nil
+				}, options...)
+				t.Errorf("%s: Run returned %v", at, err)
+			}()
+			<-ended
+			held, err := space.TryAcquire(t.Context(), "t")
+			if err != nil {
+				t.Fatalf("%s: %v", at, err)
 			}
 			if err := held.Release(t.Context()); err != nil {
 				t.Error(err)

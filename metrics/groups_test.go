@@ -1,10 +1,12 @@
 package metrics
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,6 +40,65 @@ func TestGroupsAtOnce(t *testing.T) {
 			t.Fatalf("got %d groups, want 50 and one for all others", got)
 		}
 	}
+}
+
+// An acquires is a Locker that calls before in each Acquire.
+type acquires struct {
+	swanlock.Locker
+	before func()
+}
+
+func (l acquires) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	l.before()
+	return l.Locker.Acquire(ctx, target, opts...)
+}
+
+// TestGroupPanics: a function of WithTargetGroup that panics at the end of a call
+// leaves no call counted as one that waits, and no lock as one that is held.
+func TestGroupPanics(t *testing.T) {
+	var broken atomic.Bool
+	s := newTwo(t)
+	observers := s.observers(t, "m", func(target string) string {
+		if broken.Load() {
+			panic("a bug")
+		}
+		return "g"
+	})
+	locker := swanlock.Observe(acquires{memlock.New(), func() { broken.Store(true) }}, observers...)
+	held, err := locker.Acquire(t.Context(), "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	active := func(name string, want float64) {
+		t.Helper()
+		for what, registry := range map[string]*prometheus.Registry{"otel": s.otel, "prom": s.prom} {
+			sum := 0.0
+			families, err := registry.Gather()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range families {
+				for _, m := range f.GetMetric() {
+					if f.GetName() == name {
+						sum += m.GetGauge().GetValue()
+						if v := m.GetGauge().GetValue(); v < 0 {
+							t.Errorf("%s: %s %v is %v", what, name, m.GetLabel(), v)
+						}
+					}
+				}
+			}
+			if sum != want {
+				t.Errorf("%s: %s is %v in all, want %v", what, name, sum, want)
+			}
+		}
+	}
+	active("swanlock_acquire_active", 0)
+	active("swanlock_lock_active", 1)
+	broken.Store(false)
+	if err := held.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	active("swanlock_lock_active", 0)
 }
 
 // TestGroupOfBadText: an acquire that is refused because of its target is counted too.

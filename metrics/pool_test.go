@@ -107,6 +107,13 @@ func TestSamePool(t *testing.T) {
 					t.Errorf("got %s, want an age of 3600 s", got)
 				}
 			}
+			// The server's clock, by which the row was written, may be ahead of this host's.
+			oldest = func(context.Context) (time.Time, error) { return time.Now().Add(time.Minute), nil }
+			for _, registry := range []*prometheus.Registry{s.otel, s.prom} {
+				if got := strings.Join(series(t, registry), "\n"); !strings.Contains(got, "GAUGE swanlock_audit_row_age_seconds (Age of the oldest row of the audit.) {} 0\n") {
+					t.Errorf("got %s, want an age of 0 s", got)
+				}
+			}
 			if err := errors.Join(stopPool(), stopAudit()); err != nil || !s.prom.Unregister(pool) || !s.prom.Unregister(audit) {
 				t.Errorf("stop: %v", err)
 			}

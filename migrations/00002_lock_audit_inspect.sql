@@ -2,7 +2,9 @@
 -- +goose Up
 -- Who ended a lock whose end_reason is killed: what swanlock kill was told. To add
 -- it takes a moment in which nobody else may use the table. It is tried for 50 ms
--- at a time, so that acquires do not queue up behind a long transaction's lock.
+-- at a time, so that acquires do not queue up behind a long transaction's lock. If
+-- this schema has no lock_audit any more, it fails before a later one of the
+-- search_path is found below, which may have an audit of its own.
 -- +goose StatementBegin
 DO $$
 DECLARE
@@ -11,7 +13,7 @@ BEGIN
     PERFORM pg_catalog.set_config('lock_timeout', '50ms', true);
     FOR attempt IN 1..600 LOOP
         BEGIN
-            ALTER TABLE lock_audit ADD COLUMN IF NOT EXISTS ended_by text;
+            EXECUTE pg_catalog.format('ALTER TABLE %1$I.lock_audit ADD COLUMN IF NOT EXISTS ended_by text', pg_catalog.current_schema());
             PERFORM pg_catalog.set_config('lock_timeout', before, true);
             RETURN;
         EXCEPTION WHEN lock_not_available THEN
@@ -26,7 +28,7 @@ $$;
 -- +goose StatementEnd
 
 -- An index that an interrupted build has left is built anew. It is dropped in this
--- schema alone: a later one of the search_path may have an audit of its own.
+-- schema alone, too.
 -- +goose StatementBegin
 DO $$
 DECLARE

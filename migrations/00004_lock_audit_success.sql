@@ -10,7 +10,7 @@ BEGIN
     PERFORM pg_catalog.set_config('lock_timeout', '50ms', true);
     FOR attempt IN 1..600 LOOP
         BEGIN
-            ALTER TABLE lock_audit ADD COLUMN IF NOT EXISTS succeeded_at timestamptz;
+            EXECUTE pg_catalog.format('ALTER TABLE %1$I.lock_audit ADD COLUMN IF NOT EXISTS succeeded_at timestamptz', pg_catalog.current_schema());
             PERFORM pg_catalog.set_config('lock_timeout', before, true);
             RETURN;
         EXCEPTION WHEN lock_not_available THEN

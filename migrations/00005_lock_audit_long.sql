@@ -3,7 +3,8 @@
 -- Who held what at a moment. An entry of lock_audit_span costs five times as much as
 -- all others of a row together, so only the locks that were held for more than ten
 -- seconds have one now. The others are found by when they began. What an interrupted
--- build has left is dropped as in the second migration.
+-- build has left is dropped as in the second migration, and as there it fails before
+-- it finds the audit of a later schema.
 -- +goose StatementBegin
 DO $$
 DECLARE
@@ -12,7 +13,10 @@ BEGIN
     PERFORM pg_catalog.set_config('lock_timeout', '50ms', true);
     FOR attempt IN 1..600 LOOP
         BEGIN
-            EXECUTE pg_catalog.format('DROP INDEX IF EXISTS %1$I.lock_audit_span_new', pg_catalog.current_schema());
+            EXECUTE pg_catalog.format('
+                LOCK TABLE %1$I.lock_audit IN ACCESS SHARE MODE;
+                DROP INDEX IF EXISTS %1$I.lock_audit_span_new;
+            ', pg_catalog.current_schema());
             PERFORM pg_catalog.set_config('lock_timeout', before, true);
             RETURN;
         EXCEPTION WHEN lock_not_available THEN

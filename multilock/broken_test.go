@@ -3,6 +3,7 @@ package multilock_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -55,6 +56,28 @@ func TestPanicOfTry(t *testing.T) {
 			}()
 			_, _ = multilock.TryAcquire(t.Context(), l, []string{"a", "b", "c"})
 		}()
+		free(t, space, "a", "b", "c")
+	}
+}
+
+// TestTryEndsItsGoroutine: where one of the tries ends its goroutine, so does the caller,
+// and what the others were granted is free again.
+func TestTryEndsItsGoroutine(t *testing.T) {
+	for _, target := range []string{"a", "b"} {
+		space := memlock.New()
+		l := brokenAt(space, target, func() (swanlock.DistributedLock, error) { runtime.Goexit(); return nil, nil })
+		ended := make(chan any)
+		go func() {
+			defer close(ended)
+			defer func() {
+				if p := recover(); p != nil {
+					t.Errorf("it panicked with %v", p)
+				}
+			}()
+			held, err := multilock.TryAcquire(t.Context(), l, []string{"a", "b", "c"})
+			t.Errorf("it returned %v, %v", held, err)
+		}()
+		<-ended
 		free(t, space, "a", "b", "c")
 	}
 }

@@ -184,7 +184,7 @@ func (d *doctor) standby() {
 	case d.server.Standby:
 		d.find("primary", Failure, "this server is a standby", why, "connect to the primary (target_session_attrs=read-write)")
 	case readOnly.Setting == "on":
-		d.find("primary", Failure, "default_transaction_read_only is on", "A fence and a row of the audit are written.", d.reset("default_transaction_read_only", "off", readOnly.Source))
+		d.find("primary", Failure, "default_transaction_read_only is on", "A fence and a row of the audit are written.", d.set("default_transaction_read_only", "off", readOnly.Source))
 	default:
 		d.find("primary", OK, "this server is a primary, and can be written to", why, "")
 	}
@@ -264,7 +264,7 @@ func (d *doctor) rights() {
 	const seeWhy = "swanlock ls shows application, client and state of the holders' sessions."
 	switch {
 	case d.settings["track_activities"].Setting == "off":
-		d.find("rights: statistics", Note, "track_activities is off", seeWhy, d.reset("track_activities", "on", d.settings["track_activities"].Source))
+		d.find("rights: statistics", Note, "track_activities is off", seeWhy, d.set("track_activities", "on", d.settings["track_activities"].Source))
 	case d.server.MaySee:
 		d.find("rights: statistics", OK, "this role may see the sessions of other roles", seeWhy, "")
 	default:

@@ -2,6 +2,7 @@ package pginspect
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,20 +33,28 @@ func (d *doctor) timeouts() {
 	for _, l := range limits {
 		for _, r := range d.roles {
 			name, value, _ := strings.Cut(r.Setting, "=")
-			if name != l.name {
+			if name != l.name || d.overridden(r, name) {
 				continue
 			}
 			who, fix := setBy(r)
 			well = d.limit(l, value, who, fix+" RESET "+l.name) && well
 		}
 		s, ok := d.settings[l.name]
-		if ok && s.Source != "database" && s.Source != "user" && s.Source != "database user" {
-			well = d.limit(l, s.Setting+s.Unit, "the "+s.Source, d.reset(l.name, "0", s.Source)) && well
+		if ok && !slices.Contains([]string{"global", "database", "user", "database user"}, s.Source) {
+			well = d.limit(l, s.Setting+s.Unit, "the "+s.Source, d.set(l.name, "0", s.Source)) && well
 		}
 	}
 	if well {
 		d.find("timeouts", OK, "no timeout of the server, the database or a role is in the way", "A timeout that is shorter than a wait or an idle lock ends it.", "")
 	}
+}
+
+// overridden reports whether what r sets for all databases is set once more for this
+// one, so that no session here gets it.
+func (d *doctor) overridden(r db.CheckRoleSettingsRow, name string) bool {
+	return r.Database == "" && slices.ContainsFunc(d.roles, func(other db.CheckRoleSettingsRow) bool {
+		return other.Role == r.Role && other.Database != "" && strings.HasPrefix(other.Setting, name+"=")
+	})
 }
 
 // setBy names what has set r, and the statement that changes it.
@@ -72,22 +81,21 @@ func (d *doctor) limit(l limit, value, who, fix string) bool {
 	return l.level == Note
 }
 
-// reset is the statement that sets a setting that comes from source.
-func (d *doctor) reset(name, value, source string) string {
+// set is the statement that sets for this role and database a setting that comes from
+// source. What the server has set is set for the database: ALTER SYSTEM is refused in a
+// transaction, which psql -c makes of several statements, and wants a reload after it.
+func (d *doctor) set(name, value, source string) string {
 	role, database := quoted(d.server.Role), quoted(d.server.Database)
+	who := "ALTER DATABASE " + database
 	switch source {
-	case "user":
-		return "ALTER ROLE " + role + " RESET " + name
-	case "database":
-		return "ALTER DATABASE " + database + " RESET " + name
-	case "database user":
-		return "ALTER ROLE " + role + " IN DATABASE " + database + " RESET " + name
 	case "client":
 		return "take " + name + " out of the connection string (or PGOPTIONS)"
-	case "command line", "environment variable":
-		return "take " + name + " out of the server's " + source + ", and restart it"
+	case "user":
+		who = "ALTER ROLE " + role
+	case "database user":
+		who = "ALTER ROLE " + role + " IN DATABASE " + database
 	}
-	return "ALTER SYSTEM SET " + name + " = " + value + "; SELECT pg_reload_conf()"
+	return who + " SET " + name + " = " + value
 }
 
 // network looks at how the server finds out that a client is gone.
@@ -96,7 +104,7 @@ func (d *doctor) network() {
 	check := d.settings["client_connection_check_interval"]
 	if t, err := duration(check.Setting + check.Unit); err == nil && t == 0 {
 		d.find("dead clients", Warning, "client_connection_check_interval is 0: the server does not look", why,
-			"ALTER SYSTEM SET client_connection_check_interval = '5s'; SELECT pg_reload_conf()")
+			d.set("client_connection_check_interval", "'5s'", check.Source))
 	} else {
 		d.find("dead clients", OK, fmt.Sprintf("the server looks every %v whether a client is there", t), why, "")
 	}
@@ -111,7 +119,8 @@ func (d *doctor) network() {
 		if seconds == 0 {
 			is = "TCP keepalives begin when the server's system says so: after two hours, often"
 		}
-		d.find("keepalives", Warning, is, aliveWhy, "ALTER SYSTEM SET tcp_keepalives_idle = 60; ALTER SYSTEM SET tcp_keepalives_interval = 10; ALTER SYSTEM SET tcp_keepalives_count = 3; SELECT pg_reload_conf()")
+		d.find("keepalives", Warning, is, aliveWhy, strings.Join([]string{d.set("tcp_keepalives_idle", "60", idle.Source),
+			d.set("tcp_keepalives_interval", "10", idle.Source), d.set("tcp_keepalives_count", "3", idle.Source)}, "; "))
 	default:
 		d.find("keepalives", OK, fmt.Sprintf("TCP keepalives begin after %v", time.Duration(seconds)*time.Second), aliveWhy, "")
 	}
@@ -126,15 +135,15 @@ func (d *doctor) waits() {
 	switch {
 	case err != nil:
 	case t < 200*time.Millisecond:
-		d.find("deadlock_timeout", Warning, fmt.Sprintf("it is %v: waiters ask %.0f times a second", t, 1/(0.9*t.Seconds())), why, d.reset("deadlock_timeout", "'1s'", s.Source))
+		d.find("deadlock_timeout", Warning, fmt.Sprintf("it is %v: waiters ask %.0f times a second", t, 1/(0.9*t.Seconds())), why, d.set("deadlock_timeout", "'1s'", s.Source))
 	case t > 10*time.Second:
-		d.find("deadlock_timeout", Note, fmt.Sprintf("it is %v: real deadlocks stay for that long; waits in line last 3 s at most all the same", t), why, d.reset("deadlock_timeout", "'1s'", s.Source))
+		d.find("deadlock_timeout", Note, fmt.Sprintf("it is %v: real deadlocks stay for that long; waits in line last 3 s at most all the same", t), why, d.set("deadlock_timeout", "'1s'", s.Source))
 	default:
 		d.find("deadlock_timeout", OK, fmt.Sprintf("it is %v", t), why, "")
 	}
 	const logWhy = "It logs waits that are longer than deadlock_timeout. Waits in line are shorter, so it costs nothing here, and shows other programs that wait for your locks or your tables."
 	if s := d.settings["log_lock_waits"]; s.Setting == "off" {
-		d.find("log_lock_waits", Note, "it is off", logWhy, d.reset("log_lock_waits", "on", s.Source))
+		d.find("log_lock_waits", Note, "it is off", logWhy, d.set("log_lock_waits", "on", s.Source))
 	} else {
 		d.find("log_lock_waits", OK, "it is on", logWhy, "")
 	}

@@ -3,6 +3,7 @@ package pginspect_test
 import (
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,6 +93,57 @@ func TestCheck(t *testing.T) {
 	})
 }
 
+// TestCheckOverridden: a timeout that no session of this database gets, because what
+// is set more closely hides it, is no finding.
+func TestCheckOverridden(t *testing.T) {
+	name, role := newDatabase(t), newRole(t)
+	admin := connect(t, "pgx", name)
+	for _, tt := range []struct{ wide, close, off string }{
+		{"ALTER ROLE " + role, "ALTER ROLE " + role + " IN DATABASE " + name, ""},
+		{"ALTER ROLE ALL", "ALTER DATABASE " + name, "ALTER ROLE ALL RESET statement_timeout"},
+	} {
+		exec(t, admin, tt.wide+" SET statement_timeout = '4s'")
+		if tt.off != "" {
+			t.Cleanup(func() { exec(t, connectNow(t), tt.off) })
+		}
+		check := func() pginspect.Finding {
+			t.Helper()
+			r, err := pginspect.Check(bg, connect(t, "pgx", name, role))
+			must(t, err)
+			return finding(r, "timeouts")
+		}
+		want(t, tt.wide, check().Level, pginspect.Warning)
+		exec(t, admin, tt.close+" SET statement_timeout = '1min'")
+		if f := check(); f.Level != pginspect.OK {
+			t.Errorf("%s, then %s: %+v", tt.wide, tt.close, f)
+		}
+	}
+}
+
+// TestCheckOfAllRoles: what ALTER ROLE ALL has set is found once, and the fix mends it.
+func TestCheckOfAllRoles(t *testing.T) {
+	on := connect(t, "pgx", newDatabase(t))
+	for subject, setting := range map[string]string{"timeouts": "statement_timeout = '4s'", "deadlock_timeout": "deadlock_timeout = '50ms'"} {
+		name, _, _ := strings.Cut(setting, " ")
+		exec(t, on, "ALTER ROLE ALL SET "+setting)
+		t.Cleanup(func() { exec(t, connectNow(t), "ALTER ROLE ALL RESET "+name) })
+		check := func() (found []pginspect.Finding) {
+			t.Helper()
+			r, err := pginspect.Check(bg, connect(t, "pgx", one[string](t, on, "SELECT current_database()")))
+			must(t, err)
+			return slices.DeleteFunc(r.Findings, func(f pginspect.Finding) bool { return f.Subject != subject })
+		}
+		found := check()
+		if len(found) != 1 || found[0].Level != pginspect.Warning {
+			t.Fatalf("%s: %+v", setting, found)
+		}
+		exec(t, on, found[0].Fix)
+		if after := check(); after[0].Level != pginspect.OK {
+			t.Errorf("after %s: %+v", found[0].Fix, after)
+		}
+	}
+}
+
 // TestCheckServer: what only a server's own settings can show, and that a server
 // where everything is right is well.
 func TestCheckServer(t *testing.T) {
@@ -115,6 +167,45 @@ func TestCheckServer(t *testing.T) {
 	must(t, err)
 	defer good.Stop()
 	eachOn(t, good, func(t *testing.T, r pginspect.Report) { want(t, "well", r.Well, true) })
+}
+
+// TestCheckFixes: each statement that is to mend what the server, or the role, has set
+// does so, sent as psql -c sends it.
+func TestCheckFixes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a server")
+	}
+	server, err := pgserver.Start(bg, pgserver.WithSetting("client_connection_check_interval", "0"), pgserver.WithSetting("tcp_keepalives_idle", "3600"),
+		pgserver.WithSetting("statement_timeout", "3s"), pgserver.WithSetting("deadlock_timeout", "50ms"), pgserver.WithSetting("log_lock_waits", "off"))
+	must(t, err)
+	defer server.Stop()
+	subjects := []string{"dead clients", "keepalives", "timeouts", "deadlock_timeout", "log_lock_waits"}
+	for _, breaks := range []string{"SELECT 1", "ALTER ROLE CURRENT_USER SET client_connection_check_interval = 0",
+		"ALTER ROLE CURRENT_USER SET deadlock_timeout = 50", "ALTER ROLE CURRENT_USER SET tcp_keepalives_idle = 3600"} {
+		on := openURL(t, "postgres", server.URL())
+		exec(t, on, breaks)
+		r, err := pginspect.Check(bg, openURL(t, "postgres", server.URL()))
+		must(t, err)
+		mended := 0
+		for _, subject := range subjects {
+			if f := finding(r, subject); f.Level != pginspect.OK {
+				mended++
+				if _, err := on.ExecContext(bg, f.Fix); err != nil {
+					t.Errorf("%s: %v", f.Fix, err)
+				}
+			}
+		}
+		if breaks == "SELECT 1" {
+			want(t, "findings", mended, len(subjects))
+		} else {
+			want(t, "findings after "+breaks, mended, 1)
+		}
+		r, err = pginspect.Check(bg, openURL(t, "pgx", server.URL()))
+		must(t, err)
+		for _, subject := range subjects {
+			want(t, subject+" after "+breaks, finding(r, subject).Level, pginspect.OK)
+		}
+	}
 }
 
 func eachOn(t *testing.T, server *pgserver.Server, f func(t *testing.T, r pginspect.Report)) {

@@ -2,6 +2,7 @@ package pginspect_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"slices"
 	"strings"
@@ -58,6 +59,33 @@ func TestMigrationLetsAcquiresBy(t *testing.T) {
 		exec(t, on, "CREATE INDEX lock_audit_span ON lock_audit (id)")
 		must(t, migrate(on))
 		want(t, "the index is the migration's", one[bool](t, on, "SELECT pg_get_indexdef('lock_audit_span'::regclass) LIKE '%gist%'"), true)
+	})
+}
+
+// TestMigrationOfTheFirstSchema: a migration whose table is no more fails, and leaves
+// alone the table of a later schema of the search_path, which is another program's.
+func TestMigrationOfTheFirstSchema(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		for _, from := range []int64{1, 3, 4} {
+			name := newDatabase(t)
+			admin := connect(t, driver, name)
+			in := func(path string) *sql.DB { return openURL(t, driver, address(t, name, "")+"&search_path="+path) }
+			for _, schema := range []string{"first", "second"} {
+				exec(t, admin, "CREATE SCHEMA "+schema)
+				migrateTo(t, in(schema), from)
+			}
+			look := func() string {
+				return one[string](t, admin, `SELECT string_agg(a.attname, ' ' ORDER BY a.attnum) || (SELECT string_agg(pg_get_indexdef(i.indexrelid), ' ' ORDER BY 1) FROM pg_index i WHERE i.indrelid = 'second.lock_audit'::regclass)
+					FROM pg_attribute a WHERE a.attrelid = 'second.lock_audit'::regclass AND a.attnum > 0`)
+			}
+			before := look()
+			exec(t, admin, "DROP TABLE first.lock_audit")
+			if err := migrate(in("first,second")); err == nil {
+				t.Errorf("from version %d: no error", from)
+			}
+			want(t, "the second table, from version "+sprint(from), look(), before)
+			must(t, migrate(in("second,first")))
+		}
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 // audit, and of no place in line. Its zero value is ready for use.
 type Watcher struct {
 	mu      sync.Mutex
+	looks   int // how many are remembered
 	locks   map[seenLock]time.Time
 	waiters map[seenWaiter]time.Time
 }
@@ -32,19 +33,29 @@ type seenWaiter struct {
 }
 
 // Look is the function Look, with HeldSince and WaitingSince
-// from the first look that had them.
+// from the first look that had them. Of looks that are made at the same time, the
+// one that ends first is remembered.
 func (w *Watcher) Look(ctx context.Context, on DB) ([]Lock, []Waiter, error) {
+	w.mu.Lock()
+	looks := w.looks
+	w.mu.Unlock()
 	locks, waiters, err := Look(ctx, on)
 	if err != nil {
 		return nil, nil, err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.remember(locks, waiters)
+	heldSince, waitingSince := w.since(locks, waiters)
+	// What was seen before a look that is remembered may be over since.
+	if looks == w.looks {
+		w.looks, w.locks, w.waiters = looks+1, heldSince, waitingSince
+	}
 	return locks, waiters, nil
 }
 
-func (w *Watcher) remember(locks []Lock, waiters []Waiter) {
+// since adds to locks and waiters what is remembered of them, and returns what is
+// to be remembered.
+func (w *Watcher) since(locks []Lock, waiters []Waiter) (map[seenLock]time.Time, map[seenWaiter]time.Time) {
 	heldSince, waitingSince := map[seenLock]time.Time{}, map[seenWaiter]time.Time{}
 	queued := func(q *Waiter) {
 		id := seenWaiter{q.line, q.number, q.Key, q.PID, q.Started}
@@ -68,7 +79,7 @@ func (w *Watcher) remember(locks []Lock, waiters []Waiter) {
 			queued(&l.Waiters[j])
 		}
 	}
-	w.locks, w.waiters = heldSince, waitingSince
+	return heldSince, waitingSince
 }
 
 // earliest returns the earliest of those that are not zero.

@@ -80,11 +80,13 @@ func writeAgain(tn turn, f func(ctx context.Context) error) (err error) {
 // with the rows granted have proven.
 func closeStaleRows(tn turn, schema string, granted ...int64) error {
 	ids := array(granted, func(id int64) int64 { return id })
-	err := writeAgain(tn, func(ctx context.Context) error { return tn.auditIn(schema).CloseDead(ctx, ids) })
-	if err != nil && sqlState(err) == "" && !notSent(err) {
-		tn.destroy(err)
-	}
-	return explain(err, true)
+	return tn.writing(func() error {
+		err := writeAgain(tn, func(ctx context.Context) error { return tn.auditIn(schema).CloseDead(ctx, ids) })
+		if err != nil && sqlState(err) == "" && !notSent(err) {
+			tn.destroy(err)
+		}
+		return err
+	})
 }
 
 // auditReleased closes the row of a lock whose ReleaseAudited has failed. The

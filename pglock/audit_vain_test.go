@@ -142,3 +142,41 @@ func TestRowsInTheWayCostNoLock(t *testing.T) {
 		}
 	})
 }
+
+// TestPoolOfDroppedRowsInVain: the rows of a batch whose locks are given back, since a
+// trigger has dropped one of them, are closed; where that waits, it waits for one.
+func TestPoolOfDroppedRowsInVain(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		dbname, o := auditDatabase(t)
+		o.triggerOn("BEFORE INSERT OR UPDATE", `
+			IF TG_OP = 'INSERT' THEN RETURN CASE WHEN new.owner = 'dropped' THEN NULL ELSE new END; END IF;
+			PERFORM pg_advisory_xact_lock_shared(7, 7); RETURN new;`)
+		p := newPool(t, openDB(t, driver, dbname), pglock.WithAudit(), pglock.WithLogger(nil), pglock.WithMaxSessions(1))
+		var kept []swanlock.DistributedLock
+		for range 4 {
+			kept = append(kept, acquired(t, p, newTarget(t), swanlock.WithTTL(8*time.Second), swanlock.WithAutoRefresh()))
+		}
+		tx, err := o.db.BeginTx(bg, nil)
+		must(t, err)
+		defer tx.Rollback()
+		run(t, tx, "SELECT pg_advisory_xact_lock(7, 7)")
+		began := time.Now()
+		var calls sync.WaitGroup
+		for i := range 32 {
+			owner := "written"
+			if i%4 == 3 {
+				owner = "dropped"
+			}
+			calls.Go(func() {
+				if l, err := p.TryAcquire(bg, newTarget(t), swanlock.WithOwner(owner)); err == nil {
+					_ = l.Release(bg)
+				}
+			})
+		}
+		time.Sleep(time.Until(began.Add(14 * time.Second)))
+		keepsAll(t, o, kept)
+		must(t, tx.Rollback())
+		calls.Wait()
+		releaseMany(t, kept)
+	})
+}

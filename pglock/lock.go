@@ -223,9 +223,13 @@ func (l *PostgresLock) Refresh(ctx context.Context) error {
 // connection was closed first: if it went back to the pool, the session keeps
 // the lock until it ends or until this package next comes to it.
 func (l *PostgresLock) Release(ctx context.Context) error {
+	defer runtime.KeepAlive(l)
 	ctx.Err() // A nil context panics here, where the lock is as it was.
-	l.dropped.Stop()
-	return l.h.release(ctx)
+	err := l.h.release(ctx)
+	if !notSent(err) { // Otherwise nobody but the garbage collector may come to it again.
+		l.dropped.Stop()
+	}
+	return err
 }
 
 // endLocked marks the lock as over. Since the server may still hold it, it is
@@ -357,26 +361,6 @@ func (h *hold) autoRefresh() {
 	h.led.mu.Unlock()
 	if err != nil && !errors.Is(err, swanlock.ErrReleased) {
 		h.log.Warn("pglock: background refresh failed", "target", quote(h.info.Target), "err", err)
-	}
-}
-
-// drop ends a lock whose handle the garbage collector has found unreachable.
-func drop(h *hold) {
-	h.led.mu.Lock()
-	over := h.err != nil
-	if !over {
-		h.endLocked(lost(errDropped))
-	}
-	background := !over && (h.auto != nil || h.led.owner != nil) // The session may be used in the background.
-	if !background {
-		h.letGoLocked()
-	}
-	h.led.mu.Unlock()
-	if background {
-		go h.release(context.Background())
-	}
-	if !over {
-		h.log.Warn("pglock: a lock was dropped without Release", "target", quote(h.info.Target), "owner", h.info.Owner)
 	}
 }
 

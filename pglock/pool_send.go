@@ -291,10 +291,13 @@ func (b batcher) closeReleased(h *hold) error {
 	return unaudited
 }
 
-// closeRows closes the rows of a batch whose locks are given back.
+// closeRows closes the rows of a batch whose locks are given back. If one waits in
+// vain, the others are left to the next holders.
 func (b batcher) closeRows(rows []auditRow) {
 	for _, r := range rows {
-		auditReleased(b.turn, &hold{audit: r.id, schema: b.led.schema}, longAgo, endReason(false))
+		_ = b.writing(func() error {
+			return auditReleased(b.turn, &hold{audit: r.id, schema: b.led.schema}, longAgo, endReason(false))
+		})
 	}
 }
 

@@ -183,7 +183,7 @@ func release(tn turn, h *hold) error {
 		confirm(tn)
 	}
 	if !row.Released && h.audit != 0 && unaudited == nil {
-		auditLost(tn, h)
+		_ = tn.writing(func() error { return auditLost(tn, h) })
 	}
 	switch {
 	case !errors.Is(over, swanlock.ErrReleased):

@@ -1,6 +1,7 @@
 package pglock_test
 
 import (
+	"context"
 	"database/sql"
 	"log/slog"
 	"runtime"
@@ -123,6 +124,26 @@ func TestLockDroppedAutoRefresh(t *testing.T) {
 		if got := one[string](t, conn, "SHOW idle_session_timeout"); got != "0" {
 			t.Errorf("idle_session_timeout is %s, want the caller's own again", got)
 		}
+	})
+}
+
+// TestLockDroppedAfterBusy: a lock that Do could not release, since Rows were open, is
+// found when its handle is dropped. It would be refreshed for ever.
+func TestLockDroppedAfterBusy(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		s, conn := newSession(t, driver, pglock.WithLogger(slog.New(slog.DiscardHandler)))
+		var rows *sql.Rows
+		err := swanlock.Do(bg, s, target, func(context.Context, swanlock.DistributedLock) (err error) {
+			rows, err = conn.QueryContext(bg, manyRows)
+			return err
+		}, swanlock.WithTTL(time.Minute), swanlock.WithAutoRefresh())
+		wantIs(t, err, pglock.ErrBusy)
+		must(t, rows.Close())
+		eventually(t, "it is free", func() bool {
+			runtime.GC()
+			return len(o.holders(target)) == 0
+		})
 	})
 }
 

@@ -1,6 +1,7 @@
 package pglock
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -57,4 +58,24 @@ func (tn turn) releaseAll() (errs []error) {
 		}
 	}
 	return errs
+}
+
+// drop ends a lock whose handle the garbage collector has found unreachable.
+func drop(h *hold) {
+	h.led.mu.Lock()
+	over := h.err != nil
+	if !over {
+		h.endLocked(lost(errDropped))
+	}
+	background := !over && (h.auto != nil || h.led.owner != nil) // The session may be used in the background.
+	if !background {
+		h.letGoLocked()
+	}
+	h.led.mu.Unlock()
+	if background {
+		go h.release(context.Background())
+	}
+	if !over {
+		h.log.Warn("pglock: a lock was dropped without Release", "target", quote(h.info.Target), "owner", h.info.Owner)
+	}
 }

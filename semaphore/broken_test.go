@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -222,6 +223,32 @@ func TestLineLostAsItEnds(t *testing.T) {
 			t.Errorf("got %v, want ErrNotAcquired with the cause %q", err, cause)
 		}
 		must(t, busy.Release(bg))
+		allFree(t, space)
+	})
+}
+
+// TestWaitEndsItsGoroutine: a locker that ends the goroutine of a wait, as t.FailNow in
+// a mock does, ends that of the caller, and nothing is held.
+func TestWaitEndsItsGoroutine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		busy, err := semaphore.New(space, 2).Weighted(2).TryAcquire(bg, "t")
+		must(t, err)
+		l := &mocks.Locker{TryAcquireFunc: space.TryAcquire, AcquireFunc: func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+			if target != "t/line" {
+				runtime.Goexit()
+			}
+			return space.Acquire(ctx, target, opts...)
+		}}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			held, err := semaphore.New(l, 2).Acquire(bg, "t")
+			t.Errorf("it returned %v, %v", held, err)
+		}()
+		<-ended
+		must(t, busy.Release(bg))
+		synctest.Wait()
 		allFree(t, space)
 	})
 }

@@ -218,18 +218,20 @@ func (s *Semaphore) wait(ctx context.Context, target string, n int, opts []swanl
 	wctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type answer struct {
-		place    int
-		p        swanlock.DistributedLock
-		err      error
-		panicked any
+		place int
+		p     swanlock.DistributedLock
+		err   error
+		fate  any
 	}
 	answers := make(chan answer, s.places)
 	ask := func(place int) {
 		a := answer{place: place, err: errPanicked}
-		a.panicked = several.Caught(func() {
+		several.Caught(func() {
 			a.p, a.err = several.Granted(s.l.Acquire(wctx, s.place(target, place), opts...))
+		}, func(fate any) {
+			a.fate = fate
+			answers <- a
 		})
-		answers <- a
 	}
 	var own atomic.Int32 // how many places this session has, as it was last told
 	for i := range s.places {
@@ -263,9 +265,7 @@ func (s *Semaphore) wait(ctx context.Context, target string, n int, opts []swanl
 			}()
 		default:
 			several.GiveBack(ctx, parts)
-			if a.panicked != nil {
-				panic(a.panicked)
-			}
+			several.Repeat(a.fate)
 			return nil, fmt.Errorf("semaphore: %s: %w", quoted.Text(target), a.err)
 		}
 	}

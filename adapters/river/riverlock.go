@@ -30,7 +30,8 @@ type Option func(*Middleware)
 // WithSnooze sets how long a job whose key is taken is snoozed; the default is
 // a second. Each time costs an update of its row, so with many jobs of one key,
 // or long ones, it is better longer.
-func WithSnooze(d time.Duration) Option { return func(m *Middleware) { m.snooze = d } }
+// Less than 0 is 0.
+func WithSnooze(d time.Duration) Option { return func(m *Middleware) { m.snooze = max(0, d) } }
 
 // WithLockOptions sets options of the locks, such as a TTL, which wants
 // swanlock.WithAutoRefresh beside it.
@@ -74,7 +75,8 @@ func Lock(ctx context.Context) (held swanlock.DistributedLock, ok bool) {
 // the lock is lost; the error then matches swanlock.ErrLost, and the job is
 // tried again, even if it succeeded, unless it asked for a snooze or a
 // cancellation. An error of the locker counts as a failure of the job. In every
-// case the lock is free when Work has returned, also after a panic.
+// case the lock is free when Work has returned, also after a panic; on a
+// pglock.Session that of a job which leaves Rows open on the connection is held on.
 func (m *Middleware) Work(ctx context.Context, job *rivertype.JobRow, doInner func(context.Context) error) (err error) {
 	target := m.key(job)
 	if target == "" {

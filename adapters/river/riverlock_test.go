@@ -277,6 +277,20 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// TestNegativeSnooze: a job whose key is taken is snoozed all the same, and loses no
+// attempt by a panic of river's.
+func TestNegativeSnooze(t *testing.T) {
+	locks := memlock.New()
+	held, err := locks.TryAcquire(t.Context(), "k")
+	must(t, err)
+	m := riverlock.OneAtATime(locks, func(*rivertype.JobRow) string { return "k" }, riverlock.WithSnooze(-time.Second))
+	err = m.Work(t.Context(), &rivertype.JobRow{}, func(context.Context) error { t.Error("the job was worked"); return nil })
+	if snooze, ok := errors.AsType[*rivertype.JobSnoozeError](err); !ok || snooze.Duration != 0 {
+		t.Errorf("got %v, want a snooze of 0", err)
+	}
+	must(t, held.Release(t.Context()))
+}
+
 // TestNil: a locker that is nil is an error of each job.
 func TestNil(t *testing.T) {
 	m := riverlock.OneAtATime(nil, func(*rivertype.JobRow) string { return "job" }, nil)

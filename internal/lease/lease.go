@@ -319,6 +319,13 @@ func (h *hold) release(ctx context.Context) error {
 		// the holder may count on it.
 		held, earlier, err = free(ctx, h.Backend)
 	case <-time.After(freeing):
+		// The server may keep a lock without a lease for ever, and the refresh may begin
+		// another lease.
+		go func() {
+			h.turn <- struct{}{}
+			defer func() { <-h.turn }()
+			_, _ = Free(ctx, h.Backend)
+		}()
 	}
 	switch {
 	case over != nil:

@@ -12,9 +12,9 @@ import (
 // takes the rest. One Keeper is for the whole acquire, since each of many waits may be
 // short. A lock that is lost all the same is found by Renew.
 type Keeper struct {
-	options  swanlock.Options
-	stop     func() // nil: it has not begun
-	panicked any    // by a refresh
+	options swanlock.Options
+	stop    func() // nil: it has not begun
+	fate    any    // of the last refresh: see Caught
 
 	mu    sync.Mutex
 	locks []swanlock.DistributedLock
@@ -56,7 +56,7 @@ func (k *Keeper) Keep() {
 		for {
 			select {
 			case <-tick.C:
-				if k.panicked = Caught(func() { k.refresh(ctx) }); k.panicked != nil {
+				if Caught(func() { k.refresh(ctx) }, func(fate any) { k.fate = fate }); k.fate != nil {
 					return
 				}
 			case <-ctx.Done():
@@ -82,7 +82,8 @@ func (k *Keeper) refresh(ctx context.Context) {
 }
 
 // Take returns the locks, which are the caller's from now on. No refresh is under way.
-// If one has panicked, the locks are freed, and Take panics.
+// If one has panicked, the locks are freed, and Take panics; likewise if it has ended
+// its goroutine.
 func (k *Keeper) Take() []swanlock.DistributedLock {
 	if k.stop != nil {
 		k.stop()
@@ -91,10 +92,10 @@ func (k *Keeper) Take() []swanlock.DistributedLock {
 	locks := k.locks
 	k.locks = nil
 	k.mu.Unlock()
-	if p := k.panicked; p != nil {
-		k.panicked = nil
+	if fate := k.fate; fate != nil {
+		k.fate = nil
 		GiveBack(context.Background(), locks)
-		panic(p)
+		Repeat(fate)
 	}
 	return locks
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -305,8 +306,8 @@ func Failed(ctx context.Context, err error) error {
 const together = 512
 
 // Each calls f with the numbers below n, many at the same time, so that a Pool
-// sends what they ask for in one round trip. If calls panic, Each does, with what one
-// of them panicked with, when all have ended.
+// sends what they ask for in one round trip. If calls panic, or end their goroutines,
+// Each does as one of them, when all have ended.
 func Each(n int, f func(i int)) {
 	if n == 1 {
 		f(0)
@@ -314,26 +315,50 @@ func Each(n int, f func(i int)) {
 	}
 	var wg sync.WaitGroup
 	room := make(chan struct{}, together)
-	panics := make(chan any, n)
+	fates := make(chan any, n)
 	for i := range n {
 		room <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-room }()
-			if p := Caught(func() { f(i) }); p != nil {
-				panics <- p
-			}
+			Caught(func() { f(i) }, func(fate any) {
+				if fate != nil {
+					fates <- fate
+				}
+			})
 		})
 	}
 	wg.Wait()
-	if len(panics) > 0 {
-		panic(<-panics)
+	if len(fates) > 0 {
+		Repeat(<-fates)
 	}
 }
 
-// Caught calls f, and returns what it panics with, for the goroutine that waits for
-// it to panic with: nobody could recover it in this one.
-func Caught(f func()) (panicked any) {
-	defer func() { panicked = recover() }()
+// An exited is the fate of a call that has ended its goroutine.
+type exited struct{}
+
+// Caught calls f, and then tell with its fate: nil if f has returned. Any other is for
+// the goroutine that waits for f to Repeat: nobody could recover in this one what f
+// panicked with, and a runtime.Goexit, as by t.FailNow in a mock, would be waited for
+// in vain.
+func Caught(f func(), tell func(fate any)) {
+	var fate any = exited{}
+	defer func() {
+		if p := recover(); p != nil {
+			fate = p
+		}
+		tell(fate)
+	}()
 	f()
-	return nil
+	fate = nil
+}
+
+// Repeat panics, or ends this goroutine, as the call did whose fate Caught has told.
+func Repeat(fate any) {
+	switch fate.(type) {
+	case nil:
+	case exited:
+		runtime.Goexit()
+	default:
+		panic(fate)
+	}
 }

@@ -6,7 +6,9 @@ import (
 	"database/sql/driver"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -107,7 +109,7 @@ func (m *Metrics) group(target string) string {
 	}
 	// A target that was refused because it is no text is counted as well, and
 	// systems take no label that is none.
-	group := strings.ToValidUTF8(m.config.Group(target), "\ufffd")
+	group := strings.ToValidUTF8(m.named(target), "\ufffd")
 	m.mu.RLock()
 	known := m.groups[group]
 	m.mu.RUnlock()
@@ -126,17 +128,38 @@ func (m *Metrics) group(target string) string {
 	return group
 }
 
-// Begin counts a caller that waits.
+// named calls the function of the user's, and logs what it panics with: what is
+// counted at the beginning must be taken back at the end.
+func (m *Metrics) named(target string) (group string) {
+	defer func() {
+		if p := recover(); p != nil {
+			slog.Default().Error("swanlock: the function that groups targets panicked", "target", target, "panic", p, "stack", string(debug.Stack()))
+			group = OtherGroup
+		}
+	}()
+	return m.config.Group(target)
+}
+
+// A groupOf is the key of a context's group, that of the call which m counts.
+type groupOf struct{ m *Metrics }
+
+// Begin counts a caller that waits. End counts for the same group, also if that of
+// the target is another by then.
 func (m *Metrics) Begin(ctx context.Context, op swanlock.Op, target string) context.Context {
+	group := m.group(target)
 	if op == swanlock.OpAcquire {
-		m.sink.Add(ctx, AcquireActive, Labels{Backend: m.config.Backend, Group: m.group(target)}, 1)
+		m.sink.Add(ctx, AcquireActive, Labels{Backend: m.config.Backend, Group: group}, 1)
 	}
-	return ctx
+	if m.config.Group == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, groupOf{m}, group)
 }
 
 // End counts first, and records then, where a function of the user's may panic.
 func (m *Metrics) End(ctx context.Context, e swanlock.Event) {
-	l := Labels{Backend: m.config.Backend, Group: m.group(e.Target), Mode: "exclusive", Outcome: string(e.Outcome)}
+	group, _ := ctx.Value(groupOf{m}).(string)
+	l := Labels{Backend: m.config.Backend, Group: group, Mode: "exclusive", Outcome: string(e.Outcome)}
 	if e.Shared {
 		l.Mode = "shared"
 	}
@@ -209,8 +232,8 @@ func ErrorType(err error) string {
 	return "_OTHER" // as OpenTelemetry's conventions have it
 }
 
-// AgeOf returns how long ago the time was that oldest returns, in seconds; 0 if
-// there is no row. ok is false if oldest fails.
+// AgeOf returns how long ago the time was that oldest returns, in seconds and by this
+// host's clock; 0 if there is no row. ok is false if oldest fails.
 func AgeOf(ctx context.Context, oldest func(context.Context) (time.Time, error)) (seconds float64, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -221,5 +244,5 @@ func AgeOf(ctx context.Context, oldest func(context.Context) (time.Time, error))
 	case err != nil:
 		return 0, false
 	}
-	return time.Since(at).Seconds(), true
+	return max(0, time.Since(at).Seconds()), true // The clock of the server may be ahead.
 }

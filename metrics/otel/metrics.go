@@ -54,7 +54,8 @@ func WithBackend(name string) Option { return func(c *config) { c.Backend = name
 // WithTargetGroup adds to the metrics the attribute swanlock.target_group, which is
 // what group returns for the target. It should return one of a handful of values,
 // such as the name of a kind of job, since each makes series of its own that stay;
-// beyond 50 values, "_other" is used. group must be fast, and must not block.
+// beyond 50 values, or if group panics, "_other" is used. group must be fast, must not
+// block, and returns the same for a target each time.
 func WithTargetGroup(group func(target string) string) Option {
 	return func(c *config) { c.Group = group }
 }
@@ -187,8 +188,8 @@ func CollectPool(name string, p *pglock.Pool, opts ...Option) (stop func() error
 
 // CollectAuditAge has oldest asked, at each collection, when the oldest row of the
 // audit was written, until stop is called. sql.ErrNoRows says that there is none,
-// and with any other error the metric is left out. oldest gets a context of five
-// seconds, and is usually
+// and with any other error the metric is left out. The age is by this host's clock.
+// oldest gets a context of five seconds, and is usually
 //
 //	err = db.QueryRowContext(ctx, "SELECT acquired_at FROM lock_audit ORDER BY id LIMIT 1").Scan(&at)
 func CollectAuditAge(oldest func(ctx context.Context) (time.Time, error), opts ...Option) (stop func() error, err error) {

@@ -36,9 +36,9 @@ func WithBackend(name string) Option { return func(c *config) { c.Backend = name
 
 // WithTargetGroup adds the label swanlock_target_group, which is what group returns
 // for the target. It should return one of a handful of values, such as the name of
-// a kind of job, since each makes series of its own that stay; beyond 50 values,
-// "_other" is used. group must be fast, and must not block. All observers of one
-// registry have it, or none.
+// a kind of job, since each makes series of its own that stay; beyond 50 values, or
+// if group panics, "_other" is used. group must be fast, must not block, and returns
+// the same for a target each time. All observers of one registry have it, or none.
 func WithTargetGroup(group func(target string) string) Option {
 	return func(c *config) { c.Group = group }
 }
@@ -182,8 +182,8 @@ func (c *poolCollector) Collect(metrics chan<- prometheus.Metric) {
 
 // CollectAuditAge has the registry ask oldest, at each scrape, when the oldest row
 // of the audit was written; nil is the default registry. sql.ErrNoRows says that
-// there is none, and with any other error the metric is left out. oldest gets a
-// context of five seconds, and is usually
+// there is none, and with any other error the metric is left out. The age is by
+// this host's clock. oldest gets a context of five seconds, and is usually
 //
 //	err = db.QueryRowContext(ctx, "SELECT acquired_at FROM lock_audit ORDER BY id LIMIT 1").Scan(&at)
 func CollectAuditAge(reg prometheus.Registerer, oldest func(ctx context.Context) (time.Time, error)) (prometheus.Collector, error) {
