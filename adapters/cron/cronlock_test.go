@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -163,7 +164,10 @@ func TestEnds(t *testing.T) {
 	}
 
 	ran := false
-	wrap(cron.FuncJob(func() { ran = held() })).Run()
+	wrap(cron.FuncJob(func() {
+		_, err := locks.TryAcquire(t.Context(), "job")
+		ran = err != nil && strings.Contains(err.Error(), `held by "me"`)
+	})).Run()
 	if !ran || held() {
 		t.Error("the job does not run under its lock")
 	}
