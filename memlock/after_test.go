@@ -34,7 +34,9 @@ func TestAfterDone(t *testing.T) {
 				t.Errorf("%v: stop did nothing, or twice", want)
 			}
 			end(l, held)
-			synctest.Wait()
+			if synctest.Wait(); len(told) != 1 {
+				t.Errorf("%v: told %v at its end", want, told)
+			}
 			late := lock.AfterDone(call)
 			synctest.Wait()
 			if len(told) != 2 || told[0] != held.Err() || told[1] != held.Err() || !errors.Is(held.Err(), want) || late() {

@@ -161,8 +161,12 @@ func TestBadInput(t *testing.T) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
-	s, err := shard.New(shard.Shard{"a", l})
+	all := []shard.Shard{{"a", l}}
+	s, err := shard.New(all...)
 	must(t, err)
+	if all[0].Name = "b"; s.Of("t").Name != "a" { // is the caller's business
+		t.Errorf("the shard is %q", s.Of("t").Name)
+	}
 	for _, m := range []swanlock.Locker{shard.Moving(nil, nil), shard.Moving(s, nil), shard.Moving(nil, s)} {
 		if _, err := m.Acquire(bg, "t"); err == nil {
 			t.Error("Acquire: Moving from nothing, or to it")

@@ -141,3 +141,22 @@ func TestNamesAreForgotten(t *testing.T) {
 	}
 	runtime.KeepAlive(l)
 }
+
+// TestHeldElsewhere: TryLock of what another host holds is no error. A lock that was lost
+// and that another host has cannot be renewed.
+func TestHeldElsewhere(t *testing.T) {
+	locks := memlock.New()
+	l := certmagiclock.New(locks, "p/")
+	must(t, l.Lock(t.Context(), "n"))
+	locks.Lose("p/n", nil)
+	other, err := locks.TryAcquire(t.Context(), "p/n")
+	must(t, err)
+	if err := l.RenewLockLease(t.Context(), "n", time.Hour); !errors.Is(err, swanlock.ErrLost) || !errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Errorf("RenewLockLease: got %v, want ErrLost, and why it was not taken again", err)
+	}
+	must(t, l.Unlock(t.Context(), "n"))
+	if ok, err := l.TryLock(t.Context(), "n"); ok || err != nil {
+		t.Errorf("TryLock: got %t, %v", ok, err)
+	}
+	must(t, other.Release(t.Context()))
+}

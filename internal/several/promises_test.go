@@ -71,7 +71,9 @@ func TestAfterDone(t *testing.T) {
 				t.Errorf("%s: stop reports %t again", name, stop())
 			}
 			want := end(l, whole)
-			synctest.Wait()
+			if synctest.Wait(); len(told) != 1 {
+				t.Errorf("%s: told %v at its end", name, told)
+			}
 			late := whole.AfterDone(call)
 			synctest.Wait()
 			if len(told) != 2 || told[0] != whole.Err() || told[1] != whole.Err() || !errors.Is(told[0], want) || late() {
