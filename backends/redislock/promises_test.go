@@ -2,6 +2,7 @@ package redislock
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,12 +12,13 @@ import (
 // that, and no longer.
 func TestSubscriptionEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ended := 0
+		var ended atomic.Int32
 		w := newWakes(nil, "channel")
-		w.end = func() { ended++ }
-		is := func(when string, want int) {
+		w.end = func() { ended.Add(1) }
+		is := func(when string, want int32) {
 			t.Helper()
-			if synctest.Wait(); ended != want {
+			synctest.Wait()
+			if ended := ended.Load(); ended != want {
 				t.Errorf("%s: ended %d times, want %d", when, ended, want)
 			}
 		}
