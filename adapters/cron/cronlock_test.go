@@ -209,3 +209,39 @@ func TestNil(t *testing.T) {
 	log.want(t, "error skip swanlock: the locker is nil")
 	cronlock.OneHost(nil, "job", cronlock.WithLogger(nil))(cronlock.Job(func(context.Context) { t.Error("the job was run") })).Run()
 }
+
+// A watched Locker calls released as a lock is released.
+type watched struct {
+	swanlock.Locker
+	released func()
+}
+
+type watchedLock struct {
+	swanlock.DistributedLock
+	released func()
+}
+
+func (l watched) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	held, err := l.Locker.TryAcquire(ctx, target, opts...)
+	return watchedLock{held, l.released}, err
+}
+
+func (l watchedLock) Release(ctx context.Context) error {
+	l.released()
+	return l.DistributedLock.Release(ctx)
+}
+
+// TestEndsBeforeTheRelease: what a job has left running is told to stop before the lock is
+// released, and so before another host runs the job.
+func TestEndsBeforeTheRelease(t *testing.T) {
+	var left context.Context
+	wrap := cronlock.OneHost(watched{memlock.New(), func() {
+		if left == nil || left.Err() == nil {
+			t.Error("the context of the job lives as the lock is released")
+		}
+	}}, "job")
+	wrap(cronlock.Job(func(ctx context.Context) { left = ctx })).Run()
+	if left == nil {
+		t.Error("the job was not run")
+	}
+}
