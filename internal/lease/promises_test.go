@@ -243,8 +243,8 @@ func TestDropped(t *testing.T) {
 func TestLostIsForgotten(t *testing.T) {
 	forgotten := make(chan struct{})
 	func() {
-		s, r := newServer(t, swanlock.WithTTL(30*time.Millisecond), swanlock.WithAutoRefresh())
-		r.Lease = 30 * time.Millisecond
+		s, r := newServer(t, swanlock.WithTTL(600*time.Millisecond), swanlock.WithAutoRefresh())
+		r.Lease = 600 * time.Millisecond
 		s.refresh = func(context.Context) error { return swanlock.ErrLost }
 		runtime.AddCleanup(s, func(struct{}) { close(forgotten) }, struct{}{})
 		held := mustTry(t, s, r)
