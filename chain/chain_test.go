@@ -219,7 +219,7 @@ func TestBadInput(t *testing.T) {
 	// Lockers that cannot be compared may be the same one, or not.
 	type plain struct {
 		swanlock.Locker
-		hooks []func()
+		_ []func()
 	}
 	both, err := chain.New(plain{Locker: l}, plain{Locker: memlock.New()}).TryAcquire(bg, "t")
 	must(t, err)

@@ -201,7 +201,7 @@ func TestMovingRenamed(t *testing.T) {
 func TestMovingReplaced(t *testing.T) {
 	type plain struct { // cannot be compared
 		swanlock.Locker
-		hooks []func()
+		_ []func()
 	}
 	server := memlock.New()
 	for _, names := range [][2]string{{"eu-1", "eu-1"}, {"eu-1", "eu-2"}} {
