@@ -309,3 +309,37 @@ func (f acquireFunc) TryAcquire(ctx context.Context, target string, opts ...swan
 func (f acquireFunc) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
 	return f(ctx, target, opts...)
 }
+
+// A lateOne is an Observer that blocks once, and notes what it is told.
+type lateOne struct {
+	recorder
+	targets []string
+}
+
+func (o *lateOne) Begin(ctx context.Context, op swanlock.Op, target string) context.Context {
+	o.mu.Lock()
+	o.targets = append(o.targets, target)
+	o.mu.Unlock()
+	return o.recorder.Begin(ctx, op, target)
+}
+
+// TestObserverIsToldTheTarget: Begin has the target of its call, also if it is told late.
+func TestObserverIsToldTheTarget(t *testing.T) {
+	quiet(t)
+	synctest.Test(t, func(t *testing.T) {
+		var once sync.Once
+		bad := new(lateOne)
+		bad.onBegin = func(swanlock.Op) { once.Do(func() { time.Sleep(time.Hour) }) }
+		l := swanlock.Observe(memlock.New(), bad)
+		for _, target := range []string{"a", "b"} {
+			if err := life(l, target); err != nil {
+				t.Error(err)
+			}
+		}
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if got := strings.Join(bad.targets, " "); got != "a a a b b b" {
+			t.Errorf("got the targets %q", got)
+		}
+	})
+}

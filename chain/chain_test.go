@@ -3,6 +3,7 @@ package chain_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -86,7 +87,8 @@ func TestAllOrNothing(t *testing.T) {
 		for i, l := range lockers {
 			busy, err := l.TryAcquire(bg, "t", swanlock.WithOwner("another"))
 			must(t, err)
-			if _, err := c.TryAcquire(bg, "t"); !errors.Is(err, swanlock.ErrNotAcquired) || !strings.Contains(err.Error(), "another") {
+			if _, err := c.TryAcquire(bg, "t"); !errors.Is(err, swanlock.ErrNotAcquired) || !strings.Contains(err.Error(), "another") ||
+				!strings.Contains(err.Error(), fmt.Sprintf("locker %d:", i+1)) {
 				t.Errorf("locker %d: %v", i, err)
 			}
 			ctx, cancel := context.WithTimeout(bg, time.Minute)
@@ -208,11 +210,20 @@ func TestNoFence(t *testing.T) {
 
 func TestBadInput(t *testing.T) {
 	l := memlock.New()
-	for name, c := range map[string]swanlock.Locker{"none": chain.New(), "nil": chain.New(l, nil), "twice": chain.New(l, memlock.New(), l)} {
-		if _, err := c.TryAcquire(bg, "t"); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
-			t.Errorf("%s: %v", name, err)
+	for want, c := range map[string]swanlock.Locker{"no lockers": chain.New(), "locker 2 is nil": chain.New(l, nil),
+		"lockers 1 and 3 are the same": chain.New(l, memlock.New(), l)} {
+		if _, err := c.TryAcquire(bg, "t"); err == nil || errors.Is(err, swanlock.ErrNotAcquired) || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
 		}
 	}
+	// Lockers that cannot be compared may be the same one, or not.
+	type plain struct {
+		swanlock.Locker
+		_ []func()
+	}
+	both, err := chain.New(plain{Locker: l}, plain{Locker: memlock.New()}).TryAcquire(bg, "t")
+	must(t, err)
+	must(t, both.Release(bg))
 	lockers := []swanlock.Locker{l, memlock.New()}
 	c := chain.New(lockers...)
 	lockers[1] = nil // is the caller's business

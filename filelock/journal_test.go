@@ -117,3 +117,26 @@ func TestExpired(t *testing.T) {
 		}
 	}
 }
+
+// TestJournalOfAnother: a process that has loaded a value does not write over it.
+func TestJournalOfAnother(t *testing.T) {
+	f, err := os.OpenFile(filepath.Join(t.TempDir(), "j"), os.O_RDWR|os.O_CREATE, 0o666)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var before int64
+	for number := uint64(1); number < 5; number++ {
+		j := journal{f: f} // as each process has its own
+		if err := j.load(); err != nil || j.number != number-1 || j.start != before {
+			t.Fatalf("load: number %d at %d, %v, want %d at %d", j.number, j.start, err, number-1, before)
+		}
+		if err := j.store(number, []byte("value")); err != nil {
+			t.Fatal(err)
+		}
+		if j.start == before {
+			t.Fatalf("value %d lies over its predecessor, at %d", number, before)
+		}
+		before = j.start
+	}
+}

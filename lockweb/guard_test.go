@@ -295,3 +295,22 @@ func TestTooManyPages(t *testing.T) {
 	}
 	want(t, "status when one has ended", status, 200)
 }
+
+// TestCookieOverHTTPS: if the page came over https, if only as far as a proxy, so does
+// the cookie of its session, and never otherwise.
+func TestCookieOverHTTPS(t *testing.T) {
+	s := serve(t, connect(t, "pgx", ""), lockweb.WithToken(token))
+	for proto, secure := range map[string]bool{"": false, "http": false, "HTTPS": true} {
+		answer, text := s.send("POST", "/login", url.Values{"token": {token}}.Encode(), func(r *http.Request) {
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			r.Header.Set("X-Forwarded-Proto", proto)
+		})
+		cookies := answer.Cookies()
+		if len(cookies) != 1 {
+			t.Fatalf("%q: %d cookies: %d, %s", proto, len(cookies), answer.StatusCode, text)
+		}
+		if c := cookies[0]; c.Secure != secure || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode {
+			t.Errorf("%q: got %v", proto, c)
+		}
+	}
+}

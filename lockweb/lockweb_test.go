@@ -130,11 +130,14 @@ func TestHistory(t *testing.T) {
 		on, target := connect(t, driver, ""), newTarget(t)+"*?\\"
 		s := serve(t, on)
 		must(t, acquire(t, on, target, swanlock.WithOwner("before")).Release(bg))
-		must(t, acquire(t, on, strings.TrimSuffix(target, "*?\\")+"**?\\", swanlock.WithOwner("other")).Release(bg))
-		spans := acquire(t, on, target, swanlock.WithOwner("spans"))
+		other := acquire(t, on, strings.TrimSuffix(target, "*?\\")+"**?\\", swanlock.WithOwner("other"))
+		spans := []swanlock.DistributedLock{other, acquire(t, on, target, swanlock.WithOwner("spans"), swanlock.WithShared()),
+			acquire(t, on, target, swanlock.WithOwner("spans too"), swanlock.WithShared())}
 		time.Sleep(20 * time.Millisecond)
 		from := time.Now()
-		must(t, spans.Release(bg))
+		for _, held := range spans {
+			must(t, held.Release(bg))
+		}
 		acquire(t, on, target, swanlock.WithOwner("holds"))
 		records := func(path string, query url.Values) (owners []string) {
 			answer, text := s.get(path + "?" + query.Encode())
@@ -152,9 +155,9 @@ func TestHistory(t *testing.T) {
 			}
 			return owners
 		}
-		want(t, "records", strings.Join(records("/api/history", url.Values{"target": {target}, "from": {from.Format(time.RFC3339Nano)}}), ", "), "holds held, spans ended")
-		want(t, "all records", strings.Join(records("/api/history", url.Values{"target": {target}}), ", "), "holds held, spans ended, before ended")
-		want(t, "held then", strings.Join(records("/api/held", url.Values{"at": {fmt.Sprint(from.Add(-5 * time.Millisecond).UnixMilli())}}), ", "), "spans ended")
+		want(t, "records", strings.Join(records("/api/history", url.Values{"target": {target}, "from": {from.Format(time.RFC3339Nano)}}), ", "), "holds held, spans too ended, spans ended")
+		want(t, "all records", strings.Join(records("/api/history", url.Values{"target": {target}}), ", "), "holds held, spans too ended, spans ended, before ended")
+		want(t, "held then", strings.Join(records("/api/held", url.Values{"at": {fmt.Sprint(from.Add(-5 * time.Millisecond).UnixMilli())}}), ", "), "spans ended, spans too ended")
 		for _, bad := range []string{"/api/history?from=yesterday", "/api/held?at=x", "/api/history?target=%00", "/api/history?target=%ff", "/api/history?after=x"} {
 			if answer, text := s.get(bad); answer.StatusCode != 400 || !strings.Contains(text, `{"error":"`) {
 				t.Errorf("%s: %d, %s", bad, answer.StatusCode, text)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/memlock"
+	"github.com/swanlake-io/swanlock/mocks"
 	"github.com/swanlake-io/swanlock/multilock"
 )
 
@@ -40,4 +41,47 @@ func TestPanic(t *testing.T) {
 		}
 		_, _ = held.Release(t.Context()), other.Release(t.Context())
 	})
+}
+
+// TestWhatIsSent: targets that are free are taken without a refresh, and the caller's
+// list of them is left as it is.
+func TestWhatIsSent(t *testing.T) {
+	space := memlock.New()
+	refreshes := 0
+	counted := func(part swanlock.DistributedLock, err error) (swanlock.DistributedLock, error) {
+		return &mocks.DistributedLock{InfoFunc: part.Info, ErrFunc: part.Err, ReleaseFunc: part.Release,
+			RefreshFunc: func(ctx context.Context) error { refreshes++; return part.Refresh(ctx) }}, err
+	}
+	l := &mocks.Locker{TryAcquireFunc: func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+		return counted(space.TryAcquire(ctx, target, opts...))
+	}}
+	for _, acquire := range []func(context.Context, swanlock.Locker, []string, ...swanlock.Option) (swanlock.DistributedLock, error){
+		multilock.TryAcquire, multilock.Acquire,
+	} {
+		targets := []string{"f", "e", "d", "c", "b", "a"}
+		held, err := acquire(t.Context(), l, targets, swanlock.WithTTL(time.Minute))
+		must(t, err)
+		must(t, held.Release(t.Context()))
+		if !slices.Equal(targets, []string{"f", "e", "d", "c", "b", "a"}) {
+			t.Errorf("the targets of the caller are %q now", targets)
+		}
+	}
+	if refreshes > 0 {
+		t.Errorf("%d refreshes", refreshes)
+	}
+}
+
+// TestOneSpelling: of several spellings of a target all callers lock the same one, in
+// whatever order they name them.
+func TestOneSpelling(t *testing.T) {
+	var got [2]string
+	for i, targets := range [][]string{{"/a", "//a", "/a/."}, {"/a/.", "//a", "/a"}} {
+		held, err := multilock.TryAcquire(t.Context(), memlock.New(), targets)
+		must(t, err)
+		got[i] = held.Info().Target
+		must(t, held.Release(t.Context()))
+	}
+	if got[0] != got[1] {
+		t.Errorf("locked %q and %q", got[0], got[1])
+	}
 }

@@ -121,11 +121,18 @@ func TestMoving(t *testing.T) {
 		for name, l := range map[string]swanlock.Locker{"before": before, "after": after} {
 			held, err := l.TryAcquire(bg, target)
 			must(t, err)
-			if _, err := between.TryAcquire(bg, target); !errors.Is(err, swanlock.ErrNotAcquired) {
+			_, err = between.TryAcquire(bg, target)
+			if !errors.Is(err, swanlock.ErrNotAcquired) {
 				t.Errorf("between while it is held %s: %v", name, err)
+			}
+			if place := map[string]string{"before": "locker 1", "after": "locker 2"}[name]; before.Of(target).Name != after.Of(target).Name && !strings.Contains(err.Error(), place) {
+				t.Errorf("between while it is held %s: %v, want %s: it is locked first where it was", name, err, place)
 			}
 			must(t, held.Release(bg))
 		}
+		held, err = between.Acquire(bg, target)
+		must(t, err)
+		must(t, held.Release(bg))
 		held, err = between.TryAcquire(bg, target, swanlock.WithFence())
 		if from, to := before.Of(target), after.Of(target); from.Name != to.Name {
 			moves++
@@ -154,11 +161,20 @@ func TestBadInput(t *testing.T) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
-	if _, err := shard.Moving(nil, nil).Acquire(bg, "t"); err == nil {
-		t.Error("Moving from nothing")
-	}
-	s, err := shard.New(shard.Shard{"a", l})
+	all := []shard.Shard{{"a", l}}
+	s, err := shard.New(all...)
 	must(t, err)
+	if all[0].Name = "b"; s.Of("t").Name != "a" { // is the caller's business
+		t.Errorf("the shard is %q", s.Of("t").Name)
+	}
+	for _, m := range []swanlock.Locker{shard.Moving(nil, nil), shard.Moving(s, nil), shard.Moving(nil, s)} {
+		if _, err := m.Acquire(bg, "t"); err == nil {
+			t.Error("Acquire: Moving from nothing, or to it")
+		}
+		if _, err := m.TryAcquire(bg, "t"); err == nil {
+			t.Error("TryAcquire: Moving from nothing, or to it")
+		}
+	}
 	if _, err := s.TryAcquire(bg, ""); err == nil || errors.Is(err, swanlock.ErrNotAcquired) || !strings.Contains(err.Error(), `shard "a"`) {
 		t.Errorf("no target: %v", err)
 	}
@@ -178,4 +194,27 @@ func TestMovingRenamed(t *testing.T) {
 		t.Errorf("by the old name: %v", err)
 	}
 	must(t, held.Release(bg))
+}
+
+// TestMovingReplaced: a target whose shard has another Locker now, and the same name, is
+// locked there once: both may be Lockers of one server.
+func TestMovingReplaced(t *testing.T) {
+	type plain struct { // cannot be compared
+		swanlock.Locker
+		_ []func()
+	}
+	server := memlock.New()
+	for _, names := range [][2]string{{"eu-1", "eu-1"}, {"eu-1", "eu-2"}} {
+		before, err := shard.New(shard.Shard{Name: names[0], Locker: plain{Locker: server.Session()}})
+		must(t, err)
+		after, err := shard.New(shard.Shard{Name: names[1], Locker: plain{Locker: server.Session()}})
+		must(t, err)
+		held, err := shard.Moving(before, after).TryAcquire(bg, "t")
+		if moves := names[0] != names[1]; (err != nil) != moves {
+			t.Errorf("%v: got %v", names, err)
+		}
+		if err == nil {
+			must(t, held.Release(bg))
+		}
+	}
 }

@@ -3,6 +3,9 @@ package certmagiclock_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,4 +100,63 @@ func TestRenewUnderLostContext(t *testing.T) {
 		must(t, held.Release(t.Context()))
 	}
 	must(t, l.Unlock(t.Context(), "n"))
+}
+
+// TestOptions: a lock has the options that were given, and one with a TTL is refreshed
+// without being asked to.
+func TestOptions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		locks := memlock.New()
+		l := certmagiclock.New(locks, "p/", swanlock.WithOwner("me"), swanlock.WithTTL(time.Second))
+		must(t, l.Lock(t.Context(), "n"))
+		time.Sleep(time.Minute)
+		if _, err := locks.TryAcquire(t.Context(), "p/n"); err == nil || !strings.Contains(err.Error(), `held by "me"`) {
+			t.Errorf("after a minute: got %v, want that it is held by me", err)
+		}
+		must(t, l.Unlock(t.Context(), "n"))
+	})
+}
+
+// TestNamesAreForgotten: nothing is kept of a name that is locked no more: strangers may
+// choose the names.
+func TestNamesAreForgotten(t *testing.T) {
+	l := certmagiclock.New(memlock.New(), "p/")
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	for i := range 200 {
+		name := fmt.Sprintf("%010000d", i)
+		must(t, l.Lock(t.Context(), name))
+		if ok, err := l.TryLock(t.Context(), name); ok || err != nil {
+			t.Errorf("TryLock of what is locked: %t, %v", ok, err)
+		}
+		must(t, l.Unlock(t.Context(), name))
+	}
+	if grown := heap() - before; grown > 1_000_000 {
+		t.Errorf("%d bytes of 2,000,000 are still there", grown)
+	}
+	runtime.KeepAlive(l)
+}
+
+// TestHeldElsewhere: TryLock of what another host holds is no error. A lock that was lost
+// and that another host has cannot be renewed.
+func TestHeldElsewhere(t *testing.T) {
+	locks := memlock.New()
+	l := certmagiclock.New(locks, "p/")
+	must(t, l.Lock(t.Context(), "n"))
+	locks.Lose("p/n", nil)
+	other, err := locks.TryAcquire(t.Context(), "p/n")
+	must(t, err)
+	if err := l.RenewLockLease(t.Context(), "n", time.Hour); !errors.Is(err, swanlock.ErrLost) || !errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Errorf("RenewLockLease: got %v, want ErrLost, and why it was not taken again", err)
+	}
+	must(t, l.Unlock(t.Context(), "n"))
+	if ok, err := l.TryLock(t.Context(), "n"); ok || err != nil {
+		t.Errorf("TryLock: got %t, %v", ok, err)
+	}
+	must(t, other.Release(t.Context()))
 }

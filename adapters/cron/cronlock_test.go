@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -163,7 +164,10 @@ func TestEnds(t *testing.T) {
 	}
 
 	ran := false
-	wrap(cron.FuncJob(func() { ran = held() })).Run()
+	wrap(cron.FuncJob(func() {
+		_, err := locks.TryAcquire(t.Context(), "job")
+		ran = err != nil && strings.Contains(err.Error(), `held by "me"`)
+	})).Run()
 	if !ran || held() {
 		t.Error("the job does not run under its lock")
 	}
@@ -204,4 +208,40 @@ func TestNil(t *testing.T) {
 	cronlock.OneHost(nil, "job", nil, cronlock.WithLogger(log))(cronlock.Job(func(context.Context) { t.Error("the job was run") })).Run()
 	log.want(t, "error skip swanlock: the locker is nil")
 	cronlock.OneHost(nil, "job", cronlock.WithLogger(nil))(cronlock.Job(func(context.Context) { t.Error("the job was run") })).Run()
+}
+
+// A watched Locker calls released as a lock is released.
+type watched struct {
+	swanlock.Locker
+	released func()
+}
+
+type watchedLock struct {
+	swanlock.DistributedLock
+	released func()
+}
+
+func (l watched) TryAcquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	held, err := l.Locker.TryAcquire(ctx, target, opts...)
+	return watchedLock{held, l.released}, err
+}
+
+func (l watchedLock) Release(ctx context.Context) error {
+	l.released()
+	return l.DistributedLock.Release(ctx)
+}
+
+// TestEndsBeforeTheRelease: what a job has left running is told to stop before the lock is
+// released, and so before another host runs the job.
+func TestEndsBeforeTheRelease(t *testing.T) {
+	var left context.Context
+	wrap := cronlock.OneHost(watched{memlock.New(), func() {
+		if left == nil || left.Err() == nil {
+			t.Error("the context of the job lives as the lock is released")
+		}
+	}}, "job")
+	wrap(cronlock.Job(func(ctx context.Context) { left = ctx })).Run()
+	if left == nil {
+		t.Error("the job was not run")
+	}
 }

@@ -280,3 +280,55 @@ func TestNil(t *testing.T) {
 		}
 	}
 }
+
+// TestLockOptions: the options of the lock are those that were given.
+func TestLockOptions(t *testing.T) {
+	locks := memlock.New()
+	k, err := gocronlock.NewLocker(locks, gocronlock.WithLockOptions(swanlock.WithOwner("me"))).Lock(t.Context(), "job")
+	must(t, err)
+	if _, err := locks.TryAcquire(t.Context(), "job"); err == nil || !strings.Contains(err.Error(), `held by "me"`) {
+		t.Errorf("got %v, want that it is held by me", err)
+	}
+	must(t, k.Unlock(t.Context()))
+}
+
+// TestLostIsNoLeader: a process whose lock is lost leads no more, though its term has not
+// ended yet. What fails is written to slog's default logger.
+func TestLostIsNoLeader(t *testing.T) {
+	var log bytes.Buffer
+	usual := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	defer slog.SetDefault(usual)
+	if _, err := gocronlock.NewLocker(broken{}).Lock(t.Context(), "j"); err != errBroken || !strings.Contains(log.String(), "target=j error=\"no server\"") {
+		t.Errorf("got %v, and the log %q", err, log.String())
+	}
+	locks := memlock.New()
+	synctest.Test(t, func(t *testing.T) {
+		e := new(gocronlock.Elector)
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- election.Run(ctx, lostSlowly{locks}, "lead", e.Lead)
+		}()
+		synctest.Wait()
+		must(t, e.IsLeader(t.Context()))
+		locks.Lose("lead", nil)
+		if err := e.IsLeader(t.Context()); !errors.Is(err, swanlock.ErrLost) {
+			t.Errorf("got %v, want ErrLost", err)
+		}
+		stop()
+		<-ended
+	})
+}
+
+// A lostSlowly's locks do not close Done at a loss, which Err tells of.
+type lostSlowly struct{ swanlock.Locker }
+
+type slowLock struct{ swanlock.DistributedLock }
+
+func (l lostSlowly) Acquire(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+	held, err := l.Locker.Acquire(ctx, target, opts...)
+	return slowLock{held}, err
+}
+
+func (slowLock) Done() <-chan struct{} { return nil }

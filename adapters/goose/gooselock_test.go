@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -205,12 +206,18 @@ func TestEachIsToldOfItsOwn(t *testing.T) {
 // TestUnlockAgain: an Unlock that could not free the lock may be called again.
 func TestUnlockAgain(t *testing.T) {
 	locks, db := memlock.New(), new(sql.DB)
-	l := gooselock.New(testserver.BusyOnce(locks), "m")
+	l := gooselock.New(testserver.BusyOnce(locks), "m", swanlock.WithOwner("me"))
 	must(t, l.Lock(t.Context(), db))
+	if _, err := locks.TryAcquire(t.Context(), "m"); err == nil || !strings.Contains(err.Error(), `held by "me"`) {
+		t.Errorf("got %v, want that it is held by me", err)
+	}
 	if err := l.Unlock(t.Context(), db); !errors.Is(err, testserver.ErrBusy) {
 		t.Errorf("got %v, want %v", err, testserver.ErrBusy)
 	}
 	must(t, l.Unlock(t.Context(), db))
+	if err := l.Unlock(t.Context(), db); err == nil {
+		t.Error("Unlock of what is not locked: got nil, want an error")
+	}
 	held, err := locks.TryAcquire(t.Context(), "m")
 	must(t, err)
 	must(t, held.Release(t.Context()))

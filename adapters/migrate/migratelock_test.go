@@ -357,3 +357,28 @@ func TestUnlockAgain(t *testing.T) {
 		t.Error("the lock is held after Close")
 	}
 }
+
+// A failing driver can be neither opened nor closed.
+type failing struct{ database.Driver }
+
+var errDriver = errors.New("no such database")
+
+func (failing) Open(string) (database.Driver, error) { return nil, errDriver }
+func (failing) Close() error                         { return errDriver }
+
+// TestDriverFails: errors of the driver and of the lock are told, and the lock is free.
+func TestDriverFails(t *testing.T) {
+	locks := memlock.New()
+	d := migratelock.Wrap(failing{newStub(t)}, locks, "m")
+	if opened, err := d.Open("stub://"); !errors.Is(err, errDriver) || opened != nil {
+		t.Errorf("Open: got %v, %v, want %v", opened, err, errDriver)
+	}
+	must(t, d.Lock())
+	locks.Lose("m", nil)
+	if err := d.Close(); !errors.Is(err, errDriver) || !errors.Is(err, swanlock.ErrLost) {
+		t.Errorf("Close: got %v, want %v and ErrLost", err, errDriver)
+	}
+	if !isFree(t, locks) {
+		t.Error("the lock is held after Close")
+	}
+}

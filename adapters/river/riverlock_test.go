@@ -298,3 +298,18 @@ func TestNil(t *testing.T) {
 		t.Error("Work: got nil, want an error")
 	}
 }
+
+// TestLock: the job finds its lock, which has the options that were given.
+func TestLock(t *testing.T) {
+	m := riverlock.OneAtATime(memlock.New(), func(*rivertype.JobRow) string { return "k" }, riverlock.WithLockOptions(swanlock.WithOwner("me")))
+	must(t, m.Work(t.Context(), &rivertype.JobRow{}, func(ctx context.Context) error {
+		held, ok := riverlock.Lock(ctx)
+		if !ok || held.Info().Target != "k" || held.Info().Owner != "me" || held.Err() != nil {
+			t.Errorf("got %v, %t", held, ok)
+		}
+		return nil
+	}))
+	if held, ok := riverlock.Lock(t.Context()); ok || held != nil {
+		t.Errorf("beside a job: got %v, %t", held, ok)
+	}
+}

@@ -50,10 +50,15 @@ func TestTwoClocks(t *testing.T) {
 func TestBackoff(t *testing.T) {
 	for n, low := range []time.Duration{10, 20, 40, 50, 50, 50} {
 		low *= time.Millisecond
+		seen := make(map[time.Duration]bool)
 		for range 1000 {
 			if got := lease.Backoff(n); got < low || got >= 2*low {
 				t.Fatalf("after try %d: %v, want %v to %v", n, got, low, 2*low)
 			}
+			seen[lease.Backoff(n)] = true
+		}
+		if len(seen) < 100 {
+			t.Errorf("after try %d: %d different values of 1000", n, len(seen))
 		}
 	}
 	if got := lease.Backoff(1 << 40); got < 50*time.Millisecond {

@@ -24,8 +24,12 @@ func conditions(w *walk, n, parent ast.Node) {
 	if !ok || !w.isBool(e) {
 		return
 	}
-	always := func() { w.put("always", e, "(true || %s)", w.src(e)) }
-	never := func() { w.put("never", e, "(false && %s)", w.src(e)) }
+	src := w.src(e)
+	if b, ok := e.(*ast.BinaryExpr); ok && b.Op == token.LOR {
+		src = "(" + src + ")" // false && a || b would be b.
+	}
+	always := func() { w.put("always", e, "(true || %s)", src) }
+	never := func() { w.put("never", e, "(false && %s)", src) }
 	if id, ok := e.(*ast.Ident); ok && (id.Name == "true" || id.Name == "false") {
 		w.put("opposite", e, "%t", id.Name == "false")
 		return

@@ -1,0 +1,72 @@
+package semaphore_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/swanlake-io/swanlock"
+	"github.com/swanlake-io/swanlock/memlock"
+	"github.com/swanlake-io/swanlock/mocks"
+	"github.com/swanlake-io/swanlock/semaphore"
+)
+
+// TestNoMoreThanItsWeight: if more places become free at once than are wanted, the
+// others are free for others.
+func TestNoMoreThanItsWeight(t *testing.T) {
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			sem := semaphore.New(memlock.New(), 4)
+			busy, err := sem.Weighted(3).TryAcquire(bg, "t")
+			must(t, err)
+			time.AfterFunc(time.Second, func() { busy.Release(bg) })
+			held, err := sem.Weighted(2).Acquire(bg, "t")
+			must(t, err)
+			synctest.Wait()
+			other, err := sem.Weighted(2).TryAcquire(bg, "t")
+			must(t, err)
+			must(t, held.Release(bg))
+			must(t, other.Release(bg))
+		})
+	}
+}
+
+// TestOneOfTheOthers: the error says that the session itself holds a place only if it
+// holds all that are not free.
+func TestOneOfTheOthers(t *testing.T) {
+	for range 20 { // Places are tried in a random order.
+		space := memlock.New()
+		mine := semaphore.New(space.Session(), 2)
+		own, err := mine.TryAcquire(bg, "t")
+		must(t, err)
+		_, err = mine.Weighted(2).TryAcquire(bg, "t")
+		if !errors.Is(err, swanlock.ErrAlreadyHeld) {
+			t.Errorf("two, one of which is its own: got %v, want ErrAlreadyHeld", err)
+		}
+		_, err = semaphore.New(space.Session(), 2).TryAcquire(bg, "t")
+		must(t, err)
+		_, err = mine.TryAcquire(bg, "t")
+		if !errors.Is(err, swanlock.ErrNotAcquired) || errors.Is(err, swanlock.ErrAlreadyHeld) {
+			t.Errorf("one of two is another's: got %v, want ErrNotAcquired alone", err)
+		}
+		must(t, own.Release(bg))
+	}
+}
+
+// TestNoNeedlessRefresh: places that are free are taken without a refresh.
+func TestNoNeedlessRefresh(t *testing.T) {
+	space := memlock.New()
+	l := &mocks.Locker{TryAcquireFunc: func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+		part, err := space.TryAcquire(ctx, target, opts...)
+		return &mocks.DistributedLock{InfoFunc: part.Info, ErrFunc: part.Err, ReleaseFunc: part.Release,
+			RefreshFunc: func(context.Context) error { t.Error("refreshed"); return nil }}, err
+	}, AcquireFunc: space.Acquire}
+	two := semaphore.New(l, 2).Weighted(2)
+	for _, acquire := range []func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error){two.TryAcquire, two.Acquire} {
+		held, err := acquire(bg, "t", swanlock.WithTTL(time.Minute))
+		must(t, err)
+		must(t, held.Release(bg))
+	}
+}
