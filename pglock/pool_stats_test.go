@@ -134,7 +134,7 @@ func TestPoolStatsRace(t *testing.T) {
 				select {
 				case <-stop:
 					return
-				default:
+				case <-time.After(100 * time.Microsecond):
 					if s := p.Stats(); s.Locks < 0 || s.Used < 0 || s.Waiters < 0 || s.WaitingSessions < 0 || s.Sessions > s.MaxSessions+1 {
 						t.Errorf("got %+v", s)
 					}
