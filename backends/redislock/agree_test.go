@@ -2,6 +2,7 @@ package redislock
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -62,4 +63,29 @@ func TestLostBeforeAgreed(t *testing.T) {
 		t.Error("the servers had agreed at once")
 	}
 	testserver.Release(t, held)
+}
+
+// TestTally: servers are asked until the others' answers cannot matter any more.
+func TestTally(t *testing.T) {
+	held, not, fails := answer{value: int64(1)}, answer{value: int64(0)}, answer{err: errors.New("away")}
+	for name, c := range map[string]struct {
+		answers    []answer
+		decided    int // by which answer, from 1
+		held, gone bool
+	}{
+		"a quorum":           {[]answer{held, not, held, fails, held}, 5, true, false},
+		"at once":            {[]answer{held, held, held}, 3, true, false},
+		"none can have":      {[]answer{not, held, not, not}, 4, false, true},
+		"too few can answer": {[]answer{fails, held, fails, fails}, 4, false, false},
+	} {
+		tally, decided := tally{servers: 5}, 0
+		for i, a := range c.answers {
+			if tally.count(a) && decided == 0 {
+				decided = i + 1
+			}
+		}
+		if decided != c.decided || tally.isHeld() != c.held || tally.isNotHeld() != c.gone {
+			t.Errorf("%s: decided by answer %d, held: %t, not held: %t", name, decided, tally.isHeld(), tally.isNotHeld())
+		}
+	}
 }

@@ -159,23 +159,6 @@ func TestReleaseOnce(t *testing.T) {
 	}
 }
 
-// TestReleaseOfHungRefresh: Release gives up, and says so, if a refresh does not return.
-func TestReleaseOfHungRefresh(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, r := newServer(t, swanlock.WithTTL(ttl))
-		held := mustTry(t, s, r)
-		s.refresh = func(context.Context) error { time.Sleep(time.Minute); return nil }
-		go func() { _ = held.Refresh(context.Background()) }()
-		synctest.Wait()
-		start := time.Now()
-		is(t, held.Release(t.Context()), swanlock.ErrLost)
-		if took := time.Since(start); took != 5*time.Second {
-			t.Errorf("Release took %v, want 5s", took)
-		}
-		time.Sleep(time.Hour)
-	})
-}
-
 // TestSlowGrant: the first refresh in the background counts from the request, so
 // that a grant that took most of the lease is refreshed in time.
 func TestSlowGrant(t *testing.T) {

@@ -1,7 +1,6 @@
 package redislock
 
 import (
-	"errors"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -43,29 +42,4 @@ func TestSubscriptionEnds(t *testing.T) {
 		time.Sleep(time.Millisecond)
 		is("a while after the last", 1)
 	})
-}
-
-// TestTally: servers are asked until the others' answers cannot matter any more.
-func TestTally(t *testing.T) {
-	held, not, fails := answer{value: int64(1)}, answer{value: int64(0)}, answer{err: errors.New("away")}
-	for name, c := range map[string]struct {
-		answers    []answer
-		decided    int // by which answer, from 1
-		held, gone bool
-	}{
-		"a quorum":           {[]answer{held, not, held, fails, held}, 5, true, false},
-		"at once":            {[]answer{held, held, held}, 3, true, false},
-		"none can have":      {[]answer{not, held, not, not}, 4, false, true},
-		"too few can answer": {[]answer{fails, held, fails, fails}, 4, false, false},
-	} {
-		tally, decided := tally{servers: 5}, 0
-		for i, a := range c.answers {
-			if tally.count(a) && decided == 0 {
-				decided = i + 1
-			}
-		}
-		if decided != c.decided || tally.isHeld() != c.held || tally.isNotHeld() != c.gone {
-			t.Errorf("%s: decided by answer %d, held: %t, not held: %t", name, decided, tally.isHeld(), tally.isNotHeld())
-		}
-	}
 }
