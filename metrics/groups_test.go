@@ -13,6 +13,8 @@ import (
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/memlock"
+	otellock "github.com/swanlake-io/swanlock/metrics/otel"
+	promlock "github.com/swanlake-io/swanlock/metrics/prometheus"
 )
 
 // TestGroupsAtOnce: there are no more groups if they come at the same time.
@@ -114,5 +116,30 @@ func TestGroupOfBadText(t *testing.T) {
 		}) {
 			t.Errorf("%s: the acquire was not counted", what)
 		}
+	}
+}
+
+// TestNamesOfBadText: a name that no label can have is refused where it is given, and
+// not when it is first used.
+func TestNamesOfBadText(t *testing.T) {
+	s, p := newTwo(t), newPool(t, "pgx")
+	for what, make := range map[string]func() error{
+		"otel's backend": func() error {
+			_, err := otellock.Metrics(otellock.WithMeterProvider(s.meters), otellock.WithBackend("\xff"))
+			return err
+		},
+		"prom's backend": func() error { _, err := promlock.Metrics(s.prom, promlock.WithBackend("\xff")); return err },
+		"otel's pool": func() error {
+			_, err := otellock.CollectPool("\xff", p, otellock.WithMeterProvider(s.meters))
+			return err
+		},
+		"prom's pool": func() error { _, err := promlock.CollectPool(s.prom, "\xff", p); return err },
+	} {
+		if err := make(); err == nil {
+			t.Errorf("%s: got nil, want an error", what)
+		}
+	}
+	if got := append(series(t, s.otel), series(t, s.prom)...); len(got) != 0 {
+		t.Errorf("got %q, want nothing", got)
 	}
 }

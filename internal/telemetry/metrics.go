@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/swanlake-io/swanlock"
 	"github.com/swanlake-io/swanlock/internal/sqlstate"
@@ -54,6 +56,14 @@ type Sink interface {
 type Config struct {
 	Backend string
 	Group   func(target string) string // nil: no groups
+}
+
+// Named fails if name cannot be the value of a label.
+func Named(name string) error {
+	if !utf8.ValidString(name) {
+		return fmt.Errorf("the name %q is not UTF-8, and so is no value of a label", name)
+	}
+	return nil
 }
 
 // DefaultBackend is the backend of pglock.

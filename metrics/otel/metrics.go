@@ -73,6 +73,9 @@ func configOf(opts []Option) config {
 // Metrics returns an observer that counts.
 func Metrics(opts ...Option) (swanlock.Observer, error) {
 	c := configOf(opts)
+	if err := telemetry.Named(c.Backend); err != nil {
+		return nil, err
+	}
 	s := &sink{instruments: make(map[*telemetry.Instrument]*instrument)}
 	meter := c.meters.Meter(Scope)
 	for _, i := range telemetry.Instruments {
@@ -158,6 +161,9 @@ func (s *sink) Record(ctx context.Context, i *telemetry.Instrument, l telemetry.
 // CollectPool has p.Stats polled at each collection, with name as the attribute
 // swanlock.pool, until stop is called.
 func CollectPool(name string, p *pglock.Pool, opts ...Option) (stop func() error, err error) {
+	if err := telemetry.Named(name); err != nil {
+		return nil, err
+	}
 	meter := configOf(opts).meters.Meter(Scope)
 	var instruments []metric.Observable
 	for _, i := range telemetry.PoolInstruments {
@@ -191,7 +197,9 @@ func CollectPool(name string, p *pglock.Pool, opts ...Option) (stop func() error
 // and with any other error the metric is left out. The age is by this host's clock.
 // oldest gets a context of five seconds, and is usually
 //
-//	err = db.QueryRowContext(ctx, "SELECT acquired_at FROM lock_audit ORDER BY id LIMIT 1").Scan(&at)
+//	err = db.QueryRowContext(ctx, "SELECT acquired_at FROM lock_audit WHERE released_at IS NOT NULL ORDER BY id LIMIT 1").Scan(&at)
+//
+// Rows of locks that are held are left out: they are not deleted, however old.
 func CollectAuditAge(oldest func(ctx context.Context) (time.Time, error), opts ...Option) (stop func() error, err error) {
 	meter, i := configOf(opts).meters.Meter(Scope), telemetry.AuditAge
 	gauge, err := meter.Float64ObservableGauge(i.Name, metric.WithUnit(i.Unit), metric.WithDescription(i.Description))

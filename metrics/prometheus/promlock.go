@@ -59,6 +59,9 @@ func Metrics(reg prometheus.Registerer, opts ...Option) (swanlock.Observer, erro
 			opt(&c)
 		}
 	}
+	if err := telemetry.Named(c.Backend); err != nil {
+		return nil, err
+	}
 	s := &sink{exemplar: c.exemplar, series: make(map[*telemetry.Instrument]vec)}
 	for _, i := range telemetry.Instruments {
 		keys := i.Keys
@@ -185,7 +188,9 @@ func (c *poolCollector) Collect(metrics chan<- prometheus.Metric) {
 // there is none, and with any other error the metric is left out. The age is by
 // this host's clock. oldest gets a context of five seconds, and is usually
 //
-//	err = db.QueryRowContext(ctx, "SELECT acquired_at FROM lock_audit ORDER BY id LIMIT 1").Scan(&at)
+//	err = db.QueryRowContext(ctx, "SELECT acquired_at FROM lock_audit WHERE released_at IS NOT NULL ORDER BY id LIMIT 1").Scan(&at)
+//
+// Rows of locks that are held are left out: they are not deleted, however old.
 func CollectAuditAge(reg prometheus.Registerer, oldest func(ctx context.Context) (time.Time, error)) (prometheus.Collector, error) {
 	c := auditCollector{oldest, prometheus.NewDesc(telemetry.AuditAge.PrometheusName(), telemetry.AuditAge.Description, nil, nil)}
 	return c, registry(reg).Register(c)
