@@ -70,3 +70,82 @@ func TestNoNeedlessRefresh(t *testing.T) {
 		must(t, held.Release(bg))
 	}
 }
+
+// TestPartLost: one that is the first in line, and loses a place while it waits for
+// another, is still the first.
+func TestPartLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		busy, err := space.TryAcquire(bg, "t/place-1")
+		must(t, err)
+		order := make(chan string, 2)
+		for _, name := range []string{"first", "second"} {
+			go func() {
+				held, err := semaphore.New(space, 2).Weighted(2).Acquire(bg, "t")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				order <- name
+				_ = held.Release(bg)
+			}()
+			synctest.Wait()
+		}
+		space.Lose("t/place-0", nil)
+		must(t, busy.Release(bg))
+		if first := <-order; first != "first" {
+			t.Errorf("the %s in line was served first", first)
+		}
+		<-order
+	})
+}
+
+// TestGrantedLate: a place that is granted when the wait for it is over, since a locker
+// is slow to leave, is free again.
+func TestGrantedLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		busy, err := semaphore.New(space, 2).Weighted(2).TryAcquire(bg, "t")
+		must(t, err)
+		l := &mocks.Locker{TryAcquireFunc: space.TryAcquire, AcquireFunc: func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+			if target == "t/place-1" {
+				time.Sleep(time.Minute)
+				ctx = bg
+			}
+			return space.Acquire(ctx, target, opts...)
+		}}
+		time.AfterFunc(time.Second, func() { _ = busy.Release(bg) })
+		held, err := semaphore.New(l, 2).Acquire(bg, "t")
+		must(t, err)
+		must(t, held.Release(bg))
+		time.Sleep(2 * time.Minute)
+		allFree(t, space)
+	})
+}
+
+// TestWaitsEnd: a call that has its place does not wait for the others any more.
+func TestWaitsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		space := memlock.New()
+		busy, err := space.TryAcquire(bg, "t/place-1")
+		must(t, err)
+		first, err := semaphore.New(space, 2).TryAcquire(bg, "t")
+		must(t, err)
+		waiting := 0
+		l := &mocks.Locker{TryAcquireFunc: space.TryAcquire, AcquireFunc: func(ctx context.Context, target string, opts ...swanlock.Option) (swanlock.DistributedLock, error) {
+			if target == "t/place-1" {
+				waiting++
+				defer func() { waiting-- }()
+			}
+			return space.Acquire(ctx, target, opts...)
+		}}
+		time.AfterFunc(time.Second, func() { _ = first.Release(bg) })
+		held, err := semaphore.New(l, 2).Acquire(bg, "t")
+		must(t, err)
+		if synctest.Wait(); waiting != 0 {
+			t.Errorf("%d still wait", waiting)
+		}
+		must(t, held.Release(bg))
+		must(t, busy.Release(bg))
+	})
+}
