@@ -143,6 +143,44 @@ func TestObserverBlocks(t *testing.T) {
 	}
 }
 
+// A prompt observer promises that it never blocks.
+type prompt struct{ recorder }
+
+func (*prompt) NeverBlocks() {}
+
+// An observer that never blocks is called by the caller's own goroutine, and is told all
+// that any other is.
+func TestObserverNeverBlocks(t *testing.T) {
+	log := quiet(t)
+	caller := func() string {
+		stack := make([]byte, 100)
+		id, _, _ := strings.Cut(string(stack[:runtime.Stack(stack, false)]), "[")
+		return id
+	}
+	mine, calls := caller(), 0
+	look := func(what string) {
+		if calls++; caller() != mine {
+			t.Errorf("%s is called by another goroutine", what)
+		}
+	}
+	p := &prompt{}
+	p.onBegin = func(op swanlock.Op) { look(fmt.Sprint("Begin of ", op)) }
+	p.onEnd = func(e swanlock.Event) { look(fmt.Sprint("End of ", e.Op)) }
+	if err := life(swanlock.Observe(memlock.New(), p), "t"); err != nil {
+		t.Error(err)
+	}
+	if calls != 6 {
+		t.Errorf("got %d calls, want 6", calls)
+	}
+	p.onBegin, p.onEnd = func(swanlock.Op) { panic("begin") }, func(swanlock.Event) { panic("end") }
+	if err := life(swanlock.Observe(memlock.New(), p), "t"); err != nil {
+		t.Error(err)
+	}
+	if got := strings.Count(log.String(), "an observer panicked"); got != 6 {
+		t.Errorf("%d panics were logged, want 6", got)
+	}
+}
+
 // Two calls are late at once, one ends its goroutine, and one blocks again while
 // it is told what it has missed: nothing is lost.
 func TestObserverBlocksAgain(t *testing.T) {

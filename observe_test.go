@@ -140,6 +140,21 @@ func TestObserve(t *testing.T) {
 	})
 }
 
+// A locker that returns neither a lock nor an error is told to have failed.
+func TestObserveNeither(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{}
+		l := swanlock.Observe(&mocks.Locker{AcquireFunc: func(context.Context, string, ...swanlock.Option) (swanlock.DistributedLock, error) { return nil, nil }}, r)
+		if held, err := l.Acquire(t.Context(), "t"); held != nil || err != nil {
+			t.Errorf("got %v, %v, want what the locker returns", held, err)
+		}
+		if e := r.events[0]; e.Err == nil {
+			t.Error("no error is told")
+		}
+		r.want(t, "acquire t error")
+	})
+}
+
 // A loss is told once, by the first that finds out, and when it has happened.
 func TestObserveLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

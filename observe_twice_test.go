@@ -120,6 +120,38 @@ func TestObserveCauseIsNoLoss(t *testing.T) {
 	})
 }
 
+// TestObserveReleaseFails: a release that fails may end the lock all the same, as one that
+// could only be asked for later, or may find it lost.
+func TestObserveReleaseFails(t *testing.T) {
+	for name, tt := range map[string]struct {
+		over error
+		want []string
+	}{
+		"released": {swanlock.ErrReleased, []string{"try t acquired", "release t error ended"}},
+		"lost":     {swanlock.ErrExpired, []string{"try t acquired", "loss t expired ended", "release t error"}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r, over, failed := &recorder{}, error(nil), errors.New("no answer")
+			held := observed(t, &mocks.DistributedLock{
+				InfoFunc: func() swanlock.Info { return swanlock.Info{AcquiredAt: time.Now()} },
+				DoneFunc: func() <-chan struct{} { return nil },
+				ErrFunc:  func() error { return over },
+				ReleaseFunc: func(context.Context) error {
+					over = tt.over
+					return failed
+				},
+			}, r)
+			if err := held.Release(t.Context()); err != failed {
+				t.Errorf("%s: Release: %v", name, err)
+			}
+			for i := range tt.want {
+				tt.want[i] = strings.Replace(tt.want[i], " ended", " ended after 0s", 1)
+			}
+			r.want(t, tt.want...)
+		})
+	}
+}
+
 // observed returns a lock of which m is what its locker granted.
 func observed(t *testing.T, m swanlock.DistributedLock, r *recorder) swanlock.DistributedLock {
 	t.Helper()

@@ -39,3 +39,15 @@ func (l *Locker) Drop(target string, held bool) error {
 		return on.save()
 	})
 }
+
+// Lines returns how many lines the file has in which target's is.
+func (l *Locker) Lines(target string) (n int, err error) {
+	p, err := l.place(target, 0)
+	if err == nil {
+		err = p.locked(context.Background(), func(on *line) error {
+			n = len(on.lines)
+			return nil
+		})
+	}
+	return n, err
+}

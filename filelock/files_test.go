@@ -116,3 +116,47 @@ func TestLineLost(t *testing.T) {
 	must(t, err)
 	must(t, held.Release(t.Context()))
 }
+
+// TestFenceByTheClock: fences rise also when the files of .swanlock were removed.
+func TestFenceByTheClock(t *testing.T) {
+	dir, last := t.TempDir(), uint64(0)
+	for range 2 {
+		held, err := filelock.New(filelock.WithDir(dir)).TryAcquire(t.Context(), "t", swanlock.WithFence())
+		must(t, err)
+		if fence := held.Info().Fence; fence <= last {
+			t.Errorf("fence %d after %d", fence, last)
+		} else {
+			last = fence
+		}
+		must(t, held.Release(t.Context()))
+		must(t, os.RemoveAll(filepath.Join(dir, ".swanlock")))
+		time.Sleep(20 * time.Millisecond) // the tick of the file system's clock
+	}
+}
+
+// TestFileOfALockThatIsOver: it keeps nothing alive, so a child cannot have it.
+func TestFileOfALockThatIsOver(t *testing.T) {
+	held, err := filelock.New(filelock.WithDir(t.TempDir())).TryAcquire(t.Context(), "t")
+	must(t, err)
+	must(t, held.Release(t.Context()))
+	f, err := held.(*filelock.Lock).File()
+	if err == nil {
+		f.Close()
+	}
+	is(t, "File", err, swanlock.ErrReleased)
+}
+
+// TestNoLineIsLeft: a target that nobody holds or waits for takes no room in the file of
+// its line, which many targets have.
+func TestNoLineIsLeft(t *testing.T) {
+	l := filelock.New(filelock.WithDir(t.TempDir()))
+	held, err := l.TryAcquire(t.Context(), "t")
+	must(t, err)
+	if n, err := l.Lines("t"); n != 1 || err != nil {
+		t.Errorf("while it is held: %d lines, %v", n, err)
+	}
+	must(t, held.Release(t.Context()))
+	if n, err := l.Lines("t"); n != 0 || err != nil {
+		t.Errorf("after its release: %d lines, %v", n, err)
+	}
+}

@@ -80,6 +80,23 @@ func TestFormat(t *testing.T) {
 	}
 }
 
+// TestHolderEndsFirst: the lease of the holder counts from before the lock file was
+// written, by whose time others judge it.
+func TestHolderEndsFirst(t *testing.T) {
+	target, lock := file(t)
+	held, err := filelock.New().TryAcquire(t.Context(), target, swanlock.WithTTL(time.Minute))
+	must(t, err)
+	st, err := os.Stat(lock)
+	must(t, err)
+	deadline, _ := held.Deadline()
+	for what, at := range map[string]time.Time{"the deadline": deadline.Add(-time.Minute), "AcquiredAt": held.Info().AcquiredAt} {
+		if at.After(st.ModTime()) {
+			t.Errorf("by %s the lease began %v after the lock file was written", what, at.Sub(st.ModTime()))
+		}
+	}
+	must(t, held.Release(t.Context()))
+}
+
 // TestExcludeEachOther: processes of SwanLake's, ours that write and ours that
 // read, all at once.
 func TestExcludeEachOther(t *testing.T) {

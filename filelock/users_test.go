@@ -5,6 +5,7 @@ package filelock_test
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -66,6 +67,41 @@ func TestChdir(t *testing.T) {
 	_, err = l.TryAcquire(t.Context(), "t")
 	is(t, "the same locker, elsewhere", err, swanlock.ErrNotAcquired)
 	must(t, held.Release(t.Context()))
+}
+
+// TestRights: those who may write to the folder may write to what is made in it, whatever
+// the umask, and nobody else. In a sticky folder nobody takes over what is another's.
+func TestRights(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	for _, tt := range []struct{ folder, dirs, files fs.FileMode }{
+		{0o777, 0o777, 0o666}, {0o770, 0o770, 0o660}, {0o755, 0o700, 0o600}, {0o777 | fs.ModeSticky, 0o700, 0o600},
+	} {
+		dir := t.TempDir()
+		must(t, os.Chmod(dir, tt.folder))
+		held, err := filelock.New(filelock.WithoutSwanLake()).TryAcquire(t.Context(), filepath.Join(dir, "q"), swanlock.WithFence())
+		must(t, err)
+		n := 0
+		must(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+			if err != nil || path == dir {
+				return err
+			}
+			n++
+			st, err := e.Info()
+			must(t, err)
+			want := tt.files
+			if st.IsDir() {
+				want = tt.dirs
+			}
+			if got := st.Mode().Perm(); got != want {
+				t.Errorf("in a folder of %v: %s is %v, want %v", tt.folder, path[len(dir):], got, want)
+			}
+			return nil
+		}))
+		if n != 6 { // .swanlock, alive, a guard, the fence, the holder's file and the lock file
+			t.Errorf("in a folder of %v there are %d files and folders, want 6", tt.folder, n)
+		}
+		must(t, held.Release(t.Context()))
+	}
 }
 
 // TestUsers: in a folder that all may write to, the processes of several users exclude

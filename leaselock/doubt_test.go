@@ -201,6 +201,62 @@ func TestLateAcquire(t *testing.T) {
 	wantNothingHeld(t, on, t.Name(), err)
 }
 
+// TestLateGrant: the acquire is executed when its caller has left, and could not withdraw
+// it. What it took is freed then.
+func TestLateGrant(t *testing.T) {
+	t.Parallel()
+	srv := server(t)
+	on := open(t, "pq", srv.URL(), nil)
+	c, err := pq.NewConnector(srv.URL() + "&binary_parameters=yes")
+	must(t, err)
+	held := &heldUp{c, make(chan struct{})}
+	db := sql.OpenDB(held)
+	t.Cleanup(func() { db.Close() })
+	ctx, cancel := context.WithTimeout(bg, 100*time.Millisecond)
+	defer cancel()
+	_, err = newLocker(t, db).TryAcquire(ctx, t.Name(), swanlock.WithTTL(time.Hour))
+	is(t, err, swanlock.ErrNotAcquired, context.DeadlineExceeded)
+	close(held.goOn)
+	eventually(t, "the lock was taken, and freed", func() bool {
+		return one[int](t, on, "SELECT count(*) FROM lock_leases WHERE target = '"+t.Name()+"'") == 1
+	})
+	eventually(t, "the lock is free", func() bool {
+		other, err := newLocker(t, on).TryAcquire(bg, t.Name())
+		return err == nil && other.Release(bg) == nil
+	})
+}
+
+// A heldUp connector's connections send acquires when they may go on, and nothing else
+// until then.
+type heldUp struct {
+	driver.Connector
+	goOn chan struct{}
+}
+
+func (c *heldUp) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.Connector.Connect(ctx)
+	return &heldUpConn{lossyConn{Conn: conn}, c.goOn}, err
+}
+
+type heldUpConn struct {
+	lossyConn
+	goOn chan struct{}
+}
+
+func (c *heldUpConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	<-c.goOn
+	return c.Conn.(driver.QueryerContext).QueryContext(ctx, query, args)
+}
+
+func (c *heldUpConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	select {
+	case <-c.goOn:
+		return c.lossyConn.ExecContext(ctx, query, args)
+	default:
+		return nil, poolerError("query timeout")
+	}
+}
+
 // A poolerError is what a driver sees of PgBouncer.
 type poolerError string
 

@@ -266,6 +266,18 @@ func TestNilOption(t *testing.T) {
 	}
 }
 
+// TestLeastInterval: the server is not looked at more often than ten times a second.
+func TestLeastInterval(t *testing.T) {
+	s := serve(t, connect(t, "pgx", ""), lockweb.WithInterval(0))
+	messages := s.stream(nil)
+	<-messages
+	begun := time.Now()
+	<-messages
+	if took := time.Since(begun); took < 50*time.Millisecond {
+		t.Errorf("the next look came after %v, want 100ms", took)
+	}
+}
+
 // TestTooManyPages: there is a bound on the streams, and one that ends makes room.
 func TestTooManyPages(t *testing.T) {
 	s := serve(t, connect(t, "pgx", ""))

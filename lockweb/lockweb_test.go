@@ -1,6 +1,7 @@
 package lockweb_test
 
 import (
+	"crypto/rand"
 	"database/sql"
 	"encoding/json"
 	"fmt"
@@ -258,5 +259,35 @@ func TestKill(t *testing.T) {
 		if got, text := kill(nil); got != 409 {
 			t.Errorf("kill again: %d, %s", got, text)
 		}
+	})
+}
+
+// TestKillNotAllowed: a role that may not end the session says so with 403, and the
+// lock is held on.
+func TestKillNotAllowed(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		on, target, role := connect(t, driver, ""), newTarget(t), "web_"+strings.ToLower(rand.Text())
+		_, err := on.Exec("CREATE ROLE " + role + " LOGIN")
+		must(t, err)
+		defer func() { _, err := on.Exec("DROP ROLE " + role); must(t, err) }()
+		held := acquire(t, on, target)
+		address, err := url.Parse(connectURL())
+		must(t, err)
+		address.User = url.User(role)
+		mine, err := sql.Open(driver, address.String())
+		must(t, err)
+		defer mine.Close()
+		c, ok := swanlock.As[*pglock.PostgresLock](held)
+		want(t, "it is a lock of pglock's", ok, true)
+		// This role does not see when the session began, nor what it has locked by name.
+		body := fmt.Sprintf(`{"pid": %d, "started": "", "key": "%d", "by": "bob"}`, c.BackendPID(), swanlock.KeyOf(target))
+		answer, text := serve(t, mine, lockweb.WithToken(token)).send("POST", "/api/kill", body, func(r *http.Request) {
+			bearer(r)
+			r.Header.Set("Content-Type", "application/json")
+		})
+		if answer.StatusCode != http.StatusForbidden || !strings.Contains(text, "may not end that session") {
+			t.Errorf("got %d, %s, want 403", answer.StatusCode, text)
+		}
+		must(t, held.Refresh(bg))
 	})
 }

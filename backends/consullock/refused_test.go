@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -164,6 +167,34 @@ func TestManyTargets(t *testing.T) {
 	}
 }
 
+// TestTurn: one caller at a time waits at the server. One whose context ends meanwhile, or
+// has ended, leaves with an error, and when all have left nothing is kept of the key.
+func TestTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := must(New(new(api.Client)))
+		leave, err := l.turn(t.Context(), "key")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, patience := range []time.Duration{0, time.Second} {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			begun := time.Now()
+			if _, err := l.turn(ctx, "key"); !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) != patience {
+				t.Errorf("beside another: got %v after %v, want DeadlineExceeded after %v", err, time.Since(begun), patience)
+			}
+		}
+		leave()
+		if leave, err = l.turn(t.Context(), "key"); err != nil {
+			t.Fatal(err)
+		}
+		leave()
+		if len(l.turns) != 0 {
+			t.Errorf("%d turns are kept", len(l.turns))
+		}
+	})
+}
+
 // TestQueriesThatDoNotBlock has a server, or a proxy before it, answer each blocking
 // query at once. A waiter must not ask without a pause.
 func TestQueriesThatDoNotBlock(t *testing.T) {
@@ -220,5 +251,34 @@ func TestNoSessionIsLeft(t *testing.T) {
 		}
 		proxy.Heal()
 		testserver.Eventually(t, "it is ended", func() error { return sessions(0) })
+	}
+}
+
+// TestSessionIsEndedAgain: a session whose lock was refused, and whose end Consul could not
+// carry out, is ended again: a request that comes late must lock nothing.
+func TestSessionIsEndedAgain(t *testing.T) {
+	t.Parallel()
+	consul := testserver.Consul(t, "1s")
+	address, err := url.Parse("http://" + consul.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var locks, ends atomic.Int32
+	pass := httputil.NewSingleHostReverseProxy(address)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/txn" && locks.Add(1) == 1 || strings.HasPrefix(r.URL.Path, "/v1/session/destroy/") && ends.Add(1) == 1 {
+			http.Error(w, "no leader", http.StatusInternalServerError)
+			return
+		}
+		pass.ServeHTTP(w, r)
+	}))
+	t.Cleanup(front.Close)
+	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
+	l := newLocker(t, strings.TrimPrefix(front.URL, "http://"))
+	if _, err := l.TryAcquire(t.Context(), target); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
+		t.Errorf("got %v, want the error of the server", err)
+	}
+	if left, _, err := client(t, consul.Addr).Session().List(nil); len(left) != 0 || err != nil || ends.Load() < 2 {
+		t.Errorf("%d sessions are left, %v, after %d requests to end one", len(left), err, ends.Load())
 	}
 }

@@ -229,6 +229,35 @@ func TestReleasedTwice(t *testing.T) {
 	testserver.Release(t, w.MustGet())
 }
 
+// TestRefreshIsUnproven: a refresh that cannot ask for the key fails, and leaves the lock as
+// it was.
+func TestRefreshIsUnproven(t *testing.T) {
+	t.Parallel()
+	etcd := startEtcd(t)
+	away := status.Error(codes.PermissionDenied, "a test")
+	var refuse atomic.Bool
+	l := newLocker(t, intercepted(t, etcd.Addr, func(method string, _ any, call func() error) error {
+		if method == pb.KV_Range_FullMethodName && refuse.Load() {
+			return away
+		}
+		return call()
+	}))
+	held := try(t, l, swanlock.WithTTL(time.Minute))
+	before, _ := held.Deadline()
+	refuse.Store(true)
+	if err := held.Refresh(t.Context()); err == nil || errors.Is(err, swanlock.ErrLost) || held.Err() != nil {
+		t.Errorf("Refresh: got %v, and the lock is over: %v", err, held.Err())
+	}
+	if after, _ := held.Deadline(); after.Sub(before) > time.Millisecond {
+		t.Errorf("the deadline was moved on by %v", after.Sub(before))
+	}
+	refuse.Store(false)
+	if err := held.Refresh(t.Context()); err != nil {
+		t.Errorf("Refresh: %v", err)
+	}
+	testserver.Release(t, held)
+}
+
 // TestNoNewLease takes a lock when etcd knows no more of the shared lease, and grants no
 // other. What is freed after that is nobody's key: not that of a lock which has the name
 // by then.

@@ -237,6 +237,31 @@ func TestUnproven(t *testing.T) {
 	_ = held.Release(t.Context())
 }
 
+// TestMemberIsBehind: the member that is asked which keys a shared lease has does not know
+// of them yet, and once cannot be asked for one of them. The lock is held on.
+func TestMemberIsBehind(t *testing.T) {
+	t.Parallel()
+	const ttl = 2 * time.Second
+	etcd := startEtcd(t)
+	var asked atomic.Int32
+	l := newLocker(t, intercepted(t, etcd.Addr, func(method string, reply any, call func() error) error {
+		if method == pb.KV_Range_FullMethodName && asked.Add(1) == 1 {
+			return status.Error(codes.PermissionDenied, "a test")
+		}
+		err := call()
+		if r, ok := reply.(*pb.LeaseTimeToLiveResponse); ok {
+			r.Keys = nil
+		}
+		return err
+	}), WithSessionTTL(ttl))
+	held := try(t, l)
+	time.Sleep(3 * ttl / 2)
+	if err := held.Err(); err != nil || asked.Load() < 2 {
+		t.Errorf("got %v, after the key was asked for %d times", err, asked.Load())
+	}
+	_ = held.Release(t.Context())
+}
+
 // TestLeaseIsUnknown: a member says once that it does not know a lease that others share.
 // The locks that it has are lost, and the next one has a lease that is kept alive.
 func TestLeaseIsUnknown(t *testing.T) {

@@ -40,3 +40,25 @@ func TestLeaseEndsMeanwhile(t *testing.T) {
 	_ = other.Release(t.Context())
 	time.Sleep(1500 * time.Millisecond) // What revokes the lease has ended.
 }
+
+// TestOldLeaseIsFound: the lease that a lock was to share is no more, and the lock has
+// another. It is not lost when the Locker finds out what has become of the first.
+func TestOldLeaseIsFound(t *testing.T) {
+	t.Parallel()
+	const ttl = 2 * time.Second
+	etcd := startEtcd(t)
+	l := newLocker(t, connect(t, etcd.Addr), WithSessionTTL(ttl))
+	other, err := l.TryAcquire(t.Context(), "another")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := l.leases.group(l.session).current
+	if _, err := l.client.Revoke(t.Context(), old.id); err != nil {
+		t.Fatal(err)
+	}
+	held := try(t, l)
+	testserver.Told(t, other, swanlock.ErrLost)
+	_ = other.Release(t.Context())
+	time.Sleep(ttl / 3)
+	testserver.Release(t, held)
+}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -88,4 +89,67 @@ func TestTally(t *testing.T) {
 			t.Errorf("%s: decided by answer %d, held: %t, not held: %t", name, decided, tally.isHeld(), tally.isNotHeld())
 		}
 	}
+}
+
+// A voter is a server that has given its vote to the holder that it names, or gives it to
+// everybody who asks.
+type voter struct {
+	redis.Scripter
+	holder    string
+	takes     time.Duration // to give a vote
+	tombstone *any          // what a release asks for; it may be nil
+}
+
+func (v voter) EvalSha(_ context.Context, hash string, _ []string, args ...any) *redis.Cmd {
+	var answer any = int64(1)
+	switch {
+	case hash == releaseScript.Hash() && v.tombstone != nil:
+		*v.tombstone = args[3]
+	case hash == acquireScript.Hash() && v.holder == "":
+		time.Sleep(v.takes)
+		answer = []any{"granted", "0"}
+	case hash == acquireScript.Hash():
+		answer = []any{"held", v.holder, int64(1000)}
+	}
+	return redis.NewCmdResult(answer, nil)
+}
+
+// TestSplitForLong: a try votes again for five seconds while the votes are split. Its
+// error is not that the lock is held elsewhere: nobody has it.
+func TestSplitForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, err := New([]redis.Scripter{voter{holder: "x one"}, voter{holder: "y two"}, voter{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		begun := time.Now()
+		if _, err := l.TryAcquire(ctx, target); !errors.Is(err, errSplit) || errors.Is(err, swanlock.ErrNotAcquired) {
+			t.Errorf("got %v, want %v", err, errSplit)
+		}
+		if took := time.Since(begun); took < patience || took > patience+200*time.Millisecond {
+			t.Errorf("it took %v, want %v", took, patience)
+		}
+		time.Sleep(2 * idle) // for goroutines that wait for another call
+	})
+}
+
+// TestTombstone: the release of a lock leaves a tombstone on the server if a request for
+// the lock may arrive once more, and not otherwise.
+func TestTombstone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for took, want := range map[time.Duration]string{0: "0", unrepeated: ms(serverLease(untold))} {
+			var tombstone any
+			l, err := New([]redis.Scripter{voter{takes: took, tombstone: &tombstone}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			testserver.Release(t, testserver.Try(t, l, target))
+			if tombstone != want {
+				t.Errorf("an answer after %v: got %v ms, want %v", took, tombstone, want)
+			}
+		}
+		time.Sleep(2 * idle)
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -120,4 +121,32 @@ func TestCallsHang(t *testing.T) {
 			testserver.Release(t, testserver.Try(t, l, target))
 		})
 	}
+}
+
+// TestSilent: an error of the client is no answer. While other calls are under way, a
+// server that is silent is sent the next at times that double.
+func TestSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(voter{})
+		for _, c := range []struct {
+			after time.Duration // the step before
+			end   error         // nil: a call begins
+			want  error
+		}{
+			{}, {after: 500 * time.Millisecond},
+			{after: 500 * time.Millisecond, end: errors.New("i/o timeout")},
+			{after: 200 * time.Millisecond}, // 1.2 s of silence; the last was sent after 0.5 s
+			{after: 100 * time.Millisecond, want: errSilent},
+			{after: 1100 * time.Millisecond}, // 2.4 s
+			{after: 100 * time.Millisecond, end: redisError("ERR an answer")},
+			{},
+		} {
+			time.Sleep(c.after)
+			if c.end != nil {
+				s.end(c.end)
+			} else if got := s.begin(false); got != c.want {
+				t.Errorf("a call %v after the step before: got %v, want %v", c.after, got, c.want)
+			}
+		}
+	})
 }

@@ -41,5 +41,8 @@ func TestSubscriptionEnds(t *testing.T) {
 		is("just after the last", 0)
 		time.Sleep(time.Millisecond)
 		is("a while after the last", 1)
+		if w.end != nil {
+			t.Error("the next waiter would not subscribe")
+		}
 	})
 }
