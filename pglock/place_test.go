@@ -155,6 +155,7 @@ func TestPlaceLeaseEndsNoLock(t *testing.T) {
 		holder, _ := newSession(t, driver)
 		held := acquired(t, holder, target)
 		s, conn := newSession(t, driver, pglock.WithPolling())
+		run(t, conn, "SET idle_session_timeout = '17min'")
 		wantTimeout := func(when, want string) {
 			t.Helper()
 			if got := one[string](t, conn, "SHOW idle_session_timeout"); got != want {
@@ -164,23 +165,50 @@ func TestPlaceLeaseEndsNoLock(t *testing.T) {
 		got := waitsFor(t, o, shortly(t), s, target)
 		wantTimeout("in line", "10s")
 		other := acquired(t, s, newTarget(t))
-		wantTimeout("with another lock", "0")
+		wantTimeout("with another lock", "17min")
 		if d, ok := other.Deadline(); ok {
 			t.Errorf("a lock without a TTL ends at %v", d)
 		}
 		must(t, other.Release(bg))
 		must(t, held.Release(bg))
 		lock := (<-got).get(t)
-		wantTimeout("with the lock", "0")
+		wantTimeout("with the lock", "17min")
 		if d, ok := lock.Deadline(); ok {
 			t.Errorf("a lock without a TTL ends at %v", d)
 		}
 		held = acquired(t, holder, newTarget(t))
 		got = waitsFor(t, o, shortly(t), s, held.Info().Target) // beside a lock that is to last
-		wantTimeout("in line, with the lock", "0")
+		wantTimeout("in line, with the lock", "17min")
 		must(t, held.Release(bg))
 		must(t, (<-got).get(t).Release(bg))
 		must(t, lock.Release(bg))
+	})
+}
+
+// TestPlaceLeaseBesideALock: the lease of a session's other lock is there while a
+// caller without a TTL waits on it, and after that caller has got its lock.
+func TestPlaceLeaseBesideALock(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		holder, _ := newSession(t, driver)
+		s, conn := newSession(t, driver, pglock.WithPolling())
+		leased := acquired(t, s, newTarget(t), swanlock.WithTTL(time.Minute))
+		held := acquired(t, holder, target)
+		got := waitsFor(t, o, shortly(t), s, target)
+		must(t, held.Release(bg))
+		lock := (<-got).get(t)
+		wantSettings(t, conn, "with the lock that was waited for", [2]string{"1min", "1min"})
+
+		held = acquired(t, holder, newTarget(t))
+		got = waitsFor(t, o, shortly(t), s, held.Info().Target) // beside a lock that is to last
+		longer := acquired(t, s, newTarget(t), swanlock.WithTTL(time.Hour))
+		wantSettings(t, conn, "in line, with a lock of a longer TTL", [2]string{"1min", "1min"})
+		wantCounted(t, conn, "in line, with a lock of a longer TTL", lock.(*pglock.PostgresLock))
+		must(t, longer.Release(bg))
+		must(t, held.Release(bg))
+		must(t, (<-got).get(t).Release(bg))
+		must(t, lock.Release(bg))
+		must(t, leased.Release(bg))
 	})
 }
 

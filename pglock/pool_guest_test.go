@@ -105,6 +105,28 @@ func TestPoolSharesTheShortestLease(t *testing.T) {
 	})
 }
 
+// TestPoolSharesNoSessionThatWaits: a lock for whose TTL there is no session is put on
+// one that does not wait, though that has more locks.
+func TestPoolSharesNoSessionThatWaits(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		p := newPool(t, openDB(t, driver), pglock.WithMaxSessions(2), pglock.WithMaxWaiters(1), pglock.WithLogger(nil))
+		holder, _ := newSession(t, driver)
+		held := acquired(t, holder, target)
+		first, second := acquired(t, p, newTarget(t)), acquired(t, p, newTarget(t))
+		got := waitsFor(t, o, shortly(t), p, target)
+		eventually(t, "it waits", func() bool { return p.Waiting() == 1 })
+		shares := acquired(t, p, newTarget(t), swanlock.WithTTL(time.Minute))
+		if got, want := backendOf(shares), backendOf(first); got != want {
+			t.Errorf("the lock is on backend %d, want %d, which does not wait", got, want)
+		}
+		must(t, held.Release(bg))
+		for _, l := range []swanlock.DistributedLock{shares, first, second, (<-got).get(t)} {
+			must(t, l.Release(bg))
+		}
+	})
+}
+
 // TestPoolGivesBackWhatIsWanted: an empty session gives its connection back if
 // all connections of the *sql.DB are in use.
 func TestPoolGivesBackWhatIsWanted(t *testing.T) {

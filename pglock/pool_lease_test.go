@@ -262,3 +262,28 @@ func TestPoolLeaseOnTheOnlySession(t *testing.T) {
 		must(t, held.Release(bg))
 	})
 }
+
+// TestPoolLocksEndOneByOne: after one lock of a session has ended the next one ends in
+// its own time, not with the last.
+func TestPoolLocksEndOneByOne(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		p := newPool(t, openDB(t, driver), pglock.WithLogger(nil))
+		var longest []swanlock.DistributedLock
+		for range 20 { // so that it is unlikely that the next one is found by chance
+			longest = append(longest, acquired(t, p, newTarget(t), swanlock.WithTTL(3050*time.Millisecond)))
+		}
+		next := acquired(t, p, newTarget(t), swanlock.WithTTL(2200*time.Millisecond))
+		first := acquired(t, p, newTarget(t), swanlock.WithTTL(2100*time.Millisecond))
+		if backendOf(first) != backendOf(longest[0]) {
+			t.Fatal("the locks are on two sessions")
+		}
+		<-first.Done()
+		<-next.Done()
+		for _, l := range longest {
+			must(t, l.Err())
+			must(t, l.Release(bg))
+		}
+		wantIs(t, first.Release(bg), swanlock.ErrExpired)
+		wantIs(t, next.Release(bg), swanlock.ErrExpired)
+	})
+}

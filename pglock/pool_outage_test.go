@@ -102,6 +102,43 @@ func TestPoolWaitsForARefusingServer(t *testing.T) {
 	})
 }
 
+// TestPoolClosedInAnOutage: a waiter that the pool's end ends is told so, although the
+// server could not be used either.
+func TestPoolClosedInAnOutage(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		address := l.Addr().String()
+		must(t, l.Close())
+		url := strings.Replace(server(t).URL(), server(t).Addr(), address, 1)
+		p := newPool(t, openURL(t, driver, url), pglock.WithLogger(nil))
+		got := make(chan outcome, 1)
+		go func() { got <- outcomeOf(p.Acquire(shortly(t), newTarget(t))) }()
+		time.Sleep(200 * time.Millisecond) // a few attempts are in vain
+		must(t, p.Close(bg))
+		if out := <-got; out.err == nil || errors.Is(out.err, swanlock.ErrNotAcquired) || !strings.Contains(out.err.Error(), "the pool is closed") {
+			t.Errorf("got %v, want that the pool is closed", out.err)
+		}
+	})
+}
+
+// TestPoolWaitsWithoutAnOutage: the error of a wait in vain does not blame a server
+// that has answered.
+func TestPoolWaitsWithoutAnOutage(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		p, target := newPool(t, openDB(t, driver)), newTarget(t)
+		held := acquired(t, p, target)
+		ctx, cancel := context.WithTimeout(bg, 100*time.Millisecond)
+		defer cancel()
+		_, err := p.Acquire(ctx, target)
+		wantIs(t, err, swanlock.ErrNotAcquired, context.DeadlineExceeded)
+		if strings.Contains(err.Error(), "could not be used") {
+			t.Errorf("got %v, of a server that could be used", err)
+		}
+		must(t, held.Release(bg))
+	})
+}
+
 // TestPoolDoesNotWaitInVain: an error that will not go away by itself, such as
 // a wrong password, is returned at once.
 func TestPoolDoesNotWaitInVain(t *testing.T) {

@@ -33,14 +33,13 @@ func key(s *source, fn *ast.FuncDecl) (name, exact string) {
 	return name, fmt.Sprintf("%s%x", name, sha256.Sum256([]byte(s.text(fn.Pos(), fn.End()))))[:len(name)+8]
 }
 
-// testsFor returns the tests that run the place of m, the quickest first. If the
-// function has changed since, these are the tests that run it; if nothing is
-// known of it, all tests.
+// testsFor returns the tests that run the place of m, the quickest first. Of a
+// test that has run the function with another text, only that is known; if none
+// has run the function at all, these are all tests.
 func (c *coverage) testsFor(m *mutant) []string {
 	name, exact := key(m.pkg, m.fn)
 	line := m.pkg.fset.Position(m.pos).Line - m.pkg.fset.Position(m.fn.Pos()).Line
 	var at, in, all []string
-	known := false
 	for test, covered := range c.Tests {
 		all = append(all, test)
 		for k, blocks := range covered.Lines {
@@ -48,16 +47,10 @@ func (c *coverage) testsFor(m *mutant) []string {
 				continue
 			}
 			in = append(in, test)
-			if k == exact {
-				known = true
-				if slices.ContainsFunc(blocks, func(b [2]int) bool { return b[0] <= line && line <= b[1] }) {
-					at = append(at, test)
-				}
+			if k != exact || slices.ContainsFunc(blocks, func(b [2]int) bool { return b[0] <= line && line <= b[1] }) {
+				at = append(at, test)
 			}
 		}
-	}
-	if !known {
-		at = in
 	}
 	if len(in) == 0 {
 		at = all

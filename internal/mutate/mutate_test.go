@@ -158,6 +158,9 @@ func TestTestsFor(t *testing.T) {
 		}
 	}
 	check("known", "[quick deep]")
+	c.Tests["older"] = &covered{2, map[string][][2]int{name + "other": {{0, 1}}}}
+	check("changed since one test was run", "[quick older deep]")
+	delete(c.Tests, "older")
 	for _, covered := range c.Tests {
 		if blocks, ok := covered.Lines[exact]; ok {
 			covered.Lines = map[string][][2]int{name + "other": blocks}

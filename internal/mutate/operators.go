@@ -255,8 +255,12 @@ var errorType = types.Universe.Lookup("error").Type().Underlying().(*types.Inter
 // the same type: explain(err) becomes err, and min(a, b) a, or
 // b; of more than two that are compared one is left out.
 func unwraps(w *walk, n, parent ast.Node) {
+	switch parent.(type) {
+	case *ast.ExprStmt, *ast.DeferStmt, *ast.GoStmt: // what it returns is used by nobody
+		return
+	}
 	call, ok := n.(*ast.CallExpr)
-	if _, unused := parent.(*ast.ExprStmt); !ok || unused || w.isBool(call) || w.s.info.Types[call.Fun].IsType() || calls(call, "append") {
+	if !ok || w.isBool(call) || w.s.info.Types[call.Fun].IsType() || calls(call, "append") {
 		return
 	}
 	if src := w.src(call); strings.HasPrefix(src, "fmt.") && strings.Count(src, "%w") < 2 {

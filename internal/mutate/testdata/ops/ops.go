@@ -56,6 +56,7 @@ func (d *door) reset(c chan int) error {
 		}
 	}
 	go d.note(nil)
+	defer sub(d.visits, 3)
 	d.began(sent, false)
 	return errors.Join(errClosed, nil)
 }
