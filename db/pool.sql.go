@@ -458,7 +458,7 @@ SELECT t.pid, t.released, t.acquired, (CASE
     THEN pg_catalog.int4pl(t.last, 1)
     WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
     ELSE 0
-END)::integer AS ticket
+END)::integer AS ticket, 0::bigint AS fence
 FROM (
     SELECT j.pid, j.released, j.acquired, j.class, j.slot, j.share, LEAST(pg_catalog.int4pl($1, 24), 262140) AS beyond, CASE
         WHEN NOT j.share THEN NULL
@@ -515,6 +515,7 @@ type PassRow struct {
 	Released string
 	Acquired string
 	Ticket   int32
+	Fence    int64
 }
 
 // Batch for a lock without a row, that passes from its holder to the waiter with the
@@ -522,9 +523,9 @@ type PassRow struct {
 // another waiter, as by TakeNext, but with the next number or none. If the session can
 // have the number 0 of the line exclusively, nobody else is in it, and so hint is the
 // highest number: it need not try the following ones. Each part reads the row of the
-// one before. For one lock, most of the server's time goes into beginning the statement,
-// so this one is short. The planner believes that any plan for these numbers costs the
-// same, and so keeps one.
+// one before. Batch takes twice the server's time, which goes into beginning so long a
+// statement for one lock. The planner believes that any plan for these numbers costs
+// the same, and so keeps one.
 func (q *Queries) Pass(ctx context.Context, arg PassParams) (PassRow, error) {
 	row := q.db.QueryRowContext(ctx, Pass,
 		arg.Hint,
@@ -540,6 +541,7 @@ func (q *Queries) Pass(ctx context.Context, arg PassParams) (PassRow, error) {
 		&i.Released,
 		&i.Acquired,
 		&i.Ticket,
+		&i.Fence,
 	)
 	return i, err
 }

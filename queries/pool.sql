@@ -126,16 +126,16 @@ FROM s, r, a;
 -- another waiter, as by TakeNext, but with the next number or none. If the session can
 -- have the number 0 of the line exclusively, nobody else is in it, and so hint is the
 -- highest number: it need not try the following ones. Each part reads the row of the
--- one before. For one lock, most of the server's time goes into beginning the statement,
--- so this one is short. The planner believes that any plan for these numbers costs the
--- same, and so keeps one.
+-- one before. Batch takes twice the server's time, which goes into beginning so long a
+-- statement for one lock. The planner believes that any plan for these numbers costs
+-- the same, and so keeps one.
 SELECT t.pid, t.released, t.acquired, (CASE
     WHEN NOT t.share THEN 0
     WHEN t.last OPERATOR(pg_catalog.<) t.beyond AND pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 1)))
     THEN pg_catalog.int4pl(t.last, 1)
     WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
     ELSE 0
-END)::integer AS ticket
+END)::integer AS ticket, 0::bigint AS fence
 FROM (
     SELECT j.pid, j.released, j.acquired, j.class, j.slot, j.share, LEAST(pg_catalog.int4pl(@hint, 24), 262140) AS beyond, CASE
         WHEN NOT j.share THEN NULL
