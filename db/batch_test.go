@@ -19,9 +19,11 @@ func TestBatchesAreAlike(t *testing.T) {
 		queries[name] = rest
 	}
 	for what, ends := range map[string][2]string{
-		"the unlocks": {", r AS MATERIALIZED (", "\n)"},
-		"the locks":   {", a AS MATERIALIZED (", "\n)"},
-		"the fence":   {"pg_catalog.pg_current_xact_id()", "ELSE 0"},
+		"the unlocks":        {", r AS MATERIALIZED (", "\n)"},
+		"the locks":          {", a AS MATERIALIZED (", "\n)"},
+		"the highest number": {", t AS MATERIALIZED (", "\n)"},
+		"the ticket":         {"        SELECT CASE\n            WHEN NOT t.share", "AS ticket"},
+		"the fence":          {"pg_catalog.pg_current_xact_id()", "ELSE 0"},
 	} {
 		var parts []string
 		for _, name := range []string{"Batch", "BatchAudited"} {

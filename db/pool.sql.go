@@ -56,8 +56,35 @@ WITH s AS MATERIALIZED (
             pg_catalog.unnest(CAST($7::varchar AS boolean[]))::boolean AS shared, pg_catalog.unnest(CAST($8::varchar AS bigint[]))::bigint AS ticket
         FROM s, r
     ) k
+), j AS MATERIALIZED (
+    SELECT h.class, h.slot, CASE WHEN $9::integer OPERATOR(pg_catalog.=) 0 THEN false ELSE pg_catalog.pg_try_advisory_lock_shared(h.class, h.slot) END AS share
+    FROM s, a, (
+        SELECT pg_catalog.int8shr($10::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl($10, 32), 32)::integer AS slot
+    ) h
+    WHERE s.ours AND a.acquired IS NOT NULL
+), t AS MATERIALIZED (
+    SELECT j.class, j.slot, j.share, LEAST(pg_catalog.int4pl($9, 24), 262140) AS beyond, CASE
+        WHEN NOT j.share THEN NULL
+        WHEN $11::boolean AND pg_catalog.pg_try_advisory_lock(j.class, j.slot) AND pg_catalog.pg_advisory_unlock(j.class, j.slot) THEN $9
+        ELSE COALESCE((
+            SELECT pg_catalog.max(n.number)
+            FROM pg_catalog.generate_series($9, LEAST(pg_catalog.int4pl($9, 32), 262143)) n (number)
+            WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
+                THEN pg_catalog.pg_advisory_unlock_shared(j.class, pg_catalog.int4pl(j.slot, n.number)) ELSE false END
+        ), CASE WHEN $11 THEN $9 ELSE 262143 END)
+    END AS last
+    FROM j
 )
-SELECT s.pid, r.released, a.acquired, (CASE
+SELECT s.pid, r.released, a.acquired, COALESCE((
+        SELECT CASE
+            WHEN NOT t.share THEN 0
+            WHEN t.last OPERATOR(pg_catalog.<) t.beyond AND pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 1)))
+            THEN pg_catalog.int4pl(t.last, 1)
+            WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
+            ELSE 0
+        END
+        FROM t
+    ), 0)::integer AS ticket, (CASE
     WHEN $1::boolean AND pg_catalog.strpos(a.acquired, '1') OPERATOR(pg_catalog.>) 0
         AND pg_catalog.pg_logical_emit_message(true, 'swanlock', ''::varchar) IS NOT NULL
     THEN pg_catalog.int8pl(pg_catalog.pg_current_xact_id()::varchar::bigint, COALESCE(
@@ -77,12 +104,16 @@ type BatchParams struct {
 	Lines   string
 	Share   string
 	Tickets string
+	Hint    int32
+	Hash    int64
+	Own     bool
 }
 
 type BatchRow struct {
 	Pid      int32
 	Released string
 	Acquired string
+	Ticket   int32
 	Fence    int64
 }
 
@@ -94,7 +125,10 @@ type BatchRow struct {
 // number; 0: none). Each of these three may be empty. The second part reads the
 // first one's row before it locks anything, so that the unlocks come first, and
 // the last one reads the second's: so the fence is newer than each grant. All
-// grants of the statement share it.
+// grants of the statement share it. If hint is not 0, a ticket is taken last, as
+// by TakeNext, but with the next number or none. If the session can have the
+// number 0 of its line exclusively, nobody else is in that, and so hint is the
+// highest number: it need not try the following ones.
 func (q *Queries) Batch(ctx context.Context, arg BatchParams) (BatchRow, error) {
 	row := q.db.QueryRowContext(ctx, Batch,
 		arg.Fence,
@@ -105,12 +139,16 @@ func (q *Queries) Batch(ctx context.Context, arg BatchParams) (BatchRow, error) 
 		arg.Lines,
 		arg.Share,
 		arg.Tickets,
+		arg.Hint,
+		arg.Hash,
+		arg.Own,
 	)
 	var i BatchRow
 	err := row.Scan(
 		&i.Pid,
 		&i.Released,
 		&i.Acquired,
+		&i.Ticket,
 		&i.Fence,
 	)
 	return i, err
@@ -267,7 +305,7 @@ type BatchAuditedRow struct {
 	Dead     string
 }
 
-// Batch with rows, and with a ticket in the line of hash, as by Pass. The rows with the ids of closing are
+// Batch with rows, for a pool's session. The rows with the ids of closing are
 // closed, with the time before the unlocks; of is the number, from 1 on, of the
 // row's unlock among those of release, or 0 if the lock is to stay, for other
 // readers; a row whose lock was not held any more is closed as lost. For each of
@@ -519,13 +557,10 @@ type PassRow struct {
 }
 
 // Batch for a lock without a row, that passes from its holder to the waiter with the
-// ticket in the line of hash. If hint is not 0, a ticket in that line is taken last, for
-// another waiter, as by TakeNext, but with the next number or none. If the session can
-// have the number 0 of the line exclusively, nobody else is in it, and so hint is the
-// highest number: it need not try the following ones. Each part reads the row of the
-// one before. Batch takes twice the server's time, which goes into beginning so long a
-// statement for one lock. The planner believes that any plan for these numbers costs
-// the same, and so keeps one.
+// ticket in the line of hash, and perhaps for a ticket in that line for another. Each
+// part reads the row of the one before. It takes a third of the server's time, which
+// otherwise goes into beginning so long a statement for one lock. The planner believes
+// that any plan for these numbers costs the same, and so keeps one.
 func (q *Queries) Pass(ctx context.Context, arg PassParams) (PassRow, error) {
 	row := q.db.QueryRowContext(ctx, Pass,
 		arg.Hint,

@@ -61,10 +61,9 @@ func (b batcher) run(proofs, ops []*op) {
 		}
 	}
 	s.releases, s.acquires = releases, acquires
+	join := b.joining(ops)
 	releases, acquires = b.readers(releases, acquires)
-	together := batch{batcher: b, releases: releases, acquires: acquires}
-	together.join = together.joining(ops)
-	together.send()
+	batch{b, releases, acquires, join}.send()
 	for _, o := range ops {
 		if !o.batched() && b.stillWanted(o) {
 			b.sendOne(o)

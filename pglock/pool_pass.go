@@ -84,12 +84,12 @@ func (b batcher) successors(ops []*op) (given []*op) {
 
 // passesOn reports whether the batch only passes a lock on, so that a shorter statement
 // will do.
-func (b batch) passesOn() bool {
-	if b.audit || len(b.releases) != 1 || len(b.acquires) != 1 {
+func (b batch) passesOn(unlocks, locks []*op) bool {
+	if len(unlocks) != 1 || len(locks) != 1 || len(b.releases)+len(b.acquires) != 2 {
 		return false
 	}
-	from, to := b.releases[0].h, b.acquires[0].h
-	return b.acquires[0].ticket != nil && from.key == to.key && !from.Shared && !to.Shared && !to.Fence
+	from, to := unlocks[0].h, locks[0].h
+	return locks[0].ticket != nil && from.key == to.key && !from.Shared && !to.Shared && !to.Fence && (b.join == nil || b.join.key == to.key)
 }
 
 // pass returns what the statement is to pass on to o.
@@ -109,15 +109,14 @@ type join struct {
 	taken
 }
 
-// joining returns the first of the ops that wants a ticket in a line of which a number
-// is known, if the batch's statement can take it. A batch for many locks does not: the
-// server would take longer to begin it, with a ticket or without.
-func (b batch) joining(ops []*op) *join {
+// joining returns the first of the ops that wants a ticket in a line of which a
+// number is known, so that the batch can take it.
+func (b batcher) joining(ops []*op) *join {
 	for _, o := range ops {
-		j := o.join
-		if j == nil || !b.audit && !(b.passesOn() && j.key == b.acquires[0].h.key) {
+		if o.join == nil {
 			continue
 		}
+		j := o.join
 		hint, lowest := b.s.p.hint.numbers(j.key)
 		if hint == 0 {
 			continue

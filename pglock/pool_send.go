@@ -14,7 +14,7 @@ import (
 )
 
 // A batch is acquires and releases that travel in one statement, and perhaps a
-// ticket that it takes, too: see joining.
+// ticket that it takes, too.
 type batch struct {
 	batcher
 	releases, acquires []*op // they are sorted by readers
@@ -90,16 +90,20 @@ func (b batch) ask() (row db.BatchAuditedRow, err error) {
 		for _, o := range b.acquires {
 			o.h.schema = b.led.schema
 		}
-	case b.passesOn():
-		var a db.PassRow
-		a, err = ask(context.Background(), b.turn, (*db.Queries).Pass, b.pass(locks[0]))
-		row = db.BatchAuditedRow{Pid: a.Pid, Released: a.Released, Acquired: a.Acquired, Ticket: a.Ticket}
+	case b.passesOn(unlocks, locks):
+		var answer db.PassRow
+		answer, err = ask(context.Background(), b.turn, (*db.Queries).Pass, b.pass(locks[0]))
+		row = withoutRows(db.BatchRow(answer))
 	default:
-		var a db.BatchRow
-		a, err = ask(context.Background(), b.turn, (*db.Queries).Batch, b.params(unlocks, locks))
-		row = db.BatchAuditedRow{Pid: a.Pid, Released: a.Released, Acquired: a.Acquired, Fence: a.Fence}
+		var answer db.BatchRow
+		answer, err = ask(context.Background(), b.turn, (*db.Queries).Batch, b.params(unlocks, locks))
+		row = withoutRows(answer)
 	}
 	return row, b.whole(row, len(unlocks), len(locks), err)
+}
+
+func withoutRows(a db.BatchRow) db.BatchAuditedRow {
+	return db.BatchAuditedRow{Pid: a.Pid, Released: a.Released, Acquired: a.Acquired, Ticket: a.Ticket, Fence: a.Fence}
 }
 
 // params returns what the statement is to unlock and to lock.
@@ -117,14 +121,18 @@ func (b batch) params(unlocks, locks []*op) db.BatchParams {
 	if slices.ContainsFunc(locks, func(o *op) bool { return o.ticket != nil }) {
 		params.Tickets = array(locks, func(o *op) int64 { return o.ticket.bits() })
 	}
+	if b.join != nil {
+		params.Hash, params.Hint, params.Own = lineHash(b.join.key), b.join.hint, b.join.own
+	}
 	return params
 }
 
 // audited returns the params of a statement that also closes the rows of the
 // releases, and writes those of the acquires.
 func (b batch) audited(params db.BatchParams) db.BatchAuditedParams {
-	audited := db.BatchAuditedParams{
+	return db.BatchAuditedParams{
 		Pid: params.Pid, Release: params.Release, Unshare: params.Unshare, Acquire: params.Acquire, Lines: params.Lines, Share: params.Share, Tickets: params.Tickets,
+		Hash: params.Hash, Hint: params.Hint, Own: params.Own,
 		Closing: array(b.releases, func(o *op) int64 { return o.h.audit }),
 		Of:      array(b.releases, func(o *op) int64 { return int64(o.number()) }),
 		Expired: flags(b.releases, func(o *op) bool { return errors.Is(o.h.over(), swanlock.ErrExpired) }),
@@ -136,10 +144,6 @@ func (b batch) audited(params db.BatchParams) db.BatchAuditedParams {
 		Under:   array(b.acquires, func(o *op) int64 { return int64(o.number()) }),
 		Started: float64(b.led.who.started) / 1e6,
 	}
-	if b.join != nil {
-		audited.Hash, audited.Hint, audited.Own = lineHash(b.join.key), b.join.hint, b.join.own
-	}
-	return audited
 }
 
 // whole returns err or, if there is none, what is wrong with the answer: it is not

@@ -77,7 +77,10 @@ SELECT
 -- number; 0: none). Each of these three may be empty. The second part reads the
 -- first one's row before it locks anything, so that the unlocks come first, and
 -- the last one reads the second's: so the fence is newer than each grant. All
--- grants of the statement share it.
+-- grants of the statement share it. If hint is not 0, a ticket is taken last, as
+-- by TakeNext, but with the next number or none. If the session can have the
+-- number 0 of its line exclusively, nobody else is in that, and so hint is the
+-- highest number: it need not try the following ones.
 WITH s AS MATERIALIZED (
     SELECT pg_catalog.pg_backend_pid()::integer AS pid, pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) @pid::integer AS ours
 ), r AS MATERIALIZED (
@@ -109,8 +112,35 @@ WITH s AS MATERIALIZED (
             pg_catalog.unnest(CAST(@share::varchar AS boolean[]))::boolean AS shared, pg_catalog.unnest(CAST(@tickets::varchar AS bigint[]))::bigint AS ticket
         FROM s, r
     ) k
+), j AS MATERIALIZED (
+    SELECT h.class, h.slot, CASE WHEN @hint::integer OPERATOR(pg_catalog.=) 0 THEN false ELSE pg_catalog.pg_try_advisory_lock_shared(h.class, h.slot) END AS share
+    FROM s, a, (
+        SELECT pg_catalog.int8shr(@hash::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl(@hash, 32), 32)::integer AS slot
+    ) h
+    WHERE s.ours AND a.acquired IS NOT NULL
+), t AS MATERIALIZED (
+    SELECT j.class, j.slot, j.share, LEAST(pg_catalog.int4pl(@hint, 24), 262140) AS beyond, CASE
+        WHEN NOT j.share THEN NULL
+        WHEN @own::boolean AND pg_catalog.pg_try_advisory_lock(j.class, j.slot) AND pg_catalog.pg_advisory_unlock(j.class, j.slot) THEN @hint
+        ELSE COALESCE((
+            SELECT pg_catalog.max(n.number)
+            FROM pg_catalog.generate_series(@hint, LEAST(pg_catalog.int4pl(@hint, 32), 262143)) n (number)
+            WHERE NOT CASE WHEN pg_catalog.pg_try_advisory_lock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
+                THEN pg_catalog.pg_advisory_unlock_shared(j.class, pg_catalog.int4pl(j.slot, n.number)) ELSE false END
+        ), CASE WHEN @own THEN @hint ELSE 262143 END)
+    END AS last
+    FROM j
 )
-SELECT s.pid, r.released, a.acquired, (CASE
+SELECT s.pid, r.released, a.acquired, COALESCE((
+        SELECT CASE
+            WHEN NOT t.share THEN 0
+            WHEN t.last OPERATOR(pg_catalog.<) t.beyond AND pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 1)))
+            THEN pg_catalog.int4pl(t.last, 1)
+            WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
+            ELSE 0
+        END
+        FROM t
+    ), 0)::integer AS ticket, (CASE
     WHEN @fence::boolean AND pg_catalog.strpos(a.acquired, '1') OPERATOR(pg_catalog.>) 0
         AND pg_catalog.pg_logical_emit_message(true, 'swanlock', ''::varchar) IS NOT NULL
     THEN pg_catalog.int8pl(pg_catalog.pg_current_xact_id()::varchar::bigint, COALESCE(
@@ -122,13 +152,10 @@ FROM s, r, a;
 
 -- name: Pass :one
 -- Batch for a lock without a row, that passes from its holder to the waiter with the
--- ticket in the line of hash. If hint is not 0, a ticket in that line is taken last, for
--- another waiter, as by TakeNext, but with the next number or none. If the session can
--- have the number 0 of the line exclusively, nobody else is in it, and so hint is the
--- highest number: it need not try the following ones. Each part reads the row of the
--- one before. Batch takes twice the server's time, which goes into beginning so long a
--- statement for one lock. The planner believes that any plan for these numbers costs
--- the same, and so keeps one.
+-- ticket in the line of hash, and perhaps for a ticket in that line for another. Each
+-- part reads the row of the one before. It takes a third of the server's time, which
+-- otherwise goes into beginning so long a statement for one lock. The planner believes
+-- that any plan for these numbers costs the same, and so keeps one.
 SELECT t.pid, t.released, t.acquired, (CASE
     WHEN NOT t.share THEN 0
     WHEN t.last OPERATOR(pg_catalog.<) t.beyond AND pg_catalog.pg_try_advisory_lock(t.class, pg_catalog.int4pl(t.slot, pg_catalog.int4pl(t.last, 1)))
@@ -178,7 +205,7 @@ FROM (
 ) t;
 
 -- name: BatchAudited :one
--- Batch with rows, and with a ticket in the line of hash, as by Pass. The rows with the ids of closing are
+-- Batch with rows, for a pool's session. The rows with the ids of closing are
 -- closed, with the time before the unlocks; of is the number, from 1 on, of the
 -- row's unlock among those of release, or 0 if the lock is to stay, for other
 -- readers; a row whose lock was not held any more is closed as lost. For each of
