@@ -257,16 +257,16 @@ func TestPoolJoinIsNotFound(t *testing.T) {
 // behind one of another host that is further up, although the number after its own is
 // free. It joins in a statement that releases another lock, or passes this one on.
 func TestPoolJoinsBehindAGap(t *testing.T) {
-	eachDriver(t, func(t *testing.T, driver string) {
+	eachAudit(t, func(t *testing.T, driver, param string, o observer, opts ...pglock.PoolOption) {
 		for _, passes := range []bool{false, true} {
-			o, p, target := observe(t), newPool(t, openDB(t, driver)), newTarget(t)
+			p, target := newPool(t, openDB(t, driver, param), opts...), newTarget(t)
 			held, other := acquired(t, p, target), acquired(t, p, target+"/other")
 			first := waitsFor(t, o, shortly(t), p, target)
 			second := waitsFor(t, o, shortly(t), p, target)
-			leaver := dial(t, driver)
+			leaver := dial(t, driver, param)
 			class, slot := pglock.Slots(target, o.numbers(target)[1]+1)
 			run(t, leaver, "SELECT pg_advisory_lock($1, $2)", class, slot)
-			next := waitsFor(t, o, shortly(t), pglock.NewSession(dial(t, driver), pglock.WithPolling()), target)
+			next := waitsFor(t, o, shortly(t), pglock.NewSession(dial(t, driver, param), pglock.WithPolling()), target)
 			run(t, leaver, "SELECT pg_advisory_unlock_all()")
 
 			travels, later, tickets := other, held, 4
