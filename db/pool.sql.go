@@ -496,37 +496,43 @@ SELECT t.pid, t.released, t.acquired, (CASE
     THEN pg_catalog.int4pl(t.last, 1)
     WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
     ELSE 0
-END)::integer AS ticket, 0::bigint AS fence
+END)::integer AS ticket, (CASE
+    WHEN $1::boolean AND t.acquired OPERATOR(pg_catalog.=) '1' AND pg_catalog.pg_logical_emit_message(true, 'swanlock', ''::varchar) IS NOT NULL
+    THEN pg_catalog.int8pl(pg_catalog.pg_current_xact_id()::varchar::bigint, COALESCE(
+        CASE WHEN pg_catalog.current_setting('swanlock.fence_offset', true) OPERATOR(pg_catalog.<>) ''
+            THEN pg_catalog.current_setting('swanlock.fence_offset', true)::bigint END, 0))
+    ELSE 0
+END)::bigint AS fence
 FROM (
-    SELECT j.pid, j.released, j.acquired, j.class, j.slot, j.share, LEAST(pg_catalog.int4pl($1, 24), 262140) AS beyond, CASE
+    SELECT j.pid, j.released, j.acquired, j.class, j.slot, j.share, LEAST(pg_catalog.int4pl($2, 24), 262140) AS beyond, CASE
         WHEN NOT j.share THEN NULL
-        WHEN $2::boolean AND pg_catalog.pg_try_advisory_lock(j.class, j.slot) AND pg_catalog.pg_advisory_unlock(j.class, j.slot) THEN $1
+        WHEN $3::boolean AND pg_catalog.pg_try_advisory_lock(j.class, j.slot) AND pg_catalog.pg_advisory_unlock(j.class, j.slot) THEN $2
         ELSE COALESCE((
             SELECT pg_catalog.max(n.number)
-            FROM (SELECT pg_catalog.int4pl($1, g.step) AS number FROM pg_catalog.generate_series(0, 32) g (step)) n
+            FROM (SELECT pg_catalog.int4pl($2, g.step) AS number FROM pg_catalog.generate_series(0, 32) g (step)) n
             WHERE NOT CASE
                 WHEN n.number OPERATOR(pg_catalog.>) 262143 THEN true
                 WHEN pg_catalog.pg_try_advisory_lock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
                 THEN pg_catalog.pg_advisory_unlock_shared(j.class, pg_catalog.int4pl(j.slot, n.number))
                 ELSE false
             END
-        ), CASE WHEN $2 THEN $1 ELSE 262143 END)
+        ), CASE WHEN $3 THEN $2 ELSE 262143 END)
     END AS last
     FROM (
         SELECT a.pid, a.released, a.acquired, a.class, a.slot,
-            CASE WHEN NOT a.ours OR $1::integer OPERATOR(pg_catalog.=) 0 THEN false ELSE pg_catalog.pg_try_advisory_lock_shared(a.class, a.slot) END AS share
+            CASE WHEN NOT a.ours OR $2::integer OPERATOR(pg_catalog.=) 0 THEN false ELSE pg_catalog.pg_try_advisory_lock_shared(a.class, a.slot) END AS share
         FROM (
             SELECT r.pid, r.ours, r.released, r.class, r.slot, (CASE
                 WHEN NOT r.ours THEN '0'
-                WHEN NOT pg_catalog.pg_try_advisory_lock($3::bigint) THEN '0'
-                WHEN pg_catalog.pg_advisory_unlock(r.class, pg_catalog.int4pl(r.slot, $4::integer)) AND pg_catalog.pg_advisory_unlock_shared(r.class, r.slot) THEN '1'
+                WHEN NOT pg_catalog.pg_try_advisory_lock($4::bigint) THEN '0'
+                WHEN pg_catalog.pg_advisory_unlock(r.class, pg_catalog.int4pl(r.slot, $5::integer)) AND pg_catalog.pg_advisory_unlock_shared(r.class, r.slot) THEN '1'
                 ELSE '1'
             END)::varchar AS acquired
             FROM (
-                SELECT s.pid, s.ours, (CASE WHEN NOT s.ours THEN '0' WHEN pg_catalog.pg_advisory_unlock($3) THEN '1' ELSE '0' END)::varchar AS released,
-                    pg_catalog.int8shr($5::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl($5, 32), 32)::integer AS slot
+                SELECT s.pid, s.ours, (CASE WHEN NOT s.ours THEN '0' WHEN pg_catalog.pg_advisory_unlock($4) THEN '1' ELSE '0' END)::varchar AS released,
+                    pg_catalog.int8shr($6::bigint, 32)::integer AS class, pg_catalog.int8shr(pg_catalog.int8shl($6, 32), 32)::integer AS slot
                 FROM (
-                    SELECT pg_catalog.pg_backend_pid()::integer AS pid, pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $6::integer AS ours
+                    SELECT pg_catalog.pg_backend_pid()::integer AS pid, pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) $7::integer AS ours
                     OFFSET 0
                 ) s
                 OFFSET 0
@@ -540,6 +546,7 @@ FROM (
 `
 
 type PassParams struct {
+	Fence  bool
 	Hint   int32
 	Own    bool
 	Key    int64
@@ -563,6 +570,7 @@ type PassRow struct {
 // that any plan for these numbers costs the same, and so keeps one.
 func (q *Queries) Pass(ctx context.Context, arg PassParams) (PassRow, error) {
 	row := q.db.QueryRowContext(ctx, Pass,
+		arg.Fence,
 		arg.Hint,
 		arg.Own,
 		arg.Key,

@@ -89,12 +89,12 @@ func (b batch) passesOn(unlocks, locks []*op) bool {
 		return false
 	}
 	from, to := unlocks[0].h, locks[0].h
-	return locks[0].ticket != nil && from.key == to.key && !from.Shared && !to.Shared && !to.Fence && (b.join == nil || b.join.key == to.key)
+	return locks[0].ticket != nil && from.key == to.key && !from.Shared && !to.Shared && (b.join == nil || b.join.key == to.key)
 }
 
 // pass returns what the statement is to pass on to o.
 func (b batch) pass(o *op) db.PassParams {
-	params := db.PassParams{Pid: b.s.pid, Key: int64(o.h.key), Hash: o.ticket.hash, Ticket: o.ticket.number}
+	params := db.PassParams{Pid: b.s.pid, Key: int64(o.h.key), Hash: o.ticket.hash, Ticket: o.ticket.number, Fence: o.h.Fence}
 	if b.join != nil {
 		params.Hint, params.Own = b.join.hint, b.join.own
 	}

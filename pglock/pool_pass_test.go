@@ -104,6 +104,12 @@ func TestPoolPassesOnAgain(t *testing.T) {
 	})
 }
 
+// queued reports whether a session waits for the lock in the server's queue.
+func (o observer) queued(target string) bool {
+	o.t.Helper()
+	return one[bool](o.t, o.db, "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND NOT granted AND (classid::bigint << 32 | objid::bigint) = $1::bigint)", int64(pglock.KeyOf(target)))
+}
+
 // A lock is passed on past nobody: neither a ticket of another host, nor a
 // session that waits in the server's queue.
 func TestPoolPassesNobody(t *testing.T) {
@@ -133,9 +139,7 @@ func TestPoolPassesNobody(t *testing.T) {
 			order = append(order, "in the queue")
 			done <- err
 		}()
-		eventually(t, "it is in the queue", func() bool {
-			return one[bool](t, o.db, "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND NOT granted AND (classid::bigint << 32 | objid::bigint) = $1::bigint)", int64(pglock.KeyOf(target)))
-		})
+		eventually(t, "it is in the queue", func() bool { return o.queued(target) })
 		must(t, held.Release(bg))
 		must(t, <-done)
 		_, err := queued.ExecContext(bg, "SELECT pg_advisory_unlock_all()")
@@ -144,6 +148,38 @@ func TestPoolPassesNobody(t *testing.T) {
 		if want := []string{"in the queue", "with a ticket"}; !slices.Equal(order, want) {
 			t.Errorf("got the order %v, want %v", order, want)
 		}
+		o.wantHeld(target)
+	})
+}
+
+// The fence of a lock that is passed on is newer than that of a stranger, which waited
+// in the server's queue and had the lock in between.
+func TestPoolPassesOnAFence(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		slow := changedDB(t, driver, server(t).URL(), "WHEN NOT r.ours THEN '0'", "WHEN NOT r.ours OR pg_catalog.pg_sleep(0.3) IS NULL THEN '0'")
+		p := newPool(t, slow, pglock.WithHeartbeat(time.Hour))
+		held := acquired(t, p, target, swanlock.WithFence())
+		next := waitsFor(t, o, shortly(t), p, target, swanlock.WithFence())
+		stranger, between := dial(t, driver), make(chan uint64, 1)
+		go func() {
+			key, fence := int64(pglock.KeyOf(target)), uint64(0)
+			_, err := stranger.ExecContext(bg, "SELECT pg_advisory_lock($1)", key)
+			if err == nil {
+				err = stranger.QueryRowContext(bg, "SELECT pg_current_xact_id()::text::bigint WHERE NOT pg_advisory_unlock($1) IS NULL", key).Scan(&fence)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			between <- fence
+		}()
+		eventually(t, "it is in the queue", func() bool { return o.queued(target) })
+		must(t, held.Release(bg))
+		lock := (<-next).get(t)
+		if before := <-between; before <= held.Info().Fence || lock.Info().Fence <= before {
+			t.Errorf("the fences are %d, %d and %d, want them to rise", held.Info().Fence, before, lock.Info().Fence)
+		}
+		must(t, lock.Release(bg))
 		o.wantHeld(target)
 	})
 }

@@ -162,7 +162,13 @@ SELECT t.pid, t.released, t.acquired, (CASE
     THEN pg_catalog.int4pl(t.last, 1)
     WHEN pg_catalog.pg_advisory_unlock_shared(t.class, t.slot) THEN 0
     ELSE 0
-END)::integer AS ticket, 0::bigint AS fence
+END)::integer AS ticket, (CASE
+    WHEN @fence::boolean AND t.acquired OPERATOR(pg_catalog.=) '1' AND pg_catalog.pg_logical_emit_message(true, 'swanlock', ''::varchar) IS NOT NULL
+    THEN pg_catalog.int8pl(pg_catalog.pg_current_xact_id()::varchar::bigint, COALESCE(
+        CASE WHEN pg_catalog.current_setting('swanlock.fence_offset', true) OPERATOR(pg_catalog.<>) ''
+            THEN pg_catalog.current_setting('swanlock.fence_offset', true)::bigint END, 0))
+    ELSE 0
+END)::bigint AS fence
 FROM (
     SELECT j.pid, j.released, j.acquired, j.class, j.slot, j.share, LEAST(pg_catalog.int4pl(@hint, 24), 262140) AS beyond, CASE
         WHEN NOT j.share THEN NULL
