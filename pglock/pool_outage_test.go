@@ -74,21 +74,27 @@ func TestPoolWaitsForAFullServer(t *testing.T) {
 	})
 }
 
+// deserted returns an address at which nothing listens, and the URL of a server there.
+func deserted(t *testing.T) (address, url string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	address = l.Addr().String()
+	must(t, l.Close())
+	return address, strings.Replace(server(t).URL(), server(t).Addr(), address, 1)
+}
+
 // TestPoolWaitsForARefusingServer: at first nothing listens on the server's
 // port.
 func TestPoolWaitsForARefusingServer(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		address := l.Addr().String()
-		must(t, l.Close())
-		url := strings.Replace(server(t).URL(), server(t).Addr(), address, 1)
+		address, url := deserted(t)
 		p, target := newPool(t, openURL(t, driver, url), pglock.WithLogger(nil)), newTarget(t)
 		if _, err := p.TryAcquire(bg, target); err == nil || errors.Is(err, swanlock.ErrNotAcquired) {
 			t.Errorf("a try without a server: got %v, want that of the connection", err)
 		}
 		ctx, cancel := context.WithTimeout(bg, 300*time.Millisecond)
-		_, err = p.Acquire(ctx, target)
+		_, err := p.Acquire(ctx, target)
 		cancel()
 		wantIs(t, err, swanlock.ErrNotAcquired, context.DeadlineExceeded)
 		if !strings.Contains(err.Error(), "refused") {
@@ -106,11 +112,7 @@ func TestPoolWaitsForARefusingServer(t *testing.T) {
 // server could not be used either.
 func TestPoolClosedInAnOutage(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		address := l.Addr().String()
-		must(t, l.Close())
-		url := strings.Replace(server(t).URL(), server(t).Addr(), address, 1)
+		_, url := deserted(t)
 		p := newPool(t, openURL(t, driver, url), pglock.WithLogger(nil))
 		got := make(chan outcome, 1)
 		go func() { got <- outcomeOf(p.Acquire(shortly(t), newTarget(t))) }()
