@@ -184,6 +184,28 @@ func TestPoolPassesOnAFence(t *testing.T) {
 	})
 }
 
+// A reader's release passes nothing on: another reader of the pool may be on the same
+// session, which the server would grant the lock to once more.
+func TestPoolPassesNoReadersLock(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o, target := observe(t), newTarget(t)
+		p := newPool(t, openDB(t, driver), pglock.WithHeartbeat(time.Hour), pglock.WithMaxSessions(1), pglock.WithLogger(nil))
+		first, second := acquired(t, p, target, swanlock.WithShared()), acquired(t, p, target, swanlock.WithShared())
+		writer := waitsFor(t, o, shortly(t), p, target)
+		time.Sleep(100 * time.Millisecond) // It has looked, and rests: there is no session to wait on.
+		must(t, first.Release(bg))
+		select {
+		case out := <-writer:
+			t.Errorf("the writer got %v, %v beside a reader", out.held, out.err)
+			must(t, second.Release(bg))
+		case <-time.After(200 * time.Millisecond):
+			must(t, second.Release(bg))
+			must(t, (<-writer).get(t).Release(bg))
+		}
+		o.wantHeld(target)
+	})
+}
+
 // When the session dies in the statement that passes the lock on, its holder is
 // told, and the waiter gets the lock from another session.
 func TestPoolDiesWhilePassing(t *testing.T) {
