@@ -16,6 +16,12 @@ import (
 // whether locks that the pool has meanwhile are refreshed.
 func behindALockedTable(t *testing.T, o observer, p *pglock.Pool, begin func()) {
 	t.Helper()
+	behind(t, "LOCK TABLE lock_audit IN ACCESS EXCLUSIVE MODE", o, p, begin)
+}
+
+// behind does so with the lock that a statement takes.
+func behind(t *testing.T, lock string, o observer, p *pglock.Pool, begin func()) {
+	t.Helper()
 	var kept []swanlock.DistributedLock
 	for range 4 {
 		kept = append(kept, acquired(t, p, newTarget(t), swanlock.WithTTL(8*time.Second), swanlock.WithAutoRefresh()))
@@ -23,7 +29,7 @@ func behindALockedTable(t *testing.T, o observer, p *pglock.Pool, begin func()) 
 	tx, err := o.db.BeginTx(bg, nil)
 	must(t, err)
 	defer tx.Rollback()
-	run(t, tx, "LOCK TABLE lock_audit IN ACCESS EXCLUSIVE MODE")
+	run(t, tx, lock)
 	began := time.Now()
 	begin()
 	time.Sleep(time.Until(began.Add(14 * time.Second)))
@@ -152,31 +158,20 @@ func TestPoolOfDroppedRowsInVain(t *testing.T) {
 			IF TG_OP = 'INSERT' THEN RETURN CASE WHEN new.owner = 'dropped' THEN NULL ELSE new END; END IF;
 			PERFORM pg_advisory_xact_lock_shared(7, 7); RETURN new;`)
 		p := newPool(t, openDB(t, driver, dbname), pglock.WithAudit(), pglock.WithLogger(nil), pglock.WithMaxSessions(1))
-		var kept []swanlock.DistributedLock
-		for range 4 {
-			kept = append(kept, acquired(t, p, newTarget(t), swanlock.WithTTL(8*time.Second), swanlock.WithAutoRefresh()))
-		}
-		tx, err := o.db.BeginTx(bg, nil)
-		must(t, err)
-		defer tx.Rollback()
-		run(t, tx, "SELECT pg_advisory_xact_lock(7, 7)")
-		began := time.Now()
 		var calls sync.WaitGroup
-		for i := range 32 {
-			owner := "written"
-			if i%4 == 3 {
-				owner = "dropped"
-			}
-			calls.Go(func() {
-				if l, err := p.TryAcquire(bg, newTarget(t), swanlock.WithOwner(owner)); err == nil {
-					_ = l.Release(bg)
+		behind(t, "SELECT pg_advisory_xact_lock(7, 7)", o, p, func() {
+			for i := range 32 {
+				owner := "written"
+				if i%4 == 3 {
+					owner = "dropped"
 				}
-			})
-		}
-		time.Sleep(time.Until(began.Add(14 * time.Second)))
-		keepsAll(t, o, kept)
-		must(t, tx.Rollback())
+				calls.Go(func() {
+					if l, err := p.TryAcquire(bg, newTarget(t), swanlock.WithOwner(owner)); err == nil {
+						_ = l.Release(bg)
+					}
+				})
+			}
+		})
 		calls.Wait()
-		releaseMany(t, kept)
 	})
 }
